@@ -1,0 +1,119 @@
+"""Run the demo: `python -m examples.hebrew_retrieval --help`."""
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hypernodes import Backend, DiskCache, LocalBackend
+
+from .corpus import Corpus, CorpusNotInstalledError
+from .encoding import NGramEncoder
+from .evaluation import KnownItemTask
+from .pipeline import retrieval
+from .progress import StageProgress
+from .report import answer_lines, evaluation_lines, summary
+
+QUESTIONS = (
+    "בראשית ברא אלוהים את השמים ואת הארץ",
+    "שמע ישראל ה' אלוהינו ה' אחד",
+    "ואהבת לרעך כמוך",
+    "וכיתתו חרבותיהם לאיתים",
+    "על נהרות בבל שם ישבנו",
+    "אשת חיל מי ימצא",
+    "הבל הבלים אמר קהלת",
+)
+"""As somebody would type them today: without vowel points, and several in a spelling that the text does not have."""
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"local": LocalBackend}
+"""Where the pipeline can run, by the name that `--backend` takes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo once and print what it found; returns the exit status."""
+    options = _parse(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        corpus = Corpus.installed()
+    except CorpusNotInstalledError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+    started_s = time.perf_counter()
+    cache = DiskCache(path=options.cache_dir)
+    if options.fresh:
+        cache.clear()
+    task = KnownItemTask(queries=options.known_items, drop=options.drop, seed=options.seed)
+    progress = StageProgress()
+    pipeline = retrieval.with_backend(BACKENDS[options.backend]()).with_cache(cache).with_callbacks([progress])
+
+    print(f"Stages (backend {options.backend}, cache {options.cache_dir}):")
+    outputs = pipeline.run(
+        inputs={
+            "corpus": corpus,
+            "limit": options.limit,
+            "encoder": NGramEncoder(),
+            "questions": tuple(options.question or QUESTIONS),
+            "task": task,
+            "top_k": options.top_k,
+            "cutoffs": tuple(options.recall_at),
+        },
+        output_name=["verses", "answers", "evaluation"],
+    )
+
+    print(f"\nAnswers from {len(outputs['verses']):,} verses:")
+    for answer in outputs["answers"]:
+        if answer.query.target is None:
+            print("\n".join(answer_lines(answer, outputs["verses"])))
+    print("\nKnown-item search:")
+    print("\n".join(evaluation_lines(outputs["evaluation"], task)))
+    print(f"\n{summary(progress.stages.values())}")
+    print(f"{time.perf_counter() - started_s:.1f} s in all.")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.hebrew_retrieval",
+        description="Find verses of the Hebrew Bible from a few words of them, and measure how well that works.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="read only the first N verses")
+    parser.add_argument(
+        "--question", action="append", metavar="TEXT", help="ask this, in Hebrew, instead; may be given several times"
+    )
+    parser.add_argument("--top-k", type=_positive, default=10, metavar="K", help="search: verses found per query")
+    parser.add_argument(
+        "--recall-at", type=_positive, nargs="+", default=[1, 10], metavar="K", help="last stage: cutoffs of recall"
+    )
+    parser.add_argument("--known-items", type=_positive, default=500, metavar="N", help="queries to measure with")
+    parser.add_argument("--drop", type=_share, default=0.6, metavar="SHARE", help="share of a verse's words left out")
+    parser.add_argument("--seed", type=int, default=1, help="draws other verses and words")
+    parser.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where the pipeline runs")
+    parser.add_argument("--cache-dir", type=Path, default=Path(".hypernodes-demo"), metavar="DIR", help="cache")
+    parser.add_argument("--fresh", action="store_true", help="forget what the cache directory holds first")
+    options = parser.parse_args(arguments)
+    if max(options.recall_at) > options.top_k:
+        parser.error(f"--recall-at {max(options.recall_at)} needs a --top-k of at least as much, not {options.top_k}")
+    return options
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

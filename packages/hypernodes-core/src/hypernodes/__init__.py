@@ -1,0 +1,93 @@
+"""Hierarchical, cache-first pipelines from plain functions.
+
+Write functions, decorate them with `node`, and a `Pipeline` wires them by name. Run it on one item, map it over many,
+nest it in others, give it a cache, callbacks, or another place to run.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from hypernodes import plugins
+from hypernodes._version import __version__
+from hypernodes.backend.base import Backend
+from hypernodes.backend.local import LocalBackend
+from hypernodes.cache.base import MISS, Cache
+from hypernodes.cache.memory import MemoryCache
+from hypernodes.callbacks import CallbackContext, PipelineCallback
+from hypernodes.engine.engine import PipelineExecutionEngine
+from hypernodes.errors import (
+    CacheWarning,
+    ConfigurationError,
+    CycleError,
+    DependencyError,
+    DuplicateOutputError,
+    ExecutionError,
+    GraphError,
+    HyperNodesError,
+    HyperNodesWarning,
+    InvalidNodeError,
+    MapInputError,
+    MapLengthError,
+    MappingError,
+    MissingInputError,
+    MissingPluginError,
+    OutputCountError,
+    PluginError,
+    UnknownInputError,
+    UnknownOutputError,
+)
+from hypernodes.node import Node, node
+from hypernodes.pipeline import Pipeline
+from hypernodes.pipeline_node import PipelineNode
+from hypernodes.plugins import backends, caches
+
+if TYPE_CHECKING:
+    from hypernodes_cache import DiskCache as DiskCache
+
+__all__ = [
+    "MISS",
+    "Backend",
+    "Cache",
+    "CacheWarning",
+    "CallbackContext",
+    "ConfigurationError",
+    "CycleError",
+    "DependencyError",
+    "DuplicateOutputError",
+    "ExecutionError",
+    "GraphError",
+    "HyperNodesError",
+    "HyperNodesWarning",
+    "InvalidNodeError",
+    "LocalBackend",
+    "MapInputError",
+    "MapLengthError",
+    "MappingError",
+    "MemoryCache",
+    "MissingInputError",
+    "MissingPluginError",
+    "Node",
+    "OutputCountError",
+    "Pipeline",
+    "PipelineCallback",
+    "PipelineExecutionEngine",
+    "PipelineNode",
+    "PluginError",
+    "UnknownInputError",
+    "UnknownOutputError",
+    "__version__",
+    "backends",
+    "caches",
+    "node",
+]
+
+_PLUGIN_GROUPS = (plugins.BACKENDS, plugins.CACHES, plugins.CALLBACKS)
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    return plugins.find_class(name, _PLUGIN_GROUPS, __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *plugins.class_names(_PLUGIN_GROUPS)})

@@ -1,0 +1,24 @@
+"""Places where pipelines run.
+
+`Backend` and `LocalBackend` are core's own; any other name resolves to the backend that an installed distribution
+registers (entry point group `hypernodes.backends`), imported when it is first asked for.
+"""
+
+from typing import Any
+
+from hypernodes import plugins
+from hypernodes.backend.base import Backend
+from hypernodes.backend.local import LocalBackend
+from hypernodes.engine import PipelineExecutionEngine
+
+__all__ = ["Backend", "LocalBackend", "PipelineExecutionEngine"]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    return plugins.find_class(name, [plugins.BACKENDS], __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *plugins.class_names([plugins.BACKENDS])})

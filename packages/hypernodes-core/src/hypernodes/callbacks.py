@@ -1,0 +1,216 @@
+"""Events of a run, and the callbacks that hear them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Hooks: TypeAlias = tuple[Callable[..., None], ...]
+
+HOOKS = (
+    "on_pipeline_start",
+    "on_pipeline_end",
+    "on_node_start",
+    "on_node_end",
+    "on_node_cached",
+    "on_error",
+    "on_nested_pipeline_start",
+    "on_nested_pipeline_end",
+    "on_map_start",
+    "on_map_item_start",
+    "on_map_item_end",
+    "on_map_item_cached",
+    "on_map_end",
+)
+
+
+class CallbackContext:
+    """Where in the hierarchy of a run an event happened, and a place for callbacks to keep things.
+
+    One context object stands for one pipeline (or one map item of it) in one run; all contexts of a run share the
+    data that `set` and `get` reach.
+
+    Attributes:
+        hierarchy_path: Ids of the pipelines from the outermost to the current one.
+        node_path: The same by the name each pipeline has in the one around it (`as_node(name=...)`).
+        item_path: Index of the current item in every map around it, outermost first; empty outside maps.
+
+    Example:
+        >>> ctx = CallbackContext(("outer", "inner"))
+        >>> ctx.current_pipeline_id, ctx.parent_pipeline_id, ctx.depth
+        ('inner', 'outer', 1)
+    """
+
+    __slots__ = ("_data", "hierarchy_path", "item_path", "node_path")
+
+    def __init__(
+        self,
+        hierarchy_path: Sequence[str] = (),
+        node_path: Sequence[str] | None = None,
+        item_path: Sequence[int] = (),
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        self.hierarchy_path = tuple(hierarchy_path)
+        self.node_path = self.hierarchy_path if node_path is None else tuple(node_path)
+        self.item_path = tuple(item_path)
+        self._data: dict[str, Any] = {} if data is None else data
+
+    @property
+    def depth(self) -> int:
+        """Nesting depth of the current pipeline; 0 for the outermost one."""
+        return max(len(self.hierarchy_path) - 1, 0)
+
+    @property
+    def current_pipeline_id(self) -> str | None:
+        """Id of the pipeline the event belongs to."""
+        return self.hierarchy_path[-1] if self.hierarchy_path else None
+
+    @property
+    def parent_pipeline_id(self) -> str | None:
+        """Id of the pipeline around the current one; None at the outermost."""
+        return self.hierarchy_path[-2] if len(self.hierarchy_path) > 1 else None
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep `value` under `key` for every callback of this run."""
+        self._data[key] = value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what was kept under `key`, or `default`."""
+        return self._data.get(key, default)
+
+    def child(self, pipeline_id: str, node_name: str) -> CallbackContext:
+        """Return the context of a pipeline nested in this one."""
+        return CallbackContext(
+            (*self.hierarchy_path, pipeline_id), (*self.node_path, node_name), self.item_path, self._data
+        )
+
+    def item(self, item_index: int) -> CallbackContext:
+        """Return the context of one map item of this pipeline."""
+        return CallbackContext(self.hierarchy_path, self.node_path, (*self.item_path, item_index), self._data)
+
+    def __repr__(self) -> str:
+        items = f", item_path={self.item_path}" if self.item_path else ""
+        return f"CallbackContext({' > '.join(self.hierarchy_path)}{items})"
+
+
+class PipelineCallback:
+    """Base class of callbacks: override the hooks you want to hear.
+
+    Hooks are called in the process that called `run` or `map`, wherever the nodes themselves run. Durations are
+    seconds. A hook that raises does not break the run: the exception is logged once (logger `hypernodes`) and the
+    callback is switched off for the rest of that run.
+
+    Example:
+        >>> from hypernodes import Pipeline, PipelineCallback, node
+        >>> class Printer(PipelineCallback):
+        ...     def on_node_end(self, node_id, outputs, duration, ctx):
+        ...         print(node_id, outputs)
+        >>> @node(output_name="doubled")
+        ... def double(x):
+        ...     return 2 * x
+        >>> Pipeline(nodes=[double], callbacks=[Printer()]).run(inputs={"x": 4})
+        double {'doubled': 8}
+        {'doubled': 8}
+    """
+
+    def on_pipeline_start(self, pipeline_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
+        """The outermost pipeline starts; `inputs` are the values given to `run`."""
+
+    def on_pipeline_end(
+        self, pipeline_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext
+    ) -> None:
+        """The outermost pipeline ended; after an error, `outputs` holds what had been computed of the result."""
+
+    def on_node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
+        """A node is about to be called with `inputs`."""
+
+    def on_node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
+        """A node returned."""
+
+    def on_node_cached(self, node_id: str, signature: str, ctx: CallbackContext) -> None:
+        """A node was not called, because the cache holds its result under `signature`."""
+
+    def on_error(self, node_id: str, error: BaseException, ctx: CallbackContext) -> None:
+        """A node raised `error`; comes instead of `on_node_end`."""
+
+    def on_nested_pipeline_start(self, parent_id: str, child_pipeline_id: str, ctx: CallbackContext) -> None:
+        """The first node of a nested pipeline is about to start; `ctx` is that of the parent."""
+
+    def on_nested_pipeline_end(
+        self, parent_id: str, child_pipeline_id: str, duration: float, ctx: CallbackContext
+    ) -> None:
+        """The last node of a nested pipeline is done; `ctx` is that of the parent."""
+
+    def on_map_start(self, total_items: int, ctx: CallbackContext) -> None:
+        """A map over `total_items` items starts."""
+
+    def on_map_item_start(self, item_index: int, ctx: CallbackContext) -> None:
+        """Something of this item has to be computed, and is about to be."""
+
+    def on_map_item_end(self, item_index: int, duration: float, ctx: CallbackContext) -> None:
+        """Everything asked for of this item is there, or the item failed."""
+
+    def on_map_item_cached(self, item_index: int, signature: str, ctx: CallbackContext) -> None:
+        """Everything asked for of this item came from the cache; comes instead of start and end."""
+
+    def on_map_end(self, total_duration: float, ctx: CallbackContext) -> None:
+        """The map is over."""
+
+
+class Listeners:
+    """The hooks to call for the events of one pipeline, looked up once so that unheard events cost nothing.
+
+    Each hook of `HOOKS` is an attribute: a tuple of the bound methods that override it.
+
+    Args:
+        callbacks: Who listens, in the order in which they are called.
+        failed: Callbacks switched off in this run; shared by all listeners of a run.
+    """
+
+    __slots__ = (*HOOKS, "_failed", "is_silent")
+
+    on_pipeline_start: Hooks
+    on_pipeline_end: Hooks
+    on_node_start: Hooks
+    on_node_end: Hooks
+    on_node_cached: Hooks
+    on_error: Hooks
+    on_nested_pipeline_start: Hooks
+    on_nested_pipeline_end: Hooks
+    on_map_start: Hooks
+    on_map_item_start: Hooks
+    on_map_item_end: Hooks
+    on_map_item_cached: Hooks
+    on_map_end: Hooks
+
+    def __init__(self, callbacks: Iterable[PipelineCallback], failed: set[int]) -> None:
+        self._failed = failed
+        self.is_silent = True
+        callbacks = tuple(callbacks)
+        for name in HOOKS:
+            base = getattr(PipelineCallback, name)
+            heard = tuple(getattr(c, name) for c in callbacks if getattr(type(c), name) is not base)
+            heard += tuple(c.__dict__[name] for c in callbacks if name in getattr(c, "__dict__", ()))
+            setattr(self, name, heard)
+            if heard:
+                self.is_silent = False
+
+    def tell(self, hooks: Hooks, *arguments: Any) -> None:
+        """Call `hooks` with `arguments`; one that raises is logged and switched off for this run."""
+        for hook in hooks:
+            owner = getattr(hook, "__self__", hook)
+            if self._failed and id(owner) in self._failed:
+                continue
+            try:
+                hook(*arguments)
+            except Exception:
+                self._failed.add(id(owner))
+                _log_failure(owner, getattr(hook, "__name__", "hook"))
+
+
+def _log_failure(callback: object, hook_name: str) -> None:
+    import logging  # only when something went wrong: importing it would slow down `import hypernodes`
+
+    logging.getLogger("hypernodes").exception(
+        "callback %s raised in %s; it is switched off for the rest of this run", type(callback).__name__, hook_name
+    )

@@ -1,0 +1,142 @@
+"""Nodes wired by name into a directed acyclic graph: who produces what, who needs it, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from typing import Any, Protocol
+
+from hypernodes.errors import CycleError, DuplicateOutputError
+
+
+class GraphNode(Protocol):
+    """What the graph needs to know of a node, be it a function or a whole pipeline."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def defaults(self) -> Mapping[str, Any]: ...
+
+    @property
+    def location(self) -> str: ...
+
+
+class Graph:
+    """The wiring of one pipeline.
+
+    Args:
+        nodes: The nodes, in the order in which the user wrote them.
+        pipeline_name: For messages.
+
+    Attributes:
+        nodes: The nodes in topological order; nodes that do not depend on each other keep the order written.
+        producers: Each output name with the position in `nodes` of the node that makes it.
+        outputs: All output names, in the order of `nodes`.
+        root_inputs: Names that nodes need and none produces, with the names of the nodes that need them.
+        required_inputs: Those of the root inputs that some node cannot do without.
+
+    Raises:
+        DuplicateOutputError: Two nodes produce the same name.
+        CycleError: Nodes need each other in a circle.
+    """
+
+    __slots__ = ("nodes", "outputs", "producers", "required_inputs", "root_inputs")
+
+    def __init__(self, nodes: Iterable[GraphNode], pipeline_name: str) -> None:
+        written = tuple(nodes)
+        position_of = _find_producers(written, pipeline_name)
+        order = _topological_order(written, position_of, pipeline_name)
+        self.nodes = tuple(written[i] for i in order)
+        new_position = {old: new for new, old in enumerate(order)}
+        self.producers = {name: new_position[i] for name, i in position_of.items()}
+        self.outputs = tuple(name for node in self.nodes for name in node.outputs)
+        needed_by: dict[str, list[str]] = {}
+        required: set[str] = set()
+        for node in written:
+            for name in node.inputs:
+                if name not in position_of:
+                    needed_by.setdefault(name, []).append(node.name)
+                    if name not in node.defaults:
+                        required.add(name)
+        self.root_inputs = {name: tuple(users) for name, users in needed_by.items()}
+        self.required_inputs = frozenset(required)
+
+
+def suggest(name: str, available: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the name nearest to `name`, or nothing when none is near."""
+    near = get_close_matches(name, list(available), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def describe(node: GraphNode) -> str:
+    """Return the name of a node with the place where it is written, for messages."""
+    return f"{node.name!r} ({node.location})" if node.location else f"{node.name!r}"
+
+
+def _find_producers(nodes: Sequence[GraphNode], pipeline_name: str) -> dict[str, int]:
+    producers: dict[str, int] = {}
+    for position, node in enumerate(nodes):
+        for output in node.outputs:
+            if output in producers:
+                other = nodes[producers[output]]
+                raise DuplicateOutputError(
+                    f"output {output!r} is produced by both {describe(other)} and {describe(node)} in pipeline "
+                    f"{pipeline_name!r}. Rename one with @node(output_name=...), or with output_mapping if it is a "
+                    "nested pipeline.",
+                    output_name=output,
+                    node_names=(other.name, node.name),
+                )
+            producers[output] = position
+    return producers
+
+
+def _topological_order(nodes: Sequence[GraphNode], producers: Mapping[str, int], pipeline_name: str) -> list[int]:
+    """Kahn's algorithm (Kahn 1962); among the nodes that are ready the one written first comes first."""
+    needs = [{producers[name] for name in node.inputs if name in producers} for node in nodes]
+    feeds: list[list[int]] = [[] for _ in nodes]
+    for position, sources in enumerate(needs):
+        for source in sources:
+            feeds[source].append(position)
+    waiting = [len(sources) for sources in needs]
+    ready = [position for position, count in enumerate(waiting) if count == 0]
+    heapify(ready)
+    order: list[int] = []
+    while ready:
+        position = heappop(ready)
+        order.append(position)
+        for consumer in feeds[position]:
+            waiting[consumer] -= 1
+            if waiting[consumer] == 0:
+                heappush(ready, consumer)
+    if len(order) < len(nodes):
+        raise _cycle_error(nodes, needs, set(range(len(nodes))) - set(order), pipeline_name)
+    return order
+
+
+def _cycle_error(
+    nodes: Sequence[GraphNode], needs: Sequence[set[int]], stuck: set[int], pipeline_name: str
+) -> CycleError:
+    position = min(stuck)
+    trail: list[int] = []
+    while position not in trail:  # every stuck node needs a stuck node, so walking upstream must come round
+        trail.append(position)
+        position = min(needs[position] & stuck)
+    cycle = [position, *reversed(trail[trail.index(position) :])]  # downstream, ending where it starts
+    arrows = describe(nodes[cycle[0]])
+    for source, target in pairwise(cycle):
+        through = next(name for name in nodes[source].outputs if name in nodes[target].inputs)
+        arrows += f" --{through}--> {describe(nodes[target])}"
+    return CycleError(
+        f"nodes of pipeline {pipeline_name!r} need each other in a circle: {arrows}. "
+        "Rename an input or an output so that one of them can come first.",
+        path=tuple(nodes[i].name for i in cycle),
+    )

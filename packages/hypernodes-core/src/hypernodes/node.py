@@ -1,0 +1,212 @@
+"""A node: a function whose parameters name what it needs and whose result has a name."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType, FunctionType, MappingProxyType
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+
+from hypernodes.errors import InvalidNodeError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OutputName = str | tuple[str, ...]
+
+# Bits of `code.co_flags` (the inspect module's CO_VARARGS, CO_VARKEYWORDS and CO_COROUTINE).
+_VARARGS, _VARKEYWORDS, _COROUTINE = 0x04, 0x08, 0x80
+
+
+class Node(Generic[P, R]):
+    """A function that can stand in a pipeline; usually made with the `node` decorator.
+
+    A node is still the function it wraps: calling it calls the function, with positional or keyword arguments.
+
+    Args:
+        func: Any callable with a signature and no `*args` or `**kwargs`; may be an `async def` function.
+        output_name: Name of the result, or one name for each element of the returned tuple.
+        cache: False when the result must never come from a cache (a clock, a random draw, a side effect).
+        name: Id of the node in events and messages; by default the name of the function.
+
+    Attributes:
+        func: The wrapped callable.
+        name: Id of the node in events and messages.
+        inputs: Parameter names, in the order of the signature.
+        outputs: Names of what it produces.
+        defaults: Values of the parameters that may be left out.
+        keyword_only: The inputs that can only be passed by keyword.
+        is_async: Whether calling it gives an awaitable.
+        cache: Whether its results may be kept.
+
+    Raises:
+        InvalidNodeError: The callable cannot be wired by name.
+    """
+
+    def __init__(
+        self,
+        func: Callable[P, R],
+        output_name: OutputName | None = None,
+        *,
+        cache: bool = True,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(func, Node):
+            raise InvalidNodeError(
+                f"{func.name!r} is already a node; decorate the function itself: node({func.name}.func)", culprit=func
+            )
+        if not callable(func):
+            raise InvalidNodeError(f"a node wraps a function; got {func!r}", culprit=func)
+        functools.update_wrapper(self, func)
+        function_name = _function_name(func)
+        if output_name is None:
+            if not function_name.isidentifier():
+                raise InvalidNodeError("a lambda has no name: give it one with output_name=...", culprit=func)
+            output_name = function_name
+        self.func: Callable[P, R] = func
+        self.outputs = _check_output_names(output_name, function_name)
+        self.name: str = name or (function_name if function_name.isidentifier() else self.outputs[0])
+        self.cache = cache
+        parameters = _read_parameters(func, self.name)
+        self.inputs = parameters.names
+        self.defaults: Mapping[str, Any] = MappingProxyType(parameters.defaults)
+        self.keyword_only = parameters.keyword_only
+        self.is_async = _is_async(func)
+
+    @property
+    def output_name(self) -> OutputName:
+        """The name of the result, or the tuple of names when there are several."""
+        return self.outputs[0] if len(self.outputs) == 1 else self.outputs
+
+    @property
+    def location(self) -> str:
+        """Where the function stands, as `file.py:line`; empty when unknown."""
+        func: Any = self.func
+        while hasattr(func, "__wrapped__"):
+            func = func.__wrapped__
+        code = getattr(func, "__code__", None)
+        return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}" if code else ""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.func(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<node {self.name}({', '.join(self.inputs)}) -> {', '.join(self.outputs)}>"
+
+
+@overload
+def node(output_name: Callable[P, R]) -> Node[P, R]: ...
+
+
+@overload
+def node(
+    output_name: OutputName | None = None, *, cache: bool = True, name: str | None = None
+) -> Callable[[Callable[P, R]], Node[P, R]]: ...
+
+
+def node(output_name: Any = None, *, cache: bool = True, name: str | None = None) -> Any:
+    """Make a function a node of a pipeline.
+
+    Args:
+        output_name: Name of the result, or a tuple of names when the function returns that many values. By default
+            the name of the function.
+        cache: False for a function whose result must never come from a cache (a clock, a random draw, a side effect).
+        name: Id in events and messages; by default the name of the function.
+
+    Returns:
+        The decorated function, as a `Node` that can be called like the function.
+
+    Raises:
+        InvalidNodeError: The function takes `*args` or `**kwargs`, or an output name is not a valid name.
+
+    Example:
+        >>> from hypernodes import Pipeline, node
+        >>> @node(output_name=("total", "count"))
+        ... def summarize(values, start=0):
+        ...     return start + sum(values), len(values)
+        >>> summarize([1, 2], start=10)
+        (13, 2)
+        >>> Pipeline(nodes=[summarize]).run(inputs={"values": [1, 2, 3]})
+        {'total': 6, 'count': 3}
+    """
+    if callable(output_name):  # used without parentheses
+        return Node(output_name)
+
+    def decorate(func: Callable[P, R]) -> Node[P, R]:
+        return Node(func, output_name, cache=cache, name=name)
+
+    return decorate
+
+
+def _function_name(func: Callable[..., Any]) -> str:
+    while isinstance(func, functools.partial):
+        func = func.func
+    return str(getattr(func, "__name__", type(func).__name__))
+
+
+def _check_output_names(output_name: OutputName | Sequence[str], function_name: str) -> tuple[str, ...]:
+    names: tuple[Any, ...] = (output_name,) if isinstance(output_name, str) else tuple(output_name)
+    if not names:
+        raise InvalidNodeError(f"node {function_name!r} has no output name", culprit=output_name)
+    for output in names:
+        if not isinstance(output, str) or not output.isidentifier():
+            raise InvalidNodeError(
+                f"output name {output!r} of node {function_name!r} must be a valid Python name: "
+                "other nodes ask for it by naming a parameter so",
+                culprit=output_name,
+            )
+    if len(set(names)) != len(names):
+        raise InvalidNodeError(f"node {function_name!r} names an output twice: {', '.join(names)}", culprit=output_name)
+    return names
+
+
+class _Parameters(NamedTuple):
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+    keyword_only: frozenset[str]
+
+
+def _read_parameters(func: Callable[..., Any], node_name: str) -> _Parameters:
+    if type(func) is FunctionType and not hasattr(func, "__wrapped__") and not hasattr(func, "__signature__"):
+        code = func.__code__  # the common case, without importing inspect
+        if not code.co_flags & (_VARARGS | _VARKEYWORDS):
+            return _from_code(func, code)
+    import inspect
+
+    try:
+        parameters = inspect.signature(func).parameters
+    except (TypeError, ValueError) as error:
+        raise InvalidNodeError(
+            f"the parameters of {node_name!r} cannot be read ({error}); wrap it in a function that names its inputs",
+            culprit=func,
+        ) from error
+    for parameter in parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise InvalidNodeError(
+                f"node {node_name!r} takes {parameter}, but inputs are wired by parameter name; "
+                "name each input, or take one list or dict",
+                culprit=func,
+            )
+    return _Parameters(
+        tuple(parameters),
+        {name: p.default for name, p in parameters.items() if p.default is not p.empty},
+        frozenset(name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY),
+    )
+
+
+def _from_code(func: FunctionType, code: CodeType) -> _Parameters:
+    positional = code.co_varnames[: code.co_argcount]
+    keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    values = func.__defaults__ or ()
+    defaults = dict(zip(positional[len(positional) - len(values) :], values, strict=True))
+    return _Parameters(positional + keyword_only, defaults | (func.__kwdefaults__ or {}), frozenset(keyword_only))
+
+
+def _is_async(func: Any) -> bool:
+    while isinstance(func, functools.partial):
+        func = func.func
+    code = getattr(func, "__code__", None)
+    if code is None and callable(func):
+        code = getattr(type(func).__call__, "__code__", None)
+    return code is not None and bool(code.co_flags & _COROUTINE)

@@ -1,0 +1,441 @@
+"""A pipeline: nodes wired by name, which can be run, mapped, nested and configured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+from hypernodes.backend.base import Backend
+from hypernodes.backend.local import LocalBackend
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import PipelineCallback
+from hypernodes.engine.engine import OutputNames
+from hypernodes.errors import (
+    ConfigurationError,
+    DependencyError,
+    InvalidNodeError,
+    UnknownInputError,
+    UnknownOutputError,
+)
+from hypernodes.graph import Graph, GraphNode, suggest
+from hypernodes.node import Node
+from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode
+from hypernodes.plan import MapMode, Plan, Settings, compile_plan
+
+_MAX_PLANS = 64
+_DEFAULT_BACKEND = LocalBackend()
+
+
+class Pipeline:
+    """Nodes wired by name into a directed acyclic graph.
+
+    A node needs what its parameters are named; whatever node has an output of that name provides it, and names that no
+    node produces are the pipeline's root inputs. A pipeline never changes: the `with_...` methods return new ones.
+
+    Args:
+        nodes: Nodes, and pipelines to nest.
+        backend: Where it runs; None for what the pipeline around it uses, or this process.
+        cache: Where results are kept; None for what the pipeline around it uses, False for nowhere.
+        callbacks: Who hears the events; None for those of the pipeline around it, empty for nobody.
+        name: Shown in events and messages.
+        parent: A pipeline to inherit from, as if this one were nested in it. The pipeline in which this one really is
+            nested comes first.
+
+    Raises:
+        InvalidNodeError: Something in `nodes` is neither a node nor a pipeline.
+        DuplicateOutputError: Two nodes produce the same name.
+        CycleError: Nodes need each other in a circle.
+        ConfigurationError: A setting has a value it cannot have.
+
+    Example:
+        >>> from hypernodes import Pipeline, node
+        >>> @node(output_name="clean")
+        ... def strip(text):
+        ...     return text.strip()
+        >>> @node(output_name="words")
+        ... def split(clean, separator=" "):
+        ...     return clean.split(separator)
+        >>> pipeline = Pipeline(nodes=[split, strip], name="tokenize")
+        >>> pipeline.run(inputs={"text": " to be "})
+        {'clean': 'to be', 'words': ['to', 'be']}
+        >>> pipeline.map(inputs={"text": [" a b", "c "]}, map_over="text", output_name="words")
+        {'words': [['a', 'b'], ['c']]}
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[Node[..., Any] | PipelineNode | Pipeline],
+        backend: Backend | None = None,
+        cache: Cache | Literal[False] | None = None,
+        callbacks: Sequence[PipelineCallback] | None = None,
+        name: str | None = None,
+        parent: Pipeline | None = None,
+    ) -> None:
+        checked = _check_nodes(nodes)
+        self._configure(backend, Settings(*_check_settings(cache, callbacks)), name, parent)
+        self._graph = Graph(checked, name or "unnamed")
+        self._id = name or _derived_id(self._graph)
+        self._defaults = MappingProxyType(_find_defaults(self._graph))
+
+    def _configure(
+        self, backend: Backend | None, settings: Settings, name: str | None, parent: Pipeline | None
+    ) -> None:
+        if backend is not None and not isinstance(backend, Backend):
+            raise ConfigurationError(f"backend must be a Backend, e.g. LocalBackend(); got {backend!r}")
+        if name is not None and not _is_name(name):
+            raise ConfigurationError(f"name must be a non-empty string; got {name!r}")
+        if parent is not None and not isinstance(parent, Pipeline):
+            raise ConfigurationError(f"parent must be a Pipeline; got {parent!r}")
+        self._backend = backend
+        self._settings = settings
+        self._name = name
+        self._parent = parent
+        self._inherited: Settings = parent._settings.or_else(parent._inherited) if parent else Settings()
+        self._effective_backend: Backend = backend or (parent._effective_backend if parent else _DEFAULT_BACKEND)
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None) -> dict[str, Any]:
+        """Run the pipeline once.
+
+        Args:
+            inputs: Value for every root input that has no default. A value for the output of a node replaces that node:
+                it does not run, nor does what only it needs.
+            output_name: Compute only this output, or these, and what they need; all outputs when None.
+
+        Returns:
+            Each output name mapped to its value; never the inputs.
+
+        Raises:
+            MissingInputError: A root input that is needed has neither a value nor a default.
+            UnknownInputError: A value was given for a name that means nothing to the pipeline.
+            UnknownOutputError: A requested output does not exist.
+            Exception: What a node raised, with a note saying where.
+        """
+        return self._effective_backend.run(self, {} if inputs is None else inputs, None, output_name)
+
+    def map(
+        self,
+        inputs: Mapping[str, Any],
+        map_over: str | Sequence[str],
+        map_mode: MapMode = "zip",
+        output_name: OutputNames = None,
+    ) -> dict[str, list[Any]]:
+        """Run the pipeline once per item.
+
+        Args:
+            inputs: Value for every root input. Those named in `map_over` hold one value per item (any iterable).
+            map_over: Name, or names, of the inputs that vary from item to item.
+            map_mode: "zip" pairs the n-th values (equal lengths); "product" takes every combination, the last name
+                varying fastest.
+            output_name: Compute only these outputs and what they need; all outputs when None.
+
+        Returns:
+            Each output name mapped to a list with one result per item, in item order; empty lists for no items.
+
+        Raises:
+            MissingInputError: A root input has neither a value nor a default.
+            MapInputError: A mapped-over input is not iterable, or a single string.
+            MapLengthError: `map_mode` is "zip" and the lengths differ.
+            Exception: What a node raised, with a note saying where and for which item.
+        """
+        _check_inputs(inputs)
+        names = as_names(map_over)
+        if not names:
+            raise ConfigurationError("map_over names no input; use run() for a single run")
+        self._check_given(inputs)
+        for name in names:
+            if name not in inputs:
+                raise UnknownInputError(
+                    f"map_over names {name!r}, for which inputs has no values{suggest(name, inputs)}",
+                    unknown=(name,),
+                    available=tuple(inputs),
+                )
+        columns = {name: inputs[name] for name in names}
+        shared = {name: value for name, value in inputs.items() if name not in columns}
+        mode = check_map_mode(map_mode)
+        return self._effective_backend.map_columns(self, columns, mode, shared, None, output_name)
+
+    def as_node(
+        self,
+        input_mapping: Mapping[str, str] | None = None,
+        output_mapping: Mapping[str, str] | None = None,
+        map_over: str | Sequence[str] | None = None,
+        map_mode: MapMode = "zip",
+        name: str | None = None,
+    ) -> PipelineNode:
+        """Make a node of this pipeline, for use in another one.
+
+        Args:
+            input_mapping: The other pipeline's name of an input mapped to this pipeline's own name for it. Inputs that
+                are not listed keep their names.
+            output_mapping: This pipeline's own name of an output mapped to the other's name for it.
+            map_over: Inputs, by the other pipeline's names, that hold one value per item: the pipeline runs once per
+                item, and every output becomes a list.
+            map_mode: "zip" pairs the n-th values; "product" takes every combination.
+            name: Id of the node; by default the name of this pipeline.
+
+        Raises:
+            MappingError: A mapping or `map_over` names what does not exist, or gives two things one name.
+
+        Example:
+            >>> from hypernodes import Pipeline, node
+            >>> @node(output_name="length")
+            ... def measure(text):
+            ...     return len(text)
+            >>> measure_all = Pipeline(nodes=[measure]).as_node(
+            ...     input_mapping={"texts": "text"}, output_mapping={"length": "lengths"}, map_over="texts"
+            ... )
+            >>> Pipeline(nodes=[measure_all]).run(inputs={"texts": ["to", "be or"]})
+            {'lengths': [2, 5]}
+        """
+        return PipelineNode(self, input_mapping, output_mapping, map_over, map_mode, name)
+
+    # --- configuration --------------------------------------------------------------------------------------------
+
+    def with_backend(self, backend: Backend | None) -> Pipeline:
+        """Return the same pipeline, running on `backend`; None to inherit."""
+        return self._copy(backend, self._settings, self._name)
+
+    def with_cache(self, cache: Cache | Literal[False] | None) -> Pipeline:
+        """Return the same pipeline with its results kept in `cache`; False for nowhere, None to inherit."""
+        return self._copy(
+            self._backend, Settings(_check_settings(cache, None)[0], self._settings.callbacks), self._name
+        )
+
+    def with_callbacks(self, callbacks: Sequence[PipelineCallback] | None) -> Pipeline:
+        """Return the same pipeline with other callbacks; empty for nobody, None to inherit."""
+        return self._copy(
+            self._backend, Settings(self._settings.cache, _check_settings(None, callbacks)[1]), self._name
+        )
+
+    def with_name(self, name: str) -> Pipeline:
+        """Return the same pipeline with another name."""
+        return self._copy(self._backend, self._settings, name)
+
+    def with_settings(self, settings: Settings) -> Pipeline:
+        """Return the same pipeline with these settings of its own; backends use it to hand on what is inherited."""
+        return self._copy(self._backend, settings, self._name)
+
+    def _copy(self, backend: Backend | None, settings: Settings, name: str | None) -> Pipeline:
+        copy = object.__new__(type(self))
+        copy._graph = self._graph
+        copy._defaults = self._defaults
+        copy._configure(backend, settings, name, self._parent)
+        copy._id = name or self._id
+        return copy
+
+    # --- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Its name; for an unnamed pipeline an id that depends on its nodes only, the same in every process."""
+        return self._id
+
+    @property
+    def name(self) -> str | None:
+        """The name it was given."""
+        return self._name
+
+    @property
+    def nodes(self) -> tuple[Node[..., Any] | PipelineNode, ...]:
+        """Its nodes, in topological order."""
+        return self._graph.nodes  # type: ignore[return-value]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the root inputs."""
+        return tuple(self._graph.root_inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of everything it can compute."""
+        return self._graph.outputs
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The root inputs that may be left out, with their defaults."""
+        return self._defaults
+
+    @property
+    def graph(self) -> Graph:
+        """The wiring."""
+        return self._graph
+
+    @property
+    def parent(self) -> Pipeline | None:
+        """The pipeline it was told to inherit from."""
+        return self._parent
+
+    @property
+    def backend(self) -> Backend | None:
+        """Its own backend; None when not set."""
+        return self._backend
+
+    @property
+    def cache(self) -> Cache | Literal[False] | None:
+        """Its own cache; None when not set, False for none."""
+        return self._settings.cache
+
+    @property
+    def callbacks(self) -> tuple[PipelineCallback, ...] | None:
+        """Its own callbacks; None when not set."""
+        return self._settings.callbacks
+
+    @property
+    def effective_backend(self) -> Backend:
+        """Where `run` and `map` run it: its own backend, that of its parent, or this process."""
+        return self._effective_backend
+
+    @property
+    def effective_cache(self) -> Cache | None:
+        """Where `run` and `map` keep results; its own or inherited."""
+        return self._settings.or_else(self._inherited).cache or None
+
+    @property
+    def effective_callbacks(self) -> tuple[PipelineCallback, ...]:
+        """Who hears the events of `run` and `map`; its own or inherited."""
+        return self._settings.or_else(self._inherited).callbacks or ()
+
+    @property
+    def own_settings(self) -> Settings:
+        """What it sets itself."""
+        return self._settings
+
+    @property
+    def inherited_settings(self) -> Settings:
+        """What its `parent=` passes on to it."""
+        return self._inherited
+
+    @property
+    def has_own_backend(self) -> bool:
+        """Whether it says itself where it runs."""
+        return self._backend is not None
+
+    def plan_for(self, given: Iterable[str], output_name: OutputNames = None) -> Plan:
+        """Return the pipeline compiled for given inputs and requested outputs; compiled once, then kept.
+
+        Raises:
+            DependencyError: The names do not fit the pipeline.
+        """
+        try:
+            return self._plans[output_name, *given]
+        except (KeyError, TypeError):
+            _check_inputs(given)
+        names = tuple(given)
+        self._check_given(names)
+        requested = None if output_name is None else as_names(output_name)
+        self._check_requested(requested)
+        key = (requested[0] if requested is not None and len(requested) == 1 else requested, *names)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = compile_plan(self, names, requested)
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.pop(next(iter(self._plans)), None)
+            self._plans[key] = plan
+        return plan
+
+    def _check_given(self, given: Iterable[str]) -> None:
+        graph = self._graph
+        unknown = tuple(n for n in given if n not in graph.root_inputs and n not in graph.producers)
+        if unknown:
+            available = (*graph.root_inputs, *graph.outputs)
+            hints = ", ".join(f"{name!r}{suggest(name, available)}" for name in unknown)
+            raise UnknownInputError(
+                f"pipeline {self._id!r} has no input {hints}. It takes: {', '.join(graph.root_inputs) or 'nothing'}; "
+                f"outputs that a value may replace: {', '.join(graph.outputs)}",
+                unknown=unknown,
+                available=available,
+            )
+
+    def _check_requested(self, requested: tuple[str, ...] | None) -> None:
+        graph = self._graph
+        unknown = tuple(name for name in requested or () if name not in graph.producers)
+        if unknown:
+            hints = ", ".join(f"{name!r}{suggest(name, graph.outputs)}" for name in unknown)
+            raise UnknownOutputError(
+                f"pipeline {self._id!r} has no output {hints}. It has: {', '.join(graph.outputs)}",
+                unknown=unknown,
+                available=graph.outputs,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": {}}
+
+    def __repr__(self) -> str:
+        name = f" {self._name!r}" if self._name else ""
+        return (
+            f"<Pipeline{name}: {len(self._graph.nodes)} nodes, ({_shorten(self.inputs)}) -> ({_shorten(self.outputs)})>"
+        )
+
+
+def _check_nodes(nodes: Any) -> list[GraphNode]:
+    if isinstance(nodes, (Node, PipelineNode, Pipeline)) or not isinstance(nodes, Iterable):
+        raise InvalidNodeError(f"nodes must be a list of nodes and pipelines; got {nodes!r}", culprit=nodes)
+    checked: list[GraphNode] = []
+    for entry in nodes:
+        if isinstance(entry, Pipeline):
+            checked.append(PipelineNode(entry))
+        elif isinstance(entry, (Node, PipelineNode)):
+            checked.append(entry)
+        elif callable(entry):
+            name = getattr(entry, "__name__", type(entry).__name__)
+            raise InvalidNodeError(
+                f"{name!r} in nodes= is a bare function; decorate it with @node(output_name=...), "
+                f"or wrap it here: node(output_name=...)({name})",
+                culprit=entry,
+            )
+        else:
+            raise InvalidNodeError(f"{entry!r} in nodes= is neither a node nor a pipeline", culprit=entry)
+    if not checked:
+        raise InvalidNodeError("nodes is empty: a pipeline needs at least one node", culprit=nodes)
+    return checked
+
+
+def _check_settings(cache: Any, callbacks: Any) -> tuple[Any, tuple[PipelineCallback, ...] | None]:
+    if cache is not None and cache is not False and not isinstance(cache, Cache):
+        raise ConfigurationError(f"cache must be a Cache such as DiskCache(path=...), False or None; got {cache!r}")
+    if callbacks is None:
+        return cache, None
+    if isinstance(callbacks, PipelineCallback) or not isinstance(callbacks, Iterable):
+        raise ConfigurationError(f"callbacks must be a list of callbacks; got {callbacks!r}")
+    callbacks = tuple(callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, PipelineCallback):
+            hint = " (a class: make an object of it)" if isinstance(callback, type) else ""
+            raise ConfigurationError(f"{callback!r} in callbacks is not a PipelineCallback{hint}")
+    return cache, callbacks
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _check_inputs(inputs: Any) -> None:
+    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+        raise DependencyError(f"inputs must be a dict of values by name; got {inputs!r}")
+    for name in inputs:
+        if not isinstance(name, str):
+            raise DependencyError(f"inputs must be a dict of values by name; {name!r} is no name")
+
+
+def _find_defaults(graph: Graph) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for node in graph.nodes:
+        for name, value in node.defaults.items():
+            if name in graph.root_inputs and name not in graph.required_inputs:
+                found.setdefault(name, value)
+    return found
+
+
+def _derived_id(graph: Graph) -> str:
+    from zlib import crc32
+
+    wiring = ";".join(f"{node.name}({','.join(node.inputs)})->{','.join(node.outputs)}" for node in graph.nodes)
+    return f"pipeline_{crc32(wiring.encode()):08x}"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])}, … {len(names) - 4} more, {names[-1]}"

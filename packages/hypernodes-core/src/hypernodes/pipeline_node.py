@@ -1,0 +1,139 @@
+"""A pipeline used as a node of another pipeline, once or once per item."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hypernodes.errors import ConfigurationError, MappingError
+from hypernodes.graph import suggest
+from hypernodes.plan import MapMode
+
+if TYPE_CHECKING:
+    from hypernodes.pipeline import Pipeline
+
+
+class PipelineNode:
+    """A pipeline with its inputs and outputs renamed, and perhaps mapped; made by `Pipeline.as_node`.
+
+    Attributes:
+        pipeline: The pipeline.
+        name: Id of the node; by default that of the pipeline.
+        inputs: Names of its inputs in the pipeline around it.
+        outputs: Names of its outputs in the pipeline around it.
+        defaults: Values of the inputs that may be left out.
+        map_over: The inputs, by their name in the pipeline around, that vary from item to item.
+        map_mode: "zip" or "product".
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        input_mapping: Mapping[str, str] | None = None,
+        output_mapping: Mapping[str, str] | None = None,
+        map_over: str | Sequence[str] | None = None,
+        map_mode: MapMode = "zip",
+        name: str | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.name = name or pipeline.name or pipeline.id
+        graph = pipeline.graph
+        own_inputs = (*graph.root_inputs,)
+        self.input_mapping = MappingProxyType(dict(input_mapping or {}))
+        self.output_mapping = MappingProxyType(dict(output_mapping or {}))
+        self._outer_of_input = _invert(self.input_mapping, own_inputs, "input", self.name)
+        for inner in self.output_mapping:
+            _check_known(inner, graph.outputs, "output_mapping", "output", self.name)
+        outer_outputs = [self.output_mapping.get(inner, inner) for inner in graph.outputs]
+        self._inner_of_output = dict(zip(outer_outputs, graph.outputs, strict=True))
+        if len(self._inner_of_output) < len(outer_outputs):
+            twice = next(name for name in outer_outputs if outer_outputs.count(name) > 1)
+            raise MappingError(
+                f"output_mapping of node {self.name!r} gives two outputs the name {twice!r}",
+                unknown=twice,
+                available=graph.outputs,
+            )
+        outer_inputs = [self._outer_of_input.get(inner, inner) for inner in own_inputs]
+        self._inner_of_input = dict(zip(outer_inputs, own_inputs, strict=True))
+        if len(self._inner_of_input) < len(outer_inputs):
+            twice = next(name for name in outer_inputs if outer_inputs.count(name) > 1)
+            raise MappingError(
+                f"input_mapping of node {self.name!r} gives two inputs the name {twice!r}; "
+                f"an unmapped input keeps its own name",
+                unknown=twice,
+                available=own_inputs,
+            )
+        self.inputs = tuple(outer_inputs)
+        self.outputs = tuple(outer_outputs)
+        self.defaults: Mapping[str, Any] = MappingProxyType(
+            {self._outer_of_input.get(n, n): value for n, value in pipeline.defaults.items()}
+        )
+        self.map_over = as_names(map_over)
+        for outer in self.map_over:
+            _check_known(outer, self.inputs, "map_over", "input", self.name)
+        if map_over is not None and not self.map_over:
+            raise MappingError(f"map_over of node {self.name!r} is empty", unknown="", available=self.inputs)
+        self.map_mode: MapMode = check_map_mode(map_mode)
+
+    @property
+    def location(self) -> str:
+        """Nested pipelines are known by name only."""
+        return ""
+
+    def inner_input(self, outer: str) -> str:
+        """Return the name that the pipeline itself uses for an input of the node."""
+        return self._inner_of_input[outer]
+
+    def inner_output(self, outer: str) -> str:
+        """Return the name that the pipeline itself uses for an output of the node."""
+        return self._inner_of_output[outer]
+
+    def __repr__(self) -> str:
+        mapped = f", one per item of {', '.join(self.map_over)} ({self.map_mode})" if self.map_over else ""
+        return f"<pipeline node {self.name}({', '.join(self.inputs)}) -> {', '.join(self.outputs)}{mapped}>"
+
+
+def check_map_mode(map_mode: object) -> MapMode:
+    """Return `map_mode` when it is one."""
+    if map_mode not in ("zip", "product"):
+        raise ConfigurationError(f"map_mode must be 'zip' or 'product'; got {map_mode!r}")
+    return map_mode
+
+
+def as_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return one name, several or none as a tuple without repetitions."""
+    if names is None:
+        return ()
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+
+
+def _check_known(name: str, available: Collection[str], parameter: str, kind: str, node_name: str) -> None:
+    if name not in available:
+        raise MappingError(
+            f"{parameter} of node {node_name!r} names {name!r}, which is no {kind} of it"
+            f"{suggest(name, available)}; its {kind}s are: {', '.join(available) or 'none'}",
+            unknown=name,
+            available=tuple(available),
+        )
+
+
+def _invert(mapping: Mapping[str, str], own: Collection[str], kind: str, node_name: str) -> dict[str, str]:
+    inverted: dict[str, str] = {}
+    for outer, inner in mapping.items():
+        if inner not in own and outer in own:
+            raise MappingError(
+                f"input_mapping of node {node_name!r} maps {outer!r} to {inner!r}, which is no input of it; "
+                f"the direction is {{outer name: inner name}}, so perhaps {{{inner!r}: {outer!r}}} was meant",
+                unknown=inner,
+                available=tuple(own),
+            )
+        _check_known(inner, own, f"{kind}_mapping", kind, node_name)
+        if inner in inverted:
+            raise MappingError(
+                f"{kind}_mapping of node {node_name!r} maps both {inverted[inner]!r} and {outer!r} to {inner!r}",
+                unknown=inner,
+                available=tuple(own),
+            )
+        inverted[inner] = outer
+    return inverted

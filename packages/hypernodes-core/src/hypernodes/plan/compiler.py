@@ -1,0 +1,263 @@
+"""The compiler: from a pipeline to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hypernodes.errors import MissingInputError
+from hypernodes.graph import GraphNode
+from hypernodes.node import Node
+from hypernodes.plan.plan import UNSET, CallStep, NestedNode, NestedStep, Plan, PlannedPipeline, Scope, Settings, Step
+
+
+def compile_plan(
+    pipeline: PlannedPipeline,
+    given: Collection[str],
+    requested: tuple[str, ...] | None = None,
+    around: Scope | None = None,
+    node_name: str | None = None,
+) -> Plan:
+    """Compile a pipeline.
+
+    Args:
+        pipeline: The pipeline.
+        given: Names for which values will be given: root inputs, and outputs that these values override.
+        requested: Outputs to compute; None for all that are not given and not merely needed for given ones.
+        around: The scope of the pipeline around, whose settings this one inherits.
+        node_name: Name of the pipeline as a node of the one around.
+
+    Raises:
+        MissingInputError: A root input that is needed has neither a value nor a default.
+    """
+    settings = pipeline.own_settings.or_else(around.settings if around else Settings())
+    settings = settings.or_else(pipeline.inherited_settings)
+    scope = Scope(pipeline.id, node_name or pipeline.id, -1, settings)
+    draft = _Draft(pipeline, given, scope)
+    return draft.finish(requested)
+
+
+@dataclass(slots=True)
+class _DraftStep:
+    node: Any
+    scope: int
+    arguments: dict[str, int]  # the node's own input names, with slots
+    outputs: dict[str, int]  # the node's own output names, with slots
+    overridden: frozenset[str]
+    missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
+
+
+@dataclass(slots=True)
+class _Level:
+    """One nested pipeline that is being inlined."""
+
+    nodes: Iterator[GraphNode]
+    scope: int
+    slots: dict[str, int]  # what its names stand for so far
+    root_names: dict[str, str]  # the outermost pipeline's names of its inputs
+    overrides: dict[str, int]  # given values that replace outputs of its nodes
+    node: Any = None  # the nested pipeline as a node of the level below; None for the outermost
+
+
+class _Draft:
+    """The plan of a whole pipeline, before what is not needed is left out."""
+
+    def __init__(self, pipeline: PlannedPipeline, given: Collection[str], scope: Scope) -> None:
+        self.pipeline = pipeline
+        self.scopes = [scope]
+        self.template: list[Any] = []
+        self.steps: list[_DraftStep] = []
+        self.inputs = {name: self._new_slot() for name in given}
+        graph = pipeline.graph
+        overrides = {name: slot for name, slot in self.inputs.items() if name in graph.producers}
+        slots = {name: slot for name, slot in self.inputs.items() if name not in overrides}
+        levels = [_Level(iter(graph.nodes), 0, slots, {}, overrides)]
+        while levels:  # a stack instead of recursion: nesting may be deep
+            level = levels[-1]
+            node = next(level.nodes, None)
+            if node is None:
+                levels.pop()
+                if level.node is not None:
+                    for name in level.node.outputs:
+                        levels[-1].slots[name] = level.slots[level.node.inner_output(name)]
+            elif self._is_inlined(node):
+                levels.append(self._open(node, level))
+            else:
+                self._add(node, level)
+        self.outputs = {name: slots[name] for name in graph.outputs}
+
+    @staticmethod
+    def _is_inlined(node: Any) -> bool:
+        return not isinstance(node, Node) and not node.map_over and not node.pipeline.has_own_backend
+
+    def _new_slot(self, value: Any = UNSET) -> int:
+        self.template.append(value)
+        return len(self.template) - 1
+
+    def _open(self, node: Any, around: _Level) -> _Level:
+        pipeline: PlannedPipeline = node.pipeline
+        parent = self.scopes[around.scope]
+        settings = pipeline.own_settings.or_else(parent.settings).or_else(pipeline.inherited_settings)
+        self.scopes.append(Scope(pipeline.id, node.name, around.scope, settings))
+        inner = {name: node.inner_input(name) for name in node.inputs}
+        return _Level(
+            nodes=iter(pipeline.graph.nodes),
+            scope=len(self.scopes) - 1,
+            slots={inner[name]: around.slots[name] for name in node.inputs if name in around.slots},
+            root_names={inner[name]: around.root_names.get(name, name) for name in node.inputs},
+            overrides={
+                node.inner_output(name): around.overrides[name] for name in node.outputs if name in around.overrides
+            },
+            node=node,
+        )
+
+    def _add(self, node: Any, level: _Level) -> None:
+        arguments: dict[str, int] = {}
+        missing: dict[str, str] = {}
+        is_call = isinstance(node, Node)
+        for name in node.inputs:
+            if name in level.slots:
+                arguments[name] = level.slots[name]
+            elif name not in node.defaults:
+                missing[name] = level.root_names.get(name, name)
+            elif is_call:  # a nested pipeline applies its defaults itself
+                arguments[name] = self._new_slot(node.defaults[name])
+        outputs = {name: self._new_slot() for name in node.outputs}
+        overridden = frozenset(name for name in outputs if name in level.overrides)
+        self.steps.append(_DraftStep(node, level.scope, arguments, outputs, overridden, missing))
+        for name, slot in outputs.items():
+            level.slots[name] = level.overrides.get(name, slot)
+
+    # --- leaving out what is not needed ---------------------------------------------------------------------------
+
+    def finish(self, requested: tuple[str, ...] | None) -> Plan:
+        producer_of = {slot: i for i, step in enumerate(self.steps) for slot in step.outputs.values()}
+        if requested is None:
+            outputs = self._default_outputs(producer_of)
+        else:
+            outputs = {name: self.outputs[name] for name in requested}
+        needed_slots = set(outputs.values())
+        needed = [False] * len(self.steps)
+        for i in reversed(range(len(self.steps))):  # consumers come after producers
+            step = self.steps[i]
+            if not needed_slots.isdisjoint(step.outputs.values()):
+                needed[i] = True
+                needed_slots.update(step.arguments.values())
+        kept = [step for step, is_needed in zip(self.steps, needed, strict=True) if is_needed]
+        self._check_missing(kept)
+        return self._assemble(kept, outputs, needed_slots)
+
+    def _default_outputs(self, producer_of: Mapping[int, int]) -> dict[str, int]:
+        """All outputs, but neither those given nor those that only served to compute given ones."""
+        if not any(step.overridden for step in self.steps):
+            return self.outputs
+        is_used = [False] * len(self.template)  # by a step that will run
+        has_users = [False] * len(self.template)
+        dropped: set[int] = set()
+        for step in reversed(self.steps):
+            dead = {
+                slot
+                for name, slot in step.outputs.items()
+                if name in step.overridden or (not is_used[slot] and (step.overridden or has_users[slot]))
+            }
+            runs = len(dead) < len(step.outputs)
+            dropped |= dead
+            for slot in step.arguments.values():
+                has_users[slot] = True
+                is_used[slot] = is_used[slot] or runs
+        return {name: slot for name, slot in self.outputs.items() if slot in producer_of and slot not in dropped}
+
+    def _check_missing(self, kept: list[_DraftStep]) -> None:
+        missing: dict[str, list[str]] = {}
+        for step in kept:
+            for name in step.missing.values():
+                users = missing.setdefault(name, [])
+                if step.node.name not in users:
+                    users.append(step.node.name)
+        if not missing:
+            return
+        listing = ", ".join(
+            f"{name!r} (for {'nodes' if len(users) > 1 else 'node'} {', '.join(map(repr, users))})"
+            for name, users in missing.items()
+        )
+        given = ", ".join(map(repr, self.inputs)) or "nothing"
+        raise MissingInputError(
+            f"pipeline {self.pipeline.id!r} needs a value for {listing}; inputs has {given}",
+            missing={name: tuple(users) for name, users in missing.items()},
+        )
+
+    def _assemble(self, kept: list[_DraftStep], outputs: dict[str, int], needed_slots: set[int]) -> Plan:
+        producers = [-1] * len(self.template)
+        steps: list[Step] = []
+        consumers: list[list[int]] = []
+        for index, draft in enumerate(kept):
+            needs = tuple(sorted({producers[slot] for slot in draft.arguments.values()} - {-1}))
+            for source in needs:
+                consumers[source].append(index)
+            consumers.append([])
+            for slot in draft.outputs.values():
+                producers[slot] = index
+            make = self._call_step if isinstance(draft.node, Node) else self._nested_step
+            steps.append(make(index, draft, needs, needed_slots))
+        return Plan(
+            scopes=tuple(self.scopes),
+            inputs=self.inputs,
+            outputs=outputs,
+            template=tuple(self.template),
+            steps=tuple(steps),
+            producers=tuple(producers),
+            consumers=tuple(map(tuple, consumers)),
+            is_cached=any(_is_cached(step, self.scopes) for step in steps),
+            is_heard=any(scope.callbacks for scope in self.scopes)
+            or any(isinstance(step, NestedStep) and step.inner.is_heard for step in steps),
+            is_plain=all(isinstance(step, CallStep) and not step.node.is_async for step in steps),
+            program=tuple(_instruction(step) for step in steps),
+        )
+
+    def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:
+        node: Node[..., Any] = draft.node
+        return CallStep(
+            index=index,
+            scope=draft.scope,
+            node=node,
+            arguments=tuple(draft.arguments[name] for name in node.inputs),
+            outputs=tuple(None if name in draft.overridden else slot for name, slot in draft.outputs.items()),
+            needs=needs,
+            positional=tuple(draft.arguments[name] for name in node.inputs if name not in node.keyword_only),
+            by_keyword=tuple((name, draft.arguments[name]) for name in node.inputs if name in node.keyword_only),
+        )
+
+    def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:
+        node: NestedNode = draft.node
+        wanted = {node.inner_output(name): slot for name, slot in draft.outputs.items() if slot in needed_slots}
+        inner_inputs = tuple(node.inner_input(name) for name in draft.arguments)
+        inner = compile_plan(node.pipeline, inner_inputs, tuple(wanted), self.scopes[draft.scope], node.name)
+        return NestedStep(
+            index=index,
+            scope=draft.scope,
+            node=node,
+            inner=inner,
+            arguments=tuple(draft.arguments.values()),
+            inner_inputs=inner_inputs,
+            mapped=tuple(node.inner_input(name) for name in node.map_over),
+            outputs=tuple(wanted.values()),
+            needs=needs,
+        )
+
+
+def _is_cached(step: Step, scopes: list[Scope]) -> bool:
+    if isinstance(step, NestedStep):
+        return step.inner.is_cached
+    return step.node.cache and scopes[step.scope].cache is not None
+
+
+def _instruction(step: Step) -> tuple[Any, ...]:
+    """What the bare loop reads of a step: how many arguments, the function, their slots, where the result goes.
+
+    The number is -1 for a step that the loop takes whole: keyword-only parameters, several outputs, no call at all.
+    """
+    if isinstance(step, NestedStep) or step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3:
+        return (-1, step, 0, 0, 0, 0)
+    first, second, third = (*step.positional, 0, 0, 0)[:3]
+    return (len(step.positional), step.node.func, first, second, third, step.outputs[0])

@@ -1,0 +1,200 @@
+"""A pipeline compiled for a set of given inputs and requested outputs: steps in topological order over numbered slots.
+
+Nested pipelines are inlined: their nodes become steps of the same plan, and a scope remembers which pipeline a step
+came from. A mapped node, and a nested pipeline with a backend of its own, stay one step each. A plan is immutable,
+holds no values of a run and is reused from run to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import PipelineCallback
+from hypernodes.graph import Graph, GraphNode
+from hypernodes.node import Node
+
+MapMode: TypeAlias = Literal["zip", "product"]
+
+
+class Settings(NamedTuple):
+    """What a pipeline passes on to the pipelines nested in it; None means "not set".
+
+    Attributes:
+        cache: Where results are kept; False for nowhere.
+        callbacks: Who hears the events.
+    """
+
+    cache: Cache | Literal[False] | None = None
+    callbacks: tuple[PipelineCallback, ...] | None = None
+
+    def or_else(self, around: Settings) -> Settings:
+        """Return these settings, completed from those of the pipeline around."""
+        return Settings(
+            around.cache if self.cache is None else self.cache,
+            around.callbacks if self.callbacks is None else self.callbacks,
+        )
+
+
+class PlannedPipeline(Protocol):
+    """What the compiler needs to know of a pipeline."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def own_settings(self) -> Settings: ...
+
+    @property
+    def inherited_settings(self) -> Settings: ...
+
+    @property
+    def has_own_backend(self) -> bool: ...
+
+
+class NestedNode(GraphNode, Protocol):
+    """What the compiler needs to know of a pipeline used as a node."""
+
+    @property
+    def pipeline(self) -> PlannedPipeline: ...
+
+    @property
+    def map_over(self) -> tuple[str, ...]: ...
+
+    @property
+    def map_mode(self) -> MapMode: ...
+
+    def inner_input(self, outer: str) -> str:
+        """Return the name that the pipeline itself uses for an input of the node."""
+
+    def inner_output(self, outer: str) -> str:
+        """Return the name that the pipeline itself uses for an output of the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A pipeline as it stands in a plan.
+
+    Attributes:
+        pipeline_id: Its id.
+        node_name: Its name as a node of the pipeline around it; its id when there is none.
+        parent: Position of the scope around it; -1 for the outermost of the plan.
+        settings: Its own settings and those that it inherits.
+    """
+
+    pipeline_id: str
+    node_name: str
+    parent: int
+    settings: Settings
+
+    @property
+    def cache(self) -> Cache | None:
+        """Where the results of its nodes are kept."""
+        return self.settings.cache if isinstance(self.settings.cache, Cache) else None
+
+    @property
+    def callbacks(self) -> tuple[PipelineCallback, ...]:
+        """Who hears the events of its nodes."""
+        return self.settings.callbacks or ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallStep:
+    """Call a node's function.
+
+    Attributes:
+        index: Position in the plan.
+        scope: Position of the scope it belongs to.
+        node: The node.
+        arguments: Slot of each parameter, in the order of the node's inputs.
+        outputs: Slot of each output; None for one that nobody may read, because a value was given for it.
+        positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
+        by_keyword: Name and slot of the others.
+        needs: Positions of the steps whose results it takes.
+    """
+
+    index: int
+    scope: int
+    node: Node[..., Any]
+    arguments: tuple[int, ...]
+    outputs: tuple[int | None, ...]
+    needs: tuple[int, ...]
+    positional: tuple[int, ...]
+    by_keyword: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NestedStep:
+    """Run a nested pipeline that is not inlined: once per item, or with a backend of its own, or both.
+
+    Attributes:
+        index: Position in the plan.
+        scope: Position of the scope it belongs to, which is the pipeline around the nested one.
+        node: The nested pipeline with its mappings.
+        inner: The plan of the nested pipeline for the outputs that are needed.
+        arguments: Slot of each input.
+        inner_inputs: The nested pipeline's own name of each input.
+        mapped: The nested pipeline's own names of the inputs that vary from item to item; empty when not mapped.
+        outputs: Slot of each output of `inner`; None for one that nobody may read.
+        needs: Positions of the steps whose results it takes.
+    """
+
+    index: int
+    scope: int
+    node: NestedNode
+    inner: Plan
+    arguments: tuple[int, ...]
+    inner_inputs: tuple[str, ...]
+    mapped: tuple[str, ...]
+    outputs: tuple[int | None, ...]
+    needs: tuple[int, ...]
+
+
+Step: TypeAlias = CallStep | NestedStep
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A compiled pipeline.
+
+    Attributes:
+        scopes: The pipelines in it; the outermost first.
+        inputs: Slot of each given input.
+        outputs: Slot of each requested output.
+        template: Initial value of every slot: defaults where there are some, `UNSET` elsewhere.
+        steps: What to do, in topological order.
+        producers: Position of the step that fills a slot; -1 for inputs and defaults.
+        consumers: Positions of the steps that take a result of each step.
+        is_cached: Whether any step may take its result from a cache.
+        is_heard: Whether anybody hears any event.
+        is_plain: Whether every step is a call of an ordinary function.
+        program: The steps in the form that the bare loop reads.
+    """
+
+    scopes: tuple[Scope, ...]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    template: tuple[Any, ...]
+    steps: tuple[Step, ...]
+    producers: tuple[int, ...]
+    consumers: tuple[tuple[int, ...], ...]
+    is_cached: bool
+    is_heard: bool
+    is_plain: bool
+    program: tuple[tuple[Any, ...], ...] = field(repr=False)
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+    def __reduce__(self) -> str:
+        return "UNSET"
+
+
+UNSET = _Unset()

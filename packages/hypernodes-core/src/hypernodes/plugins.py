@@ -1,0 +1,164 @@
+"""Extensions found through the entry points of installed distributions, loaded when they are asked for.
+
+Groups are `hypernodes.backends`, `hypernodes.caches` and `hypernodes.callbacks`; an entry names a class. Core's own
+classes are registered the same way, so there is one road for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hypernodes.errors import MissingPluginError, PluginError
+from hypernodes.graph import suggest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+BACKENDS = "hypernodes.backends"
+CACHES = "hypernodes.caches"
+CALLBACKS = "hypernodes.callbacks"
+
+# Where the classes of our own extensions come from, so that a missing one can be named before it is installed.
+_KNOWN_DISTRIBUTIONS = {
+    "DiskCache": "hypernodes-cache",
+    "ModalBackend": "hypernodes-modal",
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed extension.
+
+    Attributes:
+        name: The name it is registered under.
+        class_name: The class it gives.
+        distribution: Name of the distribution it comes from.
+        version: Version of that distribution.
+        loadable: Whether importing it works.
+        error: Why it does not, or why its name is ambiguous; None when all is well.
+    """
+
+    name: str
+    class_name: str
+    distribution: str
+    version: str
+    loadable: bool
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.class_name} from {self.distribution} {self.version}" + (
+            "" if self.loadable else f" - not usable: {self.error}"
+        )
+
+
+def find_class(class_name: str, groups: Iterable[str], asked_of: str) -> Any:
+    """Return the class that some installed distribution registers under `class_name`.
+
+    Args:
+        class_name: Name of the class.
+        groups: Entry point groups to look in.
+        asked_of: The module on which the name was looked up, for the message.
+
+    Raises:
+        MissingPluginError: It is one of ours, and its distribution is not installed.
+        PluginError: It is there but cannot be loaded, or two distributions claim the name.
+        AttributeError: Nobody has heard of it.
+    """
+    entries = _entries(groups)
+    matching = [entry for entry in entries if _class_name(entry) == class_name]
+    if matching:
+        rivals = [entry for entry in entries if any(entry.name == m.name and entry.group == m.group for m in matching)]
+        _check_unique(class_name, {_key(entry): entry for entry in (*matching, *rivals)}.values())
+        return _load(matching[0])
+    if class_name in _KNOWN_DISTRIBUTIONS:
+        distribution = _KNOWN_DISTRIBUTIONS[class_name]
+        raise MissingPluginError(
+            f"{class_name} is in the distribution {distribution}, which is not installed: pip install {distribution}",
+            plugin_name=class_name,
+            distributions=(distribution,),
+        )
+    hint = suggest(class_name, (*map(_class_name, entries), *_KNOWN_DISTRIBUTIONS))
+    raise AttributeError(f"module {asked_of!r} has no attribute {class_name!r}{hint}", name=class_name)
+
+
+def class_names(groups: Iterable[str]) -> list[str]:
+    """Return the names of the classes that installed distributions register."""
+    return sorted({_class_name(entry) for entry in _entries(groups)})
+
+
+def backends() -> list[Plugin]:
+    """Return the installed backends: from which distribution and version, and whether they can be loaded.
+
+    Example:
+        >>> import hypernodes
+        >>> "local" in [plugin.name for plugin in hypernodes.backends()]
+        True
+    """
+    return _plugins(BACKENDS)
+
+
+def caches() -> list[Plugin]:
+    """Return the installed caches: from which distribution and version, and whether they can be loaded."""
+    return _plugins(CACHES)
+
+
+def _plugins(group: str) -> list[Plugin]:
+    found = []
+    entries = _entries([group])
+    for entry in entries:
+        error = None
+        try:
+            _check_unique(entry.name, [other for other in entries if other.name == entry.name])
+            _load(entry)
+        except PluginError as problem:
+            error = str(problem)
+        name, version = _distribution(entry)
+        found.append(Plugin(entry.name, _class_name(entry), name, version, error is None, error))
+    return found
+
+
+def _entries(groups: Iterable[str]) -> list[EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import, and not needed until somebody asks
+
+    found = [entry for group in groups for entry in entry_points(group=group)]
+    # An editable install next to a built one may list the same distribution twice.
+    return sorted(
+        {_key(entry): entry for entry in found}.values(), key=lambda entry: (entry.name, _distribution(entry))
+    )
+
+
+def _key(entry: EntryPoint) -> tuple[str, str, str, str]:
+    return entry.group, entry.name, entry.value, _distribution(entry)[0]
+
+
+def _check_unique(name: str, entries: Iterable[EntryPoint]) -> None:
+    distributions = sorted({_distribution(entry)[0] for entry in entries})
+    if len(distributions) > 1:
+        raise PluginError(
+            f"{name!r} is claimed by more than one distribution: {' and '.join(distributions)}. Uninstall one of them.",
+            plugin_name=name,
+            distributions=tuple(distributions),
+        )
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:
+        distribution, version = _distribution(entry)
+        raise PluginError(
+            f"{_class_name(entry)} of {distribution} {version} cannot be loaded from {entry.value!r}: "
+            f"{type(error).__name__}: {error}",
+            plugin_name=entry.name,
+            distributions=(distribution,),
+        ) from error
+
+
+def _class_name(entry: EntryPoint) -> str:
+    return entry.value.partition(":")[2].partition("[")[0].strip()
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown distribution", "")
