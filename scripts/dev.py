@@ -48,6 +48,8 @@ def main(argv: list[str]) -> int:
 def run_module(module: str, args: list[str]) -> int:
     """Run a module of this checkout with the packages, and what its folder's requirements.txt asks for, installed."""
     requirements = ROOT / module.replace(".", "/") / "requirements.txt"
+    if not requirements.exists():
+        sys.exit(f"./dev: {requirements.relative_to(ROOT)} is not in this checkout")
     editable = [arg for package in packages() for arg in ("-e", str(package))]
     python = environment(
         module.rpartition(".")[2],
@@ -61,8 +63,10 @@ def test(args: list[str]) -> int:
     """Run tox in the environments that can run here; a missing Python is skipped, and said."""
     python = environment("tox", ["tox>=4.24,<5"])
     found = {version: find_python(version) for version in SUPPORTED_PYTHONS}
+    if not any(found.values()):
+        sys.exit(f"./dev: the tests need one of Python {', '.join(SUPPORTED_PYTHONS)}, and none is on this machine.")
     tox_args = args[: args.index("--")] if "--" in args else args
-    if not any(arg.startswith(("-e", "--env", "-m")) for arg in tox_args):
+    if not any(arg.startswith(("-e", "-f", "-m")) for arg in tox_args):
         envs = [f"py{version.replace('.', '')}" for version, path in found.items() if path]
         if "--" not in args:
             envs = ["lint", "types", *envs, "wheels"]
@@ -94,7 +98,7 @@ def environment(name: str, install: list[str], depends_on: Iterable[Path] = ()) 
 
     print(f"Making .venvs/{name} (Python {sys.version.split()[0]}; a minute at most, only once) ...", file=sys.stderr)
     shutil.rmtree(home, ignore_errors=True)
-    pip_install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *install]
+    pip_install: list[str | Path] = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *install]
     if subprocess.call([sys.executable, "-m", "venv", home], env=clean_environ()) != 0:
         sys.exit(f"./dev: {sys.executable} could not make a virtual environment in {home}; its reason is above.")
     if subprocess.call(pip_install, cwd=ROOT, env=clean_environ()) != 0:

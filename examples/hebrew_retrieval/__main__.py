@@ -14,7 +14,7 @@ from .encoding import NGramEncoder
 from .evaluation import KnownItemTask
 from .pipeline import retrieval
 from .progress import StageProgress
-from .report import answer_lines, evaluation_lines, summary
+from .report import answer_lines, evaluation_lines, summary_lines
 
 QUESTIONS = (
     "בראשית ברא אלוהים את השמים ואת הארץ",
@@ -64,14 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output_name=["verses", "answers", "evaluation"],
     )
 
-    print(f"\nAnswers from {len(outputs['verses']):,} verses:")
+    caveat = " (not every question has a good one among these)" if options.limit else ""
+    print(f"\nAnswers from {len(outputs['verses']):,} verses{caveat}:")
     for answer in outputs["answers"]:
         if answer.query.target is None:
             print("\n".join(answer_lines(answer, outputs["verses"])))
     print("\nKnown-item search:")
     print("\n".join(evaluation_lines(outputs["evaluation"], task)))
-    print(f"\n{summary(progress.stages.values())}")
-    print(f"{time.perf_counter() - started_s:.1f} s in all.")
+    print("\nThis run:")
+    print("\n".join(summary_lines([stage.name for stage in retrieval.nodes], progress.stages)))
+    print(f"  Time             {time.perf_counter() - started_s:.1f} s")
     return 0
 
 
@@ -79,22 +81,40 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.hebrew_retrieval",
         description="Find verses of the Hebrew Bible from a few words of them, and measure how well that works.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="read only the first N verses")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="read only the first N verses (all)")
     parser.add_argument(
-        "--question", action="append", metavar="TEXT", help="ask this, in Hebrew, instead; may be given several times"
+        "--question", action="append", metavar="TEXT", help="ask this, in Hebrew, instead of the demo's own; repeatable"
     )
-    parser.add_argument("--top-k", type=_positive, default=10, metavar="K", help="search: verses found per query")
     parser.add_argument(
-        "--recall-at", type=_positive, nargs="+", default=[1, 10], metavar="K", help="last stage: cutoffs of recall"
+        "--top-k", type=_positive, default=10, metavar="K", help="search: verses found per query (%(default)s)"
     )
-    parser.add_argument("--known-items", type=_positive, default=500, metavar="N", help="queries to measure with")
-    parser.add_argument("--drop", type=_share, default=0.6, metavar="SHARE", help="share of a verse's words left out")
-    parser.add_argument("--seed", type=int, default=1, help="draws other verses and words")
-    parser.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where the pipeline runs")
-    parser.add_argument("--cache-dir", type=Path, default=Path(".hypernodes-demo"), metavar="DIR", help="cache")
-    parser.add_argument("--fresh", action="store_true", help="forget what the cache directory holds first")
+    parser.add_argument(
+        "--recall-at",
+        type=_positive,
+        nargs="+",
+        default=[1, 10],
+        metavar="K",
+        help="last stage: cutoffs of recall (1 10)",
+    )
+    parser.add_argument(
+        "--known-items", type=_positive, default=500, metavar="N", help="queries to measure with (%(default)s)"
+    )
+    parser.add_argument(
+        "--drop", type=_share, default=0.6, metavar="SHARE", help="share of a verse's words left out (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="draws other verses and words (%(default)s)")
+    parser.add_argument(
+        "--backend", choices=sorted(BACKENDS), default="local", help="where the pipeline runs (%(default)s)"
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=Path(".hypernodes-demo"),
+        metavar="DIR",
+        help="where results are kept (%(default)s)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="empty the cache directory first")
     options = parser.parse_args(arguments)
     if max(options.recall_at) > options.top_k:
         parser.error(f"--recall-at {max(options.recall_at)} needs a --top-k of at least as much, not {options.top_k}")
@@ -116,4 +136,8 @@ def _share(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nStopped. What was computed is in the cache: the next run goes on from there.", file=sys.stderr)
+        sys.exit(130)

@@ -15,20 +15,17 @@ class Stage:
 
     Attributes:
         name: The node's id.
-        total: Items of a mapped node; 1 for a plain one.
-        computed: How many of them were computed.
+        items: Number of items of a mapped node; 1 for a plain one.
+        computed: How many were computed.
         cached: How many came from the cache.
         duration_s: Seconds from the stage's start to its end.
     """
 
     name: str
-    total: int = 1
+    items: int = 1
     computed: int = 0
     cached: int = 0
     duration_s: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.name:<20}{self.computed:>8,} computed {self.cached:>8,} from the cache {self.duration_s:>8.2f} s"
 
 
 class StageProgress(PipelineCallback):
@@ -41,7 +38,7 @@ class StageProgress(PipelineCallback):
         stream: Where to print; standard output by default.
 
     Attributes:
-        stages: What became of each stage, by node id, in the order of their start.
+        stages: What became of each stage, by node id.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -53,14 +50,15 @@ class StageProgress(PipelineCallback):
 
     def on_node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
         if ctx.depth == 0:
-            self._end(self._stage(node_id, computed=1), duration)
+            self._end(Stage(node_id, computed=1), duration)
 
     def on_node_cached(self, node_id: str, signature: str, ctx: CallbackContext) -> None:
         if ctx.depth == 0:
-            self._end(self._stage(node_id, cached=1), 0.0)
+            self._end(Stage(node_id, cached=1), 0.0)
 
     def on_map_start(self, total_items: int, ctx: CallbackContext) -> None:
-        self._stage(ctx.node_path[-1], total=total_items)
+        name = ctx.node_path[-1]
+        self.stages[name] = Stage(name, items=total_items)
         self._next_update_s = time.perf_counter() + self._interval_s
 
     def on_map_item_end(self, item_index: int, duration: float, ctx: CallbackContext) -> None:
@@ -76,21 +74,21 @@ class StageProgress(PipelineCallback):
     def on_map_end(self, total_duration: float, ctx: CallbackContext) -> None:
         self._end(self.stages[ctx.node_path[-1]], total_duration)
 
-    def _stage(self, name: str, **facts: Any) -> Stage:
-        return self.stages.setdefault(name, Stage(name, **facts))
-
     def _update(self, stage: Stage) -> None:
         now_s = time.perf_counter()
         if now_s < self._next_update_s:
             return
         self._next_update_s = now_s + self._interval_s
         done = stage.computed + stage.cached
-        line = f"  {stage.name:<20}{done:>8,} of {stage.total:,} ({done / stage.total:.0%})"
+        line = f"  {stage.name:<20}{done:>8,} of {stage.items:,} ({done / stage.items:.0%})"
         self._print(f"\r{line}\x1b[K" if self._is_terminal else f"{line}\n")
 
     def _end(self, stage: Stage, duration_s: float) -> None:
         stage.duration_s = duration_s
-        self._print(f"\r  {stage}\x1b[K\n" if self._is_terminal else f"  {stage}\n")
+        self.stages[stage.name] = stage
+        counts = f"{stage.computed:>8,} computed {stage.cached:>8,} from the cache"
+        line = f"  {stage.name:<20}{counts} {stage.duration_s:>8.2f} s"
+        self._print(f"\r{line}\x1b[K\n" if self._is_terminal else f"{line}\n")
 
     def _print(self, text: str) -> None:
         self._stream.write(text)

@@ -1,7 +1,7 @@
 """What the demo prints: answers in Hebrew, the evaluation, and what was computed."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .corpus import Verse
 from .evaluation import Evaluation, KnownItemTask
@@ -57,9 +57,18 @@ def evaluation_lines(evaluation: Evaluation, task: KnownItemTask) -> Iterator[st
     )
 
 
-def summary(stages: Iterable[Stage]) -> str:
-    """In one sentence, what was computed and what was not."""
-    computed = [f"{stage.name} ({stage.computed:,} of {stage.total:,})" for stage in stages if stage.computed]
-    if not computed:
-        return "Nothing was computed: everything came from the cache."
-    return f"Computed: {', '.join(computed)}. Everything else came from the cache."
+def summary_lines(names: Iterable[str], stages: Mapping[str, Stage]) -> Iterator[str]:
+    """For every stage by name, whether it was computed, came from the cache, or was not looked at."""
+    computed = [_count(stage, stage.computed) for stage in stages.values() if stage.computed]
+    cached = [_count(stage, stage.cached) for stage in stages.values() if stage.cached]
+    unneeded = [name for name in names if name not in stages]
+    yield f"  Computed now     {', '.join(computed) or 'nothing'}"
+    yield f"  From the cache   {', '.join(cached) or 'nothing'}"
+    if unneeded:
+        yield f"  Not needed       {', '.join(unneeded)}: the cache holds what follows from them"
+
+
+def _count(stage: Stage, count: int) -> str:
+    if stage.items == 1:
+        return stage.name
+    return f"{stage.name} ({count:,}{f' of {stage.items:,}' if count < stage.items else ''})"

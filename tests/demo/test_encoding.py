@@ -1,6 +1,7 @@
 """N-grams are counted by hash, the same way everywhere."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,10 +55,10 @@ def test_the_longest_repetition_is_counted_in_full() -> None:
 
 
 def test_fewer_bits_mean_fewer_buckets() -> None:
-    assert NGramEncoder(bits=3).encode(("בראשית", "ברא", "אלהימ")).buckets.max() < 8
+    assert max(NGramEncoder(bits=3).encode(("בראשית", "ברא", "אלהימ")).buckets.tolist()) < 8
 
 
 @pytest.mark.parametrize("wrong", [{"bits": 0}, {"bits": 17}, {"sizes": ()}, {"sizes": (1, 2)}])
-def test_an_encoder_that_cannot_work_is_refused(wrong: dict) -> None:
+def test_an_encoder_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NGramEncoder(**wrong)

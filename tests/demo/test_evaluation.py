@@ -24,6 +24,7 @@ def test_verses_that_stand_twice_or_are_too_short_are_not_drawn(verse_words: lis
 
 def test_a_query_has_some_of_the_words_of_its_verse_in_their_order(verse_words: list[Words]) -> None:
     for query in draw_known_items(verse_words, KnownItemTask(drop=0.5)):
+        assert query.target is not None
         words, kept = verse_words[query.target], query.text.split()
         assert len(kept) == max(1, round(len(words) * 0.5))
         rest = iter(words)
@@ -39,6 +40,7 @@ def test_the_same_seed_draws_the_same_and_another_seed_does_not(verse_words: lis
 
 def test_dropping_nothing_keeps_every_word_and_dropping_nearly_all_keeps_one(verse_words: list[Words]) -> None:
     for query in draw_known_items(verse_words, KnownItemTask(drop=0)):
+        assert query.target is not None
         assert tuple(query.text.split()) == verse_words[query.target]
     assert {len(query.text.split()) for query in draw_known_items(verse_words, KnownItemTask(drop=0.99))} == {1}
 

@@ -4,13 +4,13 @@ import io
 from typing import Any
 
 import pytest
+
 from examples.hebrew_retrieval.corpus import Verse
 from examples.hebrew_retrieval.encoding import NGramEncoder
 from examples.hebrew_retrieval.evaluation import KnownItemTask
 from examples.hebrew_retrieval.pipeline import encode_passage, retrieval, search_passage
 from examples.hebrew_retrieval.progress import StageProgress
 from examples.hebrew_retrieval.retrieval import Query
-
 from hypernodes import Cache, MemoryCache
 
 

@@ -7,7 +7,7 @@ import pytest
 from examples.hebrew_retrieval.corpus import Verse
 from examples.hebrew_retrieval.evaluation import Evaluation, KnownItemTask
 from examples.hebrew_retrieval.progress import Stage
-from examples.hebrew_retrieval.report import answer_lines, evaluation_lines, isolated, shortened, summary
+from examples.hebrew_retrieval.report import answer_lines, evaluation_lines, isolated, shortened, summary_lines
 from examples.hebrew_retrieval.retrieval import Answer, Hit, Query
 
 ANSWER = Answer(Query("על נהרות בבל"), (Hit(7, 0.91), Hit(0, 0.2), Hit(5, 0.1), Hit(1, 0.05)))
@@ -55,7 +55,19 @@ def test_the_figures_are_named() -> None:
     assert "recall@1 0.942   recall@10 0.996   mean reciprocal rank 0.960" in text
 
 
-def test_the_summary_names_what_was_computed_and_nothing_else() -> None:
-    stages = [Stage("encode_all", total=1100, computed=100, cached=1000), Stage("load_verses", cached=1)]
-    assert summary(stages) == "Computed: encode_all (100 of 1,100). Everything else came from the cache."
-    assert summary(stages[1:]) == "Nothing was computed: everything came from the cache."
+def test_the_summary_says_of_every_stage_what_became_of_it() -> None:
+    stages = {
+        "load": Stage("load", cached=1),
+        "encode": Stage("encode", items=1100, computed=100, cached=1000),
+        "search": Stage("search", items=500, computed=500),
+    }
+    assert list(summary_lines(["load", "encode", "index", "search"], stages)) == [
+        "  Computed now     encode (100 of 1,100), search (500)",
+        "  From the cache   load, encode (1,000 of 1,100)",
+        "  Not needed       index: the cache holds what follows from them",
+    ]
+
+
+def test_the_summary_of_a_run_without_work_says_so() -> None:
+    computed, *_ = summary_lines(["load"], {"load": Stage("load", cached=1)})
+    assert computed == "  Computed now     nothing"

@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from examples.hebrew_retrieval.corpus import Verse
 from examples.hebrew_retrieval.retrieval import Query
 from examples.hebrew_retrieval.text import normalise, strip_marks
 
@@ -13,7 +14,7 @@ def test_letters_and_punctuation_stay_when_the_marks_go() -> None:
     assert strip_marks(Query(pointed)) == "ויהי־אור׃"
 
 
-def test_no_mark_survives_in_any_verse(verses) -> None:
+def test_no_mark_survives_in_any_verse(verses: list[Verse]) -> None:
     left = {character for verse in verses for character in strip_marks(verse) if unicodedata.combining(character)}
     assert left == set()
 
@@ -48,7 +49,7 @@ def test_no_words_in_a_text_without_letters(nothing: str) -> None:
     assert normalise(nothing) == ()
 
 
-def test_what_is_normalised_stays_as_it_is(verses) -> None:
+def test_what_is_normalised_stays_as_it_is(verses: list[Verse]) -> None:
     for verse in verses:
         words = normalise(strip_marks(verse))
         assert normalise(" ".join(words)) == words

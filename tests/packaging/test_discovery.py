@@ -53,14 +53,16 @@ RUN_ON_TOY_BACKEND = """
     """
 
 
-def toy_backend(folder: Path, distribution: str = "acme-toy", module: str = "toy_backend") -> Path:
+def toy_backend(
+    folder: Path, distribution: str = "acme-toy", module: str = "toy_backend", class_name: str = "ToyBackend"
+) -> Path:
     return build_plugin(
         folder,
         distribution,
         group="hypernodes.backends",
-        entry_points={"toy": f"{module}:ToyBackend"},
+        entry_points={"toy": f"{module}:{class_name}"},
         module=module,
-        source=TOY_BACKEND,
+        source=TOY_BACKEND.replace("ToyBackend", class_name),
     )
 
 
@@ -96,10 +98,12 @@ def test_installed_backend_is_found_and_runs(core_environment: Environment, tmp_
     assert core_environment.run(RUN_ON_TOY_BACKEND).splitlines() == ["on the toy backend", "{'y': 2}"]
 
 
-def test_two_distributions_claiming_one_name_are_both_named(core_environment: Environment, tmp_path: Path) -> None:
-    core_environment.install(
-        toy_backend(tmp_path), toy_backend(tmp_path, "globex-toy", "globex_toy_backend"), index=False
-    )
+@pytest.mark.parametrize("rival_class", ["ToyBackend", "AnotherBackend"])
+def test_two_distributions_claiming_one_name_are_both_named(
+    rival_class: str, core_environment: Environment, tmp_path: Path
+) -> None:
+    rival = toy_backend(tmp_path, "globex-toy", "globex_toy_backend", rival_class)
+    core_environment.install(toy_backend(tmp_path), rival, index=False)
     message = core_environment.run(IMPORT_TOY_BACKEND)
     assert "acme-toy" in message
     assert "globex-toy" in message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ class DiskCache(Cache):
             raise ConfigurationError(f"path must be a directory; got {path!r}")
         if size_limit is not None and size_limit < 1:
             raise ConfigurationError(f"size_limit must be a positive number of bytes or None; got {size_limit!r}")
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)  # not wherever the process is when it is first used
         self.size_limit = size_limit
         self._store: Any = None
 
@@ -114,6 +115,7 @@ class DiskCache(Cache):
         if self._store is None:
             limit = {"eviction_policy": "none"} if self.size_limit is None else {"size_limit": self.size_limit}
             self._store = diskcache.Cache(self.path, disk=_BytesOnlyDisk, **limit)
+            weakref.finalize(self, self._store.close)
         return self._store
 
     def _load(self, key: str, data: bytes) -> Any:

@@ -30,11 +30,16 @@ from hypernodes.errors import (
     MappingError,
     MissingInputError,
     MissingPluginError,
+    NodeTimeoutError,
     OutputCountError,
     PluginError,
+    RemoteNodeError,
+    SerializationError,
     UnknownInputError,
     UnknownOutputError,
+    WorkerDiedError,
 )
+from hypernodes.failures import Failure, failures
 from hypernodes.node import Node, node
 from hypernodes.pipeline import Pipeline
 from hypernodes.pipeline_node import PipelineNode
@@ -54,6 +59,7 @@ __all__ = [
     "DependencyError",
     "DuplicateOutputError",
     "ExecutionError",
+    "Failure",
     "GraphError",
     "HyperNodesError",
     "HyperNodesWarning",
@@ -66,17 +72,22 @@ __all__ = [
     "MissingInputError",
     "MissingPluginError",
     "Node",
+    "NodeTimeoutError",
     "OutputCountError",
     "Pipeline",
     "PipelineCallback",
     "PipelineExecutionEngine",
     "PipelineNode",
     "PluginError",
+    "RemoteNodeError",
+    "SerializationError",
     "UnknownInputError",
     "UnknownOutputError",
+    "WorkerDiedError",
     "__version__",
     "backends",
     "caches",
+    "failures",
     "node",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ HOOKS = (
     "on_node_start",
     "on_node_end",
     "on_node_cached",
+    "on_node_retry",
     "on_error",
     "on_nested_pipeline_start",
     "on_nested_pipeline_end",
@@ -34,6 +36,8 @@ class CallbackContext:
         hierarchy_path: Ids of the pipelines from the outermost to the current one.
         node_path: The same by the name each pipeline has in the one around it (`as_node(name=...)`).
         item_path: Index of the current item in every map around it, outermost first; empty outside maps.
+        lock: Held while hooks are called, so that callbacks hear one event at a time.
+        switched_off: Ids of the callback objects that raised in this run.
 
     Example:
         >>> ctx = CallbackContext(("outer", "inner"))
@@ -41,19 +45,21 @@ class CallbackContext:
         ('inner', 'outer', 1)
     """
 
-    __slots__ = ("_data", "hierarchy_path", "item_path", "node_path")
+    __slots__ = ("_data", "hierarchy_path", "item_path", "lock", "node_path", "switched_off")
 
     def __init__(
         self,
         hierarchy_path: Sequence[str] = (),
         node_path: Sequence[str] | None = None,
         item_path: Sequence[int] = (),
-        data: dict[str, Any] | None = None,
+        around: CallbackContext | None = None,
     ) -> None:
         self.hierarchy_path = tuple(hierarchy_path)
         self.node_path = self.hierarchy_path if node_path is None else tuple(node_path)
         self.item_path = tuple(item_path)
-        self._data: dict[str, Any] = {} if data is None else data
+        self._data: dict[str, Any] = {} if around is None else around._data
+        self.switched_off: set[int] = set() if around is None else around.switched_off
+        self.lock: threading.RLock = threading.RLock() if around is None else around.lock
 
     @property
     def depth(self) -> int:
@@ -80,13 +86,11 @@ class CallbackContext:
 
     def child(self, pipeline_id: str, node_name: str) -> CallbackContext:
         """Return the context of a pipeline nested in this one."""
-        return CallbackContext(
-            (*self.hierarchy_path, pipeline_id), (*self.node_path, node_name), self.item_path, self._data
-        )
+        return CallbackContext((*self.hierarchy_path, pipeline_id), (*self.node_path, node_name), self.item_path, self)
 
     def item(self, item_index: int) -> CallbackContext:
         """Return the context of one map item of this pipeline."""
-        return CallbackContext(self.hierarchy_path, self.node_path, (*self.item_path, item_index), self._data)
+        return CallbackContext(self.hierarchy_path, self.node_path, (*self.item_path, item_index), self)
 
     def __repr__(self) -> str:
         items = f", item_path={self.item_path}" if self.item_path else ""
@@ -130,6 +134,11 @@ class PipelineCallback:
     def on_node_cached(self, node_id: str, signature: str, ctx: CallbackContext) -> None:
         """A node was not called, because the cache holds its result under `signature`."""
 
+    def on_node_retry(
+        self, node_id: str, attempt: int, error: BaseException, delay: float, ctx: CallbackContext
+    ) -> None:
+        """Attempt number `attempt` (from 1) of a node raised `error`; it is called again after `delay` seconds."""
+
     def on_error(self, node_id: str, error: BaseException, ctx: CallbackContext) -> None:
         """A node raised `error`; comes instead of `on_node_end`."""
 
@@ -142,7 +151,7 @@ class PipelineCallback:
         """The last node of a nested pipeline is done; `ctx` is that of the parent."""
 
     def on_map_start(self, total_items: int, ctx: CallbackContext) -> None:
-        """A map over `total_items` items starts."""
+        """A map over `total_items` items starts; -1 when their number is not known, as for a generator."""
 
     def on_map_item_start(self, item_index: int, ctx: CallbackContext) -> None:
         """Something of this item has to be computed, and is about to be."""
@@ -165,15 +174,17 @@ class Listeners:
     Args:
         callbacks: Who listens, in the order in which they are called.
         failed: Callbacks switched off in this run; shared by all listeners of a run.
+        lock: Held while hooks are called.
     """
 
-    __slots__ = (*HOOKS, "_failed", "is_silent")
+    __slots__ = (*HOOKS, "_failed", "_lock", "is_silent")
 
     on_pipeline_start: Hooks
     on_pipeline_end: Hooks
     on_node_start: Hooks
     on_node_end: Hooks
     on_node_cached: Hooks
+    on_node_retry: Hooks
     on_error: Hooks
     on_nested_pipeline_start: Hooks
     on_nested_pipeline_end: Hooks
@@ -183,8 +194,9 @@ class Listeners:
     on_map_item_cached: Hooks
     on_map_end: Hooks
 
-    def __init__(self, callbacks: Iterable[PipelineCallback], failed: set[int]) -> None:
+    def __init__(self, callbacks: Iterable[PipelineCallback], failed: set[int], lock: threading.RLock) -> None:
         self._failed = failed
+        self._lock = lock
         self.is_silent = True
         callbacks = tuple(callbacks)
         for name in HOOKS:
@@ -202,7 +214,8 @@ class Listeners:
             if self._failed and id(owner) in self._failed:
                 continue
             try:
-                hook(*arguments)
+                with self._lock:
+                    hook(*arguments)
             except Exception:
                 self._failed.add(id(owner))
                 _log_failure(owner, getattr(hook, "__name__", "hook"))

@@ -163,6 +163,54 @@ class OutputCountError(ExecutionError):
     expected: tuple[str, ...]
 
 
+class NodeTimeoutError(ExecutionError, TimeoutError):
+    """A call of a node took longer than the node's `timeout`.
+
+    Attributes:
+        node_name: The node.
+        timeout_s: The limit, in seconds.
+    """
+
+    node_name: str
+    timeout_s: float
+
+
+class WorkerDiedError(ExecutionError):
+    """A worker process died while it computed something, twice: a crash, a kill, `os._exit`, out of memory.
+
+    Attributes:
+        node_names: The nodes that it was to call.
+        item_index: Index of the map item; None when it was none.
+    """
+
+    node_names: tuple[str, ...]
+    item_index: int | None
+
+
+class SerializationError(HyperNodesError, TypeError):
+    """Something cannot be sent to a worker process.
+
+    Attributes:
+        path: What it is, from the node or input down.
+    """
+
+    path: str
+
+
+class RemoteNodeError(ExecutionError):
+    """A node raised something in another process that cannot be brought here as it is.
+
+    Attributes:
+        original_type: Name of its type.
+        original_message: Its text.
+        traceback_text: Where it was raised.
+    """
+
+    original_type: str
+    original_message: str
+    traceback_text: str
+
+
 # --- extensions --------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any, Protocol
@@ -73,6 +72,8 @@ class Graph:
 
 def suggest(name: str, available: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the name nearest to `name`, or nothing when none is near."""
+    from difflib import get_close_matches  # slow to import, and wanted for messages only
+
     near = get_close_matches(name, list(available), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-from hypernodes.errors import InvalidNodeError
+from hypernodes.errors import ConfigurationError, InvalidNodeError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +30,10 @@ class Node(Generic[P, R]):
         output_name: Name of the result, or one name for each element of the returned tuple.
         cache: False when the result must never come from a cache (a clock, a random draw, a side effect).
         name: Id of the node in events and messages; by default the name of the function.
+        retries: How many times a call that raised is made again.
+        retry_delay: Seconds before the second attempt; doubled for each further one, and varied by a quarter.
+        retry_on: Exceptions after which a call is made again.
+        timeout: Limit for one call, in seconds (see `node`).
 
     Attributes:
         func: The wrapped callable.
@@ -51,6 +56,10 @@ class Node(Generic[P, R]):
         *,
         cache: bool = True,
         name: str | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.5,
+        retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+        timeout: float | None = None,
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -68,6 +77,11 @@ class Node(Generic[P, R]):
         self.outputs = _check_output_names(output_name, function_name)
         self.name: str = name or (function_name if function_name.isidentifier() else self.outputs[0])
         self.cache = cache
+        _check_policy(self.name, retries, retry_delay, timeout)
+        self.retries = retries
+        self.retry_delay = retry_delay
+        self.retry_on = retry_on
+        self.timeout = timeout
         parameters = _read_parameters(func, self.name)
         self.inputs = parameters.names
         self.defaults: Mapping[str, Any] = MappingProxyType(parameters.defaults)
@@ -78,6 +92,31 @@ class Node(Generic[P, R]):
     def output_name(self) -> OutputName:
         """The name of the result, or the tuple of names when there are several."""
         return self.outputs[0] if len(self.outputs) == 1 else self.outputs
+
+    @property
+    def is_importable(self) -> bool:
+        """Whether another process finds this very node by importing its module."""
+        found: Any = sys.modules.get(self.__module__)
+        for part in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, part, None)
+        return found is self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.is_importable:
+            return _import_node, (self.__module__, self.__qualname__)  # type: ignore[attr-defined]
+        return self.reduce_by_value()
+
+    def reduce_by_value(self) -> tuple[Any, ...]:
+        """Describe the node, for pickle, by the function it wraps rather than by where it can be imported from."""
+        options = {
+            "cache": self.cache,
+            "name": self.name,
+            "retries": self.retries,
+            "retry_delay": self.retry_delay,
+            "retry_on": self.retry_on,
+            "timeout": self.timeout,
+        }
+        return _make_node, (self.func, self.output_name, options)
 
     @property
     def location(self) -> str:
@@ -101,11 +140,18 @@ def node(output_name: Callable[P, R]) -> Node[P, R]: ...
 
 @overload
 def node(
-    output_name: OutputName | None = None, *, cache: bool = True, name: str | None = None
+    output_name: OutputName | None = None,
+    *,
+    cache: bool = True,
+    name: str | None = None,
+    retries: int = 0,
+    retry_delay: float = 0.5,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+    timeout: float | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
-def node(output_name: Any = None, *, cache: bool = True, name: str | None = None) -> Any:
+def node(output_name: Any = None, **options: Any) -> Any:
     """Make a function a node of a pipeline.
 
     Args:
@@ -113,6 +159,13 @@ def node(output_name: Any = None, *, cache: bool = True, name: str | None = None
             the name of the function.
         cache: False for a function whose result must never come from a cache (a clock, a random draw, a side effect).
         name: Id in events and messages; by default the name of the function.
+        retries: How many times a call that raised is made again; each attempt is an event (`on_node_retry`).
+        retry_delay: Seconds before the second attempt; doubled for each further one, and varied by a quarter so that
+            callers do not come back in step (exponential backoff with jitter).
+        retry_on: Exceptions after which a call is made again.
+        timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
+            and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
+            it, and the thread ends when the function returns.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.
@@ -134,9 +187,31 @@ def node(output_name: Any = None, *, cache: bool = True, name: str | None = None
         return Node(output_name)
 
     def decorate(func: Callable[P, R]) -> Node[P, R]:
-        return Node(func, output_name, cache=cache, name=name)
+        return Node(func, output_name, **options)
 
     return decorate
+
+
+def _import_node(module: str, qualname: str) -> Any:
+    import importlib
+
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _make_node(func: Callable[..., Any], output_name: OutputName, options: dict[str, Any]) -> Node[..., Any]:
+    return Node(func, output_name, **options)
+
+
+def _check_policy(node_name: str, retries: Any, retry_delay: Any, timeout: Any) -> None:
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        raise ConfigurationError(f"retries of node {node_name!r} must be a whole number, 0 or more; got {retries!r}")
+    if not isinstance(retry_delay, (int, float)) or not 0 <= retry_delay < float("inf"):
+        raise ConfigurationError(f"retry_delay of node {node_name!r} must be seconds, 0 or more; got {retry_delay!r}")
+    if timeout is not None and (not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf")):
+        raise ConfigurationError(f"timeout of node {node_name!r} must be seconds, more than 0; got {timeout!r}")
 
 
 def _function_name(func: Callable[..., Any]) -> str:

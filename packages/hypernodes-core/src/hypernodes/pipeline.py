@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
@@ -20,8 +20,8 @@ from hypernodes.errors import (
 )
 from hypernodes.graph import Graph, GraphNode, suggest
 from hypernodes.node import Node
-from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode
-from hypernodes.plan import MapMode, Plan, Settings, compile_plan
+from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode, check_on_error
+from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
 
 _MAX_PLANS = 64
 _DEFAULT_BACKEND = LocalBackend()
@@ -114,7 +114,11 @@ class Pipeline:
             UnknownOutputError: A requested output does not exist.
             Exception: What a node raised, with a note saying where.
         """
-        return self._effective_backend.run(self, {} if inputs is None else inputs, None, output_name)
+        if inputs is None:
+            inputs = {}
+        elif not isinstance(inputs, Mapping):
+            _refuse_inputs(inputs)
+        return self._effective_backend.run(self, inputs, None, output_name)
 
     def map(
         self,
@@ -122,6 +126,7 @@ class Pipeline:
         map_over: str | Sequence[str],
         map_mode: MapMode = "zip",
         output_name: OutputNames = None,
+        on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         """Run the pipeline once per item.
 
@@ -131,6 +136,8 @@ class Pipeline:
             map_mode: "zip" pairs the n-th values (equal lengths); "product" takes every combination, the last name
                 varying fastest.
             output_name: Compute only these outputs and what they need; all outputs when None.
+            on_error: "raise" ends the map with the first failing item. "collect" computes every item; a `Failure`
+                stands in place of the outputs of one that failed, and `failures` lists them.
 
         Returns:
             Each output name mapped to a list with one result per item, in item order; empty lists for no items.
@@ -141,6 +148,79 @@ class Pipeline:
             MapLengthError: `map_mode` is "zip" and the lengths differ.
             Exception: What a node raised, with a note saying where and for which item.
         """
+        columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
+        checked = check_on_error(on_error)
+        return self._effective_backend.map_columns(self, columns, mode, shared, None, output_name, checked)
+
+    def map_iter(
+        self,
+        inputs: Mapping[str, Any],
+        map_over: str | Sequence[str],
+        map_mode: MapMode = "zip",
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+        in_order: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        """Run the pipeline once per item and yield each result as it is there.
+
+        Mapped-over inputs are read as needed, so they may be generators without end; only a bounded number of items is
+        held at a time. Items are computed while the caller waits for the next one; those under way go on meanwhile.
+
+        Args:
+            inputs: Value for every root input; see `map`.
+            map_over: Name, or names, of the inputs that vary from item to item.
+            map_mode: "zip" or "product"; the latter reads its inputs whole.
+            output_name: Compute only these outputs and what they need; all outputs when None.
+            on_error: "raise" or "collect"; see `map`.
+            in_order: Whether results come in item order, rather than as they are done.
+
+        Returns:
+            An iterator over the outputs of each item, by name.
+
+        Raises:
+            DependencyError: The inputs or outputs do not fit; nothing has run.
+
+        Example:
+            >>> import itertools
+            >>> from hypernodes import Pipeline, node
+            >>> @node(output_name="square")
+            ... def multiply(x):
+            ...     return x * x
+            >>> squares = Pipeline(nodes=[multiply]).map_iter(inputs={"x": itertools.count()}, map_over="x")
+            >>> next(squares), next(squares), next(squares)
+            ({'square': 0}, {'square': 1}, {'square': 4})
+        """
+        columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
+        checked = check_on_error(on_error)
+        found = self._effective_backend.map_iter(self, columns, mode, shared, output_name, checked, in_order)
+        return (outputs for _, outputs in found)
+
+    async def arun(self, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None) -> dict[str, Any]:
+        """Run the pipeline once, from `async` code.
+
+        `async def` nodes run in the caller's event loop. Cancelling the awaiting task ends the run. Arguments, result
+        and errors are those of `run`.
+        """
+        if inputs is not None and not isinstance(inputs, Mapping):
+            _refuse_inputs(inputs)
+        return await self._effective_backend.arun(self, inputs or {}, None, output_name)
+
+    async def amap(
+        self,
+        inputs: Mapping[str, Any],
+        map_over: str | Sequence[str],
+        map_mode: MapMode = "zip",
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> dict[str, list[Any]]:
+        """Run the pipeline once per item, from `async` code; see `arun` and `map`."""
+        columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
+        checked = check_on_error(on_error)
+        return await self._effective_backend.amap_columns(self, columns, mode, shared, None, output_name, checked)
+
+    def _map_arguments(
+        self, inputs: Mapping[str, Any], map_over: str | Sequence[str], map_mode: MapMode
+    ) -> tuple[dict[str, Any], dict[str, Any], MapMode]:
         _check_inputs(inputs)
         names = as_names(map_over)
         if not names:
@@ -155,8 +235,7 @@ class Pipeline:
                 )
         columns = {name: inputs[name] for name in names}
         shared = {name: value for name, value in inputs.items() if name not in columns}
-        mode = check_map_mode(map_mode)
-        return self._effective_backend.map_columns(self, columns, mode, shared, None, output_name)
+        return columns, shared, check_map_mode(map_mode)
 
     def as_node(
         self,
@@ -165,6 +244,7 @@ class Pipeline:
         map_over: str | Sequence[str] | None = None,
         map_mode: MapMode = "zip",
         name: str | None = None,
+        on_error: OnError = "raise",
     ) -> PipelineNode:
         """Make a node of this pipeline, for use in another one.
 
@@ -176,6 +256,7 @@ class Pipeline:
                 item, and every output becomes a list.
             map_mode: "zip" pairs the n-th values; "product" takes every combination.
             name: Id of the node; by default the name of this pipeline.
+            on_error: "raise" or "collect", for the items; see `map`.
 
         Raises:
             MappingError: A mapping or `map_over` names what does not exist, or gives two things one name.
@@ -191,7 +272,7 @@ class Pipeline:
             >>> Pipeline(nodes=[measure_all]).run(inputs={"texts": ["to", "be or"]})
             {'lengths': [2, 5]}
         """
-        return PipelineNode(self, input_mapping, output_mapping, map_over, map_mode, name)
+        return PipelineNode(self, input_mapping, output_mapping, map_over, map_mode, name, on_error)
 
     # --- configuration --------------------------------------------------------------------------------------------
 
@@ -292,7 +373,8 @@ class Pipeline:
     @property
     def effective_cache(self) -> Cache | None:
         """Where `run` and `map` keep results; its own or inherited."""
-        return self._settings.or_else(self._inherited).cache or None
+        cache = self._settings.or_else(self._inherited).cache
+        return None if cache is False else cache
 
     @property
     def effective_callbacks(self) -> tuple[PipelineCallback, ...]:
@@ -323,10 +405,13 @@ class Pipeline:
         try:
             return self._plans[output_name, *given]
         except (KeyError, TypeError):
-            _check_inputs(given)
-        names = tuple(given)
+            names = tuple(given)
+            _check_names(names)
         self._check_given(names)
-        requested = None if output_name is None else as_names(output_name)
+        try:
+            requested = None if output_name is None else as_names(output_name)
+        except ConfigurationError as error:
+            raise DependencyError(f"output_name must be a name or a list of names; got {output_name!r}") from error
         self._check_requested(requested)
         key = (requested[0] if requested is not None and len(requested) == 1 else requested, *names)
         plan = self._plans.get(key)
@@ -413,10 +498,18 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _refuse_inputs(inputs: object) -> NoReturn:
+    raise DependencyError(f"inputs must be a dict of values by name; got {inputs!r:.200}")
+
+
 def _check_inputs(inputs: Any) -> None:
-    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
-        raise DependencyError(f"inputs must be a dict of values by name; got {inputs!r}")
-    for name in inputs:
+    if not isinstance(inputs, Mapping):
+        _refuse_inputs(inputs)
+    _check_names(inputs)
+
+
+def _check_names(given: Iterable[object]) -> None:
+    for name in given:
         if not isinstance(name, str):
             raise DependencyError(f"inputs must be a dict of values by name; {name!r} is no name")
 

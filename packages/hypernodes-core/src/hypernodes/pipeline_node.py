@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes.errors import ConfigurationError, MappingError
 from hypernodes.graph import suggest
-from hypernodes.plan import MapMode
+from hypernodes.plan import MapMode, OnError
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
@@ -22,9 +22,10 @@ class PipelineNode:
         name: Id of the node; by default that of the pipeline.
         inputs: Names of its inputs in the pipeline around it.
         outputs: Names of its outputs in the pipeline around it.
-        defaults: Values of the inputs that may be left out.
+        defaults: Values of the inputs that may be left out; one that is mapped over may not.
         map_over: The inputs, by their name in the pipeline around, that vary from item to item.
         map_mode: "zip" or "product".
+        on_error: "raise" or "collect".
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class PipelineNode:
         map_over: str | Sequence[str] | None = None,
         map_mode: MapMode = "zip",
         name: str | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         self.pipeline = pipeline
         self.name = name or pipeline.name or pipeline.id
@@ -66,15 +68,19 @@ class PipelineNode:
             )
         self.inputs = tuple(outer_inputs)
         self.outputs = tuple(outer_outputs)
-        self.defaults: Mapping[str, Any] = MappingProxyType(
-            {self._outer_of_input.get(n, n): value for n, value in pipeline.defaults.items()}
-        )
         self.map_over = as_names(map_over)
         for outer in self.map_over:
             _check_known(outer, self.inputs, "map_over", "input", self.name)
+        outer_defaults = {self._outer_of_input.get(n, n): value for n, value in pipeline.defaults.items()}
+        self.defaults: Mapping[str, Any] = MappingProxyType(
+            {name: value for name, value in outer_defaults.items() if name not in self.map_over}
+        )
         if map_over is not None and not self.map_over:
             raise MappingError(f"map_over of node {self.name!r} is empty", unknown="", available=self.inputs)
         self.map_mode: MapMode = check_map_mode(map_mode)
+        self.on_error: OnError = check_on_error(on_error)
+        if on_error == "collect" and not self.map_over:
+            raise ConfigurationError(f"on_error='collect' of node {self.name!r} needs map_over: it is for items")
 
     @property
     def location(self) -> str:
@@ -101,11 +107,25 @@ def check_map_mode(map_mode: object) -> MapMode:
     return map_mode
 
 
-def as_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return one name, several or none as a tuple without repetitions."""
+def check_on_error(on_error: object) -> OnError:
+    """Return `on_error` when it is one."""
+    if on_error not in ("raise", "collect"):
+        raise ConfigurationError(f"on_error must be 'raise' or 'collect'; got {on_error!r}")
+    return on_error
+
+
+def as_names(names: object) -> tuple[str, ...]:
+    """Return one name, several or none as a tuple without repetitions.
+
+    Raises:
+        ConfigurationError: It is something else than names.
+    """
     if names is None:
         return ()
-    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (names,)
+    if not all(isinstance(name, str) for name in found):
+        raise ConfigurationError(f"a name or a list of names is needed; got {names!r}")
+    return tuple(dict.fromkeys(found))
 
 
 def _check_known(name: str, available: Collection[str], parameter: str, kind: str, node_name: str) -> None:

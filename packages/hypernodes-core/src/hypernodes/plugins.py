@@ -7,8 +7,7 @@ classes are registered the same way, so there is one road for all.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.errors import MissingPluginError, PluginError
 from hypernodes.graph import suggest
@@ -27,8 +26,7 @@ _KNOWN_DISTRIBUTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """An installed extension.
 
     Attributes:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine
 from hypernodes.errors import ConfigurationError
-from hypernodes.plan import MapMode
+from hypernodes.plan import MapMode, OnError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -72,8 +72,55 @@ class LocalBackend(Backend):
         inputs: Mapping[str, Any],
         ctx: CallbackContext | None = None,
         output_name: OutputNames = None,
+        on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
-        return self.engine.map_columns(pipeline, columns, map_mode, inputs, ctx, output_name)
+        if type(self).map is not LocalBackend.map:  # a subclass has its own idea of a map
+            return super().map_columns(pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
+        return self.engine.map_columns(pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
+
+    def map_iter(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+        is_ordered: bool = True,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self.engine.map_iter(pipeline, columns, map_mode, inputs, output_name, on_error, is_ordered)
+
+    async def arun(
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+    ) -> dict[str, Any]:
+        return await self.engine.arun(pipeline, inputs, ctx, output_name)
+
+    async def amap_columns(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> dict[str, list[Any]]:
+        return await self.engine.amap_columns(pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
+
+    def close(self) -> None:
+        """End the worker processes that were kept for further runs."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        self.engine.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.engine.__exit__(*exc_info)
 
     def __repr__(self) -> str:
         return f"LocalBackend({self.engine!r})"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +37,13 @@ class ScopeEvents:
                 scope = scopes[scope].parent
 
     def enter(self, scope: int) -> None:
-        if scope <= 0 or scope in self._started_at:
-            return
-        parent = self._frame.plan.scopes[scope].parent
-        self.enter(parent)
-        self._tell("on_nested_pipeline_start", scope)
-        self._started_at[scope] = perf_counter()
+        unannounced: list[int] = []
+        while scope > 0 and scope not in self._started_at:
+            unannounced.append(scope)
+            scope = self._frame.plan.scopes[scope].parent
+        for inner in reversed(unannounced):
+            self._tell("on_nested_pipeline_start", inner)
+            self._started_at[inner] = perf_counter()
 
     def leave(self, scope: int) -> None:
         scopes = self._frame.plan.scopes
@@ -85,43 +85,48 @@ def tell_nested(run: RunState, hook: str, audiences: tuple[tuple[Any, ...], tupl
     listeners.tell(getattr(listeners, hook), *arguments)
 
 
-@contextmanager
-def nested_events(frame: Frame, step: NestedStep) -> Iterator[CallbackContext]:
-    """Announce a nested pipeline; yield its context."""
-    outer, inner = frame.plan.scopes[step.scope], step.inner.scopes[0]
+def start_nested(frame: Frame, step: NestedStep) -> CallbackContext:
+    """Announce a nested pipeline that is a step of its own; return its context."""
     around = frame.context(step.scope)
+    inner = step.inner.scopes[0]
+    _tell_about(frame, "on_nested_pipeline_start", step, around)
+    return around.child(inner.pipeline_id, step.node.name)
+
+
+def end_nested(frame: Frame, step: NestedStep, duration_s: float) -> None:
+    """Announce the end of a nested pipeline that is a step of its own."""
+    _tell_about(frame, "on_nested_pipeline_end", step, duration_s, frame.context(step.scope))
+
+
+def _tell_about(frame: Frame, hook: str, step: NestedStep, *arguments: Any) -> None:
+    outer, inner = frame.plan.scopes[step.scope], step.inner.scopes[0]
     audiences = (outer.callbacks, inner.callbacks)
-    ids = (outer.pipeline_id, inner.pipeline_id)
-    tell_nested(frame.run, "on_nested_pipeline_start", audiences, *ids, around)
-    started_at = perf_counter()
-    try:
-        yield around.child(inner.pipeline_id, step.node.name)
-    finally:
-        tell_nested(frame.run, "on_nested_pipeline_end", audiences, *ids, perf_counter() - started_at, around)
+    tell_nested(frame.run, hook, audiences, outer.pipeline_id, inner.pipeline_id, *arguments)
 
 
-@contextmanager
-def map_events(plan: Plan, run: RunState, base: CallbackContext, total: int) -> Iterator[None]:
-    """Announce the start and the end of a map."""
+def start_map(plan: Plan, run: RunState, base: CallbackContext, total: int | None) -> None:
+    """Announce a map over `total` items."""
     listeners = run.listeners(plan)[0]
-    listeners.tell(listeners.on_map_start, total, base)
-    started_at = perf_counter()
-    try:
-        yield
-    finally:
-        listeners.tell(listeners.on_map_end, perf_counter() - started_at, base)
+    listeners.tell(listeners.on_map_start, -1 if total is None else total, base)
+
+
+def end_map(plan: Plan, run: RunState, base: CallbackContext, duration_s: float) -> None:
+    """Announce the end of a map."""
+    listeners = run.listeners(plan)[0]
+    listeners.tell(listeners.on_map_end, duration_s, base)
 
 
 def announce_cached_map(frame: CachedFrame, step: NestedStep) -> None:
     """Send the events of a mapped pipeline whose items all came from the cache."""
     listeners = frame.run.listeners(step.inner)[0]
-    slots = [slot for slot in step.outputs if slot is not None]
+    elements = frame.elements[next(slot for slot in step.outputs if slot is not None)]
     frame.enter(step)
-    with nested_events(frame, step) as context:
-        total = len(frame.elements[slots[0]])
-        with map_events(step.inner, frame.run, context, total):
-            if listeners.on_map_item_cached:
-                for index in range(total):
-                    own = frame.elements[slots[0]][index]
-                    listeners.tell(listeners.on_map_item_cached, index, own.hex(), context.item(index))
+    started_at = perf_counter()
+    context = start_nested(frame, step)
+    start_map(step.inner, frame.run, context, len(elements))
+    if listeners.on_map_item_cached:
+        for index, own in enumerate(elements):
+            listeners.tell(listeners.on_map_item_cached, index, own.hex(), context.item(index))
+    end_map(step.inner, frame.run, context, perf_counter() - started_at)
+    end_nested(frame, step, perf_counter() - started_at)
     frame.leave(step)

@@ -1,47 +1,54 @@
-"""Running `async def` nodes to completion from ordinary code, whether or not an event loop is running."""
+"""Event loops for `async def` nodes: in the calling thread, in a helper thread, or the caller's own."""
 
 from __future__ import annotations
 
 import contextvars
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
 
 
-class CoroutineRunner:
-    """One event loop for all `async def` nodes of a run, made when the first one is met.
+class Coroutines:
+    """Runs the `async def` nodes of a run, all in one event loop, made when the first one is met.
 
-    The loop runs in the calling thread. Where that thread already runs a loop (a notebook cell), coroutines run in the
-    loop of a helper thread, with the context variables of the caller.
+    Args:
+        loop: The running event loop of an `async` caller, to be used instead of one of our own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
         self._runner: asyncio.Runner | None = None
         self._helper: _LoopThread | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Return the result of `coroutine`."""
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Return the result of `coroutine`, running it in this thread unless a loop already runs here."""
         import asyncio  # not before it is needed: it is the slowest import of the standard library
 
-        if asyncio._get_running_loop() is None:
+        if self._loop is None and self._helper is None and asyncio._get_running_loop() is None:
             if self._runner is None:
                 self._runner = asyncio.Runner()
             return self._runner.run(coroutine, context=contextvars.copy_context())
-        if self._helper is None:
+        return self.submit(coroutine).result()
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Start `coroutine` in a loop of another thread, with the context variables of the caller."""
+        if self._loop is None and self._helper is None:
             self._helper = _LoopThread()
-        return self._helper.run(coroutine)
+        loop = self._loop or (self._helper.loop if self._helper else None)
+        assert loop is not None
+        return _start_in(loop, coroutine)
 
     def close(self) -> None:
-        """End the loop; cancels what still runs in it."""
+        """End our own loop; cancels what still runs in it."""
         if self._runner is not None:
             self._runner.close()
-            self._runner = None
         if self._helper is not None:
             self._helper.close()
-            self._helper = None
+        self._runner = self._helper = None
 
 
 class _LoopThread:
@@ -50,50 +57,63 @@ class _LoopThread:
     def __init__(self) -> None:
         import asyncio
 
-        self._runner = asyncio.Runner()
-        self._is_ready = threading.Event()
-        self._stop: asyncio.Event | None = None
+        self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="hypernodes-event-loop", daemon=True)
         self._thread.start()
-        self._is_ready.wait()
 
     def _serve(self) -> None:
         import asyncio
 
-        async def wait_for_stop() -> None:
-            self._stop = asyncio.Event()
-            self._is_ready.set()
-            await self._stop.wait()
-
-        with self._runner:
-            self._runner.run(wait_for_stop())
-
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        import asyncio
-        from concurrent.futures import Future
-
-        outcome: Future[Any] = Future()
-        context = contextvars.copy_context()
-
-        def start() -> None:
-            task = asyncio.get_running_loop().create_task(coroutine, context=context)
-            task.add_done_callback(lambda task: _hand_over(task, outcome))
-
-        self._runner.get_loop().call_soon_threadsafe(start)
-        return outcome.result()
+        loop = self.loop
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            pending = asyncio.all_tasks(loop)
+            for task in pending:
+                task.cancel()
+            if pending:
+                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     def close(self) -> None:
-        assert self._stop is not None
-        self._runner.get_loop().call_soon_threadsafe(self._stop.set)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
 
 
-def _hand_over(task: Any, outcome: Any) -> None:
-    if task.cancelled():
-        import asyncio
+def _start_in(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+    """Like `asyncio.run_coroutine_threadsafe`, with the context variables of the calling thread."""
+    outcome: Future[Any] = Future()
+    context = contextvars.copy_context()
+    started: list[asyncio.Task[Any]] = []
 
-        outcome.set_exception(asyncio.CancelledError("the event loop of the run was closed"))
-    elif task.exception() is not None:
-        outcome.set_exception(task.exception())
-    else:
-        outcome.set_result(task.result())
+    def start() -> None:
+        if outcome.cancelled():
+            coroutine.close()
+            return
+        task = loop.create_task(coroutine, context=context)
+        started.append(task)
+        task.add_done_callback(hand_over)
+
+    def hand_over(task: asyncio.Task[Any]) -> None:
+        if outcome.cancelled():
+            if not task.cancelled():
+                task.exception()  # mark it as seen
+        elif task.cancelled():
+            outcome.cancel()
+            outcome.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(task.result())
+
+    def stop(future: Future[Any]) -> None:
+        if future.cancelled() and not loop.is_closed():
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
+
+    outcome.add_done_callback(stop)
+    loop.call_soon_threadsafe(start)
+    return outcome

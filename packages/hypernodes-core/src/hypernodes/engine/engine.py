@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frame import Frame
-from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.mapping import MapInputs, as_column, check_given_columns, check_lengths
-from hypernodes.engine.run_state import RunState, new_run
-from hypernodes.engine.sequential import run_frame, run_items
+from hypernodes.engine.mapping import (
+    MapInputs,
+    as_column,
+    check_column,
+    check_given_columns,
+    check_lengths,
+    run_bare_items,
+)
 from hypernodes.engine.step import run_bare
 from hypernodes.errors import ConfigurationError, DependencyError, is_positive
-from hypernodes.plan import MapMode, Plan
+from hypernodes.plan import MapMode, OnError, Plan
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from hypernodes.engine.processes import ProcessPool
+
+# The rest of the engine (`execution` and what it needs) is imported when a run needs more than bare calls.
 
 ExecutionMode: TypeAlias = Literal["sequential", "async", "threaded", "parallel"]
 OutputNames: TypeAlias = str | Sequence[str] | None
@@ -36,26 +43,40 @@ class Runnable(Protocol):
 class PipelineExecutionEngine:
     """Runs pipelines with given strategies; knows nothing of where it runs.
 
+    The modes, for nodes and for items alike:
+
+    - "sequential": one after the other, in the calling thread;
+    - "async": `async def` functions are awaited side by side, others run in threads;
+    - "threaded": in threads; `async def` functions are awaited in one event loop;
+    - "parallel": in worker processes.
+
+    A node starts as soon as its own inputs exist. Only calls of nodes occupy workers, so `max_workers` bounds the calls
+    of a whole run at any depth of nesting.
+
+    Worker processes live as long as the run. To keep them for several runs, use the engine (or a backend with it) as a
+    context manager.
+
     Args:
-        node_execution: How the nodes of one run are executed: "sequential", "async", "threaded" or "parallel".
-        map_execution: The same for the items of a map.
-        max_workers: The largest number of node calls at a time; None for a number that suits the strategy.
-        executor: An executor of the caller's own to run node calls on.
+        node_execution: How the nodes of one run are executed.
+        map_execution: How the items of a map are executed.
+        max_workers: The largest number of calls at a time; None for a number that suits the modes (1, 100 for "async",
+            the number of cores and four more for "threaded", the number of cores for "parallel").
+        executor: An executor of the caller's own to make calls on, instead of threads or processes of the run's.
 
     Attributes:
         place: Name of the backend it runs for, in messages.
 
     Raises:
-        ConfigurationError: A setting has a value it cannot have, or one that this version does not support yet.
+        ConfigurationError: A setting has a value it cannot have.
 
     Example:
         >>> from hypernodes import Pipeline, PipelineExecutionEngine, node
         >>> @node(output_name="doubled")
         ... def double(x):
         ...     return 2 * x
-        >>> engine = PipelineExecutionEngine()
-        >>> engine.run(Pipeline(nodes=[double]), {"x": 4})
-        {'doubled': 8}
+        >>> engine = PipelineExecutionEngine(map_execution="threaded", max_workers=4)
+        >>> engine.map(Pipeline(nodes=[double]), items=[{"x": 1}, {"x": 2}], inputs={})
+        [{'doubled': 2}, {'doubled': 4}]
     """
 
     def __init__(
@@ -69,19 +90,19 @@ class PipelineExecutionEngine:
             if mode not in get_args(ExecutionMode):
                 known = ", ".join(map(repr, get_args(ExecutionMode)))
                 raise ConfigurationError(f"{parameter} must be one of {known}; got {mode!r}")
-            if mode != "sequential":
-                raise ConfigurationError(
-                    f"{parameter}={mode!r} is not available in this version of hypernodes-core; use 'sequential'"
-                )
-        if executor is not None:
-            raise ConfigurationError("executor= is not available in this version of hypernodes-core; leave it out")
         if max_workers is not None and not is_positive(max_workers):
             raise ConfigurationError(f"max_workers must be a positive whole number or None; got {max_workers!r}")
+        if executor is not None:
+            _check_executor(executor, {node_execution, map_execution})
         self.node_execution: ExecutionMode = node_execution
         self.map_execution: ExecutionMode = map_execution
         self.max_workers = max_workers
         self.executor = executor
         self.place = "local"
+        self._kept_pool: ProcessPool | None = None
+        self._is_kept_open = 0
+
+    # --- once -----------------------------------------------------------------------------------------------------
 
     def run(
         self,
@@ -110,12 +131,39 @@ class PipelineExecutionEngine:
         for name, slot in plan.inputs.items():
             values[slot] = inputs[name]
         root = ctx or CallbackContext((pipeline.id,))
-        if plan.is_plain and not plan.is_cached and not plan.is_heard:
+        if plan.is_plain and not plan.is_cached and not plan.is_heard and self.node_execution == "sequential":
             run_bare(plan, values, root, self.place)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         check_given_columns(plan, values)
-        with new_run(root, self.place, is_nested=ctx is not None) as state:
-            return _run_announced(plan, state, values, inputs)
+        from hypernodes.engine.execution import Execution
+
+        return Execution(self, plan, root, ctx is not None).run(values, inputs)
+
+    async def arun(
+        self,
+        pipeline: Runnable,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+    ) -> dict[str, Any]:
+        """Run a pipeline once, from `async` code: `async def` nodes run in the caller's event loop.
+
+        Cancelling the awaiting task ends the run. Arguments, result and errors are those of `run`.
+        """
+        plan = pipeline.plan_for(inputs, output_name)
+        values = list(plan.template)
+        for name, slot in plan.inputs.items():
+            values[slot] = inputs[name]
+        root = ctx or CallbackContext((pipeline.id,))
+        check_given_columns(plan, values)
+        import asyncio
+
+        from hypernodes.engine.execution import Execution
+
+        execution = Execution(self, plan, root, ctx is not None, asyncio.get_running_loop())
+        return await execution.in_thread(execution.run, values, inputs)
+
+    # --- once per item --------------------------------------------------------------------------------------------
 
     def map(
         self,
@@ -124,6 +172,7 @@ class PipelineExecutionEngine:
         inputs: Mapping[str, Any],
         ctx: CallbackContext | None = None,
         output_name: OutputNames = None,
+        on_error: OnError = "raise",
     ) -> list[dict[str, Any]]:
         """Run a pipeline once per item.
 
@@ -133,6 +182,7 @@ class PipelineExecutionEngine:
             inputs: Values of the inputs that all items share.
             ctx: Context of the run that this one is part of; None when it is none.
             output_name: Outputs to compute; all when None.
+            on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in its place.
 
         Returns:
             For each item, the requested outputs by name.
@@ -152,7 +202,7 @@ class PipelineExecutionEngine:
                     f"item {index} has {', '.join(row) or 'none'}"
                 )
         columns = {name: [row[name] for row in rows] for name in names}
-        found = self.map_columns(pipeline, columns, "zip", inputs, ctx, output_name)
+        found = self.map_columns(pipeline, columns, "zip", inputs, ctx, output_name, on_error)
         return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
     def map_columns(
@@ -163,6 +213,7 @@ class PipelineExecutionEngine:
         inputs: Mapping[str, Any],
         ctx: CallbackContext | None = None,
         output_name: OutputNames = None,
+        on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         """Run a pipeline once per item, with the varying inputs given one column each.
 
@@ -173,19 +224,124 @@ class PipelineExecutionEngine:
             inputs: Values of the inputs that all items share.
             ctx: Context of the run that this one is part of; None when it is none.
             output_name: Outputs to compute; all when None.
+            on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in its place.
 
         Returns:
             Each requested output with one result per item.
         """
+        plan, given = self._map_plan(pipeline, columns, map_mode, inputs, output_name)
+        root = ctx or CallbackContext((pipeline.id,))
+        is_bare = plan.is_plain and not plan.is_cached and not plan.is_heard
+        if is_bare and on_error == "raise" and self.node_execution == self.map_execution == "sequential":
+            return dict(zip(plan.outputs, run_bare_items(plan, root, self.place, given), strict=True))
+        from hypernodes.engine.execution import Execution
+
+        return Execution(self, plan, root, ctx is not None).map(given, on_error)
+
+    async def amap_columns(
+        self,
+        pipeline: Runnable,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> dict[str, list[Any]]:
+        """The same from `async` code; see `arun`."""
+        plan, given = self._map_plan(pipeline, columns, map_mode, inputs, output_name)
+        root = ctx or CallbackContext((pipeline.id,))
+        import asyncio
+
+        from hypernodes.engine.execution import Execution
+
+        execution = Execution(self, plan, root, ctx is not None, asyncio.get_running_loop())
+        return await execution.in_thread(execution.map, given, on_error)
+
+    def map_iter(
+        self,
+        pipeline: Runnable,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+        is_ordered: bool = True,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run a pipeline once per item and yield the results as they come, holding a bounded number of them.
+
+        Args:
+            pipeline: The pipeline.
+            columns: Values of the inputs that vary, as iterables that are read as needed.
+            map_mode: "zip" or "product".
+            inputs: Values of the inputs that all items share.
+            output_name: Outputs to compute; all when None.
+            on_error: "raise" or "collect".
+            is_ordered: Whether results come in item order, rather than as they are done.
+
+        Yields:
+            The index of the item, and its requested outputs by name.
+        """
+        plan = pipeline.plan_for((*columns, *inputs), output_name)
+        for name, column in columns.items():
+            check_column(name, column, f"pipeline {pipeline.id!r}")
+        from hypernodes.engine.execution import Execution
+
+        given = MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
+        return Execution(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
+
+    def _map_plan(
+        self,
+        pipeline: Runnable,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames,
+    ) -> tuple[Plan, MapInputs]:
         plan = pipeline.plan_for((*columns, *inputs), output_name)
         where = f"pipeline {pipeline.id!r}"
         sequences = {name: as_column(name, values, where) for name, values in columns.items()}
         check_lengths(sequences, map_mode, where)
-        known = MapInputs(sequences, map_mode, inputs, {}, {})
-        root = ctx or CallbackContext((pipeline.id,))
-        with new_run(root, self.place, is_nested=ctx is not None) as state:
-            results = run_items(plan, state, root, known)
-        return dict(zip(plan.outputs, results.columns, strict=True))
+        return plan, MapInputs(sequences, map_mode, _checked_shared(plan, inputs), {}, {})
+
+    # --- places ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the worker processes that were kept for further runs."""
+        pool, self._kept_pool = self._kept_pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        self._is_kept_open += 1
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_kept_open -= 1
+        if not self._is_kept_open:
+            self.close()
+
+    @contextmanager
+    def process_pool(self) -> Iterator[ProcessPool | None]:
+        """Lend worker processes to a run: those kept for several, or new ones that end with it."""
+        if self.executor is not None or "parallel" not in (self.node_execution, self.map_execution):
+            yield None
+            return
+        from hypernodes.engine.places import default_workers
+        from hypernodes.engine.processes import ProcessPool
+
+        pool = self._kept_pool or ProcessPool(self.max_workers or default_workers({"parallel"}))
+        if self._is_kept_open:
+            self._kept_pool = pool
+            yield pool
+            return
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept_pool": None, "_is_kept_open": 0, "executor": None}
 
     def __repr__(self) -> str:
         workers = "" if self.max_workers is None else f", max_workers={self.max_workers}"
@@ -195,22 +351,23 @@ class PipelineExecutionEngine:
         )
 
 
-def _run_announced(plan: Plan, state: RunState, values: list[Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    make = CachedFrame if plan.is_cached else Frame
-    frame = make(plan, state, values, state.root)
-    listeners = frame.listeners[0]
-    if not state.is_nested:
-        listeners.tell(listeners.on_pipeline_start, state.root.hierarchy_path[-1], dict(inputs), state.root)
-    started_at = perf_counter()
-    try:
-        frame.start()
-        if isinstance(frame, CachedFrame):
-            frame.announce_hits()
-        run_frame(frame)
-    finally:
-        if not state.is_nested and listeners.on_pipeline_end:
-            duration = perf_counter() - started_at
-            listeners.tell(
-                listeners.on_pipeline_end, state.root.hierarchy_path[-1], frame.results(), duration, state.root
-            )
-    return frame.results()
+def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs that items share, after a look at those that mapped pipelines inside take item by item."""
+    if plan.is_plain:
+        return inputs
+    values = list(plan.template)
+    for name, value in inputs.items():
+        values[plan.inputs[name]] = value
+    check_given_columns(plan, values)
+    return {name: values[plan.inputs[name]] for name in inputs}
+
+
+def _check_executor(executor: Any, modes: set[str]) -> None:
+    from concurrent.futures import Executor, ProcessPoolExecutor
+
+    if not isinstance(executor, Executor):
+        raise ConfigurationError(f"executor must be a concurrent.futures.Executor; got {executor!r}")
+    if modes == {"sequential"}:
+        raise ConfigurationError("executor= has no use when both modes are 'sequential'; choose e.g. 'threaded'")
+    if isinstance(executor, ProcessPoolExecutor) and "parallel" not in modes:
+        raise ConfigurationError("an executor of processes needs node_execution or map_execution to be 'parallel'")

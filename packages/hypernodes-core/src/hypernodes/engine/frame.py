@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush
+from time import perf_counter
 from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import ScopeEvents
 from hypernodes.engine.run_state import RunState
-from hypernodes.engine.step import split
 from hypernodes.plan import UNSET, CallStep, Plan, Step
 
 
 class Frame:
-    """One execution of a plan without a cache: every step runs, in the plan's order.
+    """One execution of a plan without a cache: every step runs, as soon as its inputs exist.
+
+    A frame knows what can run next and what has been done; who runs it, where and how many steps at a time, is for the
+    scheduler to decide.
 
     Attributes:
         plan: The plan.
@@ -21,9 +25,23 @@ class Frame:
         values: Value of every slot so far.
         base: Context of the pipeline, or of the map, that it executes.
         item_index: Index of the map item it computes; None when it is no map item.
+        listeners: Who hears the events of each scope.
     """
 
-    __slots__ = ("_contexts", "_position", "_scopes", "base", "item_index", "listeners", "plan", "run", "values")
+    __slots__ = (
+        "_contexts",
+        "_ready",
+        "_remaining",
+        "_scopes",
+        "_started_at",
+        "_waiting",
+        "base",
+        "item_index",
+        "listeners",
+        "plan",
+        "run",
+        "values",
+    )
 
     def __init__(
         self, plan: Plan, run: RunState, values: list[Any], base: CallbackContext, item_index: int | None = None
@@ -31,26 +49,40 @@ class Frame:
         self.plan = plan
         self.run = run
         self.values = values
-        self.item_index = item_index
         self.base = base
-        self._contexts: dict[int, CallbackContext] = {}
-        self._position = 0
+        self.item_index = item_index
         self.listeners = run.listeners(plan)
+        self._contexts: dict[int, CallbackContext] = {}
         self._scopes = ScopeEvents(self) if len(plan.scopes) > 1 and plan.is_heard else None
+        self._started_at: float | None = None
+        self._ready: list[int] = []
+        self._waiting: list[int] = []
+        self._remaining = 0
 
-    def start(self) -> bool:
-        """Find out what has to be done; return whether anything has."""
+    # --- what to do -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Find out what has to be done."""
+        self._remaining = len(self.plan.steps)
+        self._waiting = [len(step.needs) for step in self.plan.steps]
+        self._ready = [index for index, count in enumerate(self._waiting) if count == 0]
         if self._scopes is not None:
             self._scopes.expect(self.plan.steps)
-        return True
 
     def next_step(self) -> Step | None:
-        """Return a step that can run now, or None when nothing is left."""
-        position = self._position
-        if position == len(self.plan.steps):
-            return None
-        self._position = position + 1
-        return self.plan.steps[position]
+        """Return the first step in the plan's order that can run now; None when there is none at present."""
+        return self.plan.steps[heappop(self._ready)] if self._ready else None
+
+    def remaining_calls(self) -> list[CallStep] | None:
+        """Return all that is left to do, in order, if it consists of calls that are known now; else None."""
+        calls = [step for step in self.plan.steps if isinstance(step, CallStep)]
+        return calls if len(calls) == len(self.plan.steps) == self._remaining else None
+
+    def take(self, step: CallStep) -> CallStep:
+        """Note that a step that can run now is not for `next_step` to return any more."""
+        self._ready.remove(step.index)
+        heapify(self._ready)
+        return step
 
     def finish(self, step: Step, outputs: Iterable[Any]) -> None:
         """Keep the results of a step."""
@@ -58,31 +90,79 @@ class Frame:
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
                 values[slot] = value
+        self._remaining -= 1
+        for consumer in self.plan.consumers[step.index]:
+            self._waiting[consumer] -= 1
+            if self._waiting[consumer] == 0:
+                heappush(self._ready, consumer)
 
-    def close(self) -> None:
-        """End what was begun, also after an error."""
-        if self._scopes is not None:
-            self._scopes.close_all()
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that is asked for is there."""
+        return self._remaining == 0
 
     def results(self) -> dict[str, Any]:
         """Return those of the requested outputs that are there."""
         values = self.values
         return {name: values[slot] for name, slot in self.plan.outputs.items() if values[slot] is not UNSET}
 
+    # --- events ---------------------------------------------------------------------------------------------------
+
     def context(self, scope: int) -> CallbackContext:
         """Return the context of the events of a scope."""
+        unknown: list[int] = []
+        while scope not in self._contexts and scope > 0:
+            unknown.append(scope)
+            scope = self.plan.scopes[scope].parent
         context = self._contexts.get(scope)
         if context is None:
-            entry = self.plan.scopes[scope]
-            if entry.parent >= 0:
-                context = self.context(entry.parent).child(entry.pipeline_id, entry.node_name)
-            else:
-                context = self.base if self.item_index is None else self.base.item(self.item_index)
+            context = self.base if self.item_index is None else self.base.item(self.item_index)
             self._contexts[scope] = context
+        for inner in reversed(unknown):
+            entry = self.plan.scopes[inner]
+            context = self._contexts[inner] = context.child(entry.pipeline_id, entry.node_name)
         return context
 
+    def begin(self) -> None:
+        """Announce the item, if this is one, before the first of its steps starts."""
+        if self._started_at is None:
+            self._started_at = perf_counter()
+            if self.item_index is not None:
+                listeners = self.listeners[0]
+                if listeners.on_map_item_start:
+                    listeners.tell(listeners.on_map_item_start, self.item_index, self.context(0))
+
+    def close(self) -> None:
+        """Announce the end of what was begun, also after an error."""
+        if self._scopes is not None:
+            self._scopes.close_all()
+        if self.item_index is None:
+            return
+        if self._started_at is not None:
+            self._end_item(self.item_index, self._started_at)
+        elif self.is_done:
+            self._close_untouched(self.item_index)
+
+    def skip(self) -> None:
+        """Announce an item that does not run because one of its inputs is a failure."""
+        Frame.begin(self)
+        if self.item_index is not None and self._started_at is not None:
+            self._end_item(self.item_index, self._started_at)
+
+    def _end_item(self, item_index: int, started_at: float) -> None:
+        listeners = self.listeners[0]
+        if listeners.on_map_item_end:
+            duration = perf_counter() - started_at
+            listeners.tell(listeners.on_map_item_end, item_index, duration, self.context(0))
+
+    def _close_untouched(self, item_index: int) -> None:
+        """Announce an item that is done without any of its steps having started."""
+        self.skip()
+
     def enter(self, step: Step) -> None:
-        """Announce the nested pipelines around a step that has not been announced yet."""
+        """Announce what is around a step and has not been announced yet: the item, nested pipelines."""
+        if self._started_at is None:
+            self.begin()
         if self._scopes is not None:
             self._scopes.enter(step.scope)
 
@@ -91,22 +171,34 @@ class Frame:
         if self._scopes is not None:
             self._scopes.leave(step.scope)
 
-    def call_events(self, step: CallStep) -> Mapping[str, Any] | None:
-        """Announce a call; return its arguments by name when anybody listens to calls."""
+    def announce_call(self, step: CallStep) -> None:
+        """Announce a call that is about to be made."""
         self.enter(step)
         listeners = self.listeners[step.scope]
-        if listeners.is_silent:
-            return None
-        values = self.values
-        arguments = {name: values[slot] for name, slot in zip(step.node.inputs, step.arguments, strict=True)}
         if listeners.on_node_start:
+            values = self.values
+            arguments: Mapping[str, Any] = {
+                name: values[slot] for name, slot in zip(step.node.inputs, step.arguments, strict=True)
+            }
             listeners.tell(listeners.on_node_start, step.node.name, arguments, self.context(step.scope))
-        return arguments
 
-    def end_events(self, step: CallStep, result: Any, duration: float) -> None:
+    def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:
         """Announce that a call returned."""
         listeners = self.listeners[step.scope]
         if listeners.on_node_end:
-            outputs = dict(zip(step.node.outputs, split(step, result), strict=True))
-            listeners.tell(listeners.on_node_end, step.node.name, outputs, duration, self.context(step.scope))
+            named = dict(zip(step.node.outputs, outputs, strict=True))
+            listeners.tell(listeners.on_node_end, step.node.name, named, duration_s, self.context(step.scope))
         self.leave(step)
+
+    def announce_error(self, step: CallStep, error: BaseException) -> None:
+        """Announce that a call raised."""
+        listeners = self.listeners[step.scope]
+        if listeners.on_error:
+            listeners.tell(listeners.on_error, step.node.name, error, self.context(step.scope))
+
+    def announce_retry(self, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
+        """Announce that a call raised and will be made again."""
+        listeners = self.listeners[step.scope]
+        if listeners.on_node_retry:
+            context = self.context(step.scope)
+            listeners.tell(listeners.on_node_retry, step.node.name, attempt, error, delay_s, context)

@@ -8,8 +8,8 @@ are looked up as soon as that value exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from heapq import heappop, heappush
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heappush
 from typing import Any
 
 from hypernodes import signature
@@ -20,7 +20,6 @@ from hypernodes.engine.frame import Frame
 from hypernodes.engine.plan_code import code_of, sign_map, sign_outputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
-from hypernodes.signature import UnhashableValueError, combine
 
 _IDLE, _DEFERRED, _WANTED, _DONE = range(4)
 _UNKNOWN = None
@@ -33,10 +32,9 @@ class CachedFrame(Frame):
     Attributes:
         signatures: Signature of the value in every slot; None while unknown, empty when there can be none.
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
-        hits: Steps whose results came from the cache, in the order found.
     """
 
-    __slots__ = ("_code", "_ready", "_status", "_waiting", "elements", "hits", "signatures")
+    __slots__ = ("_code", "_hits", "_status", "elements", "signatures")
 
     def __init__(
         self,
@@ -50,27 +48,38 @@ class CachedFrame(Frame):
         super().__init__(plan, run, values, base, item_index)
         self._code = code_of(plan, run)
         self._status = bytearray(len(plan.steps))
-        self._waiting = [0] * len(plan.steps)
-        self._ready: list[int] = []
         self.signatures: list[bytes | None] = [_UNKNOWN] * len(values)
         self.elements: dict[int, list[bytes]] = {}
-        self.hits: list[Step] = []
+        self._hits: list[Step] = []  # found, but not announced yet
         for slot, known in (signatures or {}).items():
             self.signatures[slot] = known
 
     # --- demand ---------------------------------------------------------------------------------------------------
 
-    def start(self) -> bool:
-        """Look up what is asked for; return whether anything has to run."""
+    def start(self) -> None:
+        """Look up what is asked for."""
+        self._waiting = [0] * len(self.plan.steps)
         producers = self.plan.producers
         for step in self.plan.steps:
             self._sign(step)
         self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
-        todo = [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
         if self._scopes is not None:
-            is_held = any(status == _DEFERRED for status in self._status)
-            self._scopes.expect([*todo, *self.hits], is_held)
-        return bool(todo)
+            todo = [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
+            self._scopes.expect([*todo, *self._hits], is_held=_DEFERRED in self._status)
+        if self.item_index is None:
+            self._announce_hits()
+
+    def remaining_calls(self) -> list[CallStep] | None:
+        if _DEFERRED in self._status:
+            return None
+        wanted = [step for step in self.plan.steps if self._status[step.index] == _WANTED]
+        calls = [step for step in wanted if isinstance(step, CallStep)]
+        return calls if calls and len(calls) == len(wanted) else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that is asked for is there."""
+        return _WANTED not in self._status and _DEFERRED not in self._status
 
     def identify_inputs(self, except_slots: Iterable[int]) -> dict[int, bytes]:
         """Return the signatures of the inputs and defaults that cached steps take, other than of `except_slots`."""
@@ -82,16 +91,24 @@ class CachedFrame(Frame):
                     self._signature(slot)
         return {slot: own for slot, own in enumerate(self.signatures) if own is not _UNKNOWN}
 
-    def announce_hits(self) -> None:
-        """Send the events of what came from the cache so far."""
-        for step in sorted(self.hits, key=lambda step: step.index):
+    def begin(self) -> None:
+        super().begin()
+        self._announce_hits()
+
+    def _close_untouched(self, item_index: int) -> None:
+        listeners = self.listeners[0]
+        if listeners.on_map_item_cached:
+            listeners.tell(listeners.on_map_item_cached, item_index, self.signature(), self.context(0))
+
+    def _announce_hits(self) -> None:
+        hits, self._hits = self._hits, []
+        for step in sorted(hits, key=lambda step: step.index):
             self._announce_hit(step)
-        self.hits.clear()
 
     def signature(self) -> str:
         """Return one signature for everything that is asked for."""
         known = [self.signatures[slot] or b"" for slot in self.plan.outputs.values()]
-        return (known[0] if len(known) == 1 else combine(b"item", known)).hex()
+        return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
 
     def _demand(self, indexes: Iterable[int]) -> None:
         stack = list(indexes)
@@ -106,7 +123,7 @@ class CachedFrame(Frame):
                     stack += self._unidentified_sources(step)
                     continue
                 if self._look_up(step):
-                    self.hits.append(step)
+                    self._hits.append(step)
                     self._done(step)
                     continue
             self._status[index] = _WANTED
@@ -159,17 +176,19 @@ class CachedFrame(Frame):
         if value is UNSET:
             return _NEVER
         try:
-            return signature.digest(value)
-        except UnhashableValueError as error:
+            return signature.digest(value, self.run.memo)
+        except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
             names = [name for name, own in self.plan.inputs.items() if own == slot]
-            users = [step for step in self.plan.steps if slot in step.arguments and step.scope >= 0]
+            users = [step for step in self.plan.steps if slot in step.arguments]
             if not names:
-                names = [n for s in users for n, a in zip(s.node.inputs, s.arguments, strict=True) if a == slot][:1]
+                names = [name for step in users for name, own in _named_arguments(step) if own == slot]
             name = names[0] if names else "a result"
+            is_ours = isinstance(error, signature.UnhashableValueError)
+            what = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
             self.run.warn(
                 name,
                 "value",
-                f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {name}{error}. "
+                f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {what}. "
                 "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
             )
             return _NEVER
@@ -182,7 +201,7 @@ class CachedFrame(Frame):
             code = self._code.calls[step.index]
             assert code is not None
             known = [self.signatures[slot] or b"" for slot in step.arguments]
-            outputs = sign_outputs(step, combine(b"call", [code, *known]))
+            outputs = sign_outputs(step, signature.combine(b"call", [code, *known]))
         else:
             outputs = self._sign_map(step)
         for slot, own in zip(step.outputs, outputs, strict=True):
@@ -217,28 +236,52 @@ class CachedFrame(Frame):
         keys = [(self.signatures[slot] or b"").hex() for slot in slots]
         if isinstance(step, NestedStep):
             return self._look_up_items(cache, slots, keys)
-        found = [cache.get(key) for key in keys]
-        if any(value is MISS for value in found):
+        found = self._get_many(cache, keys)
+        if any(key not in found for key in keys):
             return False
-        for slot, value in zip(slots, found, strict=True):
-            self.values[slot] = value
+        for slot, key in zip(slots, keys, strict=True):
+            self.values[slot] = found[key]
         return True
 
     def _look_up_items(self, cache: Cache, slots: list[int], keys: list[str]) -> bool:
         """Read the results of a mapped pipeline: a manifest names the entry of every item."""
-        manifests = [cache.get(manifest_key(key)) for key in keys]
-        if any(not isinstance(manifest, bytes) for manifest in manifests):
-            return False
-        size = signature.DIGEST_SIZE
-        for slot, manifest in zip(slots, manifests, strict=True):
-            elements = [manifest[i : i + size] for i in range(0, len(manifest), size)]
-            names = [element.hex() for element in elements]
-            found = cache.get_many(names)
-            if any(name not in found for name in names):
+        manifests = [_read_manifest(self._get(cache, manifest_key(key))) for key in keys]
+        found: list[list[Any]] = []
+        for elements in manifests:
+            values = None if elements is None else self._read_elements(cache, elements)
+            if values is None:
                 return False
-            self.values[slot] = [found[name] for name in names]
-            self.elements[slot] = elements
+            found.append(values)
+        for slot, elements, values in zip(slots, manifests, found, strict=True):
+            self.values[slot] = values
+            self.elements[slot] = elements or []
         return True
+
+    def _read_elements(self, cache: Cache, elements: list[bytes]) -> list[Any] | None:
+        """Return the values of list elements, which may be made by mapped pipelines themselves; None if any is gone."""
+        names = [element.hex() for element in elements]
+        found = dict(self._get_many(cache, names))
+        for name in names:
+            if name not in found:
+                nested = _read_manifest(self._get(cache, manifest_key(name)))
+                values = None if nested is None else self._read_elements(cache, nested)
+                if values is None:
+                    return None
+                found[name] = values
+        return [found[name] for name in names]
+
+    def _get(self, cache: Cache, key: str) -> Any:
+        return self._get_many(cache, [key]).get(key, MISS)
+
+    def _get_many(self, cache: Cache, keys: list[str]) -> Mapping[str, Any]:
+        try:
+            return cache.get_many(keys) if len(keys) != 1 else _one(keys[0], cache.get(keys[0]))
+        except Exception as error:
+            message = (
+                f"nothing can be read from {cache!r}: {type(error).__name__}: {error}; the run goes on without it."
+            )
+            self.run.warn(repr(cache), "get", message)
+            return {}
 
     def _put(self, step: CallStep) -> None:
         cache = self.cache_of(step)
@@ -253,6 +296,10 @@ class CachedFrame(Frame):
 
     def keep(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
         """Store results; a value that cannot be stored is said once and costs nothing else."""
+        if any(isinstance(value, Iterator) for value in entries.values()):
+            reason = "it is an iterator, which can be read only once. Return a list"
+            self.run.warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
+            return
         try:
             if len(entries) == 1:
                 ((key, value),) = entries.items()
@@ -269,20 +316,46 @@ class CachedFrame(Frame):
 
     # --- progress -------------------------------------------------------------------------------------------------
 
-    def next_step(self) -> Step | None:
-        while self._ready:
-            step = self.plan.steps[heappop(self._ready)]
-            if self._status[step.index] == _WANTED:
-                return step
-        return None
+    def recall(self, step: CallStep) -> bool:
+        """Take the result of a step that was not in the cache before, if it is there now; return whether it was."""
+        if not self._can_be_identified(step) or not self._look_up(step):
+            return False
+        self._hits.append(step)
+        self._done(step)
+        if self._started_at is not None or self.item_index is None:
+            self._announce_hits()
+        return True
+
+    def key_of(self, step: CallStep) -> bytes | None:
+        """Return the signature of what a step is about to compute; None when it has none."""
+        if not self._can_be_identified(step):
+            return None
+        return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
 
     def finish(self, step: Step, outputs: Iterable[Any]) -> None:
-        super().finish(step, outputs)
-        if isinstance(step, CallStep) and self._can_be_identified(step):
+        for slot, value in zip(step.outputs, outputs, strict=True):
+            if slot is not None:
+                self.values[slot] = value
+        is_identified = self._can_be_identified(step)
+        if isinstance(step, CallStep) and is_identified:
             self._put(step)
         self._done(step)
-        if not self._can_be_identified(step):
+        if not is_identified:
             self._identify_results(step)
+
+    def spoil(self, step: Step) -> None:
+        """Forget the signatures of a step's results and of all that depends on them: some items failed."""
+        stack = [step]
+        seen = {step.index}
+        while stack:
+            current = stack.pop()
+            for slot in current.outputs:
+                if slot is not None:
+                    self.signatures[slot] = _NEVER
+                    self.elements.pop(slot, None)
+            fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
+            seen.update(fresh)
+            stack += [self.plan.steps[index] for index in fresh]
 
     def _done(self, step: Step) -> None:
         self._status[step.index] = _DONE
@@ -316,11 +389,12 @@ class CachedFrame(Frame):
                         stack.append(consumer)
         for index in waiting:
             self._status[index] = _IDLE
-        already = len(self.hits)
         self._demand(sorted(waiting))
-        for hit in self.hits[already:]:
-            self._announce_hit(hit)
-        del self.hits[already:]
+
+    def leave(self, step: Step) -> None:
+        super().leave(step)
+        if self._hits and (self._started_at is not None or self.item_index is None):
+            self._announce_hits()
 
     def _announce_hit(self, step: Step) -> None:
         if not self.plan.is_heard:
@@ -334,6 +408,22 @@ class CachedFrame(Frame):
             own = next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or b""
             listeners.tell(listeners.on_node_cached, step.node.name, own.hex(), self.context(step.scope))
         self.leave(step)
+
+
+def _named_arguments(step: Step) -> list[tuple[str, int]]:
+    names = step.node.inputs if isinstance(step, CallStep) else step.inner_inputs
+    return list(zip(names, step.arguments, strict=True))
+
+
+def _one(key: str, value: Any) -> dict[str, Any]:
+    return {} if value is MISS else {key: value}
+
+
+def _read_manifest(manifest: Any) -> list[bytes] | None:
+    size = signature.DIGEST_SIZE
+    if not isinstance(manifest, bytes) or len(manifest) % size:
+        return None
+    return [manifest[i : i + size] for i in range(0, len(manifest), size)]
 
 
 def manifest_key(signature_hex: str) -> str:

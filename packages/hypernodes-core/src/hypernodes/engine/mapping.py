@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frame import Frame
-from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.run_state import RunState
+from hypernodes.engine.step import run_bare
 from hypernodes.errors import MapInputError, MapLengthError
-from hypernodes.plan import CallStep, MapMode, NestedStep, Plan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
 
 
 class MapInputs(NamedTuple):
@@ -28,34 +23,30 @@ class MapInputs(NamedTuple):
         elements: Signatures of the single values of a column, where they are known already.
     """
 
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Iterable[Any]]
     mode: MapMode
     shared: Mapping[str, Any]
     signatures: Mapping[str, bytes]
     elements: Mapping[str, Sequence[bytes]]
 
-    def __len__(self) -> int:
-        lengths = [len(column) for column in self.columns.values()]
+    def total(self) -> int | None:
+        """Return the number of items; None when a column does not know its length."""
+        lengths = [len(column) if isinstance(column, Sequence) else None for column in self.columns.values()]
         total = 1
         for length in lengths if self.mode == "product" else lengths[:1]:
+            if length is None:
+                return None
             total *= length
         return total
 
-    def rows(self, columns: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-        """Return one tuple per item."""
-        return product(*columns) if self.mode == "product" else zip(*columns, strict=True)
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Return one tuple of values per item."""
+        return rows_of(self.columns.values(), self.mode)
 
 
-class MapResults(NamedTuple):
-    """What a map made.
-
-    Attributes:
-        columns: For each requested output, one result per item.
-        elements: For each requested output, the signature of each result; None where some have none.
-    """
-
-    columns: list[list[Any]]
-    elements: list[list[bytes] | None]
+def rows_of(columns: Iterable[Iterable[Any]], mode: MapMode) -> Iterator[tuple[Any, ...]]:
+    """Return one tuple of values per item."""
+    return product(*columns) if mode == "product" else zip(*columns, strict=True)
 
 
 def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
@@ -66,6 +57,16 @@ def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
     """
     if isinstance(values, (list, tuple)):
         return values
+    check_column(name, values, where)
+    return list(values)
+
+
+def check_column(name: str, values: Any, where: str) -> None:
+    """Refuse what cannot be mapped over.
+
+    Raises:
+        MapInputError: It is not iterable, or a single string.
+    """
     if isinstance(values, (str, bytes)):
         raise MapInputError(
             f"{where} maps over {name!r}, which is a single {type(values).__name__}; pass a list of values, "
@@ -73,7 +74,7 @@ def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
             input_name=name,
         )
     try:
-        return list(values)
+        iter(values)
     except TypeError as error:
         if hasattr(type(values), "__iter__"):
             raise  # the user's own iterator failed
@@ -84,7 +85,11 @@ def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
 
 
 def check_lengths(columns: Mapping[str, Sequence[Any]], mode: MapMode, where: str) -> None:
-    """Refuse columns of different lengths in zip mode."""
+    """Refuse columns of different lengths in zip mode.
+
+    Raises:
+        MapLengthError: They differ.
+    """
     lengths = {name: len(column) for name, column in columns.items()}
     if mode == "zip" and len(set(lengths.values())) > 1:
         listing = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
@@ -95,83 +100,45 @@ def check_lengths(columns: Mapping[str, Sequence[Any]], mode: MapMode, where: st
         )
 
 
-class ItemFrames:
-    """Makes the frames of items, with the signatures that all items share computed once."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        run: RunState,
-        base: CallbackContext,
-        template: list[Any],
-        inputs: MapInputs,
-        slots: Sequence[int],
-    ) -> None:
-        self._plan = plan
-        self._run = run
-        self._base = base
-        self._shared: dict[int, bytes] = {}
-        self._element_slots: list[int] = []
-        self._element_rows: Iterator[tuple[bytes, ...]] | None = None
-        if not plan.is_cached:
-            return
-        known = {plan.inputs[name]: own for name, own in inputs.signatures.items() if name in plan.inputs}
-        probe = CachedFrame(plan, run, template, base, signatures=known)
-        self._shared = probe.identify_inputs(except_slots=slots)
-        columns = [inputs.elements.get(name, ()) for name in inputs.columns]
-        if all(len(own) == len(inputs.columns[name]) for name, own in zip(inputs.columns, columns, strict=True)):
-            self._element_slots = list(slots)
-            self._element_rows = inputs.rows(columns)
-
-    def frame(self, values: list[Any], index: int) -> Frame:
-        if not self._plan.is_cached:
-            return Frame(self._plan, self._run, values, self._base, index)
-        frame = CachedFrame(self._plan, self._run, values, self._base, index, self._shared)
-        if self._element_rows is not None:
-            for slot, own in zip(self._element_slots, next(self._element_rows), strict=True):
-                frame.signatures[slot] = own or None
-        return frame
+def column_in(values: list[Any], slot: int, name: str, where: str) -> Sequence[Any]:
+    """Return the mapped-over value in a slot as a sequence; an iterator is kept as a list, for all that take it."""
+    column = as_column(name, values[slot], where)
+    if isinstance(values[slot], Iterator):
+        values[slot] = column
+    return column
 
 
-def check_given_columns(plan: Plan, values: list[Any]) -> None:
-    """Check the mapped-over inputs that are known before anything runs, and keep them as sequences."""
-    for step in plan.steps:
-        if isinstance(step, CallStep) or not step.mapped:
-            continue
-        columns: dict[str, Sequence[Any]] = {}
-        for inner_name, outer_name, slot in _mapped_slots(step):
-            if plan.producers[slot] < 0:
-                values[slot] = as_column(outer_name, values[slot], f"node {step.node.name!r}")
-                columns[outer_name or inner_name] = values[slot]
-        check_lengths(columns, step.node.map_mode, f"node {step.node.name!r}")
-
-
-def _mapped_slots(step: NestedStep) -> list[tuple[str, str, int]]:
+def mapped_slots(step: NestedStep) -> list[tuple[str, str, int]]:
+    """Return the inner name, the outer name and the slot of each mapped-over input."""
     slot_of = dict(zip(step.inner_inputs, step.arguments, strict=True))
     return [(inner, outer, slot_of[inner]) for inner, outer in zip(step.mapped, step.node.map_over, strict=True)]
 
 
-def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
-    where = f"node {step.node.name!r}"
-    columns: dict[str, Sequence[Any]] = {}
-    elements: dict[str, Sequence[bytes]] = {}
-    for inner, outer, slot in _mapped_slots(step):
-        columns[inner] = as_column(outer, frame.values[slot], where)
-        if isinstance(frame, CachedFrame) and slot in frame.elements:
-            elements[inner] = frame.elements[slot]
-    check_lengths(columns, step.node.map_mode, where)
-    shared = {
-        name: slot
-        for name, slot in zip(step.inner_inputs, step.arguments, strict=True)
-        if name not in columns and name in step.inner.inputs
-    }
-    signatures: dict[str, bytes] = {}
-    if isinstance(frame, CachedFrame):
-        signatures = {name: frame.signatures[slot] or b"" for name, slot in shared.items()}
-    return MapInputs(
-        columns,
-        step.node.map_mode,
-        {name: frame.values[slot] for name, slot in shared.items()},
-        {name: own for name, own in signatures.items() if own},
-        elements,
-    )
+def check_given_columns(plan: Plan, values: list[Any]) -> None:
+    """Check the mapped-over inputs of nested pipelines that are known before anything runs."""
+    for step in plan.steps:
+        if isinstance(step, CallStep) or not step.mapped:
+            continue
+        columns: dict[str, Sequence[Any]] = {}
+        for _, outer_name, slot in mapped_slots(step):
+            if plan.producers[slot] < 0 and values[slot] is not UNSET:
+                columns[outer_name] = column_in(values, slot, outer_name, f"node {step.node.name!r}")
+        check_lengths(columns, step.node.map_mode, f"node {step.node.name!r}")
+
+
+def run_bare_items(plan: Plan, base: CallbackContext, place: str, inputs: MapInputs) -> list[list[Any]]:
+    """Execute a plain plan without cache or callbacks once per item; return one column per requested output."""
+    slots = [plan.inputs[name] for name in inputs.columns]
+    template = list(plan.template)
+    for name, value in inputs.shared.items():
+        template[plan.inputs[name]] = value
+    outputs = tuple(plan.outputs.values())
+    columns: list[list[Any]] = [[] for _ in outputs]
+    for index, row in enumerate(inputs.rows()):
+        values = template.copy()
+        for slot, value in zip(slots, row, strict=True):
+            values[slot] = value
+        run_bare(plan, values, base, place, index)
+        for column, slot in zip(columns, outputs, strict=True):
+            column.append(values[slot])
+    return columns

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from hypernodes import signature
 from hypernodes.engine.run_state import RunState
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
-from hypernodes.signature import UnhashableValueError, atom, combine
 
 
 class MappedOutput(NamedTuple):
@@ -53,20 +52,20 @@ def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:
     """Return the signature of each output of a call."""
     if len(step.outputs) == 1:
         return (signature_of_step,)
-    return tuple(combine(b"output %d" % i, [signature_of_step]) for i in range(len(step.outputs)))
+    return tuple(signature.combine(b"output %d" % i, [signature_of_step]) for i in range(len(step.outputs)))
 
 
 def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
     if not step.node.cache or plan.scopes[step.scope].cache is None:
         return None
     try:
-        return signature.digest(step.node)
-    except UnhashableValueError as error:
+        return signature.digest(step.node, run.memo)
+    except Exception as error:
         run.warn(
             step.node.name,
             "code",
-            f"node {step.node.name!r} runs uncached: its function cannot be identified: node{error}. Pass the object "
-            "as an input instead, or give its class __cache_key__() or __cache_ignore__.",
+            f"node {step.node.name!r} runs uncached: its function cannot be identified: {_reason(error)}. Pass the "
+            "object as an input instead, or give its class __cache_key__() or __cache_ignore__.",
         )
         return None
 
@@ -77,15 +76,15 @@ def _mapped_code(step: NestedStep, run: RunState) -> tuple[MappedOutput | None, 
     plan = step.inner
     code = code_of(plan, run)
     known: dict[int, tuple[bytes, frozenset[str]] | None] = {
-        slot: (atom(b"input " + name.encode()), frozenset([name])) for name, slot in plan.inputs.items()
+        slot: (signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in plan.inputs.items()
     }
     for inner, digest, mapped in zip(plan.steps, code.calls, code.mapped, strict=True):
         if isinstance(inner, CallStep):
-            sources = [known[slot] if slot in known else _constant(plan, slot) for slot in inner.arguments]
+            sources = [known[slot] if slot in known else _constant(plan, slot, run) for slot in inner.arguments]
             if digest is None or None in sources:
                 known.update((slot, None) for slot in inner.outputs if slot is not None)
                 continue
-            whole = combine(b"call", [digest, *(source[0] for source in sources if source)])
+            whole = signature.combine(b"call", [digest, *(source[0] for source in sources if source)])
             inputs = frozenset[str]().union(*(source[1] for source in sources if source))
             for slot, own in zip(inner.outputs, sign_outputs(inner, whole), strict=True):
                 if slot is not None:
@@ -115,11 +114,15 @@ def sign_map(step: NestedStep, output: MappedOutput, inputs: list[bytes]) -> byt
     """Return the signature of one output of a mapped pipeline, from those of the inputs it depends on."""
     names = [name for name in step.inner_inputs if name in output.inputs or name in step.mapped]
     how = f"map {step.node.map_mode} over {','.join(step.mapped)} of {','.join(names)}"
-    return combine(how.encode(), [output.code, *inputs])
+    return signature.combine(how.encode(), [output.code, *inputs])
 
 
-def _constant(plan: Plan, slot: int) -> tuple[bytes, frozenset[str]] | None:
+def _constant(plan: Plan, slot: int, run: RunState) -> tuple[bytes, frozenset[str]] | None:
     try:
-        return signature.digest(plan.template[slot]), frozenset()
-    except UnhashableValueError:
+        return signature.digest(plan.template[slot], run.memo), frozenset()
+    except signature.UnhashableValueError:
         return None
+
+
+def _reason(error: Exception) -> str:
+    return f"node{error}" if isinstance(error, signature.UnhashableValueError) else repr(error)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
 from typing import Any
 
+from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners
-from hypernodes.engine.coroutines import CoroutineRunner
 from hypernodes.errors import CacheWarning
 from hypernodes.plan import Plan
+
+_RECENT = 4096
 
 
 class RunState:
@@ -20,20 +21,20 @@ class RunState:
         root: Context of the outermost pipeline.
         place: Name of the backend, for messages.
         is_nested: Whether the run is part of another one, which then announces it.
-        coroutines: Runs `async def` nodes.
-        code: Memo of the signatures of plans (see `lookup`).
+        code: Memo of the signatures of plans (see `plan_code`).
+        memo: Memo of the digests of classes and functions.
     """
 
     def __init__(self, root: CallbackContext, place: str, is_nested: bool) -> None:
         self.root = root
         self.place = place
         self.is_nested = is_nested
-        self.coroutines = CoroutineRunner()
         self.code: dict[Plan, Any] = {}
+        self.memo = signature.Memo()
         self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
         self._by_callbacks: dict[tuple[int, ...], Listeners] = {}
-        self._failed_callbacks: set[int] = set()
         self._warned: set[tuple[str, str]] = set()
+        self._recent: OrderedDict[bytes, None] = OrderedDict()
 
     def listeners(self, plan: Plan) -> tuple[Listeners, ...]:
         """Return who hears the events of each scope of `plan`."""
@@ -47,21 +48,21 @@ class RunState:
         """Return the listeners for a list of callbacks, made once per run."""
         key = tuple(map(id, callbacks))
         if key not in self._by_callbacks:
-            self._by_callbacks[key] = Listeners(callbacks, self._failed_callbacks)
+            self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, self.root.lock)
         return self._by_callbacks[key]
+
+    def remember(self, key: bytes) -> None:
+        """Note that the result with this signature was computed just now."""
+        self._recent[key] = None
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+    def was_computed(self, key: bytes) -> bool:
+        """Whether the result with this signature was computed a short while ago in this run."""
+        return key in self._recent
 
     def warn(self, subject: str, reason: str, message: str) -> None:
         """Warn once per run about `subject`."""
         if (subject, reason) not in self._warned:
             self._warned.add((subject, reason))
             warnings.warn(message, CacheWarning, stacklevel=2)
-
-
-@contextmanager
-def new_run(root: CallbackContext, place: str, is_nested: bool) -> Iterator[RunState]:
-    """Make the state of a run and release what it holds when the run ends."""
-    state = RunState(root, place, is_nested)
-    try:
-        yield state
-    finally:
-        state.coroutines.close()

@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple, cast
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.errors import OutputCountError
 from hypernodes.plan import CallStep, Plan, Step
 
-Await = Callable[[Coroutine[Any, Any, Any]], Any]
+
+class Call(NamedTuple):
+    """A call of a node's function that is about to be made.
+
+    Attributes:
+        step: What is called.
+        arguments: Values passed by position.
+        by_keyword: Values passed by name.
+    """
+
+    step: CallStep
+    arguments: Sequence[Any]
+    by_keyword: dict[str, Any]
 
 
-def call(step: CallStep, values: list[Any], await_now: Await) -> Any:
-    """Call the step's function with its arguments, waiting for an `async def` function; return what it returned."""
-    arguments = [values[slot] for slot in step.positional]
-    if step.by_keyword:
-        result = step.node.func(*arguments, **{name: values[slot] for name, slot in step.by_keyword})
-    else:
-        result = step.node.func(*arguments)
-    return await_now(result) if step.node.is_async else result
+class Returned(NamedTuple):
+    """What came of a call.
+
+    Attributes:
+        outputs: One value for each output of the node.
+        duration_s: How long the call took.
+    """
+
+    outputs: tuple[Any, ...]
+    duration_s: float
 
 
-def store(step: CallStep, values: list[Any], result: Any) -> None:
-    """Put what the function returned into the slots of the step's outputs.
+def prepare(step: CallStep, values: Sequence[Any]) -> Call:
+    """Collect the arguments of a call."""
+    by_keyword = {name: values[slot] for name, slot in step.by_keyword} if step.by_keyword else {}
+    return Call(step, [values[slot] for slot in step.positional], by_keyword)
+
+
+def make(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
+    """Call a node's function; an `async def` one is waited for with `wait_for`.
 
     Raises:
-        OutputCountError: The node has several outputs and the result is not one value for each.
+        OutputCountError: The node has several outputs and the function did not return one value for each.
+        Exception: What the function raised.
     """
-    if len(step.outputs) == 1:
-        slot = step.outputs[0]
-        if slot is not None:
-            values[slot] = result
-        return
-    for slot, value in zip(step.outputs, split(step, result), strict=True):
-        if slot is not None:
-            values[slot] = value
+    node = call.step.node
+    started_at = perf_counter()
+    result = node.func(*call.arguments, **call.by_keyword)
+    if node.is_async:
+        result = wait_for(result)
+    return Returned(split(call.step, result), perf_counter() - started_at)
+
+
+async def make_async(call: Call) -> Returned:
+    """The same for an `async def` function, in a running event loop."""
+    started_at = perf_counter()
+    result: Any = await call.step.node.func(*call.arguments, **call.by_keyword)
+    return Returned(split(call.step, result), perf_counter() - started_at)
 
 
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:
@@ -54,7 +81,7 @@ def split(step: CallStep, result: Any) -> tuple[Any, ...]:
 
 
 def run_bare(plan: Plan, values: list[Any], base: CallbackContext, place: str, item_index: int | None = None) -> None:
-    """Run a plain plan without cache or callbacks: `call` and `store` for every step, unrolled for speed."""
+    """Run a plain plan without cache or callbacks: `prepare`, `make` and keeping the result, unrolled for speed."""
     count, function, out = 0, cast(Any, None), 0
     try:
         for count, function, first, second, third, out in plan.program:
@@ -67,14 +94,17 @@ def run_bare(plan: Plan, values: list[Any], base: CallbackContext, place: str, i
             elif count == 0:
                 values[out] = function()
             else:
-                store(function, values, call(function, values, _never))
+                returned = make(prepare(function, values), _never)
+                for slot, value in zip(function.outputs, returned.outputs, strict=True):
+                    if slot is not None:
+                        values[slot] = value
     except Exception as error:
         step = function if count < 0 else plan.steps[plan.producers[out]]
         add_note(error, plan, step, base, place, item_index)
         raise
 
 
-def _never(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _never(awaitable: Any) -> Any:
     raise AssertionError("a plain plan has no async nodes")  # pragma: no cover
 
 
@@ -91,16 +121,20 @@ def add_note(
         place: Name of the backend.
         item_index: Index of the map item; None when the plan did not run as one.
     """
+    location = f" ({step.node.location})" if step.node.location else ""
+    item_path = base.item_path if item_index is None else (*base.item_path, item_index)
+    items = f", map item {' → '.join(map(str, item_path))}" if item_path else ""
+    error.add_note(
+        f"in node {step.node.name!r}{location} of pipeline {' → '.join(path_of(plan, step, base))}{items}; "
+        f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {place}"
+    )
+
+
+def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:
+    """Return the names of the pipelines around a step, outermost first."""
     inner: list[str] = []
     scope = plan.scopes[step.scope]
     while scope.parent >= 0:
         inner.append(scope.node_name)
         scope = plan.scopes[scope.parent]
-    path = " → ".join([*base.node_path, *reversed(inner)])
-    location = f" ({step.node.location})" if step.node.location else ""
-    item_path = base.item_path if item_index is None else (*base.item_path, item_index)
-    items = f", map item {' → '.join(map(str, item_path))}" if item_path else ""
-    error.add_note(
-        f"in node {step.node.name!r}{location} of pipeline {path}{items}; "
-        f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {place}"
-    )
+    return (*base.node_path, *reversed(inner))

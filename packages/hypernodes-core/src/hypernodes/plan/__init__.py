@@ -1,6 +1,6 @@
 """A pipeline compiled for given inputs and requested outputs."""
 
 from hypernodes.plan.compiler import compile_plan
-from hypernodes.plan.plan import UNSET, CallStep, MapMode, NestedStep, Plan, Scope, Settings, Step
+from hypernodes.plan.plan import UNSET, CallStep, MapMode, NestedStep, OnError, Plan, Scope, Settings, Step
 
-__all__ = ["UNSET", "CallStep", "MapMode", "NestedStep", "Plan", "Scope", "Settings", "Step", "compile_plan"]
+__all__ = ["UNSET", "CallStep", "MapMode", "NestedStep", "OnError", "Plan", "Scope", "Settings", "Step", "compile_plan"]

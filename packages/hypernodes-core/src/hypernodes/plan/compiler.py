@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import GraphNode
@@ -38,8 +37,7 @@ def compile_plan(
     return draft.finish(requested)
 
 
-@dataclass(slots=True)
-class _DraftStep:
+class _DraftStep(NamedTuple):
     node: Any
     scope: int
     arguments: dict[str, int]  # the node's own input names, with slots
@@ -48,8 +46,7 @@ class _DraftStep:
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
 
 
-@dataclass(slots=True)
-class _Level:
+class _Level(NamedTuple):
     """One nested pipeline that is being inlined."""
 
     nodes: Iterator[GraphNode]
@@ -211,7 +208,7 @@ class _Draft:
             is_cached=any(_is_cached(step, self.scopes) for step in steps),
             is_heard=any(scope.callbacks for scope in self.scopes)
             or any(isinstance(step, NestedStep) and step.inner.is_heard for step in steps),
-            is_plain=all(isinstance(step, CallStep) and not step.node.is_async for step in steps),
+            is_plain=all(isinstance(step, CallStep) and _is_plain(step.node) for step in steps),
             program=tuple(_instruction(step) for step in steps),
         )
 
@@ -244,6 +241,10 @@ class _Draft:
             outputs=tuple(wanted.values()),
             needs=needs,
         )
+
+
+def _is_plain(node: Node[..., Any]) -> bool:
+    return not node.is_async and not node.retries and node.timeout is None
 
 
 def _is_cached(step: Step, scopes: list[Scope]) -> bool:

@@ -8,8 +8,7 @@ holds no values of a run and is reused from run to run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
@@ -17,6 +16,7 @@ from hypernodes.graph import Graph, GraphNode
 from hypernodes.node import Node
 
 MapMode: TypeAlias = Literal["zip", "product"]
+OnError: TypeAlias = Literal["raise", "collect"]
 
 
 class Settings(NamedTuple):
@@ -69,6 +69,9 @@ class NestedNode(GraphNode, Protocol):
     @property
     def map_mode(self) -> MapMode: ...
 
+    @property
+    def on_error(self) -> OnError: ...
+
     def inner_input(self, outer: str) -> str:
         """Return the name that the pipeline itself uses for an input of the node."""
 
@@ -76,8 +79,7 @@ class NestedNode(GraphNode, Protocol):
         """Return the name that the pipeline itself uses for an output of the node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """A pipeline as it stands in a plan.
 
     Attributes:
@@ -103,8 +105,20 @@ class Scope:
         return self.settings.callbacks or ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CallStep:
+class Record:
+    """An immutable object with named fields that is equal to itself only.
+
+    Written out here because importing `dataclasses` takes longer than the whole of this library.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} cannot be changed")
+
+
+class CallStep(Record):
     """Call a node's function.
 
     Attributes:
@@ -128,8 +142,7 @@ class CallStep:
     by_keyword: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NestedStep:
+class NestedStep(Record):
     """Run a nested pipeline that is not inlined: once per item, or with a backend of its own, or both.
 
     Attributes:
@@ -158,8 +171,7 @@ class NestedStep:
 Step: TypeAlias = CallStep | NestedStep
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(Record):
     """A compiled pipeline.
 
     Attributes:
@@ -172,7 +184,7 @@ class Plan:
         consumers: Positions of the steps that take a result of each step.
         is_cached: Whether any step may take its result from a cache.
         is_heard: Whether anybody hears any event.
-        is_plain: Whether every step is a call of an ordinary function.
+        is_plain: Whether every step is a call of an ordinary function without retries or time limit.
         program: The steps in the form that the bare loop reads.
     """
 
@@ -186,7 +198,7 @@ class Plan:
     is_cached: bool
     is_heard: bool
     is_plain: bool
-    program: tuple[tuple[Any, ...], ...] = field(repr=False)
+    program: tuple[tuple[Any, ...], ...]
 
 
 class _Unset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import enum
 import functools
 import inspect
 import os
@@ -16,7 +17,7 @@ import sys
 import sysconfig
 import textwrap
 from collections.abc import Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from hypernodes.node import Node
@@ -38,6 +39,8 @@ _INCIDENTAL = frozenset(
         "_abc_impl",
     }
 )
+# What matters of a field of a dataclass; its type is an annotation.
+_FIELD_TRAITS = ("name", "default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
 # A class that the dataclass decorator completes has these functions made for it; its fields say all they do.
 _GENERATED_FILE_NAME = "<string>"
 
@@ -45,10 +48,14 @@ _GENERATED_FILE_NAME = "<string>"
 def function_parts(function: FunctionType) -> Parts:
     """A function written in Python."""
     origin = origin_of(function.__module__)
+    children: list[tuple[str, Any]] = []
     if origin:
-        return Parts(f"function:{origin}:{function.__qualname__}".encode())
-    children: list[tuple[str, Any]] = [(".__defaults__", function.__defaults__)]
-    children.append((".__kwdefaults__", function.__kwdefaults__))
+        if "<locals>" in function.__qualname__:  # made by an installed function, for values that it got
+            cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+            children = [(f" → closure {name!r}", cell.cell_contents) for name, cell in cells]
+            children.append((".__defaults__", function.__defaults__))
+        return Parts(f"function:{origin}:{function.__qualname__}".encode(), children)
+    children = [(".__defaults__", function.__defaults__), (".__kwdefaults__", function.__kwdefaults__)]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             children.append((f" → closure {name!r}", cell.cell_contents))
@@ -67,9 +74,16 @@ def class_parts(kind: type) -> Parts:
     if origin:
         return Parts(f"class:{origin}:{kind.__qualname__}".encode())
     children: list[tuple[str, Any]] = [(f" (base {base.__name__})", base) for base in kind.__bases__]
-    for name, member in sorted(kind.__dict__.items()):
+    members = kind.__dict__
+    if issubclass(kind, enum.Enum):
+        named = {name: member.value for name, member in kind.__members__.items()}
+        own = {name: member for name, member in members.items() if not name.startswith("_") and name not in named}
+        members = MappingProxyType({**named, **own})
+    for name, member in sorted(members.items()):
         if name in _INCIDENTAL or _is_generated(member) or isinstance(member, _SLOT_DESCRIPTORS):
             continue
+        if name == "__dataclass_fields__":
+            member = [tuple(getattr(field, trait) for trait in _FIELD_TRAITS) for field in member.values()]
         children.append((f".{name}", member))
     return Parts(f"class:{kind.__qualname__}".encode() + _labels(children), children)
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import collections
+import copyreg
+import enum
+import functools
+import os
 import struct
+import sys
 from collections.abc import Callable
-from copyreg import __newobj__  # type: ignore[attr-defined]  # what pickle writes for "a new empty object of class"
-from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GenericAlias,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 from hypernodes.node import Node
 from hypernodes.signature import code
-from hypernodes.signature.walk import Parts, UnhashableValueError, atom, walk
+from hypernodes.signature.walk import Memo, Parts, UnhashableValueError, atom, walk
+
+_NEW_OBJECT: Any = copyreg.__newobj__  # type: ignore[attr-defined]  # pickle's "a new empty object of the class"
 
 _registered: dict[type, Callable[[Any], Any]] = {}
 
@@ -26,8 +41,12 @@ def register(value_type: type, function: Callable[[Any], Any]) -> None:
     _registered[value_type] = function
 
 
-def digest(value: Any) -> bytes:
+def digest(value: Any, memo: Memo | None = None) -> bytes:
     """Return the 32-byte digest of a value: equal content and types, equal digest, in any process.
+
+    Args:
+        value: Any object; a function or class is identified by its code and all that it refers to.
+        memo: Digests of classes and functions known from other calls, to be used as long as none of them changes.
 
     Raises:
         UnhashableValueError: The value, or something in it, cannot be identified by its content.
@@ -37,7 +56,7 @@ def digest(value: Any) -> bytes:
         >>> digest([1, {"a": None}]) == digest([1, {"a": None}]), digest(1) == digest(1.0), digest(1) == digest(True)
         (True, False, False)
     """
-    return walk(value, _parts, _quick)
+    return walk(value, _parts, _quick, memo, _is_code)
 
 
 # --- values without parts ----------------------------------------------------------------------------------------
@@ -58,6 +77,10 @@ def _quick(value: Any) -> bytes | None:
     return None
 
 
+def _is_code(value: Any) -> bool:
+    return isinstance(value, (type, FunctionType))
+
+
 # --- values with parts -------------------------------------------------------------------------------------------
 
 
@@ -70,11 +93,15 @@ def _parts(value: Any) -> Parts:
     rule = _RULES.get(kind)
     if rule is not None:
         return rule(value)
+    if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
+        return _array(value)  # subclasses hold more than the array
     if isinstance(value, type):
         return code.class_parts(value)
     own_key = getattr(kind, "__cache_key__", None)
     if own_key is not None:
         return Parts(b"cache key:" + _class_name(kind), [(".__cache_key__()", own_key(value))])
+    if isinstance(value, enum.Enum):
+        return Parts(b"enum:" + str(value.name).encode(), [(" (class)", kind), (".value", value.value)])
     for base in kind.__mro__:
         by_name = _RULES_BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
         if by_name is not None:
@@ -126,38 +153,71 @@ def _object(value: Any) -> Parts:
     kind = type(value)
     ignored = frozenset(_ignored_attributes(kind))
     children: list[tuple[str, Any]] = [(" (class)", kind)]
-    state = getattr(value, "__dict__", None)
+    state: dict[str, Any] | None = getattr(value, "__dict__", None)
+    attributes = state or {}
     slots = [name for base in kind.__mro__ for name in _slot_names(base)]
-    if (state is None and not slots) or isinstance(value, _CONTENT_TYPES):
+    is_plain = (state is not None or slots) and kind not in copyreg.dispatch_table
+    if not is_plain or isinstance(value, _CONTENT_TYPES) or _has_hidden_state(kind):
         children += _reduced(value)
-    children += [(f".{n}", v) for n, v in sorted((state or {}).items()) if n not in ignored]
+    ignored |= {n for n in attributes if isinstance(getattr(kind, str(n), None), functools.cached_property)}
+    children += [(f".{n}", attributes[n]) for n in sorted(attributes, key=str) if n not in ignored]
     children += [(f".{n}", getattr(value, n)) for n in slots if n not in ignored and hasattr(value, n)]
     labels = ",".join(label for label, _ in children)
     return Parts(b"object:" + labels.encode("utf-8", "surrogatepass"), children)
 
 
-_CONTENT_TYPES = (dict, list, tuple, set, frozenset, str, bytes, int, float)  # subclasses hold more than attributes
+_CONTENT_TYPES: tuple[Any, ...] = (
+    dict,
+    list,
+    tuple,
+    set,
+    frozenset,
+    str,
+    bytes,
+    int,
+    float,
+)  # subclasses hold more than attributes
+
+
+def _has_hidden_state(kind: type) -> bool:
+    """Whether a class that is not the user's own says how its objects are pickled: they hold more than attributes."""
+    return any(_says_how_to_pickle(base) and code.origin_of(base.__module__) for base in kind.__mro__[:-1])
+
+
+def _says_how_to_pickle(kind: type) -> bool:
+    return not _PICKLING.isdisjoint(kind.__dict__)
+
+
+_PICKLING = frozenset({"__reduce__", "__reduce_ex__", "__getstate__"})
 
 
 def _reduced(value: Any) -> list[tuple[str, Any]]:
     """What pickle would keep of an object that has no attributes of its own to look at."""
     if isinstance(value, (set, frozenset)):
         return [("", set(value))]
-    if isinstance(value, dict):
-        return [("", dict(value))]
+    if not _says_how_to_pickle(type(value)):
+        for content in _CONTENT_TYPES:
+            if isinstance(value, content):
+                return [("", content(value))]
     try:
-        reduced = value.__reduce_ex__(4)
+        reducer = copyreg.dispatch_table.get(type(value))  # pickle asks it first: it knows e.g. re.Pattern
+        reduced = reducer(value) if reducer else value.__reduce_ex__(4)
     except Exception as error:
         raise UnhashableValueError(str(error), path="", culprit_type=_class_name(type(value)).decode()) from None
-    if isinstance(reduced, str):
+    if isinstance(reduced, str):  # the name of something global
+        from pickle import whichmodule  # type: ignore[attr-defined]  # the very search that pickle makes
+
+        if getattr(sys.modules.get(whichmodule(value, reduced)), reduced, None) is not value:
+            raise UnhashableValueError("it has no name of its own", path="", culprit_type=type(value).__name__)
         return [("", reduced)]
-    maker, arguments, _state, items, entries = (*reduced, None, None, None)[:5]
-    children: list[tuple[str, Any]] = [("", maker) if maker is not __newobj__ else ("", "new")]
+    maker, arguments, state, items, entries = (*reduced, None, None, None)[:5]
+    children: list[tuple[str, Any]] = [("", maker) if maker is not _NEW_OBJECT else ("", "new")]
     children += [("", argument) for argument in arguments if argument is not type(value)]
     children += [] if items is None else [("", list(items))]
-    children += [] if entries is None else [("", dict(entries))]
-    if getattr(value, "__dict__", None) is None and _state is not None:
-        children.append(("", _state))
+    if entries is not None:
+        children.append(("", list(entries) if isinstance(value, collections.OrderedDict) else dict(entries)))
+    if state is not None and state is not getattr(value, "__dict__", None):
+        children.append(("", state))
     return children
 
 
@@ -204,12 +264,14 @@ _RULES: dict[type, Callable[[Any], Parts]] = {
     CodeType: code.bytecode_parts,
     ModuleType: code.module_parts,
     Node: lambda v: Parts(b"node", [("", v.func)]),
+    GenericAlias: lambda v: Parts(b"alias", [(".__origin__", v.__origin__), (".__args__", v.__args__)]),
     property: lambda v: Parts(b"property", [(".fget", v.fget), (".fset", v.fset), (".fdel", v.fdel)]),
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
 }
 
 _RULES_BY_NAME: dict[tuple[str, str], Callable[[Any], Parts]] = {
-    ("numpy", "ndarray"): _array,
+    ("logging", "Logger"): lambda v: Parts(b"logger:" + v.name.encode()),
+    ("pathlib", "PurePath"): lambda v: Parts(b"path:" + _class_name(type(v)) + b":" + os.fsencode(v)),
     ("numpy", "generic"): _numpy_scalar,
 }

@@ -1,0 +1,59 @@
+"""Plans and values as bytes, for worker processes."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+from hypernodes.errors import SerializationError
+from hypernodes.node import Node
+
+PROTOCOL = 5
+
+
+def dumps(value: Any, what: str, is_by_value: bool) -> bytes:
+    """Return `value` as bytes.
+
+    Args:
+        value: What is to be sent.
+        what: What it is, for the message.
+        is_by_value: Whether functions that a worker cannot import (of `__main__`, lambdas, closures) are sent whole,
+            which needs cloudpickle.
+
+    Raises:
+        SerializationError: It cannot be sent.
+    """
+    try:
+        if not is_by_value:
+            return pickle.dumps(value, PROTOCOL)
+        buffer = io.BytesIO()
+        _by_value_pickler()(buffer, PROTOCOL).dump(value)
+        return buffer.getvalue()
+    except Exception as error:
+        hint = "" if is_by_value else "; pip install hypernodes-core[parallel] sends functions of every kind"
+        raise SerializationError(
+            f"{what} cannot be sent to a worker process ({type(error).__name__}: {error}){hint}", path=what
+        ) from error
+
+
+loads = pickle.loads
+
+_pickler: Any = None
+
+
+def _by_value_pickler() -> Any:
+    global _pickler
+    if _pickler is None:
+        import cloudpickle
+
+        class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
+            """cloudpickle, which cannot know that the name of a decorated function stands for a node."""
+
+            def reducer_override(self, obj: Any) -> Any:
+                if type(obj) is Node and (obj.__module__ == "__main__" or not obj.is_importable):
+                    return obj.reduce_by_value()
+                return super().reducer_override(obj)
+
+        _pickler = ByValuePickler
+    return _pickler

@@ -1,0 +1,52 @@
+"""What stands in a result where an item failed and the run was told to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Failure(NamedTuple):
+    """An item that failed, in the place of its outputs (`on_error="collect"`).
+
+    Attributes:
+        error: What was raised, as it was raised.
+        traceback_text: Where it was raised, as Python prints it.
+        item_index: Index of the item in its map.
+        node_path: Names of the pipelines around the node, outermost first, and of the node itself.
+    """
+
+    error: BaseException
+    traceback_text: str
+    item_index: int
+    node_path: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Failure of item {self.item_index} in {' → '.join(self.node_path)}: {self.error!r}>"
+
+
+def failures(result: Mapping[str, Any]) -> list[Failure]:
+    """Return the failures in a result of `run` or `map`, each one once, in item order.
+
+    Example:
+        >>> from hypernodes import Pipeline, failures, node
+        >>> @node(output_name="inverse")
+        ... def invert(x):
+        ...     return 1 / x
+        >>> result = Pipeline(nodes=[invert]).map(inputs={"x": [1, 0]}, map_over="x", on_error="collect")
+        >>> failures(result)
+        [<Failure of item 1 in pipeline_f4789488 → invert: ZeroDivisionError('division by zero')>]
+    """
+    found: dict[int, Failure] = {}
+    for value in result.values():
+        for failure in _search(value):
+            found.setdefault(id(failure), failure)
+    return sorted(found.values(), key=lambda failure: failure.item_index)
+
+
+def _search(value: Any) -> Iterator[Failure]:
+    if isinstance(value, Failure):
+        yield value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _search(entry)

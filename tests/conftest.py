@@ -1,0 +1,46 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def load_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Write source to a file of its own and import it, as a user's module; for comparing versions of code."""
+
+    def load(source: str, name: str | None = None) -> ModuleType:
+        name = name or "users_module"
+        path = tmp_path / f"version_{next(_numbers)}" / f"{name}.py"
+        path.parent.mkdir()
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts many worker processes: `tox` runs it on one version of Python only."""
+    for item in items:
+        if {"processes", "semantics"} & set(item.path.parts):
+            item.add_marker(pytest.mark.slow)

@@ -1,0 +1,120 @@
+"""Ctrl-C ends a run at once, whatever the mode; nothing goes on behind it, and what was computed is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.processes.conftest import Scripts, finish
+from tests.processes.observe import members_of_session, wait_until
+
+SCRIPT = """
+import asyncio, json, sys, time
+from pathlib import Path
+from hypernodes import DiskCache, LocalBackend, Node, Pipeline, PipelineCallback
+
+folder = Path(__file__).parent
+QUICK = 4
+
+def sleep(x):
+    if x >= QUICK:
+        (folder / f"asleep-{x}").touch()
+        time.sleep(60)
+    return 10 * x
+
+async def sleep_async(x):
+    if x >= QUICK:
+        (folder / f"asleep-{x}").touch()
+        await asyncio.sleep(60)
+    return 10 * x
+
+class Progress(PipelineCallback):
+    done = 0
+
+    def on_node_end(self, node_id, outputs, duration, ctx):
+        self.done += 1
+        (folder / f"done-{self.done}").touch()
+
+def main(node_execution, map_execution, what, kind, again=""):
+    function = {"def": sleep, "async def": sleep_async}[kind]
+    progress = Progress()
+    settings = {
+        "cache": DiskCache(path=folder / "cache"),
+        "callbacks": [progress],
+        "backend": LocalBackend(node_execution, map_execution, max_workers=2),
+    }
+    items = range(QUICK if again else 2 * QUICK)
+    try:
+        if what == "map":
+            Pipeline(nodes=[Node(function, output_name="y")], **settings).map(inputs={"x": items}, map_over="x")
+        else:
+            nodes = [Pipeline(nodes=[Node(function, output_name="y")]).as_node(
+                input_mapping={f"x{x}": "x"}, output_mapping={"y": f"y{x}"}, name=f"n{x}") for x in items]
+            Pipeline(nodes=nodes, **settings).run(inputs={f"x{x}": x for x in items})
+    except KeyboardInterrupt:
+        (folder / "ended_at").write_text(str(time.time()))
+        raise
+    if again:
+        print(progress.done, "computed again")
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
+HANGS = pytest.mark.xfail(
+    reason="threads that sleep are joined when the interpreter exits: the process stays until they wake"
+)
+
+CASES = [
+    ("sequential", "sequential", "map", "def"),
+    ("sequential", "sequential", "map", "async def"),
+    ("sequential", "sequential", "run", "def"),
+    ("sequential", "async", "map", "async def"),
+    pytest.param(("sequential", "async", "map", "def"), marks=HANGS),
+    pytest.param(("sequential", "threaded", "map", "def"), marks=HANGS),
+    pytest.param(("threaded", "sequential", "run", "def"), marks=HANGS),
+    ("threaded", "threaded", "map", "async def"),
+    ("sequential", "parallel", "map", "def"),
+    ("sequential", "parallel", "map", "async def"),
+    ("parallel", "sequential", "run", "def"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_control_c(case: tuple[str, ...], scripts: Scripts) -> None:
+    interrupt(scripts, case, whole_session=True)
+
+
+def test_an_interrupt_of_the_main_process_only(scripts: Scripts) -> None:
+    interrupt(scripts, ("sequential", "parallel", "map", "def"), whole_session=False)
+
+
+def interrupt(scripts: Scripts, case: tuple[str, ...], whole_session: bool) -> None:
+    script = scripts.write(SCRIPT)
+    process = scripts.start(script, *case)
+    is_ready = wait_until(
+        lambda: (
+            ((scripts.folder / "done-4").exists() and any(scripts.folder.glob("asleep-*")))
+            or process.poll() is not None
+        )
+    )
+    assert is_ready, finish(process, 0)
+    assert process.poll() is None, process.communicate()
+
+    interrupted_at = time.time()
+    if whole_session:
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    else:
+        os.kill(process.pid, signal.SIGINT)
+    _, err = finish(process, 4)
+    ended_at = time.time()
+    assert err.endswith("KeyboardInterrupt\n"), err
+    assert process.returncode == -signal.SIGINT
+    assert float((scripts.folder / "ended_at").read_text()) - interrupted_at < 1
+    assert ended_at - interrupted_at < 2
+    assert wait_until(lambda: not members_of_session(process.pid), 2), members_of_session(process.pid)
+
+    assert scripts.run(script, *case, "again") == "0 computed again\n"

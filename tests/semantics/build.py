@@ -1,0 +1,190 @@
+"""Real pipelines from specifications, and what they are observed with."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hypernodes import MISS, Backend, Cache, CallbackContext, Node, Pipeline, PipelineCallback, PipelineNode
+from tests.semantics.reference import Event
+from tests.semantics.specification import Execution, FunctionSpec, NestedSpec, Parameter, PipelineSpec, Value
+
+
+class Calls:
+    """Which functions were called with which arguments, in whatever process; no part of the functions' identity."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, "calls")
+        self.clear()
+
+    def add(self, function_name: str, arguments: tuple[Value, ...]) -> None:
+        line = f"{function_name} {arguments!r}\n".encode()
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, line)  # at once, so that writers do not mix
+        finally:
+            os.close(file)
+
+    def clear(self) -> None:
+        with open(self._path, "w"):
+            pass
+
+    @property
+    def count(self) -> Counter[tuple[str, str]]:
+        with open(self._path) as file:
+            return Counter(tuple(line.rstrip("\n").split(" ", 1)) for line in file)  # type: ignore[misc]
+
+    def __cache_key__(self) -> str:
+        return "calls"
+
+
+class DictCache(Cache):
+    """The simplest cache, open to inspection."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        return self.entries.get(key, MISS)
+
+    def put(self, key: str, value: Any) -> None:
+        self.entries[key] = value
+
+    def contains(self, key: str) -> bool:
+        return key in self.entries
+
+    def delete(self, key: str) -> None:
+        self.entries.pop(key, None)
+
+    def clear(self) -> None:
+        self.entries.clear()
+
+
+class Recorder(PipelineCallback):
+    """Writes down every event in the form of the reference, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.events: list[tuple[Event, Any]] = []
+
+    def _add(self, hook: str, ctx: CallbackContext, subject: str = "", carried: Any = None) -> None:
+        path = tuple(zip(ctx.node_path, ctx.hierarchy_path, strict=True))
+        with self._lock:
+            self.events.append((Event(hook, path, ctx.item_path, subject), carried))
+
+    def on_pipeline_start(self, pipeline_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
+        self._add("pipeline_start", ctx, pipeline_id, dict(inputs))
+
+    def on_pipeline_end(
+        self, pipeline_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext
+    ) -> None:
+        self._add("pipeline_end", ctx, pipeline_id, dict(outputs))
+
+    def on_node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
+        self._add("node_start", ctx, node_id, dict(inputs))
+
+    def on_node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
+        self._add("node_end", ctx, node_id, dict(outputs))
+
+    def on_node_cached(self, node_id: str, signature: str, ctx: CallbackContext) -> None:
+        self._add("node_cached", ctx, node_id)
+
+    def on_error(self, node_id: str, error: BaseException, ctx: CallbackContext) -> None:
+        self._add("error", ctx, node_id, type(error).__name__)
+
+    def on_nested_pipeline_start(self, parent_id: str, child_pipeline_id: str, ctx: CallbackContext) -> None:
+        self._add("nested_pipeline_start", ctx, child_pipeline_id, parent_id)
+
+    def on_nested_pipeline_end(
+        self, parent_id: str, child_pipeline_id: str, duration: float, ctx: CallbackContext
+    ) -> None:
+        self._add("nested_pipeline_end", ctx, child_pipeline_id, parent_id)
+
+    def on_map_start(self, total_items: int, ctx: CallbackContext) -> None:
+        self._add("map_start", ctx, carried=total_items)
+
+    def on_map_item_start(self, item_index: int, ctx: CallbackContext) -> None:
+        self._add("map_item_start", ctx, str(item_index))
+
+    def on_map_item_end(self, item_index: int, duration: float, ctx: CallbackContext) -> None:
+        self._add("map_item_end", ctx, str(item_index))
+
+    def on_map_item_cached(self, item_index: int, signature: str, ctx: CallbackContext) -> None:
+        self._add("map_item_cached", ctx, str(item_index))
+
+    def on_map_end(self, total_duration: float, ctx: CallbackContext) -> None:
+        self._add("map_end", ctx)
+
+
+class Built:
+    """A real pipeline with everything that observes it.
+
+    Attributes:
+        pipeline: The pipeline.
+        calls: What its functions were called with.
+        caches: Its caches, by the labels of the specification.
+        recorder: Hears its events.
+    """
+
+    def __init__(
+        self, spec: PipelineSpec, folder: str, backend: Backend | None = None, is_observed: bool = True
+    ) -> None:
+        self.calls = Calls(folder)
+        self.caches: dict[str, DictCache] = {}
+        self.recorder = Recorder()
+        self._is_cached = is_observed
+        callbacks = [self.recorder] if is_observed else None
+        self.pipeline = self._pipeline(spec, backend=backend, callbacks=callbacks)
+
+    def execute(self, execution: Execution) -> dict[str, Value]:
+        name = execution.output_name
+        output_name = list(name) if isinstance(name, tuple) else name
+        if execution.map_over:
+            map_over = execution.map_over[0] if len(execution.map_over) == 1 else list(execution.map_over)
+            return self.pipeline.map(execution.inputs, map_over, execution.map_mode, output_name)
+        return self.pipeline.run(execution.inputs, output_name)
+
+    def _pipeline(self, spec: PipelineSpec, **settings: Any) -> Pipeline:
+        cache = self.caches.setdefault(spec.cache, DictCache()) if isinstance(spec.cache, str) else spec.cache
+        nodes = [self._function(n) if isinstance(n, FunctionSpec) else self._nested(n) for n in spec.nodes]
+        return Pipeline(nodes, name=spec.name, cache=cache if self._is_cached else None, **settings)
+
+    def _nested(self, spec: NestedSpec) -> PipelineNode:
+        return self._pipeline(spec.pipeline).as_node(
+            input_mapping=spec.input_mapping,
+            output_mapping=spec.output_mapping,
+            map_over=spec.map_over or None,
+            map_mode=spec.map_mode,
+            name=spec.name,
+        )
+
+    def _function(self, spec: FunctionSpec) -> Node[..., Any]:
+        output_name = spec.outputs if len(spec.outputs) > 1 else spec.outputs[0]
+        return Node(make_function(spec, self.calls), output_name, cache=spec.cache)
+
+
+def make_function(spec: FunctionSpec, calls: Calls) -> Callable[..., Any]:
+    """Return a function with the parameters of a specification, closed over its behaviour."""
+    positional = [parameter for parameter in spec.parameters if not parameter.is_keyword_only]
+    keyword_only = [parameter for parameter in spec.parameters if parameter.is_keyword_only]
+    stars = ["*"] if keyword_only else []
+    written = ", ".join([*map(_written, positional), *stars, *map(_written, keyword_only)])
+    arguments = "".join(f"{parameter.name}, " for parameter in spec.parameters)
+    source = (
+        f"def make(behaviour, calls):\n"
+        f"    {'async ' if spec.is_async else ''}def {spec.name}({written}):\n"
+        f"        calls.add({spec.name!r}, ({arguments}))\n"
+        f"        return behaviour(({arguments}))\n"
+        f"    return {spec.name}\n"
+    )
+    namespace: dict[str, Any] = {"__name__": __name__}
+    exec(compile(source, "<generated>", "exec"), namespace)
+    function: Callable[..., Any] = namespace["make"](spec.behaviour, calls)
+    return function
+
+
+def _written(parameter: Parameter) -> str:
+    return parameter.name if parameter.default is None else f"{parameter.name}={parameter.default[0]!r}"

@@ -1,0 +1,19 @@
+"""The ways of running that every test of this folder goes through."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TypeAlias
+
+from hypernodes import Backend, LocalBackend
+from hypernodes.engine import ExecutionMode
+
+Modes: TypeAlias = tuple[ExecutionMode, ExecutionMode]  # (node_execution, map_execution)
+
+NAMES: tuple[ExecutionMode, ...] = ("sequential", "async", "threaded", "parallel")
+MODES: list[Modes] = list(product(NAMES, NAMES))
+
+
+def local_backend(modes: Modes) -> Backend:
+    node_execution, map_execution = modes
+    return LocalBackend(node_execution=node_execution, map_execution=map_execution, max_workers=3)

@@ -1,0 +1,139 @@
+"""Pipelines as plain data: what the reference interpreter computes and what `build` makes real pipelines of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+from zlib import crc32
+
+Value: TypeAlias = Any  # None, bool, int, float, str, or a list of values
+CacheSetting: TypeAlias = str | Literal[False] | None  # the label of a cache of its own, none at all, or inherited
+
+
+class PlannedError(Exception):
+    """What a function raises whose specification says that it fails."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a function; `default` is a 1-tuple so that any value can be one."""
+
+    name: str
+    default: tuple[Value] | None = None
+    is_keyword_only: bool = False
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """A pure function of any arguments; two with different fields are different functions.
+
+    Attributes:
+        seed: Tells functions apart.
+        lengths: For each output the length of the list it is; None for a single value.
+        fails_on: It fails for every n-th value of the arguments; 0 for never, 1 for always.
+    """
+
+    seed: int
+    lengths: tuple[int | None, ...] = (None,)
+    fails_on: int = 0
+
+    def __call__(self, arguments: tuple[Value, ...]) -> Value:
+        digest = self.digest(arguments)
+        if self.fails_on and digest % self.fails_on == 0:
+            raise PlannedError(f"seed {self.seed}: {arguments!r}")
+        outputs = tuple(self._output(digest + position, length) for position, length in enumerate(self.lengths))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def __cache_key__(self) -> tuple[Value, ...]:
+        return (self.seed, self.lengths, self.fails_on)
+
+    def digest(self, arguments: tuple[Value, ...]) -> int:
+        """Return a number that depends on everything in the arguments, types included."""
+        return crc32(repr((self.seed, arguments)).encode()) // 7
+
+    def _output(self, digest: int, length: int | None) -> Value:
+        if length is not None:
+            return [self._output(digest + 31 * i, None) for i in range(length)]
+        return None if digest % 13 == 0 else digest % 1000
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """A node that is a function."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    outputs: tuple[str, ...]
+    behaviour: Behaviour
+    is_async: bool = False
+    cache: bool = True
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.parameters)
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    """A pipeline: its nodes in the order written, and where its results are kept."""
+
+    name: str
+    nodes: tuple[FunctionSpec | NestedSpec, ...]
+    cache: CacheSetting = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(output for node in self.nodes for output in node.outputs)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Root inputs, in the order of their first use."""
+        return tuple(dict.fromkeys(i for node in self.nodes for i in node.inputs if i not in self.outputs))
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Root inputs that some node cannot do without."""
+        return frozenset(name for node in self.nodes for name in _required(node) if name in self.inputs)
+
+
+@dataclass(frozen=True)
+class NestedSpec:
+    """A node that is a pipeline; mapped when `map_over` (names of the pipeline around) is not empty."""
+
+    name: str
+    pipeline: PipelineSpec
+    input_mapping: Mapping[str, str] = field(default_factory=dict)  # outer name: inner name
+    output_mapping: Mapping[str, str] = field(default_factory=dict)  # inner name: outer name
+    map_over: tuple[str, ...] = ()
+    map_mode: Literal["zip", "product"] = "zip"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(self.outer_input(name) for name in self.pipeline.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.outer_output(name) for name in self.pipeline.outputs)
+
+    def outer_input(self, inner: str) -> str:
+        return next((outer for outer, name in self.input_mapping.items() if name == inner), inner)
+
+    def outer_output(self, inner: str) -> str:
+        return self.output_mapping.get(inner, inner)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One call of `run`, or of `map` when `map_over` is not empty."""
+
+    inputs: Mapping[str, Value]
+    output_name: str | tuple[str, ...] | None = None
+    map_over: tuple[str, ...] = ()
+    map_mode: Literal["zip", "product"] = "zip"
+
+
+def _required(node: FunctionSpec | NestedSpec) -> list[str]:
+    if isinstance(node, FunctionSpec):
+        return [parameter.name for parameter in node.parameters if parameter.default is None]
+    return [*map(node.outer_input, node.pipeline.required), *node.map_over]  # a default is no list of values

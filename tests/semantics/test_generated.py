@@ -1,0 +1,164 @@
+"""Generated pipelines do what the reference interpreter says, whatever way they are run."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis.strategies import sampled_from
+
+from hypernodes import Backend, HyperNodesError
+from tests.semantics.build import Built
+from tests.semantics.generate import Scenario, scenarios
+from tests.semantics.modes import MODES, Modes, local_backend
+from tests.semantics.reference import Event, Expected, Reference
+from tests.semantics.specification import Execution, PlannedError
+
+MAX_CALLS = 300
+
+
+@pytest.fixture(scope="module")
+def backends() -> Iterator[Callable[[Modes], Backend]]:
+    """One backend for each pair of modes, made when it is first drawn; worker processes are kept for all examples."""
+    with ExitStack() as stack:
+        yield functools.cache(lambda modes: stack.enter_context(local_backend(modes)))
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as path:
+        yield path
+
+
+@settings(
+    max_examples=max(640, settings().max_examples),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+@given(scenario=scenarios(), modes=sampled_from(MODES))
+def test_generated_pipelines_do_what_the_reference_says(
+    backends: Callable[[Modes], Backend], folder: str, scenario: Scenario, modes: Modes
+) -> None:
+    backend = backends(modes)
+    reference = Reference(scenario.pipeline)
+    built = Built(scenario.pipeline, folder, backend)
+    for execution in scenario.executions:
+        expected = reference.execute(execution)
+        assume(expected.calls.total() <= MAX_CALLS)
+        observed = Observed(built, execution)
+        check(observed, expected)
+        if expected.failures:
+            check_progress_is_kept(observed, Observed(built, execution), expected)
+            break
+        check_caches(built, reference)
+        if not built.caches:
+            break
+    bare = Built(scenario.pipeline, folder, backend, is_observed=False)
+    check_result(Observed(bare, execution), expected)
+
+
+class Observed:
+    """What an execution gave: a result or an error, events and calls."""
+
+    def __init__(self, built: Built, execution: Execution) -> None:
+        built.recorder.events.clear()
+        built.calls.clear()
+        self.outputs = None
+        self.error: Exception | None = None
+        try:
+            self.outputs = built.execute(execution)
+        except (PlannedError, HyperNodesError) as error:
+            self.error = error
+        self.events = list(built.recorder.events)
+        self.calls = built.calls.count
+
+
+def check(observed: Observed, expected: Expected) -> None:
+    check_result(observed, expected)
+    if expected.refusals:
+        assert not observed.events
+        assert not observed.calls
+        return
+    position = check_event_tree(observed, expected)
+    if expected.is_contested:
+        assert set(observed.calls) <= set(expected.calls) or expected.failures
+        return
+    for event, carried in observed.events:
+        if event.hook == "error" and carried == "CancelledError" and expected.failures:
+            continue  # what was under way elsewhere when a node failed
+        assert event in expected.events, f"unexpected {event}"
+        if event.hook == "pipeline_end" and expected.failures:
+            continue
+        assert written(carried) == written(expected.events[event]), event
+    for earlier, later in expected.order:
+        if earlier in position and later in position:
+            assert position[earlier] < position[later], f"{later} came before {earlier}"
+    if not expected.failures:
+        assert not expected.events.keys() - position.keys(), "events that did not come"
+        assert observed.calls == expected.calls
+        return
+    for earlier, later in expected.order:
+        if later in position and is_beginning(later):
+            assert earlier in position, f"{later} came without {earlier}"
+    assert observed.calls <= expected.calls
+
+
+def check_result(observed: Observed, expected: Expected) -> None:
+    if expected.refusals:
+        assert type(observed.error).__name__ in expected.refusals
+    elif expected.failures:
+        assert observed.error is not None, f"should have failed; gave {observed.outputs}"
+        kind = type(observed.error).__name__
+        message = str(observed.error) if isinstance(observed.error, PlannedError) else ""
+        notes = "\n".join(getattr(observed.error, "__notes__", ()))
+        places = [(node, items) for k, m, node, items in expected.failures if (k, m) == (kind, message)]
+        assert places, f"{kind}: {message} is none of {expected.failures}"
+        assert any(f"in node {node!r}" in notes for node, _ in places), notes
+        assert any(not items or f"map item {' → '.join(map(str, items))};" in notes for _, items in places), notes
+    else:
+        if observed.error is not None:
+            raise observed.error
+        assert written(observed.outputs) == written(expected.outputs)
+
+
+def check_event_tree(observed: Observed, expected: Expected) -> dict[Event, int]:
+    """Check that everything that began came once and came to its end; return the position of each event."""
+    position = {event: i for i, (event, _) in enumerate(observed.events)}
+    assert len(position) == len(observed.events), "an event came twice"
+    for event, _ in observed.events:
+        if event.hook.endswith("_start"):
+            ends = {event.hook.replace("_start", "_end")} | ({"error"} if event.hook == "node_start" else set())
+            found = [event._replace(hook=hook) for hook in ends if event._replace(hook=hook) in position]
+            assert len(found) == 1, f"{event} came to no end"
+    return position
+
+
+def written(carried: object) -> object:
+    """Return something that differs when values differ in anything, types included; dicts have no order."""
+    return {name: repr(value) for name, value in carried.items()} if isinstance(carried, dict) else repr(carried)
+
+
+def is_beginning(event: Event) -> bool:
+    return event.hook.endswith(("_start", "_cached"))
+
+
+def check_caches(built: Built, reference: Reference) -> None:
+    for label, cache in built.caches.items():
+        held = [value for key, value in cache.entries.items() if not key.endswith("-items")]
+        assert Counter(map(repr, held)) == Counter(map(repr, reference.entries.get(label, {}).values())), label
+
+
+def check_progress_is_kept(before: Observed, after: Observed, expected: Expected) -> None:
+    """Check that the calls that returned before a failure are not made again."""
+    failed = {(event.path, event.items, event.subject) for event, _ in before.events if event.hook == "error"}
+    returned = {
+        (event.subject, repr(tuple(carried.values())))
+        for event, carried in before.events
+        if event.hook == "node_start" and (event.path, event.items, event.subject) not in failed
+    }
+    again = returned & (expected.kept - expected.not_kept) & set(after.calls)
+    assert not again, f"called again: {again}"

@@ -1,0 +1,193 @@
+"""What a type checker sees of the public interface; checked by mypy, never run.
+
+`assert_type` pins what comes back. Every `type: ignore` pins a mistake that must be found: were it not found, the
+ignore would be unused, which is an error too.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, assert_type
+
+import hypernodes
+from hypernodes import (
+    MISS,
+    Backend,
+    Cache,
+    CallbackContext,
+    DiskCache,
+    LocalBackend,
+    MemoryCache,
+    Node,
+    Pipeline,
+    PipelineCallback,
+    PipelineExecutionEngine,
+    PipelineNode,
+    node,
+)
+from hypernodes.plugins import Plugin
+
+# --- nodes keep the signature of their functions -----------------------------------------------------------------
+
+
+@node(output_name="scaled")
+def scale(x: int, factor: float = 2.0) -> float:
+    return x * factor
+
+
+@node
+def bare(x: int) -> str:
+    return str(x)
+
+
+@node()
+def called(x: int) -> str:
+    return str(x)
+
+
+@node(output_name=("low", "high"), cache=False, name="bounds")
+def bounds(values: list[int]) -> tuple[int, int]:
+    return min(values), max(values)
+
+
+@node(output_name="page")
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+assert_type(scale(1), float)
+assert_type(scale(x=1, factor=3), float)
+assert_type(bare(1), str)
+assert_type(called(1), str)
+assert_type(bounds([1]), tuple[int, int])
+assert_type(scale.inputs, tuple[str, ...])
+assert_type(scale.outputs, tuple[str, ...])
+assert_type(scale.output_name, str | tuple[str, ...])
+assert_type(scale.defaults, Mapping[str, Any])
+assert_type(scale.name, str)
+assert_type(scale.cache, bool)
+assert_type(scale.is_async, bool)
+assert_type(Node(len, "length")("abc"), int)
+
+
+async def call_an_async_node() -> None:
+    assert_type(await fetch("a"), bytes)
+
+
+scale("a")  # type: ignore[arg-type]
+scale()  # type: ignore[call-arg]
+scale(1, factr=2.0)  # type: ignore[call-arg]
+node(output_name=3)  # type: ignore[call-overload]
+
+# --- pipelines ---------------------------------------------------------------------------------------------------
+
+pipeline = Pipeline(nodes=[scale, bare, bounds, fetch])
+assert_type(pipeline.run(inputs={"x": 1}), dict[str, Any])
+assert_type(pipeline.run(inputs={"x": 1}, output_name="scaled"), dict[str, Any])
+assert_type(pipeline.run({"x": 1}, ["scaled", "bare"]), dict[str, Any])
+assert_type(pipeline.run(), dict[str, Any])
+assert_type(pipeline.map(inputs={"x": [1, 2]}, map_over="x"), dict[str, list[Any]])
+assert_type(pipeline.map({"x": [1], "factor": [2]}, map_over=["x", "factor"], map_mode="product"), dict[str, list[Any]])
+assert_type(pipeline.as_node(), PipelineNode)
+assert_type(
+    pipeline.as_node(
+        input_mapping={"xs": "x"},
+        output_mapping={"scaled": "all_scaled"},
+        map_over="xs",
+        map_mode="product",
+        name="n",
+    ),
+    PipelineNode,
+)
+assert_type(pipeline.with_backend(LocalBackend()), Pipeline)
+assert_type(pipeline.with_cache(False), Pipeline)
+assert_type(pipeline.with_cache(MemoryCache()), Pipeline)
+assert_type(pipeline.with_callbacks([PipelineCallback()]), Pipeline)
+assert_type(pipeline.with_name("n"), Pipeline)
+assert_type(pipeline.effective_backend, Backend)
+assert_type(pipeline.effective_cache, Cache | None)
+assert_type(pipeline.effective_callbacks, tuple[PipelineCallback, ...])
+assert_type(pipeline.backend, Backend | None)
+assert_type(pipeline.cache, Cache | Literal[False] | None)
+assert_type(pipeline.callbacks, tuple[PipelineCallback, ...] | None)
+assert_type(pipeline.parent, Pipeline | None)
+assert_type(pipeline.id, str)
+assert_type(pipeline.name, str | None)
+assert_type(pipeline.inputs, tuple[str, ...])
+assert_type(pipeline.outputs, tuple[str, ...])
+assert_type(pipeline.nodes, tuple[Node[..., Any] | PipelineNode, ...])
+
+Pipeline(
+    nodes=[pipeline, pipeline.as_node(map_over="x"), scale],
+    backend=LocalBackend(),
+    cache=DiskCache(path=".cache"),
+    callbacks=[PipelineCallback()],
+    name="outer",
+    parent=pipeline,
+)
+
+
+def undecorated(x: int) -> int:
+    return x
+
+
+Pipeline(nodes=[undecorated])  # type: ignore[list-item]
+Pipeline(nodes=[scale], cache=True)  # type: ignore[arg-type]
+Pipeline(nodes=[scale], callbacks=[PipelineCallback])  # type: ignore[list-item]
+pipeline.map(inputs={"x": [1]}, map_over="x", map_mode="outer")  # type: ignore[arg-type]
+pipeline.map(inputs={"x": [1]})  # type: ignore[call-arg]
+pipeline.run(inputs=["x"])  # type: ignore[arg-type]
+LocalBackend(map_execution="sometimes")  # type: ignore[arg-type]
+
+# --- engine, cache, discovery ------------------------------------------------------------------------------------
+
+engine = PipelineExecutionEngine(node_execution="sequential", map_execution="sequential", max_workers=2)
+assert_type(engine.run(pipeline, {"x": 1}), dict[str, Any])
+assert_type(engine.map(pipeline, [{"x": 1}], {"factor": 2.0}), list[dict[str, Any]])
+assert_type(LocalBackend(engine=engine).run(pipeline, {"x": 1}), dict[str, Any])
+assert_type(MemoryCache(max_items=10).contains("k"), bool)
+assert_type(MemoryCache().get_many(["k"]), dict[str, Any])
+assert_type(hypernodes.backends(), list[Plugin])
+assert_type(hypernodes.caches(), list[Plugin])
+assert_type(hypernodes.__version__, str)
+
+
+class TwoKeys(Cache):
+    """A cache written by a user: five methods are all it takes."""
+
+    def get(self, key: str) -> Any:
+        return MISS
+
+    def put(self, key: str, value: Any) -> None: ...
+
+    def contains(self, key: str) -> bool:
+        return False
+
+    def delete(self, key: str) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+assert_type(TwoKeys().get_many(["k"]), dict[str, Any])
+
+
+class Printer(PipelineCallback):
+    """A callback written by a user, with the types of the base class."""
+
+    def on_pipeline_start(self, pipeline_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
+        assert_type(ctx.depth, int)
+        assert_type(ctx.hierarchy_path, tuple[str, ...])
+        assert_type(ctx.item_path, tuple[int, ...])
+        assert_type(ctx.current_pipeline_id, str | None)
+        assert_type(ctx.get("seen", 0), Any)
+        ctx.set("seen", 1)
+
+    def on_node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None: ...
+
+    def on_error(self, node_id: str, error: BaseException, ctx: CallbackContext) -> None: ...
+
+    def on_map_start(self, total_items: int | None, ctx: CallbackContext) -> None: ...
+
+
+class WrongPrinter(PipelineCallback):
+    """A hook with parameters it is not called with."""
+
+    def on_node_start(self, node_id: str) -> None: ...  # type: ignore[override]
