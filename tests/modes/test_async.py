@@ -274,7 +274,6 @@ async def cancelled_while(started: asyncio.Event, run: Awaitable[Any], release: 
     return bool(done)
 
 
-@pytest.mark.xfail(reason="the awaited nodes are not cancelled; one after the other, the run does not even end")
 @pytest.mark.parametrize("modes", MODES)
 @pytest.mark.parametrize("is_map", [False, True])
 def test_cancelling_cancels_the_awaited_nodes_and_leaves_nothing_behind(modes: Modes, is_map: bool) -> None:
@@ -307,9 +306,7 @@ def test_cancelling_cancels_the_awaited_nodes_and_leaves_nothing_behind(modes: M
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize(
-    "modes", defect([("sequential", "sequential")], "the loop never looks whether it was cancelled")
-)
+@pytest.mark.parametrize("modes", MODES)
 def test_cancelling_starts_no_further_items(modes: Modes) -> None:
     computed: list[int] = []
 
@@ -338,7 +335,6 @@ def test_cancelling_starts_no_further_items(modes: Modes) -> None:
     assert computed == [0]
 
 
-@pytest.mark.xfail(reason="a call that is given up has no end event")
 def test_cancelling_still_tells_callbacks_that_everything_has_ended() -> None:
     recorder = Recorder()
 
@@ -386,7 +382,6 @@ def test_a_time_limit_around_a_run_ends_it() -> None:
         guarded(lambda: asyncio.run(call()))
 
 
-@pytest.mark.xfail(reason="a cancelled coroutine counts as ended at once: it is cancelled again, or left behind")
 @pytest.mark.parametrize("node_execution", CONCURRENT)
 @pytest.mark.parametrize("is_async_caller", [False, True])
 def test_a_coroutine_cancelled_by_a_failure_beside_it_may_clean_up(
@@ -440,7 +435,6 @@ def test_leaving_the_interpreter_from_a_coroutine_surfaces_as_it_is(modes: Modes
         guarded(lambda: pipeline.run({"x": 1}))
 
 
-@pytest.mark.xfail(reason="it ends the event loop's thread instead, and the run waits for ever")
 @pytest.mark.parametrize("node_execution", CONCURRENT)
 def test_leaving_the_interpreter_from_a_coroutine_beside_others_does_so(node_execution: ExecutionMode) -> None:
     """In a process of its own, because a run that hangs would hang this one."""

@@ -12,7 +12,7 @@ import pytest
 
 from hypernodes import Failure, LocalBackend, MemoryCache, Pipeline, failures, node
 from hypernodes.engine import ExecutionMode
-from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Log, Modes, defect, guarded
+from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Log, Modes, guarded
 from tests.support import Recorder
 
 
@@ -296,7 +296,6 @@ def test_running_again_computes_only_what_failed(modes: Modes) -> None:
     assert calls == []
 
 
-@pytest.mark.xfail(reason="only a map that has failures itself spoils the signatures of what depends on it")
 @pytest.mark.parametrize("modes", MODES)
 def test_what_depends_on_a_list_of_lists_with_failures_is_not_taken_from_the_cache(modes: Modes) -> None:
     """The failures are inside a map in a map, whose own items are all well."""
@@ -373,13 +372,7 @@ def test_lengths_that_do_not_fit_inside_an_item_are_a_failure_of_that_item(modes
     assert shape(found["sum"]) == [[2], "failed"]
 
 
-@pytest.mark.parametrize(
-    "modes",
-    defect(
-        (modes for modes in MODES if modes != ("sequential", "sequential")),
-        "whatever a thread raises is taken for a failure of the item",
-    ),
-)
+@pytest.mark.parametrize("modes", MODES)
 def test_interrupts_are_not_collected(modes: Modes) -> None:
     @node(output_name="y")
     def interrupt(x: int) -> int:

@@ -251,13 +251,7 @@ def test_results_that_were_taken_are_not_held() -> None:
 # --- leaving early ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "modes",
-    defect(
-        (modes for modes in MODES if modes != ("sequential", "sequential")),
-        "calls under way are given up without an end event",
-    ),
-)
+@pytest.mark.parametrize("modes", MODES)
 def test_closing_early_announces_the_end_of_everything(modes: Modes) -> None:
     @node(output_name="y")
     def take_a_while(x: int) -> int:
@@ -277,7 +271,6 @@ def test_closing_early_announces_the_end_of_everything(modes: Modes) -> None:
     assert run_threads() == []
 
 
-@pytest.mark.xfail(reason="closing gives calls up as an interrupt does")
 @pytest.mark.parametrize("modes", [(n, m) for n, m in MODES if m != "sequential"])
 def test_closing_early_waits_for_the_calls_under_way_and_starts_no_others(modes: Modes) -> None:
     started: list[int] = []
@@ -372,7 +365,6 @@ def test_generators_of_different_lengths_are_refused_when_it_shows(modes: Modes,
         list(stream)
 
 
-@pytest.mark.xfail(reason="only seen when the shorter list is over")
 def test_lists_of_different_lengths_are_refused_before_anything_runs() -> None:
     with pytest.raises(MapLengthError, match="'x' has 2, 'k' has 1"):
         pipeline.map_iter({"x": [1, 2], "k": [1]}, ["x", "k"])

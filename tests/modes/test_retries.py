@@ -246,7 +246,6 @@ def test_other_work_goes_on_during_the_delay(node_execution: ExecutionMode, cloc
     assert guarded(lambda: pipeline.run({"x": 1})) == {"y": 1, "z": 1}
 
 
-@pytest.mark.xfail(reason="the run waits for the next attempt to be due before it raises")
 def test_a_failure_elsewhere_ends_the_delay() -> None:
     refused_at: list[float] = []
 
@@ -272,7 +271,6 @@ def test_a_failure_elsewhere_ends_the_delay() -> None:
     assert time.monotonic() - refused_at[0] < 0.5
 
 
-@pytest.mark.xfail(reason="a retry given up after a failure is never announced as over")
 def test_a_failure_elsewhere_gives_the_retried_node_its_end_event() -> None:
     recorder = RetryRecorder()
     has_failed = Gate()
@@ -296,7 +294,6 @@ def test_a_failure_elsewhere_gives_the_retried_node_its_end_event() -> None:
     assert sorted(event[1] for event in recorder.events if event[0] == "error") == ["fetch", "refuse"]
 
 
-@pytest.mark.xfail(reason="those who wait for its result are not released")
 def test_a_failure_elsewhere_also_ends_those_that_wait_for_a_retried_result() -> None:
     """Two items ask for one result; while its next attempt is due, a third item fails."""
     has_failed = Gate()
@@ -442,7 +439,6 @@ def test_a_timeout_of_the_functions_own_is_not_taken_for_the_limit(modes: Modes)
     assert type(caught.value) is TimeoutError
 
 
-@pytest.mark.xfail(reason="the limit of an earlier attempt ends a later one")
 def test_each_attempt_has_the_whole_time_limit(clock: Clock) -> None:
     """The limit of the first attempt comes while the second one is under way."""
     looked_again = Gate()
@@ -513,7 +509,6 @@ def test_waiting_for_the_callers_executor_does_not_count_towards_the_time_limit(
         assert guarded(lambda: pipeline.run({"x": 1}))["second"] == 1
 
 
-@pytest.mark.xfail(reason="its future is not cancelled")
 def test_a_call_that_nobody_waits_for_any_more_is_not_begun() -> None:
     """It was still waiting for the caller's executor when its time was up."""
     begun: list[int] = []
@@ -535,7 +530,6 @@ def test_a_call_that_nobody_waits_for_any_more_is_not_begun() -> None:
     assert begun == []
 
 
-@pytest.mark.xfail(reason="timers keep calls that are done until they are due")
 def test_time_limits_of_calls_that_are_done_hold_on_to_nothing() -> None:
     """Otherwise a long stream grows by every item until the limits come."""
 

@@ -36,7 +36,6 @@ def test_what_was_in_flight_is_computed_again(how: str, backend: LocalBackend, t
     assert recorder.computed == ["die_if_told"] * 12
 
 
-@pytest.mark.xfail(reason="a death counts against everything in flight, so a bystander is blamed for its own first one")
 def test_a_death_nearby_does_not_count_against_an_item(items_backend: LocalBackend, tmp_path: Path) -> None:
     def die_in_turn(x: int, folder: str) -> int:
         path = Path(folder) / f"call-{x}"
@@ -62,7 +61,7 @@ def test_an_item_that_always_kills_its_worker_is_named(backend: LocalBackend, tm
         pipeline.map(inputs=inputs(12, {3: "always"}, tmp_path), map_over="x")
     assert caught.value.item_index == 3
     assert caught.value.node_names == ("die_if_told",)
-    assert 1 <= len(read_lines(tmp_path / "call-3")) <= 3
+    assert 1 <= len(read_lines(tmp_path / "call-3")) <= 4
     assert len(cache) >= 1  # what was done before is kept
 
 

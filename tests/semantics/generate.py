@@ -57,6 +57,10 @@ class _Drawing:
     def pick(self, values: list[Any]) -> Any:
         return self.draw(st.sampled_from(values))
 
+    def pick_late(self, values: list[Any]) -> Any:
+        """Pick the last one more often than any other: what is made late is at the end of long chains."""
+        return values[-1] if self.chance(50) else self.pick(values)
+
 
 @st.composite
 def scenarios(draw: Draw) -> Scenario:
@@ -78,7 +82,7 @@ def _draw_pipeline(drawing: _Drawing, depth: int, cache: CacheSetting) -> _Shape
     def source(level: int, taken: set[str]) -> str:
         known = [name for name, own in levels.items() if own == level and name not in taken]
         if known and drawing.chance(75):
-            return str(drawing.pick(known[::-1]))  # prefers what was made last: chains
+            return str(drawing.pick_late(known))
         name = next(fresh_inputs)
         levels[name] = level
         return name
@@ -175,8 +179,8 @@ def _draw_execution(drawing: _Drawing, shape: _Shape) -> Execution:
     inputs = {name: _draw_value(drawing, levels[name] + (name in mapped), name in mapped) for name in names}
     output_name = None
     if drawing.chance(60):
-        last_first = sorted(spec.outputs, reverse=True)  # what was made last is at the end of the longest chains
-        selected = drawing.draw(st.lists(st.sampled_from(last_first), min_size=1, max_size=2, unique=True))
+        outputs = sorted(spec.outputs, key=_age)
+        selected = list(dict.fromkeys(drawing.pick_late(outputs) for _ in range(drawing.pick([1, 2]))))
         output_name = selected[0] if len(selected) == 1 else tuple(selected)
     return Execution(inputs, output_name, tuple(mapped), drawing.pick(["zip", "product"]))
 
@@ -184,7 +188,7 @@ def _draw_execution(drawing: _Drawing, shape: _Shape) -> Execution:
 def _change_an_input(drawing: _Drawing, execution: Execution) -> Execution:
     if not execution.inputs:
         return execution
-    name = drawing.pick(list(execution.inputs))
+    name = drawing.pick_late(sorted(execution.inputs, key=_age))
     return replace(execution, inputs={**execution.inputs, name: _changed(execution.inputs[name])})
 
 
@@ -207,6 +211,10 @@ def _vary(drawing: _Drawing, execution: Execution, spec: PipelineSpec) -> Execut
         column = [execution.inputs[name], _changed(execution.inputs[name])]
         return replace(execution, inputs={**execution.inputs, name: column}, map_over=(name,))
     return replace(execution, output_name=drawing.pick([None, *spec.outputs]))
+
+
+def _age(name: str) -> int:
+    return int(name[1:])
 
 
 def _changed(value: Value) -> Value:

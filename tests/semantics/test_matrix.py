@@ -75,6 +75,11 @@ def shift(doubled: int, by: int = 10) -> int:
     return doubled + by
 
 
+@node(output_name="scaled")
+def scale(shifted: int, factor: int) -> int:
+    return shifted * factor
+
+
 @node(output_name="slow")
 async def wait(x: int) -> int:
     await asyncio.sleep(0)
@@ -378,8 +383,8 @@ class BackendConformance:
         with pytest.raises(ZeroDivisionError) as caught:
             pipeline.map({"x": [1, 2, 0, 4]}, map_over="x")
         assert "map item 2" in caught.value.__notes__[0]
-        assert watched.hooks("error") == [("invert", (2,))]
-        assert watched.hooks("map_item_start") == watched.hooks("map_item_end")
+        assert ("invert", (2,)) in watched.hooks("error")  # perhaps beside others that were called off
+        assert sorted(watched.hooks("map_item_start")) == sorted(watched.hooks("map_item_end"))
         assert len(watched.hooks("map_end")) == 1
 
     def test_an_error_in_an_item_of_a_mapped_node_names_the_item(self, backend: Backend) -> None:
@@ -395,6 +400,7 @@ class BackendConformance:
             assert caught.value.original_type.endswith("AwkwardError")
             assert "in fail_awkwardly" in caught.value.traceback_text
         else:
+            assert isinstance(caught.value, AwkwardError)
             assert caught.value.position == 3
 
     def test_what_was_computed_before_an_error_stays_in_the_cache(self, backend: Backend, watched: Watched) -> None:
@@ -421,6 +427,20 @@ class BackendConformance:
         watched.clear()
         assert pipeline.run({"text": "to be"}, "count") == {"count": 2}
         assert watched.cached() == ["measure"]
+        watched.clear()
+        assert pipeline.run({"text": "to be", "words": ["or"]}, "count") == {"count": 1}
+        assert watched.called() == ["measure"]
+        assert watched.cached() == []
+
+    def test_what_a_cached_result_needed_is_not_asked_for_when_something_else_runs(
+        self, backend: Backend, watched: Watched
+    ) -> None:
+        pipeline = Pipeline([double, shift, scale], backend=backend, cache=DictCache(), callbacks=[watched])
+        pipeline.run({"x": 1, "factor": 2}, "scaled")
+        watched.clear()
+        assert pipeline.run({"x": 1, "factor": 3}, "scaled") == {"scaled": 36}
+        assert watched.called() == ["scale"]
+        assert watched.cached() == ["shift"]
 
     def test_another_input_computes_what_depends_on_it(self, backend: Backend, watched: Watched) -> None:
         pipeline = Pipeline([strip, split, measure], backend=backend, cache=DictCache(), callbacks=[watched])
@@ -468,6 +488,12 @@ class BackendConformance:
             watched.clear()
             assert pipeline.run({"xs": xs}) == {"doubled": [2 * x for x in xs]}
             assert watched.called() == called
+
+    def test_pairs_and_combinations_of_the_same_values_are_kept_apart(self, backend: Backend) -> None:
+        cache = DictCache()
+        for map_mode, sums in ("zip", [11, 22]), ("product", [11, 21, 12, 22]):
+            mapped = Pipeline([add]).as_node(map_over=["x", "y"], map_mode=map_mode)  # type: ignore[arg-type]
+            assert Pipeline([mapped], backend=backend, cache=cache).run({"x": [1, 2], "y": [10, 20]}) == {"sum": sums}
 
     def test_a_nested_pipeline_inherits_the_cache_unless_it_says_otherwise(
         self, backend: Backend, watched: Watched

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import sqlite3
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
@@ -25,6 +27,28 @@ class _BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc, unused-ignore]
         if mode not in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY):
             raise ValueError("the entry was not written by DiskCache")
         return super().fetch(mode, filename, value, read)
+
+
+class _Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
+    """A diskcache whose connections, one for each thread, are closed when their thread ends."""
+
+    @property
+    def _con(self) -> Any:
+        connection = super()._con
+        if getattr(self._local, "closer", None) is None or self._local.closer.connection is not connection:
+            self._local.closer = _Closer(connection)
+        return connection
+
+
+class _Closer:
+    """Closes a connection when the thread that made it lets go of it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # only the thread that made it may close it
+            self.connection.close()
 
 
 class DiskCache(Cache):
@@ -114,7 +138,7 @@ class DiskCache(Cache):
     def _open(self) -> Any:
         if self._store is None:
             limit = {"eviction_policy": "none"} if self.size_limit is None else {"size_limit": self.size_limit}
-            self._store = diskcache.Cache(self.path, disk=_BytesOnlyDisk, **limit)
+            self._store = _Store(self.path, disk=_BytesOnlyDisk, **limit)
             weakref.finalize(self, self._store.close)
         return self._store
 

@@ -312,6 +312,8 @@ class MapActivity(Activity):
             self._put_failure(index, Failure(error, text, index, path))
         elif not item.is_stopped:
             self._put_outputs(index, item.frame)
+            if isinstance(item.frame, CachedFrame) and item.frame.is_spoiled:
+                self.has_failures = True
         scheduler.wake(self)
 
     def is_done(self) -> bool:

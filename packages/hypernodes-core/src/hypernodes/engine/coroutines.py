@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Coroutines:
         self._loop = loop
         self._runner: asyncio.Runner | None = None
         self._helper: _LoopThread | None = None
+        self._awaited: Future[Any] | None = None
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Return the result of `coroutine`, running it in this thread unless a loop already runs here."""
@@ -32,7 +33,13 @@ class Coroutines:
             if self._runner is None:
                 self._runner = asyncio.Runner()
             return self._runner.run(coroutine, context=contextvars.copy_context())
-        return self.submit(coroutine).result()
+        self._awaited = self.submit(coroutine)
+        return self._awaited.result()
+
+    def cancel(self) -> None:
+        """Cancel what `wait_for` waits for in another thread."""
+        if self._awaited is not None:
+            self._awaited.cancel()
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Start `coroutine` in a loop of another thread, with the context variables of the caller."""
@@ -84,36 +91,52 @@ class _LoopThread:
         self._thread.join()
 
 
+class _TaskOutcome(Future[Any]):
+    """The outcome of a task in an event loop of another thread; cancelling it cancels the task, which may clean up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self.task: asyncio.Task[tuple[Any, BaseException | None]] | None = None
+        self._is_cancelled = False
+
+    def cancel(self) -> bool:
+        if not self.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel_task)
+        return False  # not yet: it is over when the task has ended
+
+    def _cancel_task(self) -> None:
+        if self.task is not None and not self._is_cancelled:
+            self._is_cancelled = True  # a second request would interrupt the cleaning up after the first
+            self.task.cancel()
+
+
 def _start_in(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
     """Like `asyncio.run_coroutine_threadsafe`, with the context variables of the calling thread."""
-    outcome: Future[Any] = Future()
+    outcome = _TaskOutcome(loop)
     context = contextvars.copy_context()
-    started: list[asyncio.Task[Any]] = []
+
+    async def guarded() -> tuple[Any, BaseException | None]:
+        try:
+            return await coroutine, None
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and the others in it
+            return None, error
 
     def start() -> None:
-        if outcome.cancelled():
-            coroutine.close()
+        outcome.task = loop.create_task(guarded(), context=context)
+        outcome.task.add_done_callback(hand_over)
+
+    def hand_over(task: asyncio.Task[tuple[Any, BaseException | None]]) -> None:
+        if task.cancelled():
+            coroutine.close()  # in case it never began
+            outcome.set_exception(CancelledError("the call was cancelled"))
             return
-        task = loop.create_task(coroutine, context=context)
-        started.append(task)
-        task.add_done_callback(hand_over)
-
-    def hand_over(task: asyncio.Task[Any]) -> None:
-        if outcome.cancelled():
-            if not task.cancelled():
-                task.exception()  # mark it as seen
-        elif task.cancelled():
-            outcome.cancel()
-            outcome.set_running_or_notify_cancel()
-        elif (error := task.exception()) is not None:
-            outcome.set_exception(error)
+        error = task.exception()
+        result, ended = (None, error) if error is not None else task.result()
+        if ended is not None:
+            outcome.set_exception(ended)
         else:
-            outcome.set_result(task.result())
+            outcome.set_result(result)
 
-    def stop(future: Future[Any]) -> None:
-        if future.cancelled() and not loop.is_closed():
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
-
-    outcome.add_done_callback(stop)
     loop.call_soon_threadsafe(start)
     return outcome

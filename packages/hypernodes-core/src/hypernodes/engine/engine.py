@@ -283,8 +283,10 @@ class PipelineExecutionEngine:
             The index of the item, and its requested outputs by name.
         """
         plan = pipeline.plan_for((*columns, *inputs), output_name)
+        where = f"pipeline {pipeline.id!r}"
         for name, column in columns.items():
-            check_column(name, column, f"pipeline {pipeline.id!r}")
+            check_column(name, column, where)
+        check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, map_mode, where)
         from hypernodes.engine.execution import Execution
 
         given = MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})

@@ -32,9 +32,10 @@ class CachedFrame(Frame):
     Attributes:
         signatures: Signature of the value in every slot; None while unknown, empty when there can be none.
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
+        is_spoiled: Whether a failure stands somewhere in its results.
     """
 
-    __slots__ = ("_code", "_hits", "_status", "elements", "signatures")
+    __slots__ = ("_code", "_hits", "_status", "elements", "is_spoiled", "signatures")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class CachedFrame(Frame):
         self._status = bytearray(len(plan.steps))
         self.signatures: list[bytes | None] = [_UNKNOWN] * len(values)
         self.elements: dict[int, list[bytes]] = {}
+        self.is_spoiled = False
         self._hits: list[Step] = []  # found, but not announced yet
         for slot, known in (signatures or {}).items():
             self.signatures[slot] = known
@@ -345,6 +347,7 @@ class CachedFrame(Frame):
 
     def spoil(self, step: Step) -> None:
         """Forget the signatures of a step's results and of all that depends on them: some items failed."""
+        self.is_spoiled = True
         stack = [step]
         seen = {step.index}
         while stack:

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter
@@ -131,6 +131,7 @@ class Scheduler:
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._thread = threading.get_ident()
         self._is_cancelled = False
+        self._broken_generation = -1
         self.runs_nodes_in_order = places.node_execution == "sequential"
         self.is_paused: Callable[[], bool] = lambda: False  # a stream sets it, to hand out results first
 
@@ -154,6 +155,13 @@ class Scheduler:
             self._start()
             if root.is_open and not self._has_more_to_start():
                 self._wait()
+        except CancelledError:
+            self._is_cancelled = False
+            for task in self._in_flight:
+                if task.future is not None:
+                    task.future.cancel()
+            self.drain(root)
+            raise
         except BaseException:
             self.abort(root)
             raise
@@ -161,6 +169,7 @@ class Scheduler:
     def cancel(self) -> None:
         """End the execution from another thread; `execute` raises `CancelledError` there."""
         self._is_cancelled = True
+        self._places.coroutines.cancel()
         self._done.put(None)
 
     def open(self, activity: Activity) -> None:
@@ -181,6 +190,15 @@ class Scheduler:
         """Return how many items of a map may be open at a time."""
         return self._places.open_items if activity.has_room else 0
 
+    def drain(self, root: Activity) -> None:
+        """Start nothing more; wait for what is under way, and close everything."""
+        root.stop()
+        self.is_paused = lambda: False
+        self._end_delays(root)
+        self._wake_all(root)
+        while root.is_open:
+            self.turn(root)
+
     def _start(self) -> None:
         if self._suspects:
             if not self._in_flight:
@@ -188,6 +206,8 @@ class Scheduler:
             return
         stack = self._stack
         while stack and not self.is_paused() and len(self._in_flight) < self._places.capacity:
+            if self._is_cancelled:
+                raise CancelledError("the run was cancelled")
             activity = stack[-1]
             if activity.is_stopped or not activity.start_next(self):
                 # What it has started may have been put on top of it, so it is not the last any more.
@@ -208,9 +228,10 @@ class Scheduler:
         try:
             message = self._done.get(timeout=timeout)
             while True:
-                if message is None:
+                if message is not None:
+                    self._settle(*message)
+                elif self._is_cancelled:
                     raise CancelledError("the run was cancelled")
-                self._settle(*message)
                 message = self._done.get_nowait()
         except Empty:
             pass
@@ -268,6 +289,9 @@ class Scheduler:
             return  # it took too long, and nobody waits for it any more
         task.future = None
         self._in_flight.discard(task)
+        if isinstance(task, CallTask) and task.step.node.timeout is not None:
+            self._timers = [timer for timer in self._timers if timer.task is not task]
+            heapify(self._timers)
         error = CancelledError("the call was cancelled") if future.cancelled() else future.exception()
         if isinstance(error, BrokenExecutor):
             self._lose_worker(task, error)
@@ -330,12 +354,17 @@ class Scheduler:
         if not timer.is_limit:
             if task.activity.is_stopped:
                 task.activity.pending -= 1
+                task.activity.frame.announce_error(task.step, CancelledError("the run ended before the next attempt"))
                 self.wake(task.activity)
+                if task.key is not None:
+                    self._release_followers(task.key)
             else:
                 self._submit(task)
         elif task in self._in_flight:
             self._in_flight.discard(task)
-            task.future = None
+            future, task.future = task.future, None
+            if future is not None:
+                future.cancel()
             self._places.abandon(task.step)
             self._fail_call(task, timeout_error(task.step))
 
@@ -446,7 +475,10 @@ class Scheduler:
         can_restart = processes is not None and processes.can_restart
         if processes is not None:
             processes.restart(task.generation)
-        task.deaths += 1
+        was_alone = not self._in_flight and task.generation != self._broken_generation
+        self._broken_generation = task.generation
+        if was_alone or not can_restart:
+            task.deaths += 1
         parts: list[Task] = [task]
         if isinstance(task, UnitTask) and len(task.items) > 1:
             parts = [UnitTask(task.owner, [item]) for item in task.items]
@@ -514,7 +546,8 @@ class Scheduler:
         """Stop what `error` makes pointless: the item of the nearest map that collects failures, or everything."""
         failed = activity
         while failed.parent is not None:
-            if isinstance(failed.parent, MapActivity) and failed.parent.on_error == "collect":
+            is_collected = isinstance(failed.parent, MapActivity) and failed.parent.on_error == "collect"
+            if is_collected and isinstance(error, Exception):  # neither KeyboardInterrupt nor SystemExit
                 break
             failed = failed.parent
         if failed.error is None:
@@ -524,7 +557,16 @@ class Scheduler:
             owner = task.owner if isinstance(task, UnitTask) else getattr(task, "activity", None)
             if task.future is not None and _is_within(owner, failed):
                 task.future.cancel()  # what has not begun, and what is awaited; the rest is waited for
+        self._end_delays(failed)
         self._wake_all(failed)
+
+    def _end_delays(self, activity: Activity) -> None:
+        """Let calls that wait for their next attempt end at once."""
+        self._timers = [
+            timer._replace(due=0.0) if not timer.is_limit and _is_within(timer.task.activity, activity) else timer
+            for timer in self._timers
+        ]
+        heapify(self._timers)
 
     def _wake_all(self, activity: Activity) -> None:
         """Look again at an activity and all its parts, innermost first."""

@@ -54,8 +54,11 @@ class ItemStream:
                     scheduler.wake(activity)
                 if activity.is_open:
                     scheduler.turn(activity)
-        except BaseException:
+        except KeyboardInterrupt:
             scheduler.abort(activity)
+            raise
+        except BaseException:  # the caller has had enough, or an input failed
+            scheduler.drain(activity)
             raise
         if activity.error is not None:
             raise activity.error[0]

@@ -265,6 +265,8 @@ _RULES: dict[type, Callable[[Any], Parts]] = {
     ModuleType: code.module_parts,
     Node: lambda v: Parts(b"node", [("", v.func)]),
     GenericAlias: lambda v: Parts(b"alias", [(".__origin__", v.__origin__), (".__args__", v.__args__)]),
+    functools.cached_property: lambda v: Parts(b"cached_property", [(".func", v.func)]),
+    type(functools.lru_cache(len)): lambda v: Parts(b"lru_cache", [(".__wrapped__", v.__wrapped__)]),
     property: lambda v: Parts(b"property", [(".fget", v.fget), (".fset", v.fset), (".fdel", v.fdel)]),
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
