@@ -40,7 +40,7 @@ def load_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts many worker processes: `tox` runs it on one version of Python only."""
+    """Mark the tests of all modes, which take minutes: `tox` runs them on one version of Python only."""
     for item in items:
-        if {"processes", "semantics"} & set(item.path.parts):
+        if {"modes", "processes", "semantics"} & set(item.path.parts):
             item.add_marker(pytest.mark.slow)

@@ -16,12 +16,16 @@ import os
 import sys
 import sysconfig
 import textwrap
+import threading
 from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from hypernodes.node import Node
 from hypernodes.signature.walk import Parts
+
+# In CPython 3.11 parsing in two threads at a time fails now and then ("AST constructor recursion depth mismatch").
+_parsing = threading.Lock()
 
 # Attributes of a class that say nothing about what it does.
 _INCIDENTAL = frozenset(
@@ -164,7 +168,8 @@ def _packages_distributions() -> Any:
 
 def _normalised_source(function: FunctionType) -> bytes:
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        with _parsing:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError, IndentationError):
         return _bytecode_text(function.__code__)
     definition = tree.body[0]
