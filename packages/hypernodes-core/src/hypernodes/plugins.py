@@ -108,7 +108,10 @@ def _plugins(group: str) -> list[Plugin]:
     for entry in entries:
         error = None
         try:
-            _check_unique(entry.name, [other for other in entries if other.name == entry.name])
+            claims = (entry.name, _class_name(entry))
+            _check_unique(
+                entry.name, [other for other in entries if other.name in claims or _class_name(other) in claims]
+            )
             _load(entry)
         except PluginError as problem:
             error = str(problem)
