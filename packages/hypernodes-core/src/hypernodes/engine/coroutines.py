@@ -24,6 +24,7 @@ class Coroutines:
         self._runner: asyncio.Runner | None = None
         self._helper: _LoopThread | None = None
         self._awaited: Future[Any] | None = None
+        self._is_cancelled = False
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Return the result of `coroutine`, running it in this thread unless a loop already runs here."""
@@ -34,10 +35,13 @@ class Coroutines:
                 self._runner = asyncio.Runner()
             return self._runner.run(coroutine, context=contextvars.copy_context())
         self._awaited = self.submit(coroutine)
+        if self._is_cancelled:  # in the moment before there was anything to cancel
+            self._awaited.cancel()
         return self._awaited.result()
 
     def cancel(self) -> None:
-        """Cancel what `wait_for` waits for in another thread."""
+        """Cancel what `wait_for` waits for in another thread, now or from now on."""
+        self._is_cancelled = True
         if self._awaited is not None:
             self._awaited.cancel()
 
