@@ -301,3 +301,14 @@ def test_a_pipeline_without_inputs_of_its_own_to_share() -> None:
 
     mapped = Pipeline(nodes=[double]).as_node(map_over=["x"])
     assert Pipeline(nodes=[mapped]).run({"x": (1, 2)}) == {"doubled": [2, 4]}
+
+
+def test_a_generator_shared_through_two_mapped_nodes_serves_every_item() -> None:
+    @node(output_name="y")
+    def add(x: int, k: int) -> int:
+        return x + k
+
+    inner = Pipeline([add]).as_node(input_mapping={"xs": "x"}, map_over="xs")
+    middle = Pipeline([inner]).as_node(input_mapping={"ks": "k"}, map_over="ks")
+    found = Pipeline([middle]).run({"ks": [0, 10], "xs": (i for i in range(3))})
+    assert found == {"y": [[0, 1, 2], [10, 11, 12]]}

@@ -8,7 +8,7 @@ from typing import Any
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.mapping import MapInputs, check_lengths, column_in, mapped_slots, rows_of
+from hypernodes.engine.mapping import MapInputs, check_lengths, column_in, keep_shared_iterators, mapped_slots, rows_of
 from hypernodes.engine.run_state import RunState
 from hypernodes.errors import MapLengthError
 from hypernodes.plan import NestedStep, Plan
@@ -24,6 +24,7 @@ def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
         columns[inner] = outer_columns[outer] = column_in(frame.values, slot, outer, where)
         if isinstance(frame, CachedFrame) and slot in frame.elements:
             elements[inner] = frame.elements[slot]
+    keep_shared_iterators(step, frame.values)
     check_lengths(outer_columns, step.node.map_mode, where)
     shared = {
         name: slot

@@ -114,6 +114,28 @@ def mapped_slots(step: NestedStep) -> list[tuple[str, str, int]]:
     return [(inner, outer, slot_of[inner]) for inner, outer in zip(step.mapped, step.node.map_over, strict=True)]
 
 
+def keep_shared_iterators(step: NestedStep, values: list[Any]) -> None:
+    """Keep an iterator as a list where every item of a map maps over it, so that the first does not use it up."""
+    for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
+        is_shared = name not in step.mapped and name in step.inner.inputs and isinstance(values[slot], Iterator)
+        if is_shared and _is_mapped_inside(step.inner, step.inner.inputs[name]):
+            values[slot] = list(values[slot])
+
+
+def _is_mapped_inside(plan: Plan, slot: int) -> bool:
+    for step in plan.steps:
+        if isinstance(step, CallStep):
+            continue
+        for name, own in zip(step.inner_inputs, step.arguments, strict=True):
+            if own != slot:
+                continue
+            if name in step.mapped:
+                return True
+            if name in step.inner.inputs and _is_mapped_inside(step.inner, step.inner.inputs[name]):
+                return True
+    return False
+
+
 def check_given_columns(plan: Plan, values: list[Any]) -> None:
     """Check the mapped-over inputs of nested pipelines that are known before anything runs."""
     for step in plan.steps:
@@ -123,6 +145,7 @@ def check_given_columns(plan: Plan, values: list[Any]) -> None:
         for _, outer_name, slot in mapped_slots(step):
             if plan.producers[slot] < 0 and values[slot] is not UNSET:
                 columns[outer_name] = column_in(values, slot, outer_name, f"node {step.node.name!r}")
+        keep_shared_iterators(step, values)
         check_lengths(columns, step.node.map_mode, f"node {step.node.name!r}")
 
 
