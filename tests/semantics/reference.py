@@ -16,12 +16,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tests.semantics.specification import Execution, FunctionSpec, NestedSpec, PipelineSpec, PlannedError, Value
 
-# What the library does not do yet; the meaning is as if these were True.
-# An input that only unwanted outputs of a mapped pipeline take is not computed.
-LEAVES_OUT_UNUSED_INPUTS_OF_MAPS = False
-# A mapped pipeline is looked up whole even when results of its items are kept in a cache of a pipeline nested in it.
-FINDS_ITEMS_IN_CACHES_OF_THEIR_OWN = False
-
 Key: TypeAlias = tuple[Any, ...] | None  # the identity of a value; None when only running can tell
 
 
@@ -222,8 +216,6 @@ def arguments_of(step: Step) -> list[Cell]:
     """Return what the wanted outputs of a step take."""
     if isinstance(step.node, FunctionSpec):
         return list(step.arguments.values())
-    if not LEAVES_OUT_UNUSED_INPUTS_OF_MAPS:
-        return list(step.arguments.values())
     return [step.arguments[name] for name in _used_inputs(step, step.wanted) if name in step.arguments]
 
 
@@ -262,9 +254,6 @@ def lacks_input(step: Step) -> bool:
     """Whether a step that is wanted cannot run for want of a root input."""
     if isinstance(step.node, FunctionSpec):
         return any(isinstance(cell, Missing) for cell in step.arguments.values())
-    pipeline = step.node.pipeline
-    if not LEAVES_OUT_UNUSED_INPUTS_OF_MAPS and not pipeline.required <= step.arguments.keys():
-        return True
     return any(name not in step.arguments for name in mapped_inputs(step.node)) or _Probe(step, step.wanted).is_missing
 
 
@@ -314,8 +303,6 @@ class Reference:
         if key in self.entries.setdefault(cache, {}):
             return self.entries[cache][key]
         elements = self.maps.setdefault(cache, {})[key]
-        if not FINDS_ITEMS_IN_CACHES_OF_THEIR_OWN:
-            return [self.fetch(cache, element) for _, element in elements]
         return [self.fetch(*element) for element in elements]
 
     def keep(self, cache: str, key: Key, value: Value) -> None:

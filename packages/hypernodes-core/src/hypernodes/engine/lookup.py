@@ -237,7 +237,7 @@ class CachedFrame(Frame):
         slots = [slot for slot in step.outputs if slot is not None]
         keys = [(self.signatures[slot] or b"").hex() for slot in slots]
         if isinstance(step, NestedStep):
-            return self._look_up_items(cache, slots, keys)
+            return self._look_up_items(cache, step, slots, keys)
         found = self._get_many(cache, keys)
         if any(key not in found for key in keys):
             return False
@@ -245,12 +245,13 @@ class CachedFrame(Frame):
             self.values[slot] = found[key]
         return True
 
-    def _look_up_items(self, cache: Cache, slots: list[int], keys: list[str]) -> bool:
+    def _look_up_items(self, cache: Cache, step: NestedStep, slots: list[int], keys: list[str]) -> bool:
         """Read the results of a mapped pipeline: a manifest names the entry of every item."""
+        inner_slots = step.inner.outputs.values()
         manifests = [_read_manifest(self._get(cache, manifest_key(key))) for key in keys]
         found: list[list[Any]] = []
-        for elements in manifests:
-            values = None if elements is None else self._read_elements(cache, elements)
+        for inner_slot, elements in zip(inner_slots, manifests, strict=True):
+            values = None if elements is None else self._read_elements(step.inner, inner_slot, elements)
             if values is None:
                 return False
             found.append(values)
@@ -259,18 +260,30 @@ class CachedFrame(Frame):
             self.elements[slot] = elements or []
         return True
 
-    def _read_elements(self, cache: Cache, elements: list[bytes]) -> list[Any] | None:
-        """Return the values of list elements, which may be made by mapped pipelines themselves; None if any is gone."""
+    def _read_elements(self, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
+        """Return what a slot of a mapped plan held for each item; None when any of it is gone."""
+        step = plan.steps[plan.producers[slot]]
         names = [element.hex() for element in elements]
-        found = dict(self._get_many(cache, names))
+        if isinstance(step, CallStep):
+            cache = plan.scopes[step.scope].cache
+            found = self._get_many(cache, names) if cache is not None else {}
+        else:
+            inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
+            found = self._read_lists(step.inner, inner_slot, names)
+        return [found[name] for name in names] if all(name in found for name in names) else None
+
+    def _read_lists(self, plan: Plan, slot: int, names: list[str]) -> dict[str, list[Any]]:
+        """Return the lists that a mapped plan made, by their signatures, as far as all of their elements are there."""
+        cache = plan.scopes[0].cache
+        manifests = self._get_many(cache, [manifest_key(name) for name in names]) if cache is not None else {}
+        found: dict[str, list[Any]] = {}
         for name in names:
-            if name not in found:
-                nested = _read_manifest(self._get(cache, manifest_key(name)))
-                values = None if nested is None else self._read_elements(cache, nested)
-                if values is None:
-                    return None
-                found[name] = values
-        return [found[name] for name in names]
+            elements = _read_manifest(manifests.get(manifest_key(name)))
+            values = None if elements is None else self._read_elements(plan, slot, elements)
+            if values is None:
+                break
+            found[name] = values
+        return found
 
     def _get(self, cache: Cache, key: str) -> Any:
         return self._get_many(cache, [key]).get(key, MISS)

@@ -44,6 +44,7 @@ class _DraftStep(NamedTuple):
     outputs: dict[str, int]  # the node's own output names, with slots
     overridden: frozenset[str]
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
+    nested: tuple[Plan, tuple[int, ...]] | None = None  # of a step that is a whole pipeline: its plan, where results go
 
 
 class _Level(NamedTuple):
@@ -135,15 +136,30 @@ class _Draft:
         else:
             outputs = {name: self.outputs[name] for name in requested}
         needed_slots = set(outputs.values())
-        needed = [False] * len(self.steps)
-        for i in reversed(range(len(self.steps))):  # consumers come after producers
-            step = self.steps[i]
+        kept: list[_DraftStep] = []
+        for step in reversed(self.steps):  # consumers come after producers
             if not needed_slots.isdisjoint(step.outputs.values()):
-                needed[i] = True
+                if not isinstance(step.node, Node):
+                    step = self._compile_nested(step, needed_slots)
+                kept.append(step)
                 needed_slots.update(step.arguments.values())
-        kept = [step for step, is_needed in zip(self.steps, needed, strict=True) if is_needed]
+        kept.reverse()
         self._check_missing(kept)
-        return self._assemble(kept, outputs, needed_slots)
+        return self._assemble(kept, outputs)
+
+    def _compile_nested(self, step: _DraftStep, needed_slots: set[int]) -> _DraftStep:
+        """Compile a nested pipeline that is not inlined; leaves out the inputs that only unwanted outputs take."""
+        node: NestedNode = step.node
+        wanted = {node.inner_output(name): slot for name, slot in step.outputs.items() if slot in needed_slots}
+        names = {name: node.inner_input(name) for name in (*step.arguments, *step.missing)}
+        inner = compile_plan(node.pipeline, tuple(names.values()), tuple(wanted), self.scopes[step.scope], node.name)
+        used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
+        taken = {n for n, own in names.items() if n in node.map_over or inner.inputs[own] in used}
+        return step._replace(
+            arguments={name: slot for name, slot in step.arguments.items() if name in taken},
+            missing={name: root for name, root in step.missing.items() if name in taken},
+            nested=(inner, tuple(wanted.values())),
+        )
 
     def _default_outputs(self, producer_of: Mapping[int, int]) -> dict[str, int]:
         """All outputs, but neither those given nor those that only served to compute given ones."""
@@ -184,7 +200,7 @@ class _Draft:
             missing={name: tuple(users) for name, users in missing.items()},
         )
 
-    def _assemble(self, kept: list[_DraftStep], outputs: dict[str, int], needed_slots: set[int]) -> Plan:
+    def _assemble(self, kept: list[_DraftStep], outputs: dict[str, int]) -> Plan:
         producers = [-1] * len(self.template)
         steps: list[Step] = []
         consumers: list[list[int]] = []
@@ -196,7 +212,7 @@ class _Draft:
             for slot in draft.outputs.values():
                 producers[slot] = index
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
-            steps.append(make(index, draft, needs, needed_slots))
+            steps.append(make(index, draft, needs))
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
@@ -212,7 +228,7 @@ class _Draft:
             program=tuple(_instruction(step) for step in steps),
         )
 
-    def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:
+    def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
         node: Node[..., Any] = draft.node
         return CallStep(
             index=index,
@@ -225,20 +241,19 @@ class _Draft:
             by_keyword=tuple((name, draft.arguments[name]) for name in node.inputs if name in node.keyword_only),
         )
 
-    def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:
+    def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
         node: NestedNode = draft.node
-        wanted = {node.inner_output(name): slot for name, slot in draft.outputs.items() if slot in needed_slots}
-        inner_inputs = tuple(node.inner_input(name) for name in draft.arguments)
-        inner = compile_plan(node.pipeline, inner_inputs, tuple(wanted), self.scopes[draft.scope], node.name)
+        assert draft.nested is not None
+        inner, outputs = draft.nested
         return NestedStep(
             index=index,
             scope=draft.scope,
             node=node,
             inner=inner,
             arguments=tuple(draft.arguments.values()),
-            inner_inputs=inner_inputs,
+            inner_inputs=tuple(node.inner_input(name) for name in draft.arguments),
             mapped=tuple(node.inner_input(name) for name in node.map_over),
-            outputs=tuple(wanted.values()),
+            outputs=outputs,
             needs=needs,
         )
 
