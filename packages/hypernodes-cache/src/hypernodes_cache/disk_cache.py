@@ -106,7 +106,7 @@ class DiskCache(Cache):
     def put(self, key: str, value: Any) -> None:
         self._open().set(key, pickle.dumps(value, protocol=5))
 
-    def put_many(self, entries: Mapping[str, Any]) -> None:
+    def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
         packed = {key: pickle.dumps(value, protocol=5) for key, value in entries.items()}
         store = self._open()
         with store.transact():

@@ -45,8 +45,13 @@ class Cache(ABC):
         found = ((key, self.get(key)) for key in keys)
         return {key: value for key, value in found if value is not MISS}
 
-    def put_many(self, entries: Mapping[str, Any]) -> None:
-        """Keep several values; faster than one by one where the storage allows."""
+    def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
+        """Keep several values; faster than one by one where the storage allows.
+
+        Args:
+            entries: Values by key.
+            labels: For some keys, the name of the node that made the value, for people who look inside.
+        """
         for key, value in entries.items():
             self.put(key, value)
 

@@ -11,7 +11,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import end_map, end_nested, start_map, start_nested
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.items import ItemFrames, nested_map_inputs
-from hypernodes.engine.lookup import CachedFrame, manifest_key
+from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.step import add_note, path_of
@@ -159,14 +159,9 @@ class NestedEnd:
         frame, step = self._activity.frame, self._step
         if not isinstance(frame, CachedFrame) or nested.has_failures:
             return
-        cache = step.inner.scopes[0].cache
         for slot, elements in zip(step.outputs, nested.elements, strict=True):
-            if slot is None or not all(elements) or len(elements) != nested.ended:
-                continue
-            frame.elements[slot] = elements
-            own = frame.signatures[slot]
-            if cache is not None and own:
-                frame.keep(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
+            if slot is not None and all(elements) and len(elements) == nested.ended:
+                frame.keep_manifest(step, slot, elements)
 
 
 class Deliver(Protocol):

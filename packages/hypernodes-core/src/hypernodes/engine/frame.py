@@ -53,11 +53,15 @@ class Frame:
         self.item_index = item_index
         self.listeners = run.listeners(plan)
         self._contexts: dict[int, CallbackContext] = {}
-        self._scopes = ScopeEvents(self) if len(plan.scopes) > 1 and plan.is_heard else None
+        self._scopes = self.new_scopes()
         self._started_at: float | None = None
         self._ready: list[int] = []
         self._waiting: list[int] = []
         self._remaining = 0
+
+    def new_scopes(self) -> ScopeEvents | None:
+        """Return what announces the pipelines that were inlined; None when there are none, or nobody listens."""
+        return ScopeEvents(self) if len(self.plan.scopes) > 1 and self.plan.is_heard else None
 
     # --- what to do -----------------------------------------------------------------------------------------------
 

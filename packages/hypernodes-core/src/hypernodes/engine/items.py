@@ -7,6 +7,7 @@ from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frame import Frame
+from hypernodes.engine.identity import Identities
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs, check_lengths, column_in, keep_shared_iterators, mapped_slots, rows_of
 from hypernodes.engine.run_state import RunState
@@ -66,8 +67,7 @@ class ItemFrames:
             self.template[plan.inputs[name]] = value
         if plan.is_cached:
             known = {plan.inputs[name]: own for name, own in inputs.signatures.items()}
-            probe = CachedFrame(plan, run, self.template, base, signatures=known)
-            self._shared = probe.identify_inputs(except_slots=self.mapped_slots)
+            self._shared = Identities(plan, run, self.template, known).of_inputs(except_slots=self.mapped_slots)
             if inputs.elements:
                 unknown = {name: [b""] * len(c) for name, c in inputs.columns.items() if isinstance(c, Sequence)}
                 known_elements = {**unknown, **inputs.elements}

@@ -4,38 +4,53 @@ Demand goes upstream from the requested outputs. A step whose signature is known
 not there are its own inputs demanded. Signatures come from code, inputs and upstream signatures, so they are known
 before anything runs - except after a result that is identified by its actual value (a `cache=False` node): such steps
 are looked up as soon as that value exists.
+
+What several executions ask for is looked up together, round by round (`look_up`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
-from typing import Any
+from typing import Any, NamedTuple
 
-from hypernodes import signature
-from hypernodes.cache.base import MISS, Cache
+from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import announce_cached_map
 from hypernodes.engine.frame import Frame
-from hypernodes.engine.plan_code import code_of, sign_map, sign_outputs
+from hypernodes.engine.identity import NEVER, UNKNOWN, Identities
 from hypernodes.engine.run_state import RunState
-from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
+from hypernodes.engine.store import manifest_key, read_manifest
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
-_IDLE, _DEFERRED, _WANTED, _DONE = range(4)
-_UNKNOWN = None
-_NEVER = b""  # the signature of what cannot be identified at all
+_IDLE, _ASKED, _DEFERRED, _WANTED, _DONE = range(5)
+
+
+class Question(NamedTuple):
+    """What a step asks a cache.
+
+    Attributes:
+        step: The step.
+        cache: Where its results are kept.
+        keys: The key of each of its outputs.
+    """
+
+    step: CallStep
+    cache: Cache
+    keys: list[str]
 
 
 class CachedFrame(Frame):
     """One execution of a plan in which some results may come from a cache.
 
     Attributes:
-        signatures: Signature of the value in every slot; None while unknown, empty when there can be none.
+        identities: Signatures of what is in the slots.
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
         is_spoiled: Whether a failure stands somewhere in its results.
+        questions: What has to be asked before it is known what must run.
     """
 
-    __slots__ = ("_code", "_hits", "_status", "elements", "is_spoiled", "signatures")
+    __slots__ = ("_hits", "_is_started", "_status", "elements", "identities", "is_spoiled", "questions", "signatures")
 
     def __init__(
         self,
@@ -47,29 +62,69 @@ class CachedFrame(Frame):
         signatures: Mapping[int, bytes] | None = None,
     ) -> None:
         super().__init__(plan, run, values, base, item_index)
-        self._code = code_of(plan, run)
-        self._status = bytearray(len(plan.steps))
-        self.signatures: list[bytes | None] = [_UNKNOWN] * len(values)
+        self.identities = Identities(plan, run, values, signatures)
+        self.signatures = self.identities.signatures
         self.elements: dict[int, list[bytes]] = {}
         self.is_spoiled = False
+        self.questions: list[Question] = []
+        self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found, but not announced yet
-        for slot, known in (signatures or {}).items():
-            self.signatures[slot] = known
+        self._is_started = False
 
     # --- demand ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Look up what is asked for."""
+        """Look up what is asked for, unless that has been done and still holds."""
+        if self._is_started and not self._is_outdated():
+            return
+        self.ask()
+        look_up([self])
+        if self.item_index is None:
+            self._announce_hits()
+
+    def ask(self) -> None:
+        """Begin to find out what has to run: `questions` are to be answered."""
+        self._is_started = True
+        self._hits, self._ready = [], []
+        self._scopes = self.new_scopes()
+        self._status = bytearray(len(self.plan.steps))
         self._waiting = [0] * len(self.plan.steps)
         producers = self.plan.producers
-        for step in self.plan.steps:
-            self._sign(step)
+        self.identities.sign_all()
         self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
+
+    def answer(self, found: Mapping[int, Mapping[str, Any]]) -> None:
+        """Take the answers to `questions`, by the id of the cache; there may be new ones afterwards."""
+        questions, self.questions = self.questions, []
+        for step, cache, keys in questions:
+            values = found[id(cache)]
+            if all(key in values for key in keys):
+                slots = [slot for slot in step.outputs if slot is not None]
+                for slot, key in zip(slots, keys, strict=True):
+                    self.values[slot] = values[key]
+                self._hit(step)
+            else:
+                self._want(step)
+                self._demand(step.needs)
+
+    def expect(self) -> None:
+        """Everything is answered: count the steps to come, for the events of nested pipelines."""
         if self._scopes is not None:
             todo = [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
             self._scopes.expect([*todo, *self._hits], is_held=_DEFERRED in self._status)
-        if self.item_index is None:
-            self._announce_hits()
+
+    def _is_outdated(self) -> bool:
+        """Whether something that was looked for in vain has been computed meanwhile."""
+        if self._started_at is not None:
+            return False
+        return any(
+            status == _WANTED and isinstance(step, CallStep) and self._was_computed(step)
+            for step, status in zip(self.plan.steps, self._status, strict=True)
+        )
+
+    def _was_computed(self, step: CallStep) -> bool:
+        key = self.key_of(step)
+        return key is not None and self.run.was_computed(key)
 
     def remaining_calls(self) -> list[CallStep] | None:
         if _DEFERRED in self._status:
@@ -83,35 +138,6 @@ class CachedFrame(Frame):
         """Whether everything that is asked for is there."""
         return _WANTED not in self._status and _DEFERRED not in self._status
 
-    def identify_inputs(self, except_slots: Iterable[int]) -> dict[int, bytes]:
-        """Return the signatures of the inputs and defaults that cached steps take, other than of `except_slots`."""
-        varying = set(except_slots)
-        for step in self.plan.steps:
-            is_identified = (self._code.calls, self._code.mapped)[isinstance(step, NestedStep)][step.index] is not None
-            for slot in step.arguments if is_identified else ():
-                if slot not in varying:
-                    self._signature(slot)
-        return {slot: own for slot, own in enumerate(self.signatures) if own is not _UNKNOWN}
-
-    def begin(self) -> None:
-        super().begin()
-        self._announce_hits()
-
-    def _close_untouched(self, item_index: int) -> None:
-        listeners = self.listeners[0]
-        if listeners.on_map_item_cached:
-            listeners.tell(listeners.on_map_item_cached, item_index, self.signature(), self.context(0))
-
-    def _announce_hits(self) -> None:
-        hits, self._hits = self._hits, []
-        for step in sorted(hits, key=lambda step: step.index):
-            self._announce_hit(step)
-
-    def signature(self) -> str:
-        """Return one signature for everything that is asked for."""
-        known = [self.signatures[slot] or b"" for slot in self.plan.outputs.values()]
-        return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
-
     def _demand(self, indexes: Iterable[int]) -> None:
         stack = list(indexes)
         while stack:
@@ -119,145 +145,55 @@ class CachedFrame(Frame):
             if self._status[index] != _IDLE:
                 continue
             step = self.plan.steps[index]
-            if self._can_be_identified(step):
-                if not self._is_signed(step):
+            if self.identities.can_be_identified(step):
+                if not self.identities.is_signed(step):
                     self._status[index] = _DEFERRED
-                    stack += self._unidentified_sources(step)
+                    stack += self.identities.unidentified_sources(step)
                     continue
-                if self._look_up(step):
-                    self._hits.append(step)
-                    self._done(step)
+                if isinstance(step, CallStep):
+                    self._status[index] = _ASKED
+                    self.questions.append(self._question(step))
                     continue
-            self._status[index] = _WANTED
-            self._waiting[index] = sum(self._status[source] != _DONE for source in step.needs)
-            if self._waiting[index] == 0:
-                heappush(self._ready, index)
+                if self._find_items(step):
+                    self._hit(step)
+                    continue
+            self._want(step)
             stack += step.needs
 
-    def _unidentified_sources(self, step: Step) -> list[int]:
-        """The steps upstream that have to run before the signature of `step` can be known."""
-        found: list[int] = []
-        seen = {step.index}
-        stack: list[Step] = [step]
-        while stack:
-            for slot in stack.pop().arguments:
-                source = self.plan.producers[slot]
-                if self._signature(slot) is not _UNKNOWN or source in seen:
-                    continue
-                seen.add(source)
-                upstream = self.plan.steps[source]
-                if self._can_be_identified(upstream):
-                    stack.append(upstream)
-                else:
-                    found.append(source)
-        return found
+    def _question(self, step: CallStep) -> Question:
+        cache = self.plan.scopes[step.scope].cache
+        assert cache is not None
+        return Question(step, cache, [self.identities.key(slot) for slot in step.outputs if slot is not None])
 
-    # --- signatures -----------------------------------------------------------------------------------------------
+    def _hit(self, step: Step) -> None:
+        self._hits.append(step)
+        self._done(step)
 
-    def _can_be_identified(self, step: Step) -> bool:
-        """Whether the results of a step are known by what goes in, rather than by their values."""
-        if isinstance(step, CallStep):
-            is_known = self._code.calls[step.index] is not None
-        else:
-            outputs = self._code.mapped[step.index]
-            is_known = outputs is not None and None not in outputs and step.inner.scopes[0].cache is not None
-        return is_known and all(self._signature(slot) != _NEVER for slot in step.arguments)
+    def _want(self, step: Step) -> None:
+        self._status[step.index] = _WANTED
+        waiting = self._waiting[step.index] = sum(self._status[source] != _DONE for source in step.needs)
+        if waiting == 0:
+            heappush(self._ready, step.index)
 
-    def _is_signed(self, step: Step) -> bool:
-        return all(self._signature(slot) is not _UNKNOWN for slot in step.arguments)
+    # --- lists made by mapped pipelines ---------------------------------------------------------------------------
 
-    def _signature(self, slot: int) -> bytes | None:
-        """The signature of what is in a slot; inputs and defaults are identified when first asked for."""
-        known = self.signatures[slot]
-        if known is _UNKNOWN and self.plan.producers[slot] < 0:
-            known = self.signatures[slot] = self._identify(slot)
-        return known
-
-    def _identify(self, slot: int) -> bytes:
-        value = self.values[slot]
-        if value is UNSET:
-            return _NEVER
-        try:
-            return signature.digest(value, self.run.memo)
-        except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
-            names = [name for name, own in self.plan.inputs.items() if own == slot]
-            users = [step for step in self.plan.steps if slot in step.arguments]
-            if not names:
-                names = [name for step in users for name, own in _named_arguments(step) if own == slot]
-            name = names[0] if names else "a result"
-            is_ours = isinstance(error, signature.UnhashableValueError)
-            what = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
-            self.run.warn(
-                name,
-                "value",
-                f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {what}. "
-                "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
-            )
-            return _NEVER
-
-    def _sign(self, step: Step) -> bool:
-        """Compute the signatures of a step's outputs if those of its inputs are known; return whether they are now."""
-        if not self._can_be_identified(step) or not self._is_signed(step):
-            return False
-        if isinstance(step, CallStep):
-            code = self._code.calls[step.index]
-            assert code is not None
-            known = [self.signatures[slot] or b"" for slot in step.arguments]
-            outputs = sign_outputs(step, signature.combine(b"call", [code, *known]))
-        else:
-            outputs = self._sign_map(step)
-        for slot, own in zip(step.outputs, outputs, strict=True):
-            if slot is not None:
-                self.signatures[slot] = own
-        return True
-
-    def _sign_map(self, step: NestedStep) -> tuple[bytes, ...]:
-        outputs = self._code.mapped[step.index]
-        assert outputs is not None
-        signed = []
-        for output in outputs:
-            assert output is not None
-            used = output.inputs.union(step.mapped)
-            pairs = zip(step.inner_inputs, step.arguments, strict=True)
-            signed.append(
-                sign_map(step, output, [self.signatures[slot] or b"" for name, slot in pairs if name in used])
-            )
-        return tuple(signed)
-
-    # --- the cache ------------------------------------------------------------------------------------------------
-
-    def cache_of(self, step: Step) -> Cache | None:
-        """Where the results of a step are kept."""
-        scope = self.plan.scopes[step.scope] if isinstance(step, CallStep) else step.inner.scopes[0]
-        return scope.cache
-
-    def _look_up(self, step: Step) -> bool:
-        cache = self.cache_of(step)
+    def _find_items(self, step: NestedStep) -> bool:
+        """Read the results of a mapped pipeline: a manifest names the entry of every item."""
+        cache = step.inner.scopes[0].cache
         assert cache is not None
         slots = [slot for slot in step.outputs if slot is not None]
-        keys = [(self.signatures[slot] or b"").hex() for slot in slots]
-        if isinstance(step, NestedStep):
-            return self._look_up_items(cache, step, slots, keys)
-        found = self._get_many(cache, keys)
-        if any(key not in found for key in keys):
-            return False
-        for slot, key in zip(slots, keys, strict=True):
-            self.values[slot] = found[key]
-        return True
-
-    def _look_up_items(self, cache: Cache, step: NestedStep, slots: list[int], keys: list[str]) -> bool:
-        """Read the results of a mapped pipeline: a manifest names the entry of every item."""
-        inner_slots = step.inner.outputs.values()
-        manifests = [_read_manifest(self._get(cache, manifest_key(key))) for key in keys]
-        found: list[list[Any]] = []
-        for inner_slot, elements in zip(inner_slots, manifests, strict=True):
+        keys = [manifest_key(self.identities.key(slot)) for slot in slots]
+        manifests = self.run.store.get_many(cache, keys)
+        found: list[tuple[list[bytes], list[Any]]] = []
+        for inner_slot, key in zip(step.inner.outputs.values(), keys, strict=True):
+            elements = read_manifest(manifests.get(key))
             values = None if elements is None else self._read_elements(step.inner, inner_slot, elements)
-            if values is None:
+            if elements is None or values is None:
                 return False
-            found.append(values)
-        for slot, elements, values in zip(slots, manifests, found, strict=True):
+            found.append((elements, values))
+        for slot, (elements, values) in zip(slots, found, strict=True):
             self.values[slot] = values
-            self.elements[slot] = elements or []
+            self.elements[slot] = elements
         return True
 
     def _read_elements(self, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
@@ -266,7 +202,7 @@ class CachedFrame(Frame):
         names = [element.hex() for element in elements]
         if isinstance(step, CallStep):
             cache = plan.scopes[step.scope].cache
-            found = self._get_many(cache, names) if cache is not None else {}
+            found = self.run.store.get_many(cache, names) if cache is not None else {}
         else:
             inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
             found = self._read_lists(step.inner, inner_slot, names)
@@ -275,75 +211,37 @@ class CachedFrame(Frame):
     def _read_lists(self, plan: Plan, slot: int, names: list[str]) -> dict[str, list[Any]]:
         """Return the lists that a mapped plan made, by their signatures, as far as all of their elements are there."""
         cache = plan.scopes[0].cache
-        manifests = self._get_many(cache, [manifest_key(name) for name in names]) if cache is not None else {}
+        keys = [manifest_key(name) for name in names]
+        manifests = self.run.store.get_many(cache, keys) if cache is not None else {}
         found: dict[str, list[Any]] = {}
-        for name in names:
-            elements = _read_manifest(manifests.get(manifest_key(name)))
+        for name, key in zip(names, keys, strict=True):
+            elements = read_manifest(manifests.get(key))
             values = None if elements is None else self._read_elements(plan, slot, elements)
             if values is None:
                 break
             found[name] = values
         return found
 
-    def _get(self, cache: Cache, key: str) -> Any:
-        return self._get_many(cache, [key]).get(key, MISS)
-
-    def _get_many(self, cache: Cache, keys: list[str]) -> Mapping[str, Any]:
-        try:
-            return cache.get_many(keys) if len(keys) != 1 else _one(keys[0], cache.get(keys[0]))
-        except Exception as error:
-            message = (
-                f"nothing can be read from {cache!r}: {type(error).__name__}: {error}; the run goes on without it."
-            )
-            self.run.warn(repr(cache), "get", message)
-            return {}
-
-    def _put(self, step: CallStep) -> None:
-        cache = self.cache_of(step)
-        if cache is None:
-            return
-        entries = {}
-        for slot in step.outputs:
-            own = self.signatures[slot] if slot is not None else None
-            if slot is not None and own:
-                entries[own.hex()] = self.values[slot]
-        self.keep(cache, entries, step.node.name)
-
-    def keep(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
-        """Store results; a value that cannot be stored is said once and costs nothing else."""
-        if any(isinstance(value, Iterator) for value in entries.values()):
-            reason = "it is an iterator, which can be read only once. Return a list"
-            self.run.warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
-            return
-        try:
-            if len(entries) == 1:
-                ((key, value),) = entries.items()
-                cache.put(key, value)
-            elif entries:
-                cache.put_many(entries)
-        except Exception as error:
-            self.run.warn(
-                node_name,
-                "put",
-                f"the result of node {node_name!r} is not cached: {type(error).__name__}: {error}. "
-                "Return something that pickle can take, or mark the node @node(cache=False).",
-            )
-
     # --- progress -------------------------------------------------------------------------------------------------
 
     def recall(self, step: CallStep) -> bool:
         """Take the result of a step that was not in the cache before, if it is there now; return whether it was."""
-        if not self._can_be_identified(step) or not self._look_up(step):
+        if not self.identities.can_be_identified(step):
             return False
-        self._hits.append(step)
-        self._done(step)
+        _, cache, keys = self._question(step)
+        found = self.run.store.get_many(cache, keys)
+        if any(key not in found for key in keys):
+            return False
+        for slot, key in zip((slot for slot in step.outputs if slot is not None), keys, strict=True):
+            self.values[slot] = found[key]
+        self._hit(step)
         if self._started_at is not None or self.item_index is None:
             self._announce_hits()
         return True
 
     def key_of(self, step: CallStep) -> bytes | None:
         """Return the signature of what a step is about to compute; None when it has none."""
-        if not self._can_be_identified(step):
+        if not self.identities.can_be_identified(step):
             return None
         return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
 
@@ -351,12 +249,27 @@ class CachedFrame(Frame):
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
                 self.values[slot] = value
-        is_identified = self._can_be_identified(step)
+        is_identified = self.identities.can_be_identified(step)
         if isinstance(step, CallStep) and is_identified:
-            self._put(step)
+            self._keep(step)
         self._done(step)
         if not is_identified:
             self._identify_results(step)
+
+    def _keep(self, step: CallStep) -> None:
+        cache = self.plan.scopes[step.scope].cache
+        if cache is None:
+            return
+        known = [(slot, self.signatures[slot]) for slot in step.outputs if slot is not None]
+        self.run.store.keep(cache, {own.hex(): self.values[slot] for slot, own in known if own}, step.node.name)
+
+    def keep_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
+        """Keep which results a mapped pipeline put into the list in a slot."""
+        self.elements[slot] = elements
+        cache = step.inner.scopes[0].cache
+        own = self.signatures[slot]
+        if cache is not None and own:
+            self.run.store.keep(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
 
     def spoil(self, step: Step) -> None:
         """Forget the signatures of a step's results and of all that depends on them: some items failed."""
@@ -367,7 +280,7 @@ class CachedFrame(Frame):
             current = stack.pop()
             for slot in current.outputs:
                 if slot is not None:
-                    self.signatures[slot] = _NEVER
+                    self.signatures[slot] = NEVER
                     self.elements.pop(slot, None)
             fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
             seen.update(fresh)
@@ -386,8 +299,8 @@ class CachedFrame(Frame):
         if _DEFERRED not in self._status:
             return
         for slot in step.outputs:
-            if slot is not None and self.signatures[slot] is _UNKNOWN:
-                self.signatures[slot] = self._identify(slot)
+            if slot is not None and self.signatures[slot] is UNKNOWN:
+                self.signatures[slot] = self.identities.identify(slot)
         waiting: list[int] = []
         stack = [step.index]
         seen: set[int] = set()
@@ -396,21 +309,52 @@ class CachedFrame(Frame):
                 if consumer in seen:
                     continue
                 downstream = self.plan.steps[consumer]
-                is_settled = self._sign(downstream) or not self._can_be_identified(downstream)
+                is_settled = self.identities.sign(downstream) or not self.identities.can_be_identified(downstream)
                 if is_settled:
                     seen.add(consumer)
                     if self._status[consumer] == _DEFERRED:
                         waiting.append(consumer)
-                    if self._can_be_identified(downstream):
+                    if self.identities.can_be_identified(downstream):
                         stack.append(consumer)
         for index in waiting:
             self._status[index] = _IDLE
         self._demand(sorted(waiting))
+        look_up([self], is_new=False)
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        super().begin()
+        self._announce_hits()
+
+    def close(self) -> None:
+        super().close()
+        self.run.store.flush()
 
     def leave(self, step: Step) -> None:
         super().leave(step)
         if self._hits and (self._started_at is not None or self.item_index is None):
             self._announce_hits()
+
+    def announce_call(self, step: CallStep) -> None:
+        if not self.run.is_quick(step):
+            self.run.store.flush()  # what has been computed must not be lost with a call that takes long
+        super().announce_call(step)
+
+    def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:
+        self.run.note_duration(step, duration_s)
+        super().announce_result(step, outputs, duration_s)
+
+    def _close_untouched(self, item_index: int) -> None:
+        listeners = self.listeners[0]
+        if listeners.on_map_item_cached:
+            own = self.identities.of_outputs()
+            listeners.tell(listeners.on_map_item_cached, item_index, own, self.context(0))
+
+    def _announce_hits(self) -> None:
+        hits, self._hits = self._hits, []
+        for step in sorted(hits, key=lambda step: step.index):
+            self._announce_hit(step)
 
     def _announce_hit(self, step: Step) -> None:
         if not self.plan.is_heard:
@@ -426,22 +370,19 @@ class CachedFrame(Frame):
         self.leave(step)
 
 
-def _named_arguments(step: Step) -> list[tuple[str, int]]:
-    names = step.node.inputs if isinstance(step, CallStep) else step.inner_inputs
-    return list(zip(names, step.arguments, strict=True))
-
-
-def _one(key: str, value: Any) -> dict[str, Any]:
-    return {} if value is MISS else {key: value}
-
-
-def _read_manifest(manifest: Any) -> list[bytes] | None:
-    size = signature.DIGEST_SIZE
-    if not isinstance(manifest, bytes) or len(manifest) % size:
-        return None
-    return [manifest[i : i + size] for i in range(0, len(manifest), size)]
-
-
-def manifest_key(signature_hex: str) -> str:
-    """Return the key under which the items of a mapped result are listed."""
-    return f"{signature_hex}-items"
+def look_up(frames: Sequence[CachedFrame], is_new: bool = True) -> None:
+    """Answer everything that frames ask of caches: the questions of all of them together, until there are none."""
+    waiting = [frame for frame in frames if frame.questions]
+    while waiting:
+        asked: dict[int, tuple[Cache, list[str]]] = {}
+        for frame in waiting:
+            for question in frame.questions:
+                asked.setdefault(id(question.cache), (question.cache, []))[1].extend(question.keys)
+        store = waiting[0].run.store
+        found = {identity: store.get_many(cache, keys) for identity, (cache, keys) in asked.items()}
+        for frame in waiting:
+            frame.answer(found)
+        waiting = [frame for frame in waiting if frame.questions]
+    if is_new:
+        for frame in frames:
+            frame.expect()

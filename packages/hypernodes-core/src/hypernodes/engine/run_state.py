@@ -8,10 +8,12 @@ from typing import Any
 
 from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners
+from hypernodes.engine.store import Store
 from hypernodes.errors import CacheWarning
-from hypernodes.plan import Plan
+from hypernodes.plan import CallStep, Plan
 
 _RECENT = 4096
+_QUICK_S = 0.001
 
 
 class RunState:
@@ -23,6 +25,7 @@ class RunState:
         is_nested: Whether the run is part of another one, which then announces it.
         code: Memo of the signatures of plans (see `plan_code`).
         memo: Memo of the digests of classes and functions.
+        store: What it reads from caches and writes to them.
     """
 
     def __init__(self, root: CallbackContext, place: str, is_nested: bool) -> None:
@@ -31,6 +34,8 @@ class RunState:
         self.is_nested = is_nested
         self.code: dict[Plan, Any] = {}
         self.memo = signature.Memo()
+        self.store = Store(self.warn)
+        self._quick: set[CallStep] = set()
         self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
         self._by_callbacks: dict[tuple[int, ...], Listeners] = {}
         self._warned: set[tuple[str, str]] = set()
@@ -60,6 +65,17 @@ class RunState:
     def was_computed(self, key: bytes) -> bool:
         """Whether the result with this signature was computed a short while ago in this run."""
         return key in self._recent
+
+    def note_duration(self, step: CallStep, duration_s: float) -> None:
+        """Note how long a call of a step took."""
+        if duration_s < _QUICK_S:
+            self._quick.add(step)
+        else:
+            self._quick.discard(step)
+
+    def is_quick(self, step: CallStep) -> bool:
+        """Whether the last call of a step took less than a millisecond."""
+        return step in self._quick
 
     def warn(self, subject: str, reason: str, message: str) -> None:
         """Warn once per run about `subject`."""
