@@ -276,15 +276,16 @@ class MapActivity(Activity):
 
     def next_item(self) -> PlanActivity | None:
         """Begin one more item; None when there are no more."""
-        values = self.items.next_values()
-        if values is None:
+        found = self.items.next_item()
+        if found is None:
             self.is_exhausted = True
             return None
+        values, frame = found
         if self._deliver is None:
             for column, elements in zip(self.columns, self.elements, strict=True):
                 column.append(None)
                 elements.append(b"")
-        item = PlanActivity(self.items.frame(values), self)
+        item = PlanActivity(frame, self)
         item.failed_input = self._failed_input(values)
         self.pending += 1
         if item.failed_input is not None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from time import perf_counter
 from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.identity import Identities
-from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.lookup import CachedFrame, start_together
 from hypernodes.engine.mapping import MapInputs, check_lengths, column_in, keep_shared_iterators, mapped_slots, rows_of
 from hypernodes.engine.run_state import RunState
 from hypernodes.errors import MapLengthError
+from hypernodes.failures import Failure
 from hypernodes.plan import NestedStep, Plan
+
+_QUICK_S = 0.0005  # an item that is looked up in less is small: more of them are looked up together
+_MAX_WINDOW = 512
 
 
 def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
@@ -47,6 +53,9 @@ def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
 class ItemFrames:
     """Makes the frames of the items of a map, one after the other; what all items share is prepared once.
 
+    With a cache, some items are looked up ahead together: as many as can be had in a short while, so that large results
+    are not held before they are needed. Inputs that are read as they come (generators) are not read ahead.
+
     Attributes:
         template: Value of every slot that is the same for all items.
         mapped_slots: The slots that vary.
@@ -58,7 +67,11 @@ class ItemFrames:
         self._run = run
         self._base = base
         self._rows = inputs.rows()
+        self._read = 0
         self.count = 0
+        self._ahead: deque[tuple[list[Any], Frame]] = deque()
+        self._is_lazy = not all(isinstance(column, Sequence) for column in inputs.columns.values())
+        self._window = run.look_ahead
         self._shared: dict[int, bytes] = {}
         self._elements: Iterator[tuple[bytes, ...]] | None = None
         self.mapped_slots = [plan.inputs[name] for name in inputs.columns]
@@ -73,25 +86,52 @@ class ItemFrames:
                 known_elements = {**unknown, **inputs.elements}
                 self._elements = rows_of([known_elements[name] for name in inputs.columns], inputs.mode)
 
-    def next_values(self) -> list[Any] | None:
-        """Return the slots of the next item with its inputs filled in; None after the last."""
+    def next_item(self) -> tuple[list[Any], Frame] | None:
+        """Return the slots of the next item with its inputs filled in, and its frame; None after the last."""
+        if not self._ahead:
+            self._read_ahead()
+        if not self._ahead:
+            return None
+        self.count += 1
+        return self._ahead.popleft()
+
+    def _read_ahead(self) -> None:
+        if not self._plan.is_cached or self._is_lazy:
+            self._read_one()
+            return
+        started_at = perf_counter()
+        for _ in range(self._window):
+            if not self._read_one():
+                break
+        frames = [frame for values, frame in self._ahead if not self.has_failed_input(values)]
+        start_together([frame for frame in frames if isinstance(frame, CachedFrame)])
+        seconds_per_item = (perf_counter() - started_at) / max(len(self._ahead), 1)
+        if seconds_per_item < _QUICK_S:
+            self._window = min(2 * self._window, _MAX_WINDOW)
+        elif seconds_per_item > 4 * _QUICK_S:
+            self._window = max(self._window // 2, self._run.look_ahead)
+
+    def has_failed_input(self, values: list[Any]) -> bool:
+        """Whether an item is made of something that failed upstream."""
+        return any(isinstance(values[slot], Failure) for slot in self.mapped_slots)
+
+    def _read_one(self) -> bool:
         try:
             row = next(self._rows, None)
         except ValueError as error:
             if str(error).startswith("zip() argument"):
-                raise _unequal(self._plan, self.count, error) from error
+                raise _unequal(self._plan, self._read, error) from error
             raise
         if row is None:
-            return None
+            return False
         values = self.template.copy()
         for slot, value in zip(self.mapped_slots, row, strict=True):
             values[slot] = value
-        self.count += 1
-        return values
+        self._ahead.append((values, self._frame(values, self._read)))
+        self._read += 1
+        return True
 
-    def frame(self, values: list[Any]) -> Frame:
-        """Return the frame of the item that `next_values` gave last."""
-        index = self.count - 1
+    def _frame(self, values: list[Any], index: int) -> Frame:
         if not self._plan.is_cached:
             return Frame(self._plan, self._run, values, self._base, index)
         frame = CachedFrame(self._plan, self._run, values, self._base, index, self._shared)

@@ -50,7 +50,17 @@ class CachedFrame(Frame):
         questions: What has to be asked before it is known what must run.
     """
 
-    __slots__ = ("_hits", "_is_started", "_status", "elements", "identities", "is_spoiled", "questions", "signatures")
+    __slots__ = (
+        "_hits",
+        "_is_counted",
+        "_is_started",
+        "_status",
+        "elements",
+        "identities",
+        "is_spoiled",
+        "questions",
+        "signatures",
+    )
 
     def __init__(
         self,
@@ -69,7 +79,7 @@ class CachedFrame(Frame):
         self.questions: list[Question] = []
         self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found, but not announced yet
-        self._is_started = False
+        self._is_started = self._is_counted = False
 
     # --- demand ---------------------------------------------------------------------------------------------------
 
@@ -84,7 +94,7 @@ class CachedFrame(Frame):
 
     def ask(self) -> None:
         """Begin to find out what has to run: `questions` are to be answered."""
-        self._is_started = True
+        self._is_started, self._is_counted = True, False
         self._hits, self._ready = [], []
         self._scopes = self.new_scopes()
         self._status = bytearray(len(self.plan.steps))
@@ -109,7 +119,8 @@ class CachedFrame(Frame):
 
     def expect(self) -> None:
         """Everything is answered: count the steps to come, for the events of nested pipelines."""
-        if self._scopes is not None:
+        if self._scopes is not None and not self._is_counted:
+            self._is_counted = True
             todo = [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
             self._scopes.expect([*todo, *self._hits], is_held=_DEFERRED in self._status)
 
@@ -319,7 +330,7 @@ class CachedFrame(Frame):
         for index in waiting:
             self._status[index] = _IDLE
         self._demand(sorted(waiting))
-        look_up([self], is_new=False)
+        look_up([self])
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -370,7 +381,14 @@ class CachedFrame(Frame):
         self.leave(step)
 
 
-def look_up(frames: Sequence[CachedFrame], is_new: bool = True) -> None:
+def start_together(frames: Sequence[CachedFrame]) -> None:
+    """Find out what has to be done in several executions; those that are started afterwards find the answers."""
+    for frame in frames:
+        frame.ask()
+    look_up(frames)
+
+
+def look_up(frames: Sequence[CachedFrame]) -> None:
     """Answer everything that frames ask of caches: the questions of all of them together, until there are none."""
     waiting = [frame for frame in frames if frame.questions]
     while waiting:
@@ -383,6 +401,5 @@ def look_up(frames: Sequence[CachedFrame], is_new: bool = True) -> None:
         for frame in waiting:
             frame.answer(found)
         waiting = [frame for frame in waiting if frame.questions]
-    if is_new:
-        for frame in frames:
-            frame.expect()
+    for frame in frames:
+        frame.expect()

@@ -26,6 +26,7 @@ class RunState:
         code: Memo of the signatures of plans (see `plan_code`).
         memo: Memo of the digests of classes and functions.
         store: What it reads from caches and writes to them.
+        look_ahead: Number of items that are looked up together at least.
     """
 
     def __init__(self, root: CallbackContext, place: str, is_nested: bool) -> None:
@@ -35,6 +36,7 @@ class RunState:
         self.code: dict[Plan, Any] = {}
         self.memo = signature.Memo()
         self.store = Store(self.warn)
+        self.look_ahead = 1
         self._quick: set[CallStep] = set()
         self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
         self._by_callbacks: dict[tuple[int, ...], Listeners] = {}
