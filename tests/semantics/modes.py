@@ -6,6 +6,7 @@ from itertools import product
 from typing import TypeAlias
 
 from hypernodes import Backend, LocalBackend
+from hypernodes.backend import SubprocessBackend
 from hypernodes.engine import ExecutionMode
 
 Modes: TypeAlias = tuple[ExecutionMode, ExecutionMode]  # (node_execution, map_execution)
@@ -17,3 +18,8 @@ MODES: list[Modes] = list(product(NAMES, NAMES))
 def local_backend(modes: Modes) -> Backend:
     node_execution, map_execution = modes
     return LocalBackend(node_execution=node_execution, map_execution=map_execution, max_workers=3)
+
+
+def subprocess_backend(modes: Modes) -> Backend:
+    node_execution, map_execution = modes
+    return SubprocessBackend(node_execution=node_execution, map_execution=map_execution, max_workers=3)

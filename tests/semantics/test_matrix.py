@@ -28,7 +28,7 @@ from hypernodes import (
     node,
 )
 from tests.semantics.build import DictCache, Recorder
-from tests.semantics.modes import MODES, local_backend
+from tests.semantics.modes import MODES, local_backend, subprocess_backend
 
 
 @dataclass(frozen=True)
@@ -554,7 +554,7 @@ class BackendConformance:
 
 def pipeline_place(backend: Backend) -> str:
     """Return what a note calls the backend."""
-    return str(getattr(getattr(backend, "engine", None), "place", ""))
+    return str(getattr(getattr(backend, "engine", backend), "place", ""))
 
 
 @pytest.fixture(params=MODES, ids="-".join, scope="module")
@@ -567,3 +567,15 @@ class TestLocalBackend(BackendConformance):
     @pytest.fixture
     def backend(self, shared_backend: Backend) -> Backend:
         return shared_backend
+
+
+@pytest.fixture(params=MODES, ids="-".join, scope="module")
+def shared_subprocess(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with subprocess_backend(request.param) as backend:  # keeps the process for all tests
+        yield backend
+
+
+class TestSubprocessBackend(BackendConformance):
+    @pytest.fixture
+    def backend(self, shared_subprocess: Backend) -> Backend:
+        return shared_subprocess

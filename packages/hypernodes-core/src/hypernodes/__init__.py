@@ -33,11 +33,14 @@ from hypernodes.errors import (
     NodeTimeoutError,
     OutputCountError,
     PluginError,
+    RemoteError,
     RemoteNodeError,
+    RemoteVersionError,
     SerializationError,
     UnknownInputError,
     UnknownOutputError,
     WorkerDiedError,
+    WorkerLostError,
 )
 from hypernodes.failures import Failure, failures
 from hypernodes.node import Node, node
@@ -46,6 +49,7 @@ from hypernodes.pipeline_node import PipelineNode
 from hypernodes.plugins import backends, caches
 
 if TYPE_CHECKING:
+    from hypernodes.remote.backend import RemoteBackend as RemoteBackend
     from hypernodes_cache import DiskCache as DiskCache
 
 __all__ = [
@@ -79,11 +83,15 @@ __all__ = [
     "PipelineExecutionEngine",
     "PipelineNode",
     "PluginError",
+    "RemoteBackend",
+    "RemoteError",
     "RemoteNodeError",
+    "RemoteVersionError",
     "SerializationError",
     "UnknownInputError",
     "UnknownOutputError",
     "WorkerDiedError",
+    "WorkerLostError",
     "__version__",
     "backends",
     "caches",
@@ -97,6 +105,10 @@ _PLUGIN_GROUPS = (plugins.BACKENDS, plugins.CACHES, plugins.CALLBACKS)
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    if name == "RemoteBackend":  # for authors of backends; nobody else needs what it imports
+        from hypernodes.remote.backend import RemoteBackend
+
+        return RemoteBackend
     return plugins.find_class(name, _PLUGIN_GROUPS, __name__)
 
 

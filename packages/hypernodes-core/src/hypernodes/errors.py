@@ -211,6 +211,38 @@ class RemoteNodeError(ExecutionError):
     traceback_text: str
 
 
+class RemoteError(ExecutionError):
+    """A remote place failed for a reason that is not an exception of the user's own code.
+
+    Attributes:
+        place: Name of the backend.
+    """
+
+    place: str
+
+
+class WorkerLostError(RemoteError):
+    """The process at the remote place ended before the job did: a crash, a kill, out of memory.
+
+    Attributes:
+        exit_code: How it ended; negative for the number of a signal, None when unknown.
+        log_tail: The last it printed to its standard error.
+    """
+
+    exit_code: int | None
+    log_tail: str
+
+
+class RemoteVersionError(RemoteError):
+    """Python, this library or what it serializes with differs between the caller and the remote place.
+
+    Attributes:
+        differing: What differs, with the version here and the version there.
+    """
+
+    differing: dict[str, tuple[object, object]]
+
+
 # --- extensions --------------------------------------------------------------------------------------------------
 
 

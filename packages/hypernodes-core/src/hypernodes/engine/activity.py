@@ -185,6 +185,7 @@ class MapActivity(Activity):
         parent: The plan in which the map is a step; None at the top.
         ended: Called when the map is done.
         deliver: Called with the index and the outputs of each item as it is done, instead of collecting them.
+        is_part: Whether these are only some of the items of a map, which is announced by somebody else.
 
     Attributes:
         columns: For each requested output, one result per item.
@@ -206,6 +207,7 @@ class MapActivity(Activity):
         parent: Activity | None = None,
         ended: Callable[[MapActivity, Scheduler], None] | None = None,
         deliver: Deliver | None = None,
+        is_part: bool = False,
     ) -> None:
         super().__init__(parent)
         self.plan = plan
@@ -225,7 +227,9 @@ class MapActivity(Activity):
         self._on_end = ended
         self._deliver = deliver
         self._started_at = perf_counter()
-        start_map(plan, run, base, self.total)
+        self._is_part = is_part
+        if not is_part:
+            start_map(plan, run, base, self.total)
 
     @property
     def has_room(self) -> bool:
@@ -317,7 +321,8 @@ class MapActivity(Activity):
 
     def close(self, scheduler: Scheduler) -> None:
         super().close(scheduler)
-        end_map(self.plan, self.run, self.base, perf_counter() - self._started_at)
+        if not self._is_part:
+            end_map(self.plan, self.run, self.base, perf_counter() - self._started_at)
         if self._on_end is not None:
             self._on_end(self, scheduler)
 

@@ -229,7 +229,7 @@ class PipelineExecutionEngine:
         Returns:
             Each requested output with one result per item.
         """
-        plan, given = self._map_plan(pipeline, columns, map_mode, inputs, output_name)
+        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
         root = ctx or CallbackContext((pipeline.id,))
         is_bare = plan.is_plain and not plan.is_cached and not plan.is_heard
         if is_bare and on_error == "raise" and self.node_execution == self.map_execution == "sequential":
@@ -249,7 +249,7 @@ class PipelineExecutionEngine:
         on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         """The same from `async` code; see `arun`."""
-        plan, given = self._map_plan(pipeline, columns, map_mode, inputs, output_name)
+        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
         root = ctx or CallbackContext((pipeline.id,))
         import asyncio
 
@@ -291,20 +291,6 @@ class PipelineExecutionEngine:
 
         given = MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
         return Execution(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
-
-    def _map_plan(
-        self,
-        pipeline: Runnable,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        output_name: OutputNames,
-    ) -> tuple[Plan, MapInputs]:
-        plan = pipeline.plan_for((*columns, *inputs), output_name)
-        where = f"pipeline {pipeline.id!r}"
-        sequences = {name: as_column(name, values, where) for name, values in columns.items()}
-        check_lengths(sequences, map_mode, where)
-        return plan, MapInputs(sequences, map_mode, _checked_shared(plan, inputs), {}, {})
 
     # --- places ---------------------------------------------------------------------------------------------------
 
@@ -351,6 +337,25 @@ class PipelineExecutionEngine:
             f"PipelineExecutionEngine(node_execution={self.node_execution!r}, "
             f"map_execution={self.map_execution!r}{workers})"
         )
+
+
+def map_plan(
+    pipeline: Runnable,
+    columns: Mapping[str, Any],
+    map_mode: MapMode,
+    inputs: Mapping[str, Any],
+    output_name: OutputNames,
+) -> tuple[Plan, MapInputs]:
+    """Return the plan of one item of a map, and what the map runs over.
+
+    Raises:
+        DependencyError: The inputs or outputs do not fit.
+    """
+    plan = pipeline.plan_for((*columns, *inputs), output_name)
+    where = f"pipeline {pipeline.id!r}"
+    sequences = {name: as_column(name, values, where) for name, values in columns.items()}
+    check_lengths(sequences, map_mode, where)
+    return plan, MapInputs(sequences, map_mode, _checked_shared(plan, inputs), {}, {})
 
 
 def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

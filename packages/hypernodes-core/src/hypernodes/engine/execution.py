@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.activity import MapActivity, PlanActivity
@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
+class Known(NamedTuple):
+    """What has been found out about a run before it starts.
+
+    Attributes:
+        signatures: Signature of what is in every slot; None where unknown.
+        elements: Signatures of the elements of lists, by slot.
+        found: Positions of the steps whose results have been found, and filled in.
+    """
+
+    signatures: list[bytes | None]
+    elements: dict[int, list[bytes]]
+    found: frozenset[int]
+
+
 class Execution:
     """One run or one map.
 
@@ -37,6 +51,7 @@ class Execution:
         root: Context of the pipeline.
         is_nested: Whether it is part of another run, which then announces it.
         loop: The event loop of an `async` caller.
+        state: What is known of the run beforehand.
     """
 
     def __init__(
@@ -46,25 +61,26 @@ class Execution:
         root: CallbackContext,
         is_nested: bool,
         loop: asyncio.AbstractEventLoop | None = None,
+        state: RunState | None = None,
     ) -> None:
         self._engine = engine
         self._plan = plan
         self._root = root
         self._is_nested = is_nested
         self._loop = loop
-        self._state = RunState(root, engine.place, is_nested)
+        self._state = state or RunState(root, engine.place, is_nested)
         self._scheduler: Scheduler | None = None
         self._is_cancelled = False
 
-    def run(self, values: list[Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, values: list[Any], inputs: Mapping[str, Any], known: Known | None = None) -> dict[str, Any]:
         """Run the plan once.
 
         Args:
             values: Value of every slot, with the inputs filled in.
             inputs: The inputs as they were given.
+            known: What has been found out before.
         """
-        frame_type = CachedFrame if self._plan.is_cached else Frame
-        frame = frame_type(self._plan, self._state, values, self._root)
+        frame = self._frame(values, known)
         listeners = frame.listeners[0]
         pipeline_id = self._root.hierarchy_path[-1]
         with self._places() as (_, scheduler):
@@ -80,12 +96,32 @@ class Execution:
                     listeners.tell(listeners.on_pipeline_end, pipeline_id, frame.results(), duration, self._root)
         return frame.results()
 
+    def _frame(self, values: list[Any], known: Known | None) -> Frame:
+        if not self._plan.is_cached:
+            return Frame(self._plan, self._state, values, self._root)
+        if known is None:
+            return CachedFrame(self._plan, self._state, values, self._root)
+        signatures = {slot: own for slot, own in enumerate(known.signatures) if own is not None}
+        frame = CachedFrame(self._plan, self._state, values, self._root, signatures=signatures)
+        frame.elements |= known.elements
+        frame.found = known.found
+        return frame
+
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
         with self._places() as (_, scheduler):
             activity = MapActivity(self._plan, self._state, self._root, given, on_error)
             scheduler.execute(activity)
         return dict(zip(self._plan.outputs, activity.columns, strict=True))
+
+    def map_part(self, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
+        """Run the plan for some items of a map; return the outputs of each by its index."""
+        collected = _Collected()
+        with self._places() as (_, scheduler):
+            scheduler.execute(
+                MapActivity(self._plan, self._state, self._root, given, on_error, deliver=collected, is_part=True)
+            )
+        return collected.outputs
 
     def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run the plan once per item; yield index and outputs of each."""
@@ -142,6 +178,18 @@ class Execution:
                 yield places, self._scheduler
             finally:
                 places.close()
+
+
+class _Collected:
+    """Takes the outputs of items by their index."""
+
+    is_full = False
+
+    def __init__(self) -> None:
+        self.outputs: dict[int, tuple[Any, ...]] = {}
+
+    def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
+        self.outputs[index] = outputs
 
 
 def _settable(error: BaseException) -> BaseException:

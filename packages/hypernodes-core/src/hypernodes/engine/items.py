@@ -68,11 +68,12 @@ class ItemFrames:
         self._base = base
         self._rows = inputs.rows()
         self._read = 0
+        self._indexes = inputs.indexes
         self.count = 0
         self._ahead: deque[tuple[list[Any], Frame]] = deque()
         self._is_lazy = not all(isinstance(column, Sequence) for column in inputs.columns.values())
         self._window = run.look_ahead
-        self._shared: dict[int, bytes] = {}
+        self.shared_signatures: dict[int, bytes] = {}
         self._elements: Iterator[tuple[bytes, ...]] | None = None
         self.mapped_slots = [plan.inputs[name] for name in inputs.columns]
         self.template = list(plan.template)
@@ -80,7 +81,9 @@ class ItemFrames:
             self.template[plan.inputs[name]] = value
         if plan.is_cached:
             known = {plan.inputs[name]: own for name, own in inputs.signatures.items()}
-            self._shared = Identities(plan, run, self.template, known).of_inputs(except_slots=self.mapped_slots)
+            self.shared_signatures = Identities(plan, run, self.template, known).of_inputs(
+                except_slots=self.mapped_slots
+            )
             if inputs.elements:
                 unknown = {name: [b""] * len(c) for name, c in inputs.columns.items() if isinstance(c, Sequence)}
                 known_elements = {**unknown, **inputs.elements}
@@ -127,14 +130,15 @@ class ItemFrames:
         values = self.template.copy()
         for slot, value in zip(self.mapped_slots, row, strict=True):
             values[slot] = value
-        self._ahead.append((values, self._frame(values, self._read)))
+        index = self._read if self._indexes is None else self._indexes[self._read]
+        self._ahead.append((values, self._frame(values, index)))
         self._read += 1
         return True
 
     def _frame(self, values: list[Any], index: int) -> Frame:
         if not self._plan.is_cached:
             return Frame(self._plan, self._run, values, self._base, index)
-        frame = CachedFrame(self._plan, self._run, values, self._base, index, self._shared)
+        frame = CachedFrame(self._plan, self._run, values, self._base, index, self.shared_signatures)
         if self._elements is not None:
             for slot, own in zip(self.mapped_slots, next(self._elements), strict=True):
                 frame.signatures[slot] = own or None

@@ -48,6 +48,7 @@ class CachedFrame(Frame):
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
         is_spoiled: Whether a failure stands somewhere in its results.
         questions: What has to be asked before it is known what must run.
+        found: Positions of steps whose results have been found already, by whoever made the frame.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class CachedFrame(Frame):
         "_is_started",
         "_status",
         "elements",
+        "found",
         "identities",
         "is_spoiled",
         "questions",
@@ -76,6 +78,7 @@ class CachedFrame(Frame):
         self.signatures = self.identities.signatures
         self.elements: dict[int, list[bytes]] = {}
         self.is_spoiled = False
+        self.found: frozenset[int] = frozenset()
         self.questions: list[Question] = []
         self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found, but not announced yet
@@ -121,8 +124,7 @@ class CachedFrame(Frame):
         """Everything is answered: count the steps to come, for the events of nested pipelines."""
         if self._scopes is not None and not self._is_counted:
             self._is_counted = True
-            todo = [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
-            self._scopes.expect([*todo, *self._hits], is_held=_DEFERRED in self._status)
+            self._scopes.expect([*self.remaining_steps(), *self._hits], is_held=_DEFERRED in self._status)
 
     def _is_outdated(self) -> bool:
         """Whether something that was looked for in vain has been computed meanwhile."""
@@ -136,6 +138,14 @@ class CachedFrame(Frame):
     def _was_computed(self, step: CallStep) -> bool:
         key = self.key_of(step)
         return key is not None and self.run.was_computed(key)
+
+    def remaining_steps(self) -> list[Step]:
+        """Return all that has to run, or may have to."""
+        return [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
+
+    def found_steps(self) -> list[Step]:
+        """Return the steps whose results were found."""
+        return [step for step in self.plan.steps if self._status[step.index] == _DONE]
 
     def remaining_calls(self) -> list[CallStep] | None:
         if _DEFERRED in self._status:
@@ -156,6 +166,9 @@ class CachedFrame(Frame):
             if self._status[index] != _IDLE:
                 continue
             step = self.plan.steps[index]
+            if index in self.found:
+                self._hit(step)
+                continue
             if self.identities.can_be_identified(step):
                 if not self.identities.is_signed(step):
                     self._status[index] = _DEFERRED

@@ -21,6 +21,7 @@ class MapInputs(NamedTuple):
         shared: Values of the other inputs.
         signatures: Signatures of shared inputs, where they are known already.
         elements: Signatures of the single values of a column, where they are known already.
+        indexes: Index of each item in the whole map, when these are only some of its items.
     """
 
     columns: Mapping[str, Iterable[Any]]
@@ -28,6 +29,7 @@ class MapInputs(NamedTuple):
     shared: Mapping[str, Any]
     signatures: Mapping[str, bytes]
     elements: Mapping[str, Sequence[bytes]]
+    indexes: Sequence[int] | None = None
 
     def total(self) -> int | None:
         """Return the number of items; None when a column does not know its length."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners
-from hypernodes.engine.store import Store
+from hypernodes.engine.store import Store, Warn
 from hypernodes.errors import CacheWarning
 from hypernodes.plan import CallStep, Plan
 
@@ -25,7 +25,9 @@ class RunState:
         is_nested: Whether the run is part of another one, which then announces it.
         code: Memo of the signatures of plans (see `plan_code`).
         memo: Memo of the digests of classes and functions.
+        tell_warning: Shows the user a warning about a subject, for a reason, with a text.
         store: What it reads from caches and writes to them.
+        is_silent: Whether nobody is told of anything.
         look_ahead: Number of items that are looked up together at least.
     """
 
@@ -36,6 +38,8 @@ class RunState:
         self.code: dict[Plan, Any] = {}
         self.memo = signature.Memo()
         self.store = Store(self.warn)
+        self.tell_warning: Warn = _show_warning
+        self.is_silent = False
         self.look_ahead = 1
         self._quick: set[CallStep] = set()
         self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
@@ -53,6 +57,7 @@ class RunState:
 
     def listeners_for(self, callbacks: tuple[Any, ...]) -> Listeners:
         """Return the listeners for a list of callbacks, made once per run."""
+        callbacks = () if self.is_silent else callbacks
         key = tuple(map(id, callbacks))
         if key not in self._by_callbacks:
             self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, self.root.lock)
@@ -83,4 +88,8 @@ class RunState:
         """Warn once per run about `subject`."""
         if (subject, reason) not in self._warned:
             self._warned.add((subject, reason))
-            warnings.warn(message, CacheWarning, stacklevel=2)
+            self.tell_warning(subject, reason, message)
+
+
+def _show_warning(subject: str, reason: str, message: str) -> None:
+    warnings.warn(message, CacheWarning, stacklevel=3)

@@ -114,7 +114,7 @@ def _run(
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            return ItemOutcome(done, index, _portable(error), "".join(traceback.format_exception(error)))
+            return ItemOutcome(done, index, portable(error), "".join(traceback.format_exception(error)))
         values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
         outputs = returned.outputs
         if wanted is not None:
@@ -197,7 +197,7 @@ def _sendable(outcome: ItemOutcome, steps: Sequence[CallStep]) -> ItemOutcome:
     return outcome
 
 
-def _portable(error: BaseException) -> BaseException:
+def portable(error: BaseException) -> BaseException:
     """The exception itself if it survives the journey, else one that tells of it."""
     try:
         copy = pickle.loads(pickle.dumps(error, PROTOCOL))

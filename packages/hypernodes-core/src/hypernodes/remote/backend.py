@@ -1,0 +1,205 @@
+"""A remote place as a backend: everything about it but the transport."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from hypernodes.backend.base import Backend
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.announce import end_map, start_map
+from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine, map_plan
+from hypernodes.engine.execution import Execution, Known
+from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.mapping import MapInputs, check_given_columns
+from hypernodes.engine.run_state import RunState
+from hypernodes.plan import MapMode, OnError, Plan
+from hypernodes.remote.channel import Channel
+from hypernodes.remote.job import EngineSettings
+
+if TYPE_CHECKING:
+    from hypernodes.pipeline import Pipeline
+    from hypernodes.remote.preflight import Preflight
+
+
+class RemoteBackend(Backend):
+    """Base of backends that run a pipeline in another process, on this machine or elsewhere.
+
+    A subclass implements `submit`. Before it is called, the cache is looked into here: what it holds is not computed
+    again and does not travel unless something there needs it, and when it holds everything, nothing is submitted.
+    What is computed there is kept in the cache here, and callbacks hear of everything here, as it happens where the
+    transport carries messages, else at the end.
+
+    Functions, classes and modules of the user's own travel with the pipeline; installed distributions must be installed
+    on the other side, in the same version of Python.
+
+    Args:
+        node_execution: How the nodes of one run are executed there.
+        map_execution: How the items of a map are executed there.
+        max_workers: The largest number of calls at a time there; None for a number that suits.
+
+    Attributes:
+        place: Name of the place, in messages.
+
+    Raises:
+        ConfigurationError: A setting has a value it cannot have.
+    """
+
+    place = "remote"
+
+    def __init__(
+        self,
+        node_execution: ExecutionMode = "sequential",
+        map_execution: ExecutionMode = "sequential",
+        max_workers: int | None = None,
+    ) -> None:
+        PipelineExecutionEngine(node_execution, map_execution, max_workers)  # checks them
+        self.node_execution: ExecutionMode = node_execution
+        self.map_execution: ExecutionMode = map_execution
+        self.max_workers = max_workers
+
+    @abstractmethod
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        """Have a job executed at the remote place.
+
+        Args:
+            job: To be handed to `hypernodes.remote.worker.execute` there.
+            channel: Takes what the worker says meanwhile, if the transport can carry it (`Channel.handle`).
+
+        Returns:
+            What `execute` returned.
+
+        Raises:
+            Exception: The job could not be executed, or it is not known whether it was.
+        """
+
+    def runs_here(self, other: Backend) -> bool:
+        """Whether a nested pipeline that asks for another backend can run where this one runs."""
+        return other is self
+
+    # --- once -----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+    ) -> dict[str, Any]:
+        plan = pipeline.plan_for(inputs, output_name)
+        values = _fill(plan, inputs)
+        request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
+        part, needs_call = request.survey.run(values)
+        if not needs_call:
+            return self._found_whole(request, values, part.known, inputs, ctx is not None)
+        listeners = request.state.listeners(plan)[0]
+        if ctx is None:
+            listeners.tell(listeners.on_pipeline_start, pipeline.id, dict(inputs), request.state.root)
+        started_at = perf_counter()
+        outputs: dict[str, Any] = {}
+        try:
+            computed = request.submit(part)
+            for name, slot in plan.outputs.items():
+                outputs[name] = values[slot] if plan.producers[slot] in part.known.found else computed[name]
+        finally:
+            if ctx is None:
+                duration = perf_counter() - started_at
+                listeners.tell(listeners.on_pipeline_end, pipeline.id, outputs, duration, request.state.root)
+        return outputs
+
+    def _found_whole(
+        self, request: Any, values: list[Any], known: Known, inputs: Mapping[str, Any], is_nested: bool
+    ) -> dict[str, Any]:
+        engine = PipelineExecutionEngine()
+        engine.place = self.place
+        state: RunState = request.state
+        return Execution(engine, request.plan, state.root, is_nested, state=state).run(values, inputs, known)
+
+    # --- once per item --------------------------------------------------------------------------------------------
+
+    def map(
+        self,
+        pipeline: Pipeline,
+        items: Sequence[Mapping[str, Any]],
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+    ) -> list[dict[str, Any]]:
+        if not items:
+            return []
+        columns = {name: [item[name] for item in items] for name in items[0]}
+        found = self.map_columns(pipeline, columns, "zip", inputs, ctx, output_name)
+        return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
+    def map_columns(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> dict[str, list[Any]]:
+        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
+        request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
+        root = request.state.root
+        start_map(plan, request.state, root, given.total())
+        started_at = perf_counter()
+        try:
+            rows = self._map_rows(request, given, on_error)
+        finally:
+            end_map(plan, request.state, root, perf_counter() - started_at)
+        return {name: [row[i] for row in rows] for i, name in enumerate(plan.outputs)}
+
+    def _map_rows(self, request: Any, given: MapInputs, on_error: OnError) -> list[tuple[Any, ...]]:
+        plan: Plan = request.plan
+        listeners = request.state.listeners(plan)[0]
+        found: dict[int, tuple[Any, ...]] = {}
+
+        def take(frame: CachedFrame) -> None:
+            index = frame.item_index
+            assert index is not None
+            found[index] = tuple(frame.values[slot] for slot in plan.outputs.values())
+            if listeners.on_map_item_cached:
+                own = frame.identities.of_outputs()
+                listeners.tell(listeners.on_map_item_cached, index, own, request.state.root.item(index))
+
+        part = request.survey.map(given, on_error, take)
+        if part.rows:
+            found |= request.submit(part)
+        return [found[index] for index in sorted(found)]
+
+    # --- what would travel ----------------------------------------------------------------------------------------
+
+    def preflight(
+        self, pipeline: Pipeline, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None
+    ) -> Preflight:
+        """Return what `run` would send, without sending it.
+
+        Args:
+            pipeline: The pipeline.
+            inputs: The inputs that `run` would get.
+            output_name: Outputs to compute; all when None.
+        """
+        plan = pipeline.plan_for(inputs or {}, output_name)
+        values = _fill(plan, inputs or {})
+        request = self._request(plan, CallbackContext((pipeline.id,)))
+        part, needs_call = request.survey.run(values)
+        return request.preflight(part, needs_call)  # type: ignore[no-any-return]
+
+    def _request(self, plan: Plan, root: CallbackContext) -> Any:
+        from hypernodes.remote.request import Request  # needs cloudpickle
+
+        settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.place)
+        return Request(self, plan, root, settings)
+
+
+def _fill(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
+    values = list(plan.template)
+    for name, slot in plan.inputs.items():
+        values[slot] = inputs[name]
+    check_given_columns(plan, values)
+    return values

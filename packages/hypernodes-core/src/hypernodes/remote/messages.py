@@ -1,0 +1,79 @@
+"""What is said over the channel beside a job: events and new results there, questions there, answers back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+from hypernodes.remote.job import Where
+
+
+class Event(NamedTuple):
+    """A callback is to hear something.
+
+    Attributes:
+        callback: Number of the callback.
+        hook: Which of its methods.
+        arguments: Its arguments without the context.
+        where: The context.
+    """
+
+    callback: int
+    hook: str
+    arguments: tuple[Any, ...]
+    where: Where
+
+
+class Entries(NamedTuple):
+    """New results that the caller's cache is to keep.
+
+    Attributes:
+        cache: Number of the cache.
+        values: The results by key; `Unsendable` for one that did not survive the journey.
+        labels: Names of the nodes that made them, by key.
+    """
+
+    cache: int
+    values: dict[str, Any]
+    labels: dict[str, str]
+
+
+class Warned(NamedTuple):
+    """The user is to be warned."""
+
+    subject: str
+    reason: str
+    text: str
+
+
+class Question(NamedTuple):
+    """What does the caller's cache hold? Answered by a dict of the values it does.
+
+    Attributes:
+        cache: Number of the cache.
+        keys: The keys.
+    """
+
+    cache: int
+    keys: list[str]
+
+
+class Unsendable(NamedTuple):
+    """Stands for a value that could not be sent.
+
+    Attributes:
+        type_name: What it is.
+        reason: Why not.
+    """
+
+    type_name: str
+    reason: str
+
+
+Message: TypeAlias = Event | Entries | Warned
+
+NOTE, QUESTION = b"!", b"?"  # first byte of what is sent: whether an answer is waited for
+
+
+def wants_reply(message: bytes) -> bool:
+    """Whether the worker waits for an answer to a message."""
+    return message[:1] == QUESTION

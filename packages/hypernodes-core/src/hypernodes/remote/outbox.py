@@ -1,0 +1,176 @@
+"""The worker's end of the channel: what it has to say is packed in order and sent by a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+from hypernodes.engine.worker import portable
+from hypernodes.remote.job import Kept
+from hypernodes.remote.messages import NOTE, QUESTION, Entries, Event, Message, Question, Unsendable
+from hypernodes.remote.packing import pack, unpack
+
+Exchange = Callable[[bytes], bytes | None]  # sends a message to the caller; returns its reply to a question
+
+_LONGEST_WAIT_S = 0.1
+_MAX_WAITING = 200
+
+
+class Outbox:
+    """Sends messages to the caller.
+
+    Args:
+        exchange: The transport; None when it cannot talk while the job runs. Then messages wait for the outcome, and
+            questions are answered with nothing.
+        packing: Packs what is sent.
+    """
+
+    def __init__(self, exchange: Exchange | None, packing: Packing) -> None:
+        self._exchange = exchange
+        self._packing = packing
+        self._waiting: list[Message] = []
+        self._waiting_since = 0.0
+        self._lock = threading.Lock()
+        self._packed: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
+        self._failure: BaseException | None = None
+        self.unsent: list[bytes] = []
+        self._thread: threading.Thread | None = None
+        if exchange is not None:
+            self._thread = threading.Thread(target=self._serve, name="hypernodes-outbox", daemon=True)
+            self._thread.start()
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether the caller can be asked while the job runs."""
+        return self._exchange is not None and self._failure is None
+
+    def add(self, *messages: Message, at_once: bool = False) -> None:
+        """Send messages, together with others unless it is to be at once."""
+        with self._lock:
+            if not self._waiting:
+                self._waiting_since = monotonic()
+            self._waiting += messages
+            if at_once or len(self._waiting) >= _MAX_WAITING or monotonic() - self._waiting_since > _LONGEST_WAIT_S:
+                self._pack_waiting()
+
+    def ask(self, question: Question) -> Any:
+        """Return the caller's answer; it has seen everything that was sent before.
+
+        Raises:
+            ConnectionError: It could not be asked.
+        """
+        assert self._exchange is not None
+        self.flush()
+        reply = self._exchange(QUESTION + self._packing.pack(question))
+        if reply is None:
+            raise ConnectionError("the caller does not answer")
+        return unpack(reply)[0]
+
+    def flush(self) -> None:
+        """Wait until everything has been sent."""
+        with self._lock:
+            self._pack_waiting()
+        if self._thread is not None and self._failure is None:
+            sent = threading.Event()
+            self._packed.put(sent)
+            sent.wait()
+
+    def close(self) -> list[bytes]:
+        """Stop sending; return what could not be sent, for the outcome."""
+        self.flush()
+        if self._thread is not None:
+            self._packed.put(None)
+            self._thread.join()
+        return self.unsent
+
+    def _pack_waiting(self) -> None:
+        if self._waiting:
+            messages, self._waiting = self._waiting, []
+            packed = NOTE + self._packing.pack_messages(messages)
+            if self._exchange is None:
+                self.unsent.append(packed)
+            else:
+                self._packed.put(packed)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                packed = self._packed.get(timeout=_LONGEST_WAIT_S)
+            except Empty:
+                with self._lock:  # nothing new for a while: what waits for company goes alone
+                    self._pack_waiting()
+                continue
+            if packed is None:
+                return
+            if isinstance(packed, threading.Event):
+                packed.set()
+            elif self._failure is not None:
+                self.unsent.append(packed)
+            else:
+                self._send(packed)
+
+    def _send(self, packed: bytes) -> None:
+        assert self._exchange is not None
+        try:
+            self._exchange(packed)
+        except Exception as error:  # liveness is lost, nothing else: the rest comes with the outcome
+            self._failure = error
+            self.unsent.append(packed)
+
+
+class Packing:
+    """Packs what a worker says: what came from the caller goes back as a reference to the caller's own.
+
+    Args:
+        code: Functions and classes that came from the caller, in the order of the caller's list.
+    """
+
+    def __init__(self, code: Sequence[Any] = ()) -> None:
+        self._code = {id(obj): (number, obj) for number, obj in enumerate(code)}
+
+    def pack(self, value: Any) -> bytes:
+        """Return a value as bytes.
+
+        Raises:
+            Exception: It cannot be sent.
+        """
+        return pack(value, self._reference).data
+
+    def pack_messages(self, messages: Sequence[Message]) -> bytes:
+        """Return messages as bytes; a value in them that cannot be sent is replaced by a description of it."""
+        try:
+            return self.pack(list(messages))
+        except Exception:
+            return self.pack([self._sendable(message) for message in messages])
+
+    def _reference(self, obj: Any) -> Any:
+        if type(obj) is Kept:
+            return "kept", obj.cache, obj.key
+        found = self._code.get(id(obj))
+        return None if found is None or found[1] is not obj else ("code", found[0])
+
+    def _sendable(self, message: Message) -> Message:
+        if isinstance(message, Entries):
+            return message._replace(values={key: self.sendable(value) for key, value in message.values.items()})
+        if isinstance(message, Event):
+            arguments = tuple(
+                {name: self.sendable(value) for name, value in argument.items()}
+                if isinstance(argument, Mapping)
+                else self.sendable(argument)
+                for argument in message.arguments
+            )
+            return message._replace(arguments=arguments)
+        return message
+
+    def sendable(self, value: Any) -> Any:
+        """Return a value, or what describes it when it cannot be sent."""
+        try:
+            self.pack(value)
+        except Exception as error:
+            if isinstance(value, BaseException):
+                return portable(value)
+            return Unsendable(type(value).__qualname__, f"{type(error).__name__}: {error}")
+        return value

@@ -1,0 +1,237 @@
+"""One use of a remote place: the job is made and packed, submitted, and its outcome taken apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypernodes import signature
+from hypernodes.backend.base import Backend
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
+from hypernodes.engine.plan_code import code_of
+from hypernodes.engine.run_state import RunState
+from hypernodes.engine.survey import plans_in
+from hypernodes.engine.worker import RemoteTraceback
+from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
+from hypernodes.plan import CallStep, Plan
+from hypernodes.remote.channel import Channel
+from hypernodes.remote.job import (
+    ABSENT,
+    EngineSettings,
+    Job,
+    MapPart,
+    RunPart,
+    Where,
+    check_versions,
+    read_header,
+    with_header,
+)
+from hypernodes.remote.packing import Packed, pack, unpack
+from hypernodes.remote.preflight import Preflight
+from hypernodes.remote.survey import Survey
+from hypernodes.remote.unsendable import find_culprit
+
+if TYPE_CHECKING:
+    from hypernodes.remote.backend import RemoteBackend
+
+_MAX_LEFT_OUT = 100
+
+
+class Request:
+    """One use of a remote place.
+
+    Args:
+        backend: The place.
+        plan: What is to run.
+        root: Context of the pipeline.
+        engine: How it is to run there.
+
+    Attributes:
+        plan: What is to run.
+        state: State of the run, as far as it happens here.
+        survey: What the caches hold.
+    """
+
+    def __init__(self, backend: RemoteBackend, plan: Plan, root: CallbackContext, engine: EngineSettings) -> None:
+        self._backend = backend
+        self._engine = engine
+        self._caches: dict[int, Cache] = {}
+        self._callbacks: dict[int, PipelineCallback] = {}
+        self._numbers: dict[int, int] = {}
+        self._packed: Packed | None = None
+        self.plan = plan
+        self.survey = Survey(plan, root, engine.place, self._number_of_cache)
+        self.state = RunState(root, engine.place, is_nested=True)
+        self.state.code = self.survey.state.code
+
+    def submit(self, part: RunPart | MapPart) -> Any:
+        """Have a part of the plan executed remotely; return the outputs by name, or by the index of the item.
+
+        Raises:
+            SerializationError: Something cannot be sent; nothing was.
+            RemoteError: The remote place failed.
+            Exception: What a node raised there.
+        """
+        job = self._pack(part)
+        channel = Channel(self.state, self._caches, self._callbacks, self._recall)
+        return self._open(self._backend.submit(job, channel), channel)
+
+    # --- there ----------------------------------------------------------------------------------------------------
+
+    def _pack(self, part: RunPart | MapPart) -> bytes:
+        job = self._job(part)
+        left_out: dict[str, set[str]] = {}
+        for _ in range(_MAX_LEFT_OUT):
+            try:
+                self._packed = pack(job, self._reference, left_out, self._describe_code)
+            except Exception as error:
+                self._leave_out(job, left_out, error)
+            else:
+                return with_header(self._packed.data, kind="job", place=self._engine.place)
+        raise SerializationError("too much of the user's modules cannot be sent", path="job")  # pragma: no cover
+
+    def _leave_out(self, job: Job, left_out: dict[str, set[str]], error: Exception) -> None:
+        """Do without a name of a module that cannot be sent; refuse anything else that cannot."""
+        pieces: list[tuple[str, Any]] = [("pipeline", job.plan)]
+        if isinstance(job.part, RunPart):
+            names = {slot: f"input {name!r}" for name, slot in self.plan.inputs.items()}
+            for step in self.plan.steps:
+                names |= {slot: f"result of {step.node.name!r}" for slot in step.outputs if slot is not None}
+            pieces += [(names.get(slot, "a default"), value) for slot, value in enumerate(job.part.values)]
+        else:
+            pieces += [(f"input {name!r}", value) for name, value in job.part.shared.items()]
+            pieces += [("items", row) for row in job.part.rows]
+        for name, piece in pieces:
+            culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out))
+            if culprit is None:
+                continue
+            if culprit.in_module is not None:
+                module, attribute = culprit.in_module
+                left_out.setdefault(module, set()).add(attribute)
+                return
+            path = " → ".join((name, *culprit.path))
+            raise SerializationError(
+                f"{path} cannot be sent to {self._engine.place}: {type(culprit.error).__name__}: {culprit.error}. "
+                "Make it where it is used, inside the node, or pass what it can be made from.",
+                path=path,
+            ) from error
+        raise SerializationError(
+            f"the job cannot be sent to {self._engine.place}: {type(error).__name__}: {error}", path="job"
+        ) from error
+
+    def _job(self, part: RunPart | MapPart) -> Job:
+        root = self.state.root
+        for plan in plans_in(self.plan):
+            code_of(plan, self.state)
+            for scope in plan.scopes:
+                for callback in scope.callbacks:
+                    self._number(callback, self._callbacks)
+        answers = self.survey.answers()
+        heard = {number: _heard(callback) for number, callback in self._callbacks.items()}
+        where = Where(root.hierarchy_path, root.node_path, root.item_path)
+        return Job(self.plan, part, self.state.code, self._engine, where, answers, heard)
+
+    def _reference(self, obj: Any) -> Any:
+        """What stands for things of the caller's that stay here."""
+        if isinstance(obj, Cache):
+            return "cache", self._number_of_cache(obj)
+        if isinstance(obj, PipelineCallback):
+            return "callback", self._number(obj, self._callbacks)
+        if isinstance(obj, Backend) and self._backend.runs_here(obj):
+            return "here", 0
+        return None
+
+    def _number_of_cache(self, cache: Cache) -> int:
+        return self._number(cache, self._caches)
+
+    def _number(self, obj: Any, table: dict[int, Any]) -> int:
+        number = self._numbers.setdefault(id(obj), len(self._numbers))
+        table[number] = obj
+        return number
+
+    def _describe_code(self, code: list[Any]) -> list[tuple[Any, bytes | None]]:
+        """Signatures of code that is sent by value: where it goes, its source is not."""
+        return [(obj, self._digest(obj)) for obj in code]
+
+    def _digest(self, obj: Any) -> bytes | None:
+        try:
+            return signature.digest(obj, self.survey.state.memo)
+        except Exception:  # it cannot be identified here, so nor can what depends on it
+            return None
+
+    # --- back -----------------------------------------------------------------------------------------------------
+
+    def _open(self, outcome: bytes, channel: Channel) -> Any:
+        place = self._engine.place
+        header, payload = read_header(outcome)
+        kind = header.get("kind")
+        if kind == "refused":
+            check_versions(header["versions"], "at the caller", f"at {place}")
+            raise RemoteVersionError(f"{place} refused the job: {header['reason']}", differing={}, place=place)
+        if kind == "broken":
+            error = RemoteError(f"{place} could not run the job: {header['reason']}", place=place)
+            raise error from RemoteTraceback(header["traceback"])
+        try:
+            (result, messages), _ = unpack(payload, self._recall)
+        except Exception as error:
+            raise RemoteError(
+                f"the result of {place} cannot be loaded here: {type(error).__name__}: {error}. "
+                "What is installed there and here may differ.",
+                place=place,
+            ) from error
+        channel.take_all(messages)
+        if kind == "raised":
+            raised, text = result
+            raised.__cause__ = RemoteTraceback(text)
+            raise raised
+        return result
+
+    def _recall(self, reference: tuple[Any, ...]) -> Any:
+        kind, *where = reference
+        if kind == "kept":
+            return self.survey.kept(*where)
+        if kind == "code" and self._packed is not None:
+            return self._packed.code[where[0]]
+        raise SerializationError(f"unknown reference {reference!r}", path="outcome")
+
+    # --- what would travel ----------------------------------------------------------------------------------------
+
+    def preflight(self, part: RunPart, needs_call: bool) -> Preflight:
+        """Return what would be sent."""
+        steps = self.plan.steps
+        found = part.known.found
+        problems: list[str] = []
+        size = 0
+        if needs_call:
+            try:
+                size = len(self._pack(part))
+            except SerializationError as error:
+                problems.append(str(error))
+        values: dict[str, int] = {}
+        names = {slot: name for name, slot in self.plan.inputs.items()}
+        for step in steps:
+            outputs = step.node.outputs if isinstance(step, CallStep) else tuple(step.inner.outputs)
+            names |= {slot: name for slot, name in zip(step.outputs, outputs, strict=True) if slot is not None}
+        for slot, name in names.items():
+            is_known = self.plan.producers[slot] < 0 or self.plan.producers[slot] in found
+            if needs_call and is_known and part.values[slot] is not ABSENT:
+                try:
+                    values[name] = len(pack(part.values[slot], self._reference).data)
+                except Exception as error:
+                    problems.append(f"{name!r} cannot be sent: {type(error).__name__}: {error}")
+        return Preflight(
+            needs_call,
+            size,
+            tuple(step.node.name for step in steps if needs_call and step.index not in found),
+            tuple(step.node.name for step in steps if step.index in found),
+            values,
+            tuple(sorted(module.__name__ for module in self._packed.modules)) if self._packed else (),
+            tuple(problems),
+        )
+
+
+def _heard(callback: PipelineCallback) -> tuple[str, ...]:
+    own = getattr(callback, "__dict__", {})
+    return tuple(
+        hook for hook in HOOKS if hook in own or getattr(type(callback), hook) is not getattr(PipelineCallback, hook)
+    )

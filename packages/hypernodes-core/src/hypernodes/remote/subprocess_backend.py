@@ -1,0 +1,233 @@
+"""A fresh Python process next door as a backend: remote semantics without a remote place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import IO, Any, Self
+
+from hypernodes.engine.engine import ExecutionMode
+from hypernodes.errors import ConfigurationError, WorkerLostError
+from hypernodes.remote.backend import RemoteBackend
+from hypernodes.remote.channel import Channel
+from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PRINTED, REPLY, Frames
+from hypernodes.remote.messages import wants_reply
+
+_TAIL_LINES = 30
+_END_TIMEOUT_S = 5
+
+
+class SubprocessBackend(RemoteBackend):
+    """Runs pipelines in another Python process on this machine, which may have another environment.
+
+    The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. Each run gets a fresh
+    process; to keep it for several, use the backend as a context manager. What nodes print appears here.
+
+    Args:
+        python: The interpreter; None for the one that runs here.
+        env: Environment variables, in addition to those of this process.
+        cwd: Folder in which the process starts; None for the current one.
+        node_execution: How the nodes of one run are executed there.
+        map_execution: How the items of a map are executed there.
+        max_workers: The largest number of calls at a time there.
+
+    Raises:
+        ConfigurationError: A setting has a value it cannot have.
+
+    Example:
+        >>> import os
+        >>> from hypernodes import Pipeline, node
+        >>> from hypernodes.backend import SubprocessBackend
+        >>> @node(output_name="is_elsewhere")
+        ... def compare(caller):
+        ...     return os.getpid() != caller
+        >>> Pipeline(nodes=[compare], backend=SubprocessBackend()).run(inputs={"caller": os.getpid()})
+        {'is_elsewhere': True}
+    """
+
+    place = "subprocess"
+
+    def __init__(
+        self,
+        python: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        node_execution: ExecutionMode = "sequential",
+        map_execution: ExecutionMode = "sequential",
+        max_workers: int | None = None,
+    ) -> None:
+        super().__init__(node_execution, map_execution, max_workers)
+        self.python = sys.executable if python is None else os.fspath(python)
+        if shutil.which(self.python) is None:
+            raise ConfigurationError(f"python must be an interpreter; there is none at {self.python!r}")
+        if cwd is not None and not os.path.isdir(cwd):
+            raise ConfigurationError(f"cwd must be a folder; there is none at {os.fspath(cwd)!r}")
+        self.env = dict(env or {})
+        for name, value in self.env.items():
+            if not isinstance(value, str):
+                raise ConfigurationError(f"env must map names to strings; the value of {name!r} is no string")
+        self.cwd = None if cwd is None else os.path.abspath(cwd)
+        self._idle: list[_Process] = []
+        self._times_entered = 0
+        self._lock = threading.Lock()
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        with self._lock:
+            process = self._idle.pop() if self._idle else None
+        if process is None or not process.is_alive:
+            process = _Process(self.python, {**os.environ, **self.env}, self.cwd)
+        try:
+            outcome = process.call(job, channel)
+        except BaseException:  # also an interrupt: what runs there is of no use to anybody
+            process.kill()
+            raise
+        with self._lock:
+            is_kept = self._times_entered > 0
+            if is_kept:
+                self._idle.append(process)
+        if not is_kept:
+            process.end()
+        return outcome
+
+    def close(self) -> None:
+        """End the processes that were kept for further runs."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.end()
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            self._times_entered += 1
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._times_entered -= 1
+            is_last = self._times_entered == 0
+        if is_last:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_idle": [], "_times_entered": 0, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"SubprocessBackend(python={self.python!r})"
+
+
+class _Process:
+    """A Python process that executes jobs."""
+
+    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None) -> None:
+        self._python = python
+        self._process = subprocess.Popen(
+            [python, "-P", "-m", "hypernodes.remote.serve"],  # -P: the current folder must not hide installed modules
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ,
+            cwd=cwd,
+            start_new_session=os.name == "posix",  # an interrupt from the keyboard is for this process
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._frames = Frames(self._process.stdout, self._process.stdin)
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._reader = threading.Thread(target=self._read_errors, args=(self._process.stderr,), daemon=True)
+        self._reader.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can take a job."""
+        return self._process.poll() is None
+
+    def call(self, job: bytes, channel: Channel) -> bytes:
+        """Have a job executed.
+
+        Raises:
+            WorkerLostError: The process ended before.
+        """
+        try:
+            self._frames.send(JOB, job)
+            while (received := self._frames.receive()) is not None:
+                kind, content = received
+                if kind == OUTCOME:
+                    return content
+                if kind == PRINTED:
+                    sys.stdout.write(content.decode(errors="replace"))
+                elif kind == MESSAGE:
+                    reply = channel.handle(content)
+                    if wants_reply(content):
+                        self._frames.send(REPLY, reply or b"")
+        except BrokenPipeError:
+            pass  # the process ended while it was talked to
+        raise self._lost()
+
+    def _lost(self) -> WorkerLostError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_TIMEOUT_S)
+        self._reader.join(_END_TIMEOUT_S)
+        code = self._process.returncode
+        tail = "".join(self._tail)
+        if "No module named" in tail and "hypernodes" in tail:
+            reason = (
+                f"{self._python} has no hypernodes-core with cloudpickle; pip install 'hypernodes-core[remote]' there"
+            )
+        elif code is not None and code < 0:
+            reason = f"it was ended by signal {-code} ({signal.Signals(-code).name})"
+        else:
+            reason = f"it ended with exit code {code}"
+        return WorkerLostError(
+            f"the process of SubprocessBackend was lost: {reason}. What it had computed and sent before is kept in the "
+            "cache, if there is one." + (f" The last it printed:\n{tail}" if tail else ""),
+            place=SubprocessBackend.place,
+            exit_code=code,
+            log_tail=tail,
+        )
+
+    def end(self) -> None:
+        """Let it end."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        else:
+            self._release()
+
+    def kill(self) -> None:
+        """End it at once, with all that it started."""
+        with contextlib.suppress(OSError):
+            if os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+        self._process.wait()
+        self._release()
+
+    def _release(self) -> None:
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _read_errors(self, errors: IO[bytes]) -> None:
+        with errors:
+            for line in errors:
+                text = line.decode(errors="replace")
+                self._tail.append(text)
+                sys.stderr.write(text)

@@ -1,0 +1,195 @@
+"""What of a run has to travel: what the caller's caches hold already stays, or goes as a value where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.execution import Known
+from hypernodes.engine.items import ItemFrames
+from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.mapping import MapInputs
+from hypernodes.engine.run_state import RunState
+from hypernodes.engine.store import manifest_key
+from hypernodes.engine.survey import RecordingStore, item_frames, open_maps, plans_in, slots_taken, survey_state
+from hypernodes.plan import CallStep, OnError, Plan
+from hypernodes.remote.job import ABSENT, MISS_PREFIX_BYTES, Answers, Kept, MapPart, RunPart
+
+
+class Survey:
+    """Looks into the caches before a job is made.
+
+    Args:
+        plan: What is to run.
+        root: Context of the pipeline.
+        place: Name of the backend, for messages.
+        number_of: Gives a cache its number in the job.
+
+    Attributes:
+        state: State of a run that only looks.
+    """
+
+    def __init__(self, plan: Plan, root: CallbackContext, place: str, number_of: Any) -> None:
+        self._plan = plan
+        self._root = root
+        self._number_of = number_of
+        self.state: RunState = survey_state(root, place)
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._kept: dict[tuple[int, str], Any] = {}
+
+    def kept(self, cache: int, key: str) -> Any:
+        """Return a result that stayed here."""
+        return self._kept[cache, key]
+
+    def answers(self) -> dict[int, Answers]:
+        """Return what is known of the caches, by their numbers."""
+        assert isinstance(self.state.store, RecordingStore)
+        misses = self.state.store.misses
+        numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
+        return {
+            number: Answers(
+                self._answers.get(number, {}),
+                frozenset(
+                    bytes.fromhex(key[: 2 * MISS_PREFIX_BYTES]) for key in misses.get(identity, ()) if not key[64:]
+                ),
+            )
+            for number, identity in numbers.items()
+        }
+
+    def _caches(self) -> Iterable[Cache]:
+        found = (scope.cache for plan in plans_in(self._plan) for scope in plan.scopes)
+        return {id(cache): cache for cache in found if cache is not None}.values()
+
+    # --- one run --------------------------------------------------------------------------------------------------
+
+    def run(self, values: list[Any]) -> tuple[RunPart, bool]:
+        """Return what of one run has to travel, and whether anything has to run at all.
+
+        Args:
+            values: Value of every slot, with the inputs filled in; results that are found are filled in too.
+        """
+        if not self._plan.is_cached:
+            return RunPart(values, Known([], {}, frozenset())), True
+        frame = CachedFrame(self._plan, self.state, values, self._root)
+        frame.start()
+        remaining = frame.remaining_steps()
+        found = frozenset(step.index for step in frame.found_steps())
+        known = Known(frame.signatures, frame.elements, found)
+        if not remaining:
+            return RunPart(values, known), False
+        taken = slots_taken(remaining)
+        sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
+        uses = [slot for step in remaining for slot in step.arguments]
+        for step, items in open_maps(frame):
+            done, elements = self._items(items, self._travelling(step, taken))
+            if step.node.map_mode == "product" or len(items.mapped_slots) != len(step.mapped):
+                continue
+            slot_of = dict(zip(step.inner_inputs, step.arguments, strict=True))
+            for position, inner in enumerate(step.mapped):
+                slot = slot_of[inner]
+                whole: Any = sent[slot]
+                if uses.count(slot) == 1 and whole is not ABSENT:
+                    frame.identities.of(slot)  # it cannot be identified any more when a part of it is absent
+                    sent[slot] = [ABSENT if index in done else value for index, value in enumerate(whole)]
+                    known.elements[slot] = [own[position] for own in elements]
+        return RunPart(sent, known), True
+
+    @staticmethod
+    def _travelling(step: Any, taken: set[int]) -> set[int]:
+        """Slots of a mapped plan whose values are taken by something that runs at the remote place."""
+        pairs = zip(step.inner.outputs.values(), step.outputs, strict=True)
+        return {inner for inner, outer in pairs if outer in taken}
+
+    # --- items ----------------------------------------------------------------------------------------------------
+
+    def _items(self, items: ItemFrames, travelling: set[int]) -> tuple[set[int], list[tuple[bytes, ...]]]:
+        """Survey the items of a mapped pipeline; return which are done, and the signatures of what all are made of."""
+        done: set[int] = set()
+        elements: list[tuple[bytes, ...]] = []
+        nothing = (b"",) * len(items.mapped_slots)
+        for position, frame in item_frames(items):
+            elements += [nothing] * (position - len(elements))
+            elements.append(tuple(frame.signatures[slot] or b"" for slot in items.mapped_slots))
+            self.answer(frame, travelling)
+            if frame.is_done:
+                done.add(position)
+        elements += [nothing] * (items.count - len(elements))
+        return done, elements
+
+    def answer(self, frame: CachedFrame, travelling: set[int]) -> None:
+        """Note what was found for an execution of a plan; values that nothing at the remote place takes stay here.
+
+        Args:
+            frame: The execution, after it was looked up.
+            travelling: Its outputs that are taken there.
+        """
+        remaining = frame.remaining_steps()
+        taken = slots_taken(remaining) | travelling
+        for step in frame.found_steps():
+            if isinstance(step, CallStep):
+                cache = frame.plan.scopes[step.scope].cache
+                for slot in step.outputs:
+                    if slot is not None:
+                        self._answer(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
+            else:
+                for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
+                    producer = step.inner.steps[step.inner.producers[inner_slot]]
+                    if slot is None or not isinstance(producer, CallStep):
+                        continue  # lists of lists are asked back
+                    elements = frame.elements[slot]
+                    manifest = manifest_key(frame.identities.key(slot))
+                    self._answer(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
+                    for element, value in zip(elements, frame.values[slot], strict=True):
+                        self._answer(step.inner.scopes[producer.scope].cache, element.hex(), value, slot in taken)
+        if remaining:
+            for step, items in open_maps(frame):
+                self._items(items, self._travelling(step, taken))
+
+    def _answer(self, cache: Cache | None, key: str, value: Any, travels: bool) -> None:
+        assert cache is not None
+        number = self._number_of(cache)
+        answers = self._answers.setdefault(number, {})
+        if travels:
+            answers[key] = value
+        else:
+            self._kept[number, key] = value
+            answers.setdefault(key, Kept(number, key))
+
+    # --- a map ----------------------------------------------------------------------------------------------------
+
+    def map(self, given: MapInputs, on_error: OnError, took: Any) -> MapPart:
+        """Return the items of a map that have to travel.
+
+        Args:
+            given: What the map runs over.
+            on_error: "raise" or "collect".
+            took: Called with index, frame of each item that was found whole.
+        """
+        names = tuple(given.columns)
+        part = MapPart(names, [], [], {}, dict(given.shared), {}, on_error)
+        if not self._plan.is_cached:
+            part.rows.extend(given.rows())
+            part.indexes.extend(range(len(part.rows)))
+            return part
+        items = ItemFrames(self._plan, self.state, self._root, given)
+        elements: list[list[bytes]] = [[] for _ in names]
+        while (found := items.next_item()) is not None:
+            values, frame = found
+            assert isinstance(frame, CachedFrame)
+            is_failed = items.has_failed_input(values)
+            if not is_failed:
+                frame.start()
+                if frame.is_done:
+                    took(frame)
+                    continue
+                self.answer(frame, set())
+            part.rows.append(tuple(values[slot] for slot in items.mapped_slots))
+            part.indexes.append(items.count - 1)
+            for column, slot in zip(elements, items.mapped_slots, strict=True):
+                column.append(frame.signatures[slot] or b"")
+        slot_names = {slot: name for name, slot in self._plan.inputs.items()}
+        shared = {slot_names[slot]: own for slot, own in items.shared_signatures.items() if slot in slot_names}
+        known = {name: own for name, own in shared.items() if name in part.shared and own}
+        return part._replace(elements=dict(zip(names, elements, strict=True)), signatures=known)

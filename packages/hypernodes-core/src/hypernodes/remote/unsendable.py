@@ -1,0 +1,122 @@
+"""Finds what in an object cannot be sent, and how one gets there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+from hypernodes.node import Node
+from hypernodes.plan import CallStep, NestedStep, Plan
+from hypernodes.remote.modules import state_of
+
+_MAX_DEPTH = 40
+
+
+class Culprit(NamedTuple):
+    """What cannot be sent.
+
+    Attributes:
+        path: From the outside in, e.g. `("node 'encode'", "closure 'client'", "attribute '_lock'")`.
+        error: Why.
+        in_module: The module of the user's and the name in it through which the path leads, if it leads through one.
+    """
+
+    path: tuple[str, ...]
+    error: Exception
+    in_module: tuple[str, str] | None
+
+
+def find_culprit(value: Any, pack: Callable[[Any], object]) -> Culprit | None:
+    """Return the innermost thing in `value` that `pack` refuses; None when it takes everything.
+
+    Args:
+        value: What could not be sent.
+        pack: Raises for what cannot be sent.
+    """
+    error = _refusal(value, pack)
+    if error is None:
+        return None
+    path: list[str] = []
+    in_module = None
+    seen = {id(value)}
+    for _ in range(_MAX_DEPTH):
+        for label, child in _parts(value):
+            if id(child) not in seen and (inner := _refusal(child, pack)) is not None:
+                if isinstance(value, ModuleType):
+                    in_module = (value.__name__, label.split("'")[1])
+                path.append(label)
+                value, error = child, inner
+                seen.add(id(child))
+                break
+        else:
+            break
+    return Culprit(tuple(path), error, in_module)
+
+
+def _refusal(value: Any, pack: Callable[[Any], object]) -> Exception | None:
+    try:
+        pack(value)
+    except Exception as error:
+        return error
+    return None
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Plan):
+        for step in value.steps:
+            yield f"node {step.node.name!r}", step
+        for name, slot in value.inputs.items():
+            yield f"default of {name!r}", value.template[slot]
+    elif isinstance(value, CallStep):
+        yield "its function", value.node
+    elif isinstance(value, NestedStep):
+        yield "its pipeline", value.inner
+        yield "its mapping", value.node
+    elif isinstance(value, Node):
+        yield "function", value.func
+    elif isinstance(value, FunctionType):
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            yield f"closure {name!r}", cell.cell_contents
+        for index, default in enumerate(value.__defaults__ or ()):
+            yield f"default {index}", default
+        for name, default in (value.__kwdefaults__ or {}).items():
+            yield f"default {name!r}", default
+        for name in sorted(_names_in(value.__code__) & value.__globals__.keys()):
+            yield f"global {name!r}", value.__globals__[name]
+    elif isinstance(value, ModuleType):
+        for name, entry in state_of(value, set()).items():
+            yield f"module attribute {name!r}", entry
+    elif isinstance(value, functools.partial):
+        yield "partial", value.func
+        for index, argument in enumerate(value.args):
+            yield f"argument {index}", argument
+        yield from ((f"argument {name!r}", argument) for name, argument in value.keywords.items())
+    elif isinstance(value, MethodType):
+        yield "object", value.__self__
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield f"[{key!r:.60}]", entry
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        names = getattr(value, "_fields", None)
+        for index, entry in enumerate(value):
+            yield (f"{names[index]}" if names else f"[{index}]"), entry
+    elif isinstance(value, type):
+        yield from ((f"class attribute {name!r}", entry) for name, entry in vars(value).items())
+    else:
+        state = getattr(value, "__dict__", {})
+        yield from ((f"attribute {name!r}", entry) for name, entry in state.items())
+        for kind in type(value).__mro__:
+            slots = kind.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if hasattr(value, name):
+                    yield f"attribute {name!r}", getattr(value, name)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _names_in(constant)
+    return names

@@ -1,0 +1,139 @@
+"""What runs at the remote place: a job is unpacked, its versions are checked, and the same engine runs it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from hypernodes.backend.local import LocalBackend
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.engine import PipelineExecutionEngine
+from hypernodes.engine.execution import Execution
+from hypernodes.engine.mapping import MapInputs
+from hypernodes.engine.run_state import RunState
+from hypernodes.engine.worker import portable
+from hypernodes.errors import RemoteVersionError, SerializationError
+from hypernodes.remote.job import Answers, Job, MapPart, RunPart, check_versions, read_header, with_header
+from hypernodes.remote.messages import Warned
+from hypernodes.remote.outbox import Exchange, Outbox, Packing
+from hypernodes.remote.packing import unpack
+from hypernodes.remote.proxies import CacheProxy, CallbackProxy
+
+_LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
+
+
+def execute(job: bytes, exchange: Exchange | None = None) -> bytes:
+    """Run a job.
+
+    Args:
+        job: What `RemoteBackend` gave to `submit`.
+        exchange: Hands a message to the caller's `Channel.handle` and returns what that returned; called from one
+            thread at a time. None when nothing can be said while the job runs.
+
+    Returns:
+        The outcome, for `submit` to return. Whatever goes wrong in the job is told in there; nothing is raised but
+        KeyboardInterrupt.
+    """
+    try:
+        header, payload = read_header(job)
+        check_versions(header["versions"], "here, at the remote place,", "at the caller")
+    except (RemoteVersionError, SerializationError) as error:
+        return with_header(b"", kind="refused", reason=str(error))
+    try:
+        return _Worker(payload, exchange).run()
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        return with_header(b"", kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
+
+
+class _Worker:
+    def __init__(self, payload: memoryview, exchange: Exchange | None) -> None:
+        self._caches: dict[int, CacheProxy] = {}
+        self._callbacks: dict[int, CallbackProxy] = {}
+        self._here = LocalBackend()
+        self.job: Job
+        code: list[tuple[Any, bytes | None]]
+        self.job, code = unpack(payload, self._resolve)
+        self._packing = Packing([obj for obj, _ in code])
+        self._outbox = Outbox(exchange, self._packing)
+        for number, cache in self._caches.items():
+            cache.connect(self.job.answers.get(number, Answers({}, frozenset())), self._outbox)
+        for number, callback in self._callbacks.items():
+            callback.connect(self.job.heard.get(number, ()), self._outbox)
+        where = self.job.where
+        self._root = CallbackContext(where.hierarchy_path, where.node_path, where.item_path)
+        self._state = RunState(self._root, self.job.engine.place, is_nested=True)
+        self._state.code = self.job.code
+        self._state.look_ahead = _LOOK_AHEAD
+        self._state.tell_warning = self._warn
+        for obj, digest in code:
+            if digest is not None:
+                self._state.memo.remember(obj, digest)
+
+    def _resolve(self, reference: tuple[str, int]) -> Any:
+        kind, number = reference
+        if kind == "cache":
+            return self._caches.setdefault(number, CacheProxy(number))
+        if kind == "callback":
+            return self._callbacks.setdefault(number, CallbackProxy(number))
+        if kind == "here":
+            return self._here
+        raise SerializationError(f"unknown reference {reference!r}", path="job")
+
+    def run(self) -> bytes:
+        settings = self.job.engine
+        engine = PipelineExecutionEngine(settings.node_execution, settings.map_execution, settings.max_workers)
+        engine.place = settings.place
+        self._here.engine = engine
+        execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
+        facts: dict[str, Any] = {"kind": "returned"}
+        result: Any = None
+        try:
+            result = self._execute(execution)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            facts = {"kind": "raised"}
+            result = self._describe(error)
+        unsent = self._outbox.close()
+        return with_header(self._pack_result(result, unsent, facts), **facts)
+
+    def _execute(self, execution: Execution) -> Any:
+        part = self.job.part
+        if isinstance(part, RunPart):
+            return execution.run(part.values, {}, part.known)
+        return execution.map_part(_map_inputs(part), part.on_error)
+
+    def _describe(self, error: BaseException) -> Any:
+        return portable(error), "".join(traceback.format_exception(error))
+
+    def _pack_result(self, result: Any, unsent: list[bytes], facts: dict[str, Any]) -> bytes:
+        try:
+            return self._packing.pack((result, unsent))
+        except Exception as error:
+            facts["kind"] = "raised"
+            names = _unsendable_names(result, self._packing) if isinstance(result, Mapping) else ""
+            problem = SerializationError(
+                f"the result{names} cannot be sent back from {self.job.engine.place}: {type(error).__name__}: {error}",
+                path="result",
+            )
+            return self._packing.pack((self._describe(problem), unsent))
+
+    def _warn(self, subject: str, reason: str, text: str) -> None:
+        self._outbox.add(Warned(subject, reason, text))
+
+
+def _map_inputs(part: MapPart) -> MapInputs:
+    columns = {name: [row[i] for row in part.rows] for i, name in enumerate(part.names)}
+    return MapInputs(columns, "zip", part.shared, part.signatures, part.elements, part.indexes)
+
+
+def _unsendable_names(result: Mapping[Any, Any], packing: Packing) -> str:
+    names: list[str] = []
+    for name, value in result.items():
+        try:
+            packing.pack(value)
+        except Exception:
+            names.append(repr(name))
+    return f" {', '.join(names)}" if names else ""
