@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from hypernodes.backend.local import LocalBackend
@@ -14,7 +15,16 @@ from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.worker import portable
 from hypernodes.errors import RemoteVersionError, SerializationError
-from hypernodes.remote.job import Answers, Job, MapPart, RunPart, check_versions, read_header, with_header
+from hypernodes.remote.job import (
+    Answers,
+    EngineSettings,
+    Job,
+    MapPart,
+    RunPart,
+    check_versions,
+    read_header,
+    with_header,
+)
 from hypernodes.remote.messages import Warned
 from hypernodes.remote.outbox import Exchange, Outbox, Packing
 from hypernodes.remote.packing import unpack
@@ -82,9 +92,7 @@ class _Worker:
         raise SerializationError(f"unknown reference {reference!r}", path="job")
 
     def run(self) -> bytes:
-        settings = self.job.engine
-        engine = PipelineExecutionEngine(settings.node_execution, settings.map_execution, settings.max_workers)
-        engine.place = settings.place
+        engine = _engine_for(self.job.engine)
         self._here.engine = engine
         execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
         facts: dict[str, Any] = {"kind": "returned"}
@@ -122,6 +130,14 @@ class _Worker:
 
     def _warn(self, subject: str, reason: str, text: str) -> None:
         self._outbox.add(Warned(subject, reason, text))
+
+
+@lru_cache(maxsize=4)
+def _engine_for(settings: EngineSettings) -> PipelineExecutionEngine:
+    """Return an engine whose worker processes stay for the jobs to come."""
+    engine = PipelineExecutionEngine(settings.node_execution, settings.map_execution, settings.max_workers)
+    engine.place = settings.place
+    return engine.__enter__()
 
 
 def _map_inputs(part: MapPart) -> MapInputs:
