@@ -117,7 +117,6 @@ def test_a_result_that_cannot_be_sent_names_its_node(backend: LocalBackend) -> N
     assert found["y"][:30] + found["y"][31:] == [*range(30), *range(31, 40)]
 
 
-@pytest.mark.xfail(reason="unpack() raises in the scheduler: the bare error, no note, and nothing is collected")
 def test_a_result_that_cannot_be_received_names_its_node(backend: LocalBackend) -> None:
     @node(output_name="y")
     def return_a_riddle(x: int) -> Any:
@@ -135,13 +134,7 @@ def test_a_result_that_cannot_be_received_names_its_node(backend: LocalBackend) 
     "value",
     [
         pytest.param(threading.Lock(), id="cannot be sent"),
-        pytest.param(
-            FailsOnArrival(),
-            id="cannot be received",
-            marks=pytest.mark.xfail(
-                reason="work() unpickles a unit as a whole: every item of it fails, with a bare error"
-            ),
-        ),
+        pytest.param(FailsOnArrival(), id="cannot be received"),
     ],
 )
 def test_an_input_that_cannot_travel_fails_its_own_item_only(value: Any, backend: LocalBackend) -> None:
@@ -169,15 +162,7 @@ def test_an_input_that_cannot_travel_is_named(backend: LocalBackend) -> None:
     assert "cannot pickle '_thread.lock' object" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "is_heard",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.xfail(reason="with a callback or a cache every value is sent back, or fails")
-        ),
-    ],
-)
+@pytest.mark.parametrize("is_heard", [False, True])
 def test_what_only_the_nodes_of_an_item_hand_on_need_not_travel(items_backend: LocalBackend, is_heard: bool) -> None:
     @node(output_name="lock")
     def make_lock(x: int) -> Any:

@@ -19,12 +19,7 @@ def backend(request: pytest.FixtureRequest) -> LocalBackend:
 
 
 @pytest.mark.parametrize("slow", SLOW, ids=lambda slow: slow.name)
-def test_a_call_that_takes_too_long_is_stopped(
-    slow: Any, backend: LocalBackend, request: pytest.FixtureRequest
-) -> None:
-    if slow is nodes.stay_in_native_code and request.node.callspec.params["backend"] == "items":
-        reason = "_blame() takes a time limit into account for single calls only, not for shipped items"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+def test_a_call_that_takes_too_long_is_stopped(slow: Any, backend: LocalBackend) -> None:
     started_at = time.monotonic()
     found = Pipeline(nodes=[slow], backend=backend).map(inputs={"x": range(5)}, map_over="x", on_error="collect")
     assert time.monotonic() - started_at < 15

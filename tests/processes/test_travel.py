@@ -57,7 +57,6 @@ def test_a_large_shared_input_arrives_once_in_each_worker(items_backend: LocalBa
     assert set(counts.values()) == {1}
 
 
-@pytest.mark.xfail(reason="single calls carry all their arguments; only shipped items share files")
 def test_a_large_input_that_nodes_share_arrives_once_in_each_worker(
     nodes_backend: LocalBackend, tmp_path: Path
 ) -> None:
@@ -67,7 +66,6 @@ def test_a_large_input_that_nodes_share_arrives_once_in_each_worker(
     assert set(arrivals(tmp_path / "arrivals").values()) == {1}
 
 
-@pytest.mark.xfail(reason="single calls carry all their arguments; only shipped items share files")
 @pytest.mark.parametrize("items", ["sequential", "threaded"])
 def test_a_large_shared_input_of_items_arrives_once_when_only_nodes_are_parallel(items: Any, tmp_path: Path) -> None:
     shared = CountsUnpickling(str(tmp_path / "arrivals"), LARGE)
@@ -76,7 +74,6 @@ def test_a_large_shared_input_of_items_arrives_once_when_only_nodes_are_parallel
     assert set(arrivals(tmp_path / "arrivals").values()) == {1}
 
 
-@pytest.mark.xfail(reason="each MapActivity writes its own files: once for each item of the outer map")
 def test_a_large_input_that_nested_maps_share_arrives_once_in_each_worker(
     items_backend: LocalBackend, tmp_path: Path
 ) -> None:

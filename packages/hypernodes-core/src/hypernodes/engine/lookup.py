@@ -17,6 +17,7 @@ from hypernodes.cache.base import MISS, Cache
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import announce_cached_map
 from hypernodes.engine.frame import Frame
+from hypernodes.engine.parcels import LeftBehind
 from hypernodes.engine.plan_code import code_of, sign_map, sign_outputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
@@ -300,6 +301,10 @@ class CachedFrame(Frame):
         """Store results; a value that cannot be stored is said once and costs nothing else."""
         if any(isinstance(value, Iterator) for value in entries.values()):
             reason = "it is an iterator, which can be read only once. Return a list"
+            self.run.warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
+            return
+        if any(isinstance(value, LeftBehind) for value in entries.values()):
+            reason = "it cannot be sent back from the worker process"
             self.run.warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
             return
         try:
