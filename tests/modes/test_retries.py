@@ -509,7 +509,7 @@ def test_waiting_for_the_callers_executor_does_not_count_towards_the_time_limit(
 
 
 def test_a_call_that_nobody_waits_for_any_more_is_not_begun() -> None:
-    """It was still waiting for the caller's executor when its time was up."""
+    """It was still waiting for the caller's executor when another one failed."""
     begun: list[int] = []
 
     @node(output_name="y", timeout=0.02)
@@ -517,12 +517,16 @@ def test_a_call_that_nobody_waits_for_any_more_is_not_begun() -> None:
         begun.append(x)
         return x
 
+    @node(output_name="z")
+    async def fail(x: int) -> int:
+        raise LookupError(x)
+
     release = threading.Event()
     with ThreadPoolExecutor(1) as executor:
         executor.submit(release.wait)
-        pipeline = Pipeline(nodes=[note], backend=LocalBackend("threaded", executor=executor))
+        pipeline = Pipeline(nodes=[note, fail], backend=LocalBackend("threaded", executor=executor, max_workers=2))
         try:
-            with pytest.raises(NodeTimeoutError):
+            with pytest.raises(LookupError):
                 guarded(lambda: pipeline.run({"x": 1}))
         finally:
             release.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from hypernodes.errors import SerializationError
@@ -50,11 +51,17 @@ def _by_value_pickler() -> Any:
         import cloudpickle
 
         class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
-            """cloudpickle, which cannot know that the name of a decorated function stands for a node."""
+            """cloudpickle, which cannot know that the name of a decorated function stands for a node.
+
+            It also leaves out where the code of a function was written, which the tracebacks of a worker have to show.
+            """
 
             def reducer_override(self, obj: Any) -> Any:
                 if type(obj) is Node and (obj.__module__ == "__main__" or not obj.is_importable):
                     return obj.reduce_by_value()
+                if type(obj) is CodeType:
+                    make, arguments = self.dispatch_table[CodeType](obj)
+                    return make, tuple(obj.co_filename if a == "<dynamic-code>" else a for a in arguments)
                 return super().reducer_override(obj)
 
         _pickler = ByValuePickler
