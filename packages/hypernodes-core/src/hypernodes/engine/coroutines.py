@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextvars
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from queue import SimpleQueue
+from time import sleep
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import asyncio
+
+    from hypernodes.engine.event_loop import LoopThread
+
+_ARRIVALS = 16  # after so many, the loop gets the chance to start them
 
 _Coroutine: TypeAlias = Coroutine[Any, Any, Any]
 _Report: TypeAlias = Callable[["TaskOutcome"], object]
@@ -29,7 +33,7 @@ class Coroutines:
         self._loop = loop
         self._is_here = is_here
         self._runner: asyncio.Runner | None = None
-        self._helper: _LoopThread | None = None
+        self._helper: LoopThread | None = None
         self._awaited: TaskOutcome | None = None
         self._is_cancelled = False
         self._arriving: deque[TaskOutcome] = deque()
@@ -63,7 +67,9 @@ class Coroutines:
             report: Called in the thread of the loop when it has ended.
         """
         if self._loop is None:
-            self._helper = _LoopThread()
+            from hypernodes.engine.event_loop import LoopThread
+
+            self._helper = LoopThread()
             self._loop = self._helper.loop
         outcome = TaskOutcome(self._loop, coroutine, contextvars.copy_context(), report)
         self._arriving.append(outcome)
@@ -71,6 +77,8 @@ class Coroutines:
         if not self._is_loop_awake:
             self._is_loop_awake = True
             self._loop.call_soon_threadsafe(self._start_arrivals)
+        elif len(self._arriving) >= _ARRIVALS:
+            sleep(0)  # else the loop, in another thread, starts all of them together, and they end together as well
         return outcome
 
     def close(self) -> None:
@@ -86,39 +94,6 @@ class Coroutines:
         self._is_loop_awake = False  # first, so that what arrives from now on calls again
         while self._arriving:
             self._arriving.popleft().start()
-
-
-class _LoopThread:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        import asyncio
-
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="hypernodes-event-loop", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        import asyncio
-
-        loop = self.loop
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            pending = asyncio.all_tasks(loop)
-            for task in pending:
-                task.cancel()
-            if pending:
-                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
 
 
 class TaskOutcome:
