@@ -65,6 +65,11 @@ def stay_in_native_code(x: int) -> int:
     return x
 
 
+@node(output_name="y", timeout=0.3)
+def stay_in_native_code_after(doubled: int) -> int:
+    return 0 * stay_in_native_code.func(2 if doubled == 4 else 0) + doubled
+
+
 @node(output_name="y")
 def die_if_told(x: int, victims: dict[int, str], folder: str) -> int:
     """Kills its process for some `x`: "once" by a signal, "exit once", or "always"; notes each call in a file."""

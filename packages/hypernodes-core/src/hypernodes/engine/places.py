@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hypernodes.engine.coroutines import Coroutines
 from hypernodes.engine.engine import ExecutionMode
 from hypernodes.engine.process_life import timeout_error
+from hypernodes.engine.runs import Runs, current_runs
 from hypernodes.engine.step import Call, Returned, make, make_async
 from hypernodes.engine.tasks import Outcome
 from hypernodes.engine.threads import DaemonThreads
@@ -84,6 +85,7 @@ class Places:
         self._threads: DaemonThreads | None = None
         # This thread may be one of the workers that its own calls are to wait for.
         self.must_help = self._executor is not None and _current_executor.get() is self._executor
+        self._runs = Runs()
         self._loop_place = _LoopPlace(self.coroutines)
 
     def is_in_process(self, is_item: bool) -> bool:
@@ -104,8 +106,8 @@ class Places:
         if is_here and step.node.timeout is None:
             return None
         if self._executor is not None and not is_here:
-            return _ThreadPlace(self._executor, self._executor)
-        return _ThreadPlace(self._own_threads(), None)
+            return _ThreadPlace(self._executor, self._executor, self._runs)
+        return _ThreadPlace(self._own_threads(), None, self._runs)
 
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""
@@ -119,9 +121,11 @@ class Places:
         returned: Returned = contextvars.copy_context().run(make, call, _never)
         return returned
 
-    def submit_waiting(self, function: Any, *arguments: Any) -> Future[Any]:
-        """Start something that mostly waits, outside the workers."""
-        return self._own_threads().submit(contextvars.copy_context().run, function, *arguments)
+    def submit_waiting(self, runs: Runs, function: Any, *arguments: Any) -> Future[Any]:
+        """Start something that mostly waits, outside the workers; the runs in it are noted in `runs`."""
+        context = contextvars.copy_context()
+        context.run(current_runs.set, runs)
+        return self._own_threads().submit(context.run, function, *arguments)
 
     def abandon(self, future: Any) -> None:
         """Leave a call behind that took too long: its thread cannot be stopped, so others get another one."""
@@ -146,6 +150,7 @@ class Places:
 
     def kill(self) -> None:
         """Release everything at once, without waiting for calls that cannot be stopped."""
+        self._runs.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -163,12 +168,14 @@ class _ThreadPlace:
 
     keeps_time = False
 
-    def __init__(self, executor: Executor, callers: Executor | None) -> None:
+    def __init__(self, executor: Executor, callers: Executor | None, runs: Runs) -> None:
         self._executor = executor
         self._callers = callers
+        self._runs = runs
 
     def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
         context = contextvars.copy_context()
+        context.run(current_runs.set, self._runs)
         if self._callers is not None:
             context.run(_current_executor.set, self._callers)
         function = make if begun is None else _make_and_tell(begun)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -18,6 +19,14 @@ _GRACE_S = 1.0  # after a time limit, for a call that does not react to being in
 _LOOK_S = 1.0  # between two looks at whether the parent is alive
 _LATE = "late-"
 _is_worker = False
+_folders: set[str] = set()
+
+
+def use_folder(folder: str) -> None:
+    """Take note of the folder of a run, which nobody would remove if the process of the run were killed."""
+    _folders.add(folder)
+    if len(_folders) > 100:
+        _folders.intersection_update([known for known in _folders if os.path.exists(known)])
 
 
 def start_process(parent: int) -> None:
@@ -47,6 +56,8 @@ def _watch_parent(parent: int) -> None:
         process.join()
     else:
         return
+    for folder in list(_folders):
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

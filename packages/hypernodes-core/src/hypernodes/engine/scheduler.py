@@ -54,7 +54,7 @@ class Scheduler:
         self._stack: list[Activity] = []
         self._news: SimpleQueue[tuple[Task, Outcome | _Begun] | None] = SimpleQueue()
         self._in_flight: set[Task] = set()  # what occupies workers
-        self._elsewhere: set[Task] = set()
+        self._elsewhere: set[ElsewhereTask] = set()
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._is_cancelled = False
@@ -91,6 +91,8 @@ class Scheduler:
             for task in self._in_flight:
                 if task.future is not None:
                     task.future.cancel()
+            for nested in self._elsewhere:
+                nested.runs.cancel()
             self.drain(root)
             raise
         except BaseException:
@@ -387,7 +389,7 @@ class Scheduler:
         task = ElsewhereTask(activity, step)
         if not self.runs_nodes_in_order or (activity.owner is not None and self._places.open_items > 1):
             self._elsewhere.add(task)
-            task.future = future = self._places.submit_waiting(run_elsewhere, frame, step, context)
+            task.future = future = self._places.submit_waiting(task.runs, run_elsewhere, frame, step, context)
             future.add_done_callback(lambda future: self._news.put((task, future)))
             return
         try:
@@ -426,6 +428,9 @@ class Scheduler:
             owner = task.owner if isinstance(task, UnitTask) else getattr(task, "activity", None)
             if task.future is not None and _is_within(owner, failed):
                 task.future.cancel()  # what has not begun, and what is awaited; the rest is waited for
+        for nested in self._elsewhere:
+            if _is_within(nested.activity, failed):
+                nested.runs.cancel()
         self._end_delays(failed)
         self._wake_all(failed)
 
@@ -440,6 +445,8 @@ class Scheduler:
 
     def abort(self, root: Activity) -> None:
         """Give up everything at once: an interrupt, a cancelled run, a defect."""
+        for nested in self._elsewhere:
+            nested.runs.cancel()
         self._places.kill()
         entries = list(_with_parts(root)) if root.is_open else []
         for entry in entries:

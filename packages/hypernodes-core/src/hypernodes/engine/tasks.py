@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from hypernodes.engine.activity import MapActivity, PlanActivity
+from hypernodes.engine.runs import Runs
 from hypernodes.plan import CallStep, NestedStep
 
 
@@ -83,12 +84,20 @@ class UnitTask(Task):
 
 
 class ElsewhereTask(Task):
-    """A nested pipeline that its own backend runs."""
+    """A nested pipeline that its own backend runs.
 
-    __slots__ = ("activity", "started_at", "step")
+    Attributes:
+        activity: The plan in which it is a step.
+        step: The step.
+        started_at: When it was started, on the performance counter.
+        runs: What it runs, so that it can be ended.
+    """
+
+    __slots__ = ("activity", "runs", "started_at", "step")
 
     def __init__(self, activity: PlanActivity, step: NestedStep) -> None:
         super().__init__()
         self.activity = activity
         self.step = step
         self.started_at = perf_counter()
+        self.runs = Runs()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.engine.packing import PROTOCOL
 from hypernodes.engine.parcels import LeftBehind, Parcel, pack, unpack
-from hypernodes.engine.process_life import TimeLimit
+from hypernodes.engine.process_life import TimeLimit, use_folder
 from hypernodes.engine.step import Returned, make, prepare
 from hypernodes.errors import NodeTimeoutError, RemoteNodeError, SerializationError
 from hypernodes.plan import CallStep
@@ -115,6 +115,7 @@ def work(packed: bytes) -> bytes:
     """
     order: Order = pickle.loads(packed)
     _forget_what_is_over()
+    use_folder(order.folder)
     steps: tuple[CallStep, ...] = _keep(order.program)
     shared = dict(order.shared)
     loop = _Loop()
