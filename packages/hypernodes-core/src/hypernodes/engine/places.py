@@ -107,7 +107,11 @@ class Places:
             return None
         if self._executor is not None and not is_here:
             return _ThreadPlace(self._executor, self._executor, self._runs)
-        return _ThreadPlace(self._own_threads(), None, self._runs)
+        return self.own_threads()
+
+    def own_threads(self) -> Place:
+        """Return the threads of the run."""
+        return _ThreadPlace(self._daemons(), None, self._runs)
 
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""
@@ -125,7 +129,7 @@ class Places:
         """Start something that mostly waits, outside the workers; the runs in it are noted in `runs`."""
         context = contextvars.copy_context()
         context.run(current_runs.set, runs)
-        return self._own_threads().submit(context.run, function, *arguments)
+        return self._daemons().submit(context.run, function, *arguments)
 
     def abandon(self, future: Any) -> None:
         """Leave a call behind that took too long: its thread cannot be stopped, so others get another one."""
@@ -157,7 +161,7 @@ class Places:
         if self.processes is not None:
             self.processes.kill()
 
-    def _own_threads(self) -> DaemonThreads:
+    def _daemons(self) -> DaemonThreads:
         if self._threads is None:
             self._threads = DaemonThreads("hypernodes")
         return self._threads

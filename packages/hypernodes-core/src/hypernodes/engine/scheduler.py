@@ -22,11 +22,11 @@ from hypernodes.engine.announce import end_nested, start_nested
 from hypernodes.engine.casualties import Casualties
 from hypernodes.engine.elsewhere import run_elsewhere
 from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.places import Places
+from hypernodes.engine.places import Place, Places
 from hypernodes.engine.process_life import timeout_error
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.shipping import Shipping
-from hypernodes.engine.step import Returned, add_note, path_of, prepare
+from hypernodes.engine.step import Call, Returned, add_note, path_of, prepare
 from hypernodes.engine.tasks import CallTask, ElsewhereTask, Outcome, Task, UnitTask
 from hypernodes.engine.timers import Timer, Timers, now
 from hypernodes.plan import CallStep, NestedStep
@@ -222,17 +222,20 @@ class Scheduler:
             if place is None:
                 returned = self._places.make_here(call)
             else:
-                begun = None
-                if step.node.timeout is not None and not place.keeps_time:
-                    begun = lambda: self._news.put((task, _Begun(now())))  # noqa: E731
-                self._in_flight.add(task)
-                task.future = place.submit(call, lambda outcome: self._news.put((task, outcome)), begun)
+                self._hand_over_here(task, place, call)
                 return
         except Exception as error:
             self._in_flight.discard(task)
             self.fail_call(task, error)
         else:
             self.finish_call(task, returned)
+
+    def _hand_over_here(self, task: CallTask, place: Place, call: Call) -> None:
+        begun = None
+        if task.step.node.timeout is not None and not place.keeps_time:
+            begun = lambda: self._news.put((task, _Begun(now())))  # noqa: E731
+        self._in_flight.add(task)
+        task.future = place.submit(call, lambda outcome: self._news.put((task, outcome)), begun)
 
     def hand_over(self, task: Task, future: Future[Any]) -> None:
         """Wait for a task that has been sent to a worker process."""
@@ -333,9 +336,12 @@ class Scheduler:
                 break
         else:
             return False
+        call = prepare(task.step, task.activity.frame.values)
+        if task.step.node.timeout is not None:  # this thread could not end it
+            self._hand_over_here(task, self._places.own_threads(), call)
+            return True
         task.future = None
         self._in_flight.discard(task)
-        call = prepare(task.step, task.activity.frame.values)
         try:
             returned = self._places.make_instead(call)
         except Exception as error:
