@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import threading
 import time
@@ -93,6 +94,16 @@ class CountsUnpickling:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         note_line(Path(self.path), os.getpid())
+
+
+class Block:
+    """Memory that pickle hands over as it is, as the arrays of NumPy do."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memoryview(memory)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return Block, (pickle.PickleBuffer(self.memory),)
 
 
 class FailsOnArrival:
