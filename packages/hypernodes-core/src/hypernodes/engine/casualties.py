@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from hypernodes.engine.process_life import timeout_error
@@ -45,6 +46,8 @@ class Casualties:
         """
         can_restart = self._processes.can_restart
         self._processes.restart(task.generation)
+        if self._give_up(task):
+            return
         late = self._processes.late_call(task.order)
         is_first_news = task.generation != self._broken_generation
         self._broken_generation = task.generation
@@ -66,10 +69,23 @@ class Casualties:
     def start_next(self) -> None:
         """Do the next one again."""
         task = self._suspects.popleft()
+        if self._give_up(task):
+            return
         if isinstance(task, UnitTask):
             self._shipping.submit(task)
         elif isinstance(task, CallTask):
             self._scheduler.submit(task)
+
+    def _give_up(self, task: Task) -> bool:
+        """Let go of what is not wanted any more, because something else failed; return whether that is so."""
+        error = CancelledError("the run ended before the call could be made again")
+        if isinstance(task, UnitTask) and task.owner.is_stopped:
+            self._shipping.fail(task, error)
+        elif isinstance(task, CallTask) and task.activity.is_stopped:
+            self._scheduler.fail_call(task, error)
+        else:
+            return False
+        return True
 
     def _settle_late(self, task: Task, position: int, step: int) -> None:
         """A call that exceeded its time limit ended its worker; what was with it is innocent."""

@@ -136,7 +136,11 @@ class Execution:
             processes = None
             if "parallel" in (engine.node_execution, engine.map_execution):
                 processes = ProcessPlace(pool, engine.executor)
-                processes.check(self._plan)
+                try:
+                    processes.check(self._plan)
+                except BaseException:
+                    processes.end_run()
+                    raise
             places = Places(
                 engine.node_execution, engine.map_execution, engine.max_workers, engine.executor, processes, self._loop
             )

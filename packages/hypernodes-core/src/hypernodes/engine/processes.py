@@ -28,12 +28,14 @@ class ProcessPool:
     Attributes:
         is_loky: Whether functions of every kind can be sent.
         generation: How many times the pool had to be made.
+        runs: Number of runs that use it now.
     """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._executor: Any = None
         self.generation = 0
+        self.runs = 0
         try:
             import loky
 
@@ -104,6 +106,9 @@ class ProcessPlace:
         self._numbers = count()
         self._is_by_value = pool.is_loky if pool else _has_cloudpickle()
         self.parcels = Parcels(self._is_by_value)
+        self._is_open = True
+        if pool is not None:
+            pool.runs += 1
 
     def prefetch(self, workers: int) -> int:
         """Return how many tasks to hand over at a time: one more for each process of ours, so that none waits."""
@@ -176,8 +181,16 @@ class ProcessPlace:
         """Return which call of an order ended its worker by exceeding its time limit (see `process_life.late_call`)."""
         return late_call(self.parcels.folder, number)
 
+    def stop_calls(self) -> None:
+        """End the calls that are being made, unless that would end those of another run as well."""
+        if self._pool is not None and self._pool.runs == 1:
+            self._pool.kill()
+
     def end_run(self) -> None:
         """Remove what was written for the run."""
+        if self._pool is not None and self._is_open:
+            self._pool.runs -= 1
+        self._is_open = False
         self.parcels.close()
         self._programs.clear()
 

@@ -93,6 +93,9 @@ class Scheduler:
                     task.future.cancel()
             for nested in self._elsewhere:
                 nested.runs.cancel()
+            root.stop()
+            if self._places.processes is not None:
+                self._places.processes.stop_calls()
             self.drain(root)
             raise
         except BaseException:
