@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import product
-from typing import Any, TypeAlias, TypeVar
-
-import pytest
+from typing import TypeAlias, TypeVar
 
 from hypernodes.engine import ExecutionMode
 
@@ -68,13 +66,6 @@ class Gauge:
     def __exit__(self, *exc_info: object) -> None:
         with self._lock:
             self._current -= 1
-
-
-def defect(modes: Iterable[Modes], reason: str, all_modes: Iterable[Modes] = MODES) -> list[Any]:
-    """Return `all_modes` as parameters of a test that is known to fail in some of them."""
-    broken = set(modes)
-    mark = pytest.mark.xfail(reason=reason)
-    return [pytest.param(each, marks=mark if each in broken else ()) for each in all_modes]
 
 
 def guarded(function: Callable[[], T]) -> T:

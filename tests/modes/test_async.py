@@ -13,7 +13,7 @@ import pytest
 
 from hypernodes import LocalBackend, Pipeline, PipelineCallback, node
 from hypernodes.engine import ExecutionMode
-from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, defect, guarded
+from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded
 from tests.support import Recorder, start_python
 
 # --- coroutines side by side --------------------------------------------------------------------------------------
@@ -127,13 +127,7 @@ def test_async_nodes_work_in_every_mode(modes: Modes) -> None:
     assert [found["c"] for found in pipeline.map_iter({"x": [1, 2]}, map_over="x")] == [7, 9]
 
 
-@pytest.mark.parametrize(
-    "modes",
-    defect(
-        ((n, m) for n, m in MODES if n == "sequential"),
-        "those awaited in the calling thread have a loop of their own",
-    ),
-)
+@pytest.mark.parametrize("modes", MODES)
 def test_all_coroutines_of_a_run_share_one_event_loop(modes: Modes) -> None:
     """A session that one node opens can be used by the others."""
 

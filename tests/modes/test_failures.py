@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from hypernodes import Failure, LocalBackend, MemoryCache, Pipeline, failures, node
+from hypernodes import Failure, LocalBackend, MapLengthError, MemoryCache, Pipeline, failures, node
 from hypernodes.engine import ExecutionMode
 from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Log, Modes, guarded
 from tests.support import Recorder
@@ -402,3 +402,24 @@ def test_a_failed_run_leaves_the_pipeline_and_its_backend_usable(call: Callable[
         with pytest.raises(OwnError):
             call(pipeline)
     assert pipeline.run({"x": 1}) == {"checked": 1, "doubled": 2}
+
+
+@pytest.mark.parametrize("modes", MODES)
+def test_a_mapped_node_that_fails_on_its_columns_tells_on_error(modes: Modes) -> None:
+    """Their lengths become known during the run only."""
+
+    @node(output_name="xs")
+    def make_list(n: int) -> list[int]:
+        return list(range(n))
+
+    recorder = Recorder()
+    pair = Pipeline(nodes=[node("pair")(lambda x, w: (x, w))], name="pairs")
+    mapped = pair.as_node(input_mapping={"xs": "x", "ws": "w"}, map_over=["xs", "ws"], name="all pairs")
+    backend = LocalBackend(*modes, max_workers=2)
+    pipeline = Pipeline(nodes=[make_list, mapped], name="outer", backend=backend, callbacks=[recorder])
+    with pytest.raises(MapLengthError, match="'xs' has 2, 'ws' has 1"):
+        pipeline.run({"n": 2, "ws": [1]})
+    ((event, context, payload),) = recorder.of("error")
+    assert event == ("error", "all pairs")
+    assert isinstance(payload["error"], MapLengthError)
+    assert context.hierarchy_path == ("outer",)

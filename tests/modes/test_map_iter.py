@@ -23,7 +23,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode
-from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, defect, guarded, run_threads
+from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded, run_threads
 from tests.support import Recorder, run_python
 
 CONCURRENT_MODES: list[Modes] = [("async", "async"), ("threaded", "threaded")]
@@ -336,14 +336,7 @@ def test_a_stream_that_collects_goes_on(modes: Modes, in_order: bool) -> None:
     assert len(found) == 20
 
 
-@pytest.mark.parametrize(
-    "modes",
-    defect(
-        CONCURRENT_MODES,
-        "threads are not waited for after a defect of the input",
-        [("sequential", "sequential"), *CONCURRENT_MODES],
-    ),
-)
+@pytest.mark.parametrize("modes", [("sequential", "sequential"), *CONCURRENT_MODES])
 def test_an_error_of_the_generator_surfaces(modes: Modes) -> None:
     def give_up() -> Iterator[int]:
         yield from range(3)

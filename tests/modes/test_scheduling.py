@@ -263,7 +263,6 @@ def test_a_map_opens_only_as_many_threads_as_it_has_workers() -> None:
     assert len(names) <= 3
 
 
-@pytest.mark.xfail(reason="every one of them leaves an idle thread until the run ends")
 def test_nested_pipelines_with_a_backend_of_their_own_do_not_collect_idle_threads() -> None:
     peak = 0
 
@@ -365,7 +364,6 @@ def test_a_pipeline_can_be_run_inside_a_node_of_another_one_with_the_same_backen
     assert guarded(lambda: outer.map({"n": [3, 3]}, map_over="n")["again"]) == [[27, 27], [27, 27]]
 
 
-@pytest.mark.xfail(reason="the inner run waits for the worker that its own caller occupies")
 def test_a_pipeline_inside_a_node_may_use_the_callers_only_worker() -> None:
     """In a process of its own, because a deadlock would keep the executor's thread, and so this process, alive."""
     source = """if True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import threading
 import time
@@ -65,6 +66,11 @@ def stay_in_native_code(x: int) -> int:
     return x
 
 
+@node(output_name="y", timeout=0.3)
+def stay_in_native_code_after(doubled: int) -> int:
+    return 0 * stay_in_native_code.func(2 if doubled == 4 else 0) + doubled
+
+
 @node(output_name="y")
 def die_if_told(x: int, victims: dict[int, str], folder: str) -> int:
     """Kills its process for some `x`: "once" by a signal, "exit once", or "always"; notes each call in a file."""
@@ -88,6 +94,16 @@ class CountsUnpickling:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         note_line(Path(self.path), os.getpid())
+
+
+class Block:
+    """Memory that pickle hands over as it is, as the arrays of NumPy do."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memoryview(memory)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return Block, (pickle.PickleBuffer(self.memory),)
 
 
 class FailsOnArrival:

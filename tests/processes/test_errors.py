@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from hypernodes import LocalBackend, Pipeline, RemoteNodeError, SerializationError, failures, node
+from hypernodes import (
+    CacheWarning,
+    LocalBackend,
+    MemoryCache,
+    Pipeline,
+    RemoteNodeError,
+    SerializationError,
+    failures,
+    node,
+)
 from tests.processes.nodes import AwkwardError, FailsOnArrival, HoldsALockError
 from tests.support import Recorder
 
@@ -117,7 +126,6 @@ def test_a_result_that_cannot_be_sent_names_its_node(backend: LocalBackend) -> N
     assert found["y"][:30] + found["y"][31:] == [*range(30), *range(31, 40)]
 
 
-@pytest.mark.xfail(reason="unpack() raises in the scheduler: the bare error, no note, and nothing is collected")
 def test_a_result_that_cannot_be_received_names_its_node(backend: LocalBackend) -> None:
     @node(output_name="y")
     def return_a_riddle(x: int) -> Any:
@@ -135,13 +143,7 @@ def test_a_result_that_cannot_be_received_names_its_node(backend: LocalBackend) 
     "value",
     [
         pytest.param(threading.Lock(), id="cannot be sent"),
-        pytest.param(
-            FailsOnArrival(),
-            id="cannot be received",
-            marks=pytest.mark.xfail(
-                reason="work() unpickles a unit as a whole: every item of it fails, with a bare error"
-            ),
-        ),
+        pytest.param(FailsOnArrival(), id="cannot be received"),
     ],
 )
 def test_an_input_that_cannot_travel_fails_its_own_item_only(value: Any, backend: LocalBackend) -> None:
@@ -169,15 +171,7 @@ def test_an_input_that_cannot_travel_is_named(backend: LocalBackend) -> None:
     assert "cannot pickle '_thread.lock' object" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "is_heard",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.xfail(reason="with a callback or a cache every value is sent back, or fails")
-        ),
-    ],
-)
+@pytest.mark.parametrize("is_heard", [False, True])
 def test_what_only_the_nodes_of_an_item_hand_on_need_not_travel(items_backend: LocalBackend, is_heard: bool) -> None:
     @node(output_name="lock")
     def make_lock(x: int) -> Any:
@@ -192,3 +186,56 @@ def test_what_only_the_nodes_of_an_item_hand_on_need_not_travel(items_backend: L
     if is_heard:
         pipeline = pipeline.with_callbacks([Recorder()])
     assert pipeline.map(inputs={"x": [1, 2]}, map_over="x", output_name="y") == {"y": [1, 2]}
+
+
+@node(output_name="lock")
+def make_a_lock(x: int) -> Any:
+    return threading.Lock()
+
+
+@node(output_name="y")
+def use_the_lock(lock: Any, x: int) -> int:
+    with lock:
+        return x
+
+
+def test_events_tell_of_what_stayed_in_the_worker(items_backend: LocalBackend) -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[make_a_lock, use_the_lock], backend=items_backend, callbacks=[recorder])
+    pipeline.map(inputs={"x": [1]}, map_over="x", output_name="y")
+    ends = {event[1]: payload["outputs"] for event, _, payload in recorder.of("node_end")}
+    assert ends["use_the_lock"] == {"y": 1}
+    assert "lock that stayed in the worker process: 'lock' cannot be sent" in repr(ends["make_a_lock"]["lock"])
+
+
+def test_what_stayed_in_the_worker_is_not_cached_and_said_once(items_backend: LocalBackend) -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(
+        nodes=[make_a_lock, use_the_lock], backend=items_backend, cache=MemoryCache(), callbacks=[recorder]
+    )
+    with pytest.warns(CacheWarning, match="'make_a_lock' is not cached: it cannot be sent back") as warned:
+        pipeline.map(inputs={"x": range(4)}, map_over="x", output_name="y")
+    assert len(warned) == 1
+    assert pipeline.map(inputs={"x": range(4)}, map_over="x", output_name="y") == {"y": [0, 1, 2, 3]}
+    assert recorder.cached_items == [0, 1, 2, 3]
+
+
+def test_an_output_that_nobody_takes_need_not_travel(backend: LocalBackend) -> None:
+    @node(output_name=("y", "lock"))
+    def make_both(x: int) -> tuple[int, Any]:
+        return x, threading.Lock()
+
+    pipeline = Pipeline(nodes=[make_both], backend=backend, callbacks=[Recorder()])
+    assert pipeline.map(inputs={"x": [1, 2]}, map_over="x", output_name="y") == {"y": [1, 2]}
+    with pytest.raises(SerializationError, match="result of node 'make_both' cannot be sent back"):
+        pipeline.map(inputs={"x": [1, 2]}, map_over="x")
+
+
+def test_an_attempt_that_needs_what_stayed_in_the_worker_is_not_made_again(items_backend: LocalBackend) -> None:
+    @node(output_name="y", retries=3, retry_delay=0)
+    def fail(lock: Any, x: int) -> int:
+        raise ConnectionError(f"unique words {x}")
+
+    pipeline = Pipeline(nodes=[make_a_lock, fail], backend=items_backend)
+    with pytest.raises(ConnectionError, match="unique words"):
+        pipeline.map(inputs={"x": [1]}, map_over="x", output_name="y")

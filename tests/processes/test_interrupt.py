@@ -64,18 +64,14 @@ if __name__ == "__main__":
     main(*sys.argv[1:])
 """
 
-HANGS = pytest.mark.xfail(
-    reason="threads that sleep are joined when the interpreter exits: the process stays until they wake"
-)
-
 CASES = [
     ("sequential", "sequential", "map", "def"),
     ("sequential", "sequential", "map", "async def"),
     ("sequential", "sequential", "run", "def"),
     ("sequential", "async", "map", "async def"),
-    pytest.param(("sequential", "async", "map", "def"), marks=HANGS),
-    pytest.param(("sequential", "threaded", "map", "def"), marks=HANGS),
-    pytest.param(("threaded", "sequential", "run", "def"), marks=HANGS),
+    ("sequential", "async", "map", "def"),
+    ("sequential", "threaded", "map", "def"),
+    ("threaded", "sequential", "run", "def"),
     ("threaded", "threaded", "map", "async def"),
     ("sequential", "parallel", "map", "def"),
     ("sequential", "parallel", "map", "async def"),

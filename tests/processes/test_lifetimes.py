@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hypernodes import LocalBackend, Pipeline, PipelineExecutionEngine
+from hypernodes import LocalBackend, Pipeline, PipelineExecutionEngine, node
 from tests.processes import nodes
 from tests.processes.observe import workers
 
@@ -51,6 +54,33 @@ def test_after_a_run_whose_worker_died(tmp_path: Path) -> None:
         inputs={"x": range(4), "victims": {1: "always"}, "folder": str(tmp_path)}, map_over="x", on_error="collect"
     )
     assert workers() == []
+
+
+@pytest.mark.parametrize("modes", [("sequential", "parallel"), ("parallel", "sequential")])
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_cancelling_ends_the_calls_in_worker_processes(modes: Any, is_kept: bool, tmp_path: Path) -> None:
+    @node(output_name="y")
+    def sleep_long(x: int, folder: str) -> int:
+        (Path(folder) / f"asleep-{x}").touch()
+        time.sleep(60 if x else 0)
+        return x
+
+    async def cancel_while_asleep(pipeline: Pipeline) -> None:
+        inputs = {"x": [1, 2], "folder": str(tmp_path)}
+        task = asyncio.create_task(pipeline.amap(inputs=inputs, map_over="x"))
+        while not any(tmp_path.iterdir()):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    backend = LocalBackend(*modes, max_workers=2)
+    pipeline = Pipeline(nodes=[sleep_long], backend=backend)
+    with backend if is_kept else nullcontext():
+        started_at = time.monotonic()
+        asyncio.run(cancel_while_asleep(pipeline))
+        assert time.monotonic() - started_at < 20
+        assert pipeline.map(inputs={"x": [0], "folder": str(tmp_path)}, map_over="x") == {"y": [0]}
 
 
 def test_after_a_stream_that_nobody_reads_to_its_end() -> None:

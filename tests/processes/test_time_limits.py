@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hypernodes import LocalBackend, NodeTimeoutError, Pipeline, failures
+from hypernodes import LocalBackend, NodeTimeoutError, Pipeline, failures, node
 from tests.processes import nodes
 
 SLOW = [nodes.sleep_too_long, nodes.compute_too_long, nodes.await_too_long, nodes.stay_in_native_code]
@@ -19,12 +20,7 @@ def backend(request: pytest.FixtureRequest) -> LocalBackend:
 
 
 @pytest.mark.parametrize("slow", SLOW, ids=lambda slow: slow.name)
-def test_a_call_that_takes_too_long_is_stopped(
-    slow: Any, backend: LocalBackend, request: pytest.FixtureRequest
-) -> None:
-    if slow is nodes.stay_in_native_code and request.node.callspec.params["backend"] == "items":
-        reason = "_blame() takes a time limit into account for single calls only, not for shipped items"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+def test_a_call_that_takes_too_long_is_stopped(slow: Any, backend: LocalBackend) -> None:
     started_at = time.monotonic()
     found = Pipeline(nodes=[slow], backend=backend).map(inputs={"x": range(5)}, map_over="x", on_error="collect")
     assert time.monotonic() - started_at < 15
@@ -51,3 +47,26 @@ def test_a_limit_that_is_kept_leaves_nothing_behind(backend: LocalBackend) -> No
     assert pipeline.map(inputs={"x": [0, 1]}, map_over="x") == {"y": [0, 1]}
     time.sleep(0.4)  # longer than the limit: an alarm left behind would now go off in an idle worker
     assert pipeline.map(inputs={"x": [0, 1]}, map_over="x") == {"y": [0, 1]}
+
+
+def test_a_call_inside_an_item_that_takes_too_long_in_native_code(items_backend: LocalBackend) -> None:
+    """The worker dies with the results of the calls before it."""
+    pipeline = Pipeline(nodes=[nodes.double, nodes.stay_in_native_code_after], backend=items_backend)
+    found = pipeline.map(inputs={"x": range(5)}, map_over="x", on_error="collect")
+    (failure,) = failures(found)
+    assert failure.item_index == 2
+    assert isinstance(failure.error, NodeTimeoutError)
+    assert failure.node_path[-1] == "stay_in_native_code_after"
+    assert [y for y in found["y"] if y is not failure] == [0, 2, 6, 8]
+
+
+def test_a_call_that_took_too_long_in_native_code_is_made_again(backend: LocalBackend, tmp_path: Path) -> None:
+    @node(output_name="y", timeout=0.3, retries=1, retry_delay=0)
+    def stay_once(x: int, folder: str) -> int:
+        path = Path(folder) / f"call-{x}"
+        nodes.note_line(path, x)
+        return nodes.stay_in_native_code.func(2 if x == 1 and len(nodes.read_lines(path)) == 1 else x + 10)
+
+    pipeline = Pipeline(nodes=[stay_once], backend=backend)
+    found = pipeline.map(inputs={"x": range(3), "folder": str(tmp_path)}, map_over="x")
+    assert found == {"y": [10, 11, 12]}

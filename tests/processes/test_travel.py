@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hypernodes import CallbackContext, LocalBackend, Node, Pipeline, PipelineCallback, node
-from tests.processes.nodes import CountsUnpickling, note_line, read_lines
+from tests.processes.nodes import Block, CountsUnpickling, note_line, read_lines
 from tests.processes.observe import wait_until
 from tests.support import Recorder
 
@@ -57,7 +57,6 @@ def test_a_large_shared_input_arrives_once_in_each_worker(items_backend: LocalBa
     assert set(counts.values()) == {1}
 
 
-@pytest.mark.xfail(reason="single calls carry all their arguments; only shipped items share files")
 def test_a_large_input_that_nodes_share_arrives_once_in_each_worker(
     nodes_backend: LocalBackend, tmp_path: Path
 ) -> None:
@@ -67,7 +66,6 @@ def test_a_large_input_that_nodes_share_arrives_once_in_each_worker(
     assert set(arrivals(tmp_path / "arrivals").values()) == {1}
 
 
-@pytest.mark.xfail(reason="single calls carry all their arguments; only shipped items share files")
 @pytest.mark.parametrize("items", ["sequential", "threaded"])
 def test_a_large_shared_input_of_items_arrives_once_when_only_nodes_are_parallel(items: Any, tmp_path: Path) -> None:
     shared = CountsUnpickling(str(tmp_path / "arrivals"), LARGE)
@@ -76,7 +74,6 @@ def test_a_large_shared_input_of_items_arrives_once_when_only_nodes_are_parallel
     assert set(arrivals(tmp_path / "arrivals").values()) == {1}
 
 
-@pytest.mark.xfail(reason="each MapActivity writes its own files: once for each item of the outer map")
 def test_a_large_input_that_nested_maps_share_arrives_once_in_each_worker(
     items_backend: LocalBackend, tmp_path: Path
 ) -> None:
@@ -119,6 +116,66 @@ def test_both_workers_take_part(items_backend: LocalBackend, tmp_path: Path) -> 
 
     pipeline = Pipeline(nodes=[meet], backend=items_backend)
     assert pipeline.map(inputs={"x": [1, 2], "folder": str(tmp_path)}, map_over="x") == {"y": [1, 2]}
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("backend", ["items_backend", "nodes_backend"])
+def test_memory_arrives_as_it_was_and_can_be_written_to_if_it_could_be_before(
+    backend: str, kind: type, size: int, request: pytest.FixtureRequest
+) -> None:
+    @node(output_name="y")
+    def give_back(x: Block) -> tuple[bool, Block]:
+        return x.memory.readonly, x
+
+    pipeline = Pipeline(nodes=[give_back], backend=request.getfixturevalue(backend))
+    block = Block(kind(os.urandom(size)))
+    ((was_readonly, found), *_) = pipeline.map(inputs={"x": [block, block]}, map_over="x")["y"]
+    assert was_readonly == found.memory.readonly == (kind is bytes)
+    assert found.memory == block.memory
+
+
+def test_a_large_result_that_several_nodes_take_arrives_once_in_each_worker(
+    nodes_backend: LocalBackend, tmp_path: Path
+) -> None:
+    @node(output_name="large")
+    def make(path: str) -> CountsUnpickling:
+        return CountsUnpickling(path, LARGE)
+
+    readers = [Node(lambda large: len(large.payload), output_name=f"y{number}") for number in range(8)]
+    pipeline = Pipeline(nodes=[make, *readers], backend=nodes_backend)
+    found = pipeline.run(inputs={"path": str(tmp_path / "arrivals")}, output_name=[f"y{number}" for number in range(8)])
+    assert set(found.values()) == {LARGE}
+    counts = arrivals(tmp_path / "arrivals")
+    assert counts.pop(str(os.getpid())) == 1
+    assert 1 <= len(counts) <= 2
+    assert set(counts.values()) == {1}
+
+
+def test_workers_let_go_of_what_earlier_runs_shared(items_backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def count_kept(x: int, shared: bytes) -> int:
+        from hypernodes.engine import worker
+
+        return len(worker._kept)
+
+    pipeline = Pipeline(nodes=[count_kept], backend=items_backend)
+    for _ in range(3):
+        kept = pipeline.map(inputs={"x": range(40), "shared": bytes(LARGE)}, map_over="x")["y"]
+    assert max(kept) == 2  # the plan and the shared input of this run
+
+
+def test_files_of_items_are_removed_while_the_run_goes_on(
+    items_backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    pipeline = Pipeline(nodes=[Node(lambda x: x, output_name="y")], backend=items_backend)
+    peak = 0
+    for row in pipeline.map_iter(inputs={"x": (bytes(200_000) for _ in range(60))}, map_over="x"):
+        assert len(row["y"]) == 200_000
+        peak = max(peak, sum(file.is_file() for file in tmp_path.rglob("*")))
+    assert 1 <= peak < 45
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_stays_on_the_disk(

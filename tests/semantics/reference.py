@@ -508,7 +508,11 @@ class Frame:
         wrong = check_columns(columns, node.map_mode)
         if wrong:
             step.state = "failed"
-            self.expected.failures |= {(kind, "", node.name, self.items) for kind in wrong}
+            (kind,) = wrong
+            self.expected.failures.add((kind, "", node.name, self.items))
+            refusal = self._event("error", step.scope, node.name)
+            self._add(Span(refusal, refusal), step.scope, kind, kind)
+            self.expected.order.append((span.last, refusal))
             return
         keys = {name: self._element_keys(step.arguments[name]) for name in columns}
         shared = {

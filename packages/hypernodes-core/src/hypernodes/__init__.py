@@ -113,4 +113,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *plugins.class_names(_PLUGIN_GROUPS)})
+    return sorted({*globals(), *__all__, *plugins.class_names(_PLUGIN_GROUPS)})

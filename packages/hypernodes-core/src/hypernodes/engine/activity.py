@@ -19,6 +19,7 @@ from hypernodes.failures import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
 
 if TYPE_CHECKING:
+    from hypernodes.engine.parcels import Parcels
     from hypernodes.engine.scheduler import Scheduler
 
 
@@ -32,6 +33,7 @@ class Activity:
         error: Why it failed, with the path of the node that raised; None while all is well.
         is_open: Whether it is not done yet.
         is_queued: Whether the scheduler will ask it again what it can start.
+        files: Files with values of its own for worker processes, to be removed when it is done.
     """
 
     def __init__(self, parent: Activity | None) -> None:
@@ -41,6 +43,9 @@ class Activity:
         self.error: tuple[BaseException, tuple[str, ...]] | None = None
         self.is_open = True
         self.is_queued = False
+        self.files: list[str] = []
+        self._held: dict[int, Any] = {}
+        self._parcels: Parcels | None = None
         self._is_stopped = False
         if parent is not None:
             parent.children[self] = None
@@ -59,6 +64,12 @@ class Activity:
         """Start nothing new in it; what has been started is waited for."""
         self._is_stopped = True
 
+    def hold(self, parcels: Parcels, value: Any) -> None:
+        """Let a value be packed only once for all the worker processes that take it while this is open."""
+        self._parcels = parcels
+        if id(value) not in self._held and parcels.hold(value):
+            self._held[id(value)] = value
+
     def start_next(self, scheduler: Scheduler) -> bool:
         """Start one more thing; return False when there is nothing to start at present."""
         raise NotImplementedError
@@ -72,6 +83,11 @@ class Activity:
         self.is_open = False
         if self.parent is not None:
             del self.parent.children[self]
+        if self._parcels is not None:
+            for value in self._held.values():
+                self._parcels.drop(value)
+        if self.files:
+            scheduler.remove(self.files)
 
 
 class PlanActivity(Activity):
@@ -117,6 +133,7 @@ class PlanActivity(Activity):
             end_nested(frame, step, perf_counter() - started_at)
             self.pending -= 1
             add_note(error, frame.plan, step, frame.base, frame.run.place, frame.item_index)
+            frame.announce_error(step, error)
             scheduler.fail(self, error, (*path_of(frame.plan, step, frame.base), step.node.name))
             return
         ended = NestedEnd(self, step, started_at)
@@ -194,7 +211,6 @@ class MapActivity(Activity):
         has_failures: Whether a `Failure` stands in the results.
         is_exhausted: Whether every item has been begun.
         seconds_per_item: How long an item takes in a worker process; None while unknown.
-        shared_files: Files of the shared values for worker processes, by slot; None before the first are sent.
     """
 
     def __init__(
@@ -220,11 +236,11 @@ class MapActivity(Activity):
         self.ended = 0
         self.has_failures = False
         self.seconds_per_item: float | None = None
-        self.shared_files: dict[int, str] | None = None
         self.total = inputs.total()
         self._slots = tuple(plan.outputs.values())
         self.is_exhausted = False
         self._on_end = ended
+        self._shared: dict[int, Any] | None = None
         self._deliver = deliver
         self._started_at = perf_counter()
         self._is_part = is_part
@@ -241,19 +257,13 @@ class MapActivity(Activity):
         """Number of items that have not been begun; None when unknown."""
         return None if self.total is None else self.total - self.items.count
 
-    @property
-    def wanted_slots(self) -> frozenset[int] | None:
-        """Slots whose values a worker process has to send back; None for all."""
-        has_retries = any(isinstance(step, CallStep) and step.node.retries for step in self.plan.steps)
-        if self.plan.is_cached or self.plan.is_heard or has_retries:
-            return None
-        return frozenset(self._slots)
-
     def shared_values(self) -> dict[int, Any]:
         """Return what all items take, by slot."""
-        own = set(self.items.mapped_slots)
-        used = {slot for step in self.plan.steps for slot in step.arguments if self.plan.producers[slot] < 0}
-        return {slot: self.items.template[slot] for slot in used - own}
+        if self._shared is None:
+            own = set(self.items.mapped_slots)
+            used = {slot for step in self.plan.steps for slot in step.arguments if self.plan.producers[slot] < 0}
+            self._shared = {slot: self.items.template[slot] for slot in used - own}
+        return self._shared
 
     def learn_cost(self, seconds: float) -> None:
         """Take note of how long an item took."""
@@ -270,7 +280,7 @@ class MapActivity(Activity):
             return False
         if scheduler.ships(self):
             return scheduler.ship(self)
-        item = self.next_item()
+        item = self.next_item(scheduler)
         if item is None:
             return False
         scheduler.open(item)
@@ -278,9 +288,14 @@ class MapActivity(Activity):
             scheduler.fail(item, item.failed_input.error, item.failed_input.node_path)
         return True
 
-    def next_item(self) -> PlanActivity | None:
-        """Begin one more item; None when there are no more."""
-        found = self.items.next_item()
+    def next_item(self, scheduler: Scheduler) -> PlanActivity | None:
+        """Begin one more item; None when there are no more, or when the input fails, which fails the map."""
+        try:
+            found = self.items.next_item()
+        except Exception as error:
+            self.is_exhausted = True
+            scheduler.fail(self, error, self.base.node_path)
+            return None
         if found is None:
             self.is_exhausted = True
             return None

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextvars
-import threading
-from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from queue import SimpleQueue
+from time import sleep
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import asyncio
+
+    from hypernodes.engine.event_loop import LoopThread
+
+_ARRIVALS = 16  # after so many, the loop gets the chance to start them
+
+_Coroutine: TypeAlias = Coroutine[Any, Any, Any]
+_Report: TypeAlias = Callable[["TaskOutcome"], object]
 
 
 class Coroutines:
@@ -17,27 +26,32 @@ class Coroutines:
 
     Args:
         loop: The running event loop of an `async` caller, to be used instead of one of our own.
+        is_here: Whether every coroutine of the run is waited for in the calling thread, where the loop then is.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, is_here: bool = False) -> None:
         self._loop = loop
+        self._is_here = is_here
         self._runner: asyncio.Runner | None = None
-        self._helper: _LoopThread | None = None
-        self._awaited: Future[Any] | None = None
+        self._helper: LoopThread | None = None
+        self._awaited: TaskOutcome | None = None
         self._is_cancelled = False
+        self._arriving: deque[TaskOutcome] = deque()
+        self._is_loop_awake = False
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Return the result of `coroutine`, running it in this thread unless a loop already runs here."""
+    def wait_for(self, coroutine: _Coroutine) -> Any:
+        """Return the result of `coroutine`, running it in this thread if that is where the loop of the run is."""
         import asyncio  # not before it is needed: it is the slowest import of the standard library
 
-        if self._loop is None and self._helper is None and asyncio._get_running_loop() is None:
+        if self._is_here and self._loop is None and self._helper is None and asyncio._get_running_loop() is None:
             if self._runner is None:
                 self._runner = asyncio.Runner()
             return self._runner.run(coroutine, context=contextvars.copy_context())
-        self._awaited = self.submit(coroutine)
+        done: SimpleQueue[TaskOutcome] = SimpleQueue()
+        self._awaited = self.submit(coroutine, done.put)
         if self._is_cancelled:  # in the moment before there was anything to cancel
             self._awaited.cancel()
-        return self._awaited.result()
+        return done.get().result()
 
     def cancel(self) -> None:
         """Cancel what `wait_for` waits for in another thread, now or from now on."""
@@ -45,102 +59,124 @@ class Coroutines:
         if self._awaited is not None:
             self._awaited.cancel()
 
-    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Start `coroutine` in a loop of another thread, with the context variables of the caller."""
-        if self._loop is None and self._helper is None:
-            self._helper = _LoopThread()
-        loop = self._loop or (self._helper.loop if self._helper else None)
-        assert loop is not None
-        return _start_in(loop, coroutine)
+    def submit(self, coroutine: _Coroutine, report: _Report) -> TaskOutcome:
+        """Start `coroutine` in a loop of another thread, with the context variables of the caller.
+
+        Args:
+            coroutine: What to run.
+            report: Called in the thread of the loop when it has ended.
+        """
+        if self._loop is None:
+            from hypernodes.engine.event_loop import LoopThread
+
+            self._helper = LoopThread()
+            self._loop = self._helper.loop
+        outcome = TaskOutcome(self._loop, coroutine, contextvars.copy_context(), report)
+        self._arriving.append(outcome)
+        # Waking a loop takes a system call, so whatever arrives before it has woken up shares one.
+        if not self._is_loop_awake:
+            self._is_loop_awake = True
+            self._loop.call_soon_threadsafe(self._start_arrivals)
+        elif len(self._arriving) >= _ARRIVALS:
+            sleep(0)  # else the loop, in another thread, starts all of them together, and they end together as well
+        return outcome
 
     def close(self) -> None:
         """End our own loop; cancels what still runs in it."""
         if self._runner is not None:
             self._runner.close()
+            self._runner = None
         if self._helper is not None:
             self._helper.close()
-        self._runner = self._helper = None
+            self._helper = self._loop = None
+
+    def _start_arrivals(self) -> None:
+        self._is_loop_awake = False  # first, so that what arrives from now on calls again
+        while self._arriving:
+            self._arriving.popleft().start()
 
 
-class _LoopThread:
-    """An event loop in a thread of its own."""
+class TaskOutcome:
+    """The outcome of a task in an event loop of another thread: as much of a `concurrent.futures.Future` as is needed.
 
-    def __init__(self) -> None:
-        import asyncio
+    Cancelling it cancels the task, which may clean up; it is over when the task has ended.
+    """
 
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="hypernodes-event-loop", daemon=True)
-        self._thread.start()
+    __slots__ = (
+        "_context",
+        "_coroutine",
+        "_error",
+        "_is_cancelled",
+        "_is_done",
+        "_loop",
+        "_report",
+        "_result",
+        "_task",
+    )
 
-    def _serve(self) -> None:
-        import asyncio
-
-        loop = self.loop
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            pending = asyncio.all_tasks(loop)
-            for task in pending:
-                task.cancel()
-            if pending:
-                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-
-
-class _TaskOutcome(Future[Any]):
-    """The outcome of a task in an event loop of another thread; cancelling it cancels the task, which may clean up."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: _Coroutine,
+        context: contextvars.Context,
+        report: _Report,
+    ) -> None:
         self._loop = loop
-        self.task: asyncio.Task[tuple[Any, BaseException | None]] | None = None
+        self._coroutine = coroutine
+        self._context = context
+        self._report = report
+        self._task: asyncio.Task[Any] | None = None
         self._is_cancelled = False
+        self._is_done = False
+        self._error: BaseException | None = None
+        self._result: Any = None
+
+    def start(self) -> None:
+        """Start the task; called in the thread of the loop."""
+        self._task = self._loop.create_task(self._guarded(), context=self._context)
+        self._task.add_done_callback(self._finish)
+        if self._is_cancelled:
+            self._task.cancel()
 
     def cancel(self) -> bool:
-        if not self.done() and not self._loop.is_closed():
+        """Ask the task to end; return False, because it is not over yet."""
+        if not self._is_done and not self._is_cancelled and not self._loop.is_closed():
+            self._is_cancelled = True  # a second request would interrupt the cleaning up after the first
             self._loop.call_soon_threadsafe(self._cancel_task)
-        return False  # not yet: it is over when the task has ended
+        return False
+
+    def exception(self) -> BaseException | None:
+        """Return what it raised."""
+        return self._error
+
+    def result(self) -> Any:
+        """Return what it returned.
+
+        Raises:
+            BaseException: What it raised.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._result
 
     def _cancel_task(self) -> None:
-        if self.task is not None and not self._is_cancelled:
-            self._is_cancelled = True  # a second request would interrupt the cleaning up after the first
-            self.task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
-
-def _start_in(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-    """Like `asyncio.run_coroutine_threadsafe`, with the context variables of the calling thread."""
-    outcome = _TaskOutcome(loop)
-    context = contextvars.copy_context()
-
-    async def guarded() -> tuple[Any, BaseException | None]:
+    async def _guarded(self) -> Any:
         try:
-            return await coroutine, None
+            return await self._coroutine
         except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and the others in it
-            return None, error
+            self._error = error
 
-    def start() -> None:
-        outcome.task = loop.create_task(guarded(), context=context)
-        outcome.task.add_done_callback(hand_over)
-
-    def hand_over(task: asyncio.Task[tuple[Any, BaseException | None]]) -> None:
+    def _finish(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():
-            coroutine.close()  # in case it never began
-            outcome.set_exception(CancelledError("the call was cancelled"))
-            return
-        error = task.exception()
-        result, ended = (None, error) if error is not None else task.result()
-        if ended is not None:
-            outcome.set_exception(ended)
+            self._coroutine.close()  # in case it never began
+            self._error = CancelledError("the call was cancelled")
+        elif (error := task.exception()) is not None:
+            self._error = error
         else:
-            outcome.set_result(result)
-
-    loop.call_soon_threadsafe(start)
-    return outcome
+            self._result = task.result()
+        self._is_done = True
+        self._task = None
+        self._report(self)

@@ -18,6 +18,7 @@ from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.places import Places
 from hypernodes.engine.processes import ProcessPlace
 from hypernodes.engine.run_state import RunState
+from hypernodes.engine.runs import current_runs
 from hypernodes.engine.scheduler import Scheduler
 from hypernodes.engine.stream import ItemStream
 from hypernodes.plan import OnError, Plan
@@ -150,14 +151,18 @@ class Execution:
         try:
             return await asyncio.shield(outcome)
         except asyncio.CancelledError:
-            self._is_cancelled = True
-            if self._scheduler is not None:
-                self._scheduler.cancel()
+            self.cancel()
             await asyncio.wait([outcome])
             outcome.exception()  # mark it as seen
             raise
         finally:
             thread.join()
+
+    def cancel(self) -> None:
+        """End it from another thread, as soon as possible; the thread that runs it gets a `CancelledError`."""
+        self._is_cancelled = True
+        if self._scheduler is not None:
+            self._scheduler.cancel()
 
     @contextmanager
     def _places(self) -> Iterator[tuple[Places, Scheduler]]:
@@ -167,16 +172,25 @@ class Execution:
             processes = None
             if "parallel" in (engine.node_execution, engine.map_execution):
                 processes = ProcessPlace(pool, engine.executor)
-                processes.check(self._plan)
+                try:
+                    processes.check(self._plan)
+                except BaseException:
+                    processes.end_run()
+                    raise
             places = Places(
                 engine.node_execution, engine.map_execution, engine.max_workers, engine.executor, processes, self._loop
             )
+            around = current_runs.get()
             try:
                 self._scheduler = Scheduler(places)
+                if around is not None:
+                    around.add(self)
                 if self._is_cancelled:
                     self._scheduler.cancel()
                 yield places, self._scheduler
             finally:
+                if around is not None:
+                    around.remove(self)
                 places.close()
 
 

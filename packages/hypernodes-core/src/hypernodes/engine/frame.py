@@ -194,8 +194,8 @@ class Frame:
             listeners.tell(listeners.on_node_end, step.node.name, named, duration_s, self.context(step.scope))
         self.leave(step)
 
-    def announce_error(self, step: CallStep, error: BaseException) -> None:
-        """Announce that a call raised."""
+    def announce_error(self, step: Step, error: BaseException) -> None:
+        """Announce that a step failed."""
         listeners = self.listeners[step.scope]
         if listeners.on_error:
             listeners.tell(listeners.on_error, step.node.name, error, self.context(step.scope))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from hypernodes.errors import SerializationError
@@ -12,7 +14,9 @@ from hypernodes.node import Node
 PROTOCOL = 5
 
 
-def dumps(value: Any, what: str, is_by_value: bool) -> bytes:
+def dumps(
+    value: Any, what: str, is_by_value: bool, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
+) -> bytes:
     """Return `value` as bytes.
 
     Args:
@@ -20,15 +24,16 @@ def dumps(value: Any, what: str, is_by_value: bool) -> bytes:
         what: What it is, for the message.
         is_by_value: Whether functions that a worker cannot import (of `__main__`, lambdas, closures) are sent whole,
             which needs cloudpickle.
+        buffer_callback: Called with the memory of each array; keeps it out of the bytes by returning something false.
 
     Raises:
         SerializationError: It cannot be sent.
     """
     try:
         if not is_by_value:
-            return pickle.dumps(value, PROTOCOL)
+            return pickle.dumps(value, PROTOCOL, buffer_callback=buffer_callback)
         buffer = io.BytesIO()
-        _by_value_pickler()(buffer, PROTOCOL).dump(value)
+        _by_value_pickler()(buffer, PROTOCOL, buffer_callback).dump(value)
         return buffer.getvalue()
     except Exception as error:
         hint = "" if is_by_value else "; pip install hypernodes-core[parallel] sends functions of every kind"
@@ -36,8 +41,6 @@ def dumps(value: Any, what: str, is_by_value: bool) -> bytes:
             f"{what} cannot be sent to a worker process ({type(error).__name__}: {error}){hint}", path=what
         ) from error
 
-
-loads = pickle.loads
 
 _pickler: Any = None
 
@@ -48,11 +51,17 @@ def _by_value_pickler() -> Any:
         import cloudpickle
 
         class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
-            """cloudpickle, which cannot know that the name of a decorated function stands for a node."""
+            """cloudpickle, which cannot know that the name of a decorated function stands for a node.
+
+            It also leaves out where the code of a function was written, which the tracebacks of a worker have to show.
+            """
 
             def reducer_override(self, obj: Any) -> Any:
                 if type(obj) is Node and (obj.__module__ == "__main__" or not obj.is_importable):
                     return obj.reduce_by_value()
+                if type(obj) is CodeType:
+                    make, arguments = self.dispatch_table[CodeType](obj)
+                    return make, tuple(obj.co_filename if a == "<dynamic-code>" else a for a in arguments)
                 return super().reducer_override(obj)
 
         _pickler = ByValuePickler

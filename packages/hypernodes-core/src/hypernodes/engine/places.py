@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextvars
 import os
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hypernodes.engine.coroutines import Coroutines
 from hypernodes.engine.engine import ExecutionMode
-from hypernodes.engine.step import Call, make, make_async
+from hypernodes.engine.process_life import timeout_error
+from hypernodes.engine.runs import Runs, current_runs
+from hypernodes.engine.step import Call, Returned, make, make_async
+from hypernodes.engine.tasks import Outcome
+from hypernodes.engine.threads import DaemonThreads
 from hypernodes.plan import CallStep
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import Executor, ThreadPoolExecutor
 
     from hypernodes.engine.processes import ProcessPlace
 
+_current_executor: contextvars.ContextVar[Executor | None] = contextvars.ContextVar("executor", default=None)
 
 _ASYNC_WORKERS = 100
 _UNIT_S = 0.1  # work that is sent to a worker process at a time
@@ -25,14 +30,20 @@ _MAX_UNIT = 2048
 
 
 class Place(Protocol):
-    """Somewhere else than here, where a call can be made."""
+    """Somewhere else than here, in this process, where a call can be made."""
 
     @property
     def keeps_time(self) -> bool:
         """Whether it ends a call that exceeds its time limit by itself."""
 
-    def submit(self, call: Call) -> Future[Any]:
-        """Start a call."""
+    def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
+        """Start a call.
+
+        Args:
+            call: The call.
+            report: Called with the outcome, in any thread, when there is one.
+            begun: Called in the thread of the call when it begins; None when nobody wants to know.
+        """
 
 
 class Places:
@@ -49,6 +60,8 @@ class Places:
     Attributes:
         capacity: The largest number of calls at a time.
         open_items: The largest number of items of one map that are under way at a time.
+        must_help: Whether the calling thread is itself a worker of the caller's executor, so that it has to make calls
+            rather than wait for a worker that may never be free.
     """
 
     def __init__(
@@ -66,38 +79,62 @@ class Places:
         self.max_workers = max_workers or default_workers(modes)
         self.capacity = processes.prefetch(self.max_workers) if processes else self.max_workers
         self.open_items = 1 if map_execution == "sequential" else 2 * self.capacity + 2
-        self.coroutines = Coroutines(loop)
+        self.coroutines = Coroutines(loop, is_here=not modes & {"async", "threaded"})
         self.processes = processes
-        self._executor = executor
-        self._threads: ThreadPoolExecutor | None = None
-        self._abandoned: list[ThreadPoolExecutor] = []
+        self._executor = executor if processes is None else None  # else calls in worker processes are made on it
+        self._threads: DaemonThreads | None = None
+        # This thread may be one of the workers that its own calls are to wait for.
+        self.must_help = self._executor is not None and _current_executor.get() is self._executor
+        self._runs = Runs()
+        self._loop_place = _LoopPlace(self.coroutines)
+
+    def is_in_process(self, is_item: bool) -> bool:
+        """Whether calls are made in worker processes.
+
+        Args:
+            is_item: Whether they belong to an item of a map.
+        """
+        return self.processes is not None and (
+            self.node_execution == "parallel" or (is_item and self.map_execution == "parallel")
+        )
 
     def place_of(self, step: CallStep, is_item: bool) -> Place | None:
-        """Return where a step is called; None for here."""
-        modes = {self.node_execution, self.map_execution} if is_item else {self.node_execution}
-        if self.processes is not None and "parallel" in modes:
-            return self.processes
-        if modes == {"sequential"}:
-            if step.node.timeout is None:
-                return None
-            return _LoopPlace(self.coroutines) if step.node.is_async else _ThreadPlace(self._thread_pool())
+        """Return where a step is called that is not called in a worker process; None for here."""
+        is_here = self.node_execution == "sequential" and not (is_item and self.map_execution != "sequential")
         if step.node.is_async:
-            return _LoopPlace(self.coroutines)
-        return _ThreadPlace(self._executor or self._thread_pool())
+            return None if is_here else self._loop_place
+        if is_here and step.node.timeout is None:
+            return None
+        if self._executor is not None and not is_here:
+            return _ThreadPlace(self._executor, self._executor, self._runs)
+        return self.own_threads()
 
-    def submit_waiting(self, function: Any, *arguments: Any) -> Future[Any]:
-        """Start something that mostly waits, outside the workers."""
-        from concurrent.futures import ThreadPoolExecutor
+    def own_threads(self) -> Place:
+        """Return the threads of the run."""
+        return _ThreadPlace(self._daemons(), None, self._runs)
 
-        pool = ThreadPoolExecutor(1, thread_name_prefix="hypernodes-waiting")
-        self._abandoned.append(pool)
-        return pool.submit(contextvars.copy_context().run, function, *arguments)
+    def make_here(self, call: Call) -> Returned:
+        """Make a call in this thread."""
+        if call.step.node.is_async:
+            returned: Returned = self.coroutines.wait_for(_within_limit(call))
+            return returned
+        return make(call, _never)
 
-    def abandon(self, step: CallStep) -> None:
-        """Leave a call behind that took too long: its thread cannot be stopped, so others get new ones."""
-        if not step.node.is_async and self._threads is not None and self._executor is None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
+    def make_instead(self, call: Call) -> Returned:
+        """Make a call in this thread that was to be made on the caller's executor, of which this is a worker."""
+        returned: Returned = contextvars.copy_context().run(make, call, _never)
+        return returned
+
+    def submit_waiting(self, runs: Runs, function: Any, *arguments: Any) -> Future[Any]:
+        """Start something that mostly waits, outside the workers; the runs in it are noted in `runs`."""
+        context = contextvars.copy_context()
+        context.run(current_runs.set, runs)
+        return self._daemons().submit(context.run, function, *arguments)
+
+    def abandon(self, future: Any) -> None:
+        """Leave a call behind that took too long: its thread cannot be stopped, so others get another one."""
+        if self._threads is not None and isinstance(future, Future):
+            self._threads.abandon(future)
 
     def unit_size(self, seconds_per_item: float | None, remaining: int | None) -> int:
         """Return how many items to send to a worker process at a time: enough to be worth it, and some for each."""
@@ -110,8 +147,6 @@ class Places:
     def close(self) -> None:
         """Release everything that belongs to the run."""
         self.coroutines.close()
-        for pool in self._abandoned:
-            pool.shutdown()
         if self._threads is not None:
             self._threads.shutdown()
         if self.processes is not None:
@@ -119,18 +154,16 @@ class Places:
 
     def kill(self) -> None:
         """Release everything at once, without waiting for calls that cannot be stopped."""
-        for pool in (*self._abandoned, *([self._threads] if self._threads else ())):
-            pool.shutdown(wait=False, cancel_futures=True)
-        self._abandoned.clear()
-        self._threads = None
+        self._runs.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
         if self.processes is not None:
             self.processes.kill()
 
-    def _thread_pool(self) -> ThreadPoolExecutor:
+    def _daemons(self) -> DaemonThreads:
         if self._threads is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._threads = ThreadPoolExecutor(self.max_workers, thread_name_prefix="hypernodes")
+            self._threads = DaemonThreads("hypernodes")
         return self._threads
 
 
@@ -139,11 +172,28 @@ class _ThreadPlace:
 
     keeps_time = False
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, callers: Executor | None, runs: Runs) -> None:
         self._executor = executor
+        self._callers = callers
+        self._runs = runs
 
-    def submit(self, call: Call) -> Future[Any]:
-        return self._executor.submit(contextvars.copy_context().run, make, call, _never)
+    def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
+        context = contextvars.copy_context()
+        context.run(current_runs.set, self._runs)
+        if self._callers is not None:
+            context.run(_current_executor.set, self._callers)
+        function = make if begun is None else _make_and_tell(begun)
+        future = self._executor.submit(context.run, function, call, _never)
+        future.add_done_callback(report)
+        return future
+
+
+def _make_and_tell(begun: Callable[[], object]) -> Callable[[Call, Callable[[Any], Any]], Returned]:
+    def make_it(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
+        begun()
+        return make(call, wait_for)
+
+    return make_it
 
 
 class _LoopPlace:
@@ -154,17 +204,15 @@ class _LoopPlace:
     def __init__(self, coroutines: Coroutines) -> None:
         self._coroutines = coroutines
 
-    def submit(self, call: Call) -> Future[Any]:
-        return self._coroutines.submit(_within_limit(call))
+    def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
+        return self._coroutines.submit(_within_limit(call), report)
 
 
-async def _within_limit(call: Call) -> Any:
+async def _within_limit(call: Call) -> Returned:
     limit = call.step.node.timeout
     if limit is None:
         return await make_async(call)
     import asyncio
-
-    from hypernodes.engine.scheduler import timeout_error
 
     timer = asyncio.timeout(limit)
     try:
@@ -172,7 +220,7 @@ async def _within_limit(call: Call) -> Any:
             return await make_async(call)
     except TimeoutError as error:
         if timer.expired():
-            raise timeout_error(call.step) from error
+            raise timeout_error(call.step.node) from error
         raise
 
 

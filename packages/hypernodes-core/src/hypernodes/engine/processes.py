@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from hypernodes.engine import worker
-from hypernodes.engine.packing import dumps, loads
-from hypernodes.engine.step import Call
-from hypernodes.engine.worker import ItemOutcome, WorkItem
+from hypernodes.engine.packing import PROTOCOL, dumps
+from hypernodes.engine.parcels import Parcels
+from hypernodes.engine.process_life import late_call, start_process
+from hypernodes.engine.worker import Order, WorkItem, work
 from hypernodes.plan import CallStep, NestedStep, Plan
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-
-_SHARED_MIN_BYTES = 64 * 1024  # smaller values travel with each item
 
 
 class ProcessPool:
@@ -30,12 +28,14 @@ class ProcessPool:
     Attributes:
         is_loky: Whether functions of every kind can be sent.
         generation: How many times the pool had to be made.
+        runs: Number of runs that use it now.
     """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._executor: Any = None
         self.generation = 0
+        self.runs = 0
         try:
             import loky
 
@@ -78,12 +78,14 @@ class ProcessPool:
         if self.is_loky:
             import loky
 
-            return loky.ProcessPoolExecutor(self._workers, initializer=worker.start_process)
+            return loky.ProcessPoolExecutor(self._workers, initializer=start_process, initargs=(os.getpid(),))
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self._workers, mp_context=context, initializer=worker.start_process)
+        return ProcessPoolExecutor(
+            self._workers, mp_context=context, initializer=start_process, initargs=(os.getpid(),)
+        )
 
 
 class ProcessPlace:
@@ -92,17 +94,21 @@ class ProcessPlace:
     Args:
         pool: The processes; None when the caller gave an executor.
         executor: The caller's own executor, instead of a pool of ours.
-    """
 
-    keeps_time = True
+    Attributes:
+        parcels: What has been sent.
+    """
 
     def __init__(self, pool: ProcessPool | None, executor: Executor | None = None) -> None:
         self._pool = pool
         self._executor = executor
-        self._folder: str | None = None
-        self._files = 0
         self._programs: dict[int, tuple[str, Sequence[Any]]] = {}
+        self._numbers = count()
         self._is_by_value = pool.is_loky if pool else _has_cloudpickle()
+        self.parcels = Parcels(self._is_by_value)
+        self._is_open = True
+        if pool is not None:
+            pool.runs += 1
 
     def prefetch(self, workers: int) -> int:
         """Return how many tasks to hand over at a time: one more for each process of ours, so that none waits."""
@@ -136,55 +142,57 @@ class ProcessPlace:
             elif not step.node.pipeline.has_own_backend:
                 self.check(step.inner)
 
-    def submit(self, call: Call) -> Future[Any]:
-        """Start one call; its future holds a list with one outcome."""
-        values = dict(zip(call.step.positional, call.arguments, strict=True))
-        values |= {slot: call.by_keyword[name] for name, slot in call.step.by_keyword}
-        return self.submit_items([call.step], {}, None, [WorkItem(values, (0,))])
-
-    def submit_items(
+    def submit(
         self,
         steps: Sequence[CallStep | NestedStep],
-        shared: Mapping[int, str],
-        wanted: frozenset[int] | None,
+        shared: Mapping[int, Any],
+        needed: frozenset[int],
+        is_everything_told: bool,
         items: Sequence[WorkItem],
-    ) -> Future[Any]:
+    ) -> tuple[int, Future[Any]]:
         """Start the calls of some work items.
 
         Args:
             steps: The program.
-            shared: Files of shared values, by slot.
-            wanted: Slots whose values are wanted back; None for all.
+            shared: Parcels of values that all the items take, by slot.
+            needed: Slots whose values must come back.
+            is_everything_told: Whether the other results are to come back, if they can.
             items: The work items.
+
+        Returns:
+            The number of the order, and what will hold the outcomes.
         """
-        packed = dumps(items, "an input", self._is_by_value)
-        arguments = (self._program(steps), dict(shared), wanted, packed)
+        number = next(self._numbers)
+        program = self._program(steps)
+        order = Order(
+            self.parcels.folder, number, program, dict(shared), needed, is_everything_told, self._is_by_value, [*items]
+        )
+        packed = pickle.dumps(order, PROTOCOL)
         if self._executor is not None:
-            return self._executor.submit(worker.work, *arguments)
+            return number, self._executor.submit(work, packed)
         assert self._pool is not None
         try:
-            return self._pool.submit(worker.work, *arguments)
+            return number, self._pool.submit(work, packed)
         except BrokenExecutor:  # it broke while it was idle
             self._pool.restart(self._pool.generation)
-            return self._pool.submit(worker.work, *arguments)
+            return number, self._pool.submit(work, packed)
 
-    def share(self, values: Mapping[int, Any]) -> tuple[dict[int, str], dict[int, Any]]:
-        """Put large values where every worker reads them once; return their files, and the small ones as they are."""
-        files: dict[int, str] = {}
-        small: dict[int, Any] = {}
-        for slot, value in values.items():
-            packed = dumps(value, "a shared input", self._is_by_value)
-            if len(packed) >= _SHARED_MIN_BYTES:
-                files[slot] = self._write(packed)
-            else:
-                small[slot] = value
-        return files, small
+    def late_call(self, number: int) -> tuple[int, int] | None:
+        """Return which call of an order ended its worker by exceeding its time limit (see `process_life.late_call`)."""
+        return late_call(self.parcels.folder, number)
+
+    def stop_calls(self) -> None:
+        """End the calls that are being made, unless that would end those of another run as well."""
+        if self._pool is not None and self._pool.runs == 1:
+            self._pool.kill()
 
     def end_run(self) -> None:
         """Remove what was written for the run."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._pool is not None and self._is_open:
+            self._pool.runs -= 1
+        self._is_open = False
+        self.parcels.close()
+        self._programs.clear()
 
     def kill(self) -> None:
         """End the processes at once."""
@@ -193,30 +201,13 @@ class ProcessPlace:
         self.end_run()
 
     def _program(self, steps: Sequence[Any]) -> str:
-        known = self._programs.get(id(steps[0]) if len(steps) == 1 else id(steps))
+        key = id(steps[0]) if len(steps) == 1 else id(steps)
+        known = self._programs.get(key)
         if known is None:
-            packed = dumps(tuple(s if isinstance(s, CallStep) else None for s in steps), "a plan", self._is_by_value)
-            known = (self._write(packed), steps)  # the steps are kept so that their id stays theirs
-            self._programs[id(steps[0]) if len(steps) == 1 else id(steps)] = known
+            path = self.parcels.new_path()
+            self.parcels.write(path, tuple(s if isinstance(s, CallStep) else None for s in steps), "a plan")
+            known = self._programs[key] = (path, steps)  # the steps are kept so that their id stays theirs
         return known[0]
-
-    def _write(self, packed: bytes) -> str:
-        if self._folder is None:
-            self._folder = tempfile.mkdtemp(prefix="hypernodes-")
-        path = os.path.join(self._folder, f"{self._files}.pickle")
-        self._files += 1
-        with open(path, "wb") as file:
-            file.write(packed)
-        return path
-
-
-def unpack(packed: bytes) -> list[ItemOutcome]:
-    """Return the outcomes that a worker sent."""
-    outcomes: list[ItemOutcome] = loads(packed)
-    for outcome in outcomes:
-        if outcome.error is not None and outcome.traceback_text:
-            outcome.error.__cause__ = worker.RemoteTraceback(outcome.traceback_text)
-    return outcomes
 
 
 def _has_cloudpickle() -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hypernodes import signature
 from hypernodes.cache.base import MISS, Cache
+from hypernodes.engine.parcels import LeftBehind
 
 _LONGEST_WAIT_S = 0.02
 
@@ -58,6 +59,10 @@ class Store:
         """Note results of a node that are to be kept."""
         if any(isinstance(value, Iterator) for value in entries.values()):
             reason = "it is an iterator, which can be read only once. Return a list"
+            self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
+            return
+        if any(isinstance(value, LeftBehind) for value in entries.values()):
+            reason = "it cannot be sent back from the process that made it"
             self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
             return
         if not self._unsaved:

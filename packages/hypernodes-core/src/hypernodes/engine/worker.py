@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-import threading
-import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hypernodes.engine.packing import PROTOCOL, dumps, loads
-from hypernodes.engine.step import make, prepare
-from hypernodes.errors import NodeTimeoutError, RemoteNodeError, SerializationError
+from hypernodes.engine.packing import PROTOCOL
+from hypernodes.engine.parcels import LeftBehind, Parcel, pack, unpack
+from hypernodes.engine.process_life import TimeLimit, use_folder
+from hypernodes.engine.raised import Raised, describe
+from hypernodes.engine.step import Returned, make, prepare
+from hypernodes.errors import NodeTimeoutError, SerializationError
 from hypernodes.plan import CallStep
 
+if TYPE_CHECKING:
+    import asyncio
+
 _KEPT_FILES = 64
-_GRACE_S = 1.0  # after a time limit, for a call that does not react to being interrupted
-_kept: OrderedDict[str, Any] = OrderedDict()
+_kept: OrderedDict[str, Any] = OrderedDict()  # what was read from shared files, the least recently used first
+_results = 0
 
 
 class WorkItem(NamedTuple):
     """One execution of a part of a plan.
 
     Attributes:
-        values: What is known, by slot.
+        values: What is known, by slot, as parcels.
         steps: Positions, in the program, of the calls to make, in order.
     """
 
@@ -34,12 +36,36 @@ class WorkItem(NamedTuple):
     steps: tuple[int, ...]
 
 
+class Order(NamedTuple):
+    """What a worker is to do.
+
+    Attributes:
+        folder: Folder of the run, for large results.
+        number: Number of the order, unique in the run.
+        program: File with the steps of the plan.
+        shared: Values that all items take, by slot, as parcels.
+        needed: Slots whose values must come back.
+        is_everything_told: Whether the other results are to come back, if they can.
+        is_by_value: See `packing.dumps`.
+        items: What to compute.
+    """
+
+    folder: str
+    number: int
+    program: str
+    shared: dict[int, Any]
+    needed: frozenset[int]
+    is_everything_told: bool
+    is_by_value: bool
+    items: list[WorkItem]
+
+
 class Done(NamedTuple):
     """One call that was made.
 
     Attributes:
         step: Its position in the program.
-        outputs: One value for each output; None for those that are not wanted back.
+        outputs: One parcel for each output; None for those that are not wanted back.
         duration_s: How long it took.
     """
 
@@ -54,169 +80,135 @@ class ItemOutcome(NamedTuple):
     Attributes:
         done: The calls that returned, in order.
         failed_step: Position of the call that raised, which was the last; -1 when none did.
-        error: What it raised.
-        traceback_text: Where it was raised.
+        raised: What it raised.
     """
 
     done: list[Done]
-    failed_step: int
-    error: BaseException | None
-    traceback_text: str
+    failed_step: int = -1
+    raised: Raised | None = None
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is shown, not caught
-    """Where an exception was raised in another process; the cause of that exception here."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
-def start_process() -> None:
-    """Prepare a worker process: an interrupt from the keyboard is for the process that started it."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def work(program_path: str, shared_paths: dict[int, str], wanted: frozenset[int] | None, packed: bytes) -> bytes:
+def work(packed: bytes) -> bytes:
     """Make the calls of some work items.
 
     Args:
-        program_path: File with the steps of the plan.
-        shared_paths: Files with values that many items take, by slot.
-        wanted: Slots whose values are wanted back; None for all.
-        packed: The work items.
+        packed: An order.
 
     Returns:
-        Their outcomes, packed.
+        A list with the outcome of each item, packed.
     """
-    steps: tuple[CallStep, ...] = _load(program_path)
-    shared = {slot: _load(path) for slot, path in shared_paths.items()}
-    outcomes = [_run(steps, {**shared, **item.values}, item.steps, wanted) for item in loads(packed)]
+    order: Order = pickle.loads(packed)
+    _forget_what_is_over()
+    use_folder(order.folder)
+    steps: tuple[CallStep, ...] = _keep(order.program)
+    shared = dict(order.shared)
+    loop = _Loop()
     try:
-        return _dumps(outcomes)
-    except SerializationError:
-        return _dumps([_sendable(outcome, steps) for outcome in outcomes])
+        outcomes = [_run(order, position, steps, shared, loop) for position in range(len(order.items))]
+    finally:
+        loop.close()
+    return pickle.dumps(outcomes, PROTOCOL)
 
 
-def _run(
-    steps: Sequence[CallStep], values: dict[int, Any], order: Sequence[int], wanted: frozenset[int] | None
-) -> ItemOutcome:
+class _Loop:
+    """One event loop for the `async def` nodes of an order, made when the first one is met."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+
+    def wait_for(self, coroutine: Any) -> Any:
+        import asyncio  # not before it is needed: it is the slowest import of the standard library
+
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        try:
+            return self._runner.run(coroutine)
+        except NodeTimeoutError:  # it broke in upon the loop, where the task still is
+            self.close()
+            raise
+
+    def close(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+
+def _run(order: Order, position: int, steps: Sequence[CallStep], shared: dict[int, Any], loop: _Loop) -> ItemOutcome:
+    item = order.items[position]
+    values = {**shared, **item.values}
     done: list[Done] = []
-    for index in order:
+    for index in item.steps:
         step = steps[index]
         try:
-            with _TimeLimit(step):
-                returned = make(prepare(step, values), _wait_for)  # type: ignore[arg-type]
+            for slot in step.arguments:
+                if type(values[slot]) is Parcel:
+                    values[slot] = _open(values[slot], step, slot)
+                    if slot in shared and slot not in item.values:
+                        shared[slot] = values[slot]
+            with TimeLimit(step.node, order.folder, f"{order.number}-{position}-{index}"):
+                returned = make(prepare(step, values), loop.wait_for)  # type: ignore[arg-type]
+            values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
+            outputs = _pack_results(order, step, returned)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            return ItemOutcome(done, index, portable(error), "".join(traceback.format_exception(error)))
-        values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
-        outputs = returned.outputs
-        if wanted is not None:
-            outputs = tuple(v if s in wanted else None for s, v in zip(step.outputs, outputs, strict=True))
+            return ItemOutcome(done, index, describe(error))
         done.append(Done(index, outputs, returned.duration_s))
-    return ItemOutcome(done, -1, None, "")
+    return ItemOutcome(done)
 
 
-class _TimeLimit:
-    """Interrupts a call that takes too long; one that cannot be interrupted ends the process."""
-
-    def __init__(self, step: CallStep) -> None:
-        self._step = step
-        self._is_over = threading.Event()
-
-    def __enter__(self) -> None:
-        limit = self._step.node.timeout
-        if limit is None:
-            return
-        if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGALRM, self._interrupt)
-            signal.setitimer(signal.ITIMER_REAL, limit)
-        threading.Thread(target=self._watch, args=(limit + _GRACE_S,), daemon=True).start()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._is_over.set()
-        if hasattr(self, "_previous"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._previous)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        node = self._step.node
-        raise NodeTimeoutError(
-            f"node {node.name!r} took longer than its timeout of {node.timeout} s",
-            node_name=node.name,
-            timeout_s=node.timeout,
-        )
-
-    def _watch(self, limit_s: float) -> None:
-        if not self._is_over.wait(limit_s):
-            os._exit(1)
+def _open(parcel: Parcel, step: CallStep, slot: int) -> Any:
+    try:
+        return _keep(parcel.path) if parcel.is_shared and parcel.path else unpack(parcel)
+    except Exception as error:
+        name = step.node.inputs[step.arguments.index(slot)]
+        raise SerializationError(
+            f"input {name!r} of node {step.node.name!r} cannot be received by the worker process "
+            f"({type(error).__name__}: {error})",
+            path=name,
+        ) from error
 
 
-def _wait_for(coroutine: Any) -> Any:
-    import asyncio
+def _pack_results(order: Order, step: CallStep, returned: Returned) -> tuple[Any, ...]:
+    packed: list[Any] = []
+    for name, slot, value in zip(step.node.outputs, step.outputs, returned.outputs, strict=True):
+        is_needed = slot in order.needed
+        if not is_needed and not order.is_everything_told:
+            packed.append(None)
+            continue
+        try:
+            packed.append(pack(value, f"the result of node {step.node.name!r}", order.is_by_value, _new_path(order)))
+        except SerializationError as error:
+            if is_needed:
+                raise SerializationError(
+                    f"the result of node {step.node.name!r} cannot be sent back from the worker process: "
+                    f"{error.__cause__}",
+                    path=f"result of {step.node.name}",
+                ) from error.__cause__
+            reason = f"{name!r} cannot be sent ({error.__cause__})"
+            packed.append(pack(LeftBehind(type(value).__name__, reason), "", False, ""))
+    return tuple(packed)
 
-    return asyncio.run(coroutine)
+
+def _new_path(order: Order) -> str:
+    global _results
+    _results += 1
+    return os.path.join(order.folder, f"result-{os.getpid()}-{_results}")
 
 
-def _load(path: str) -> Any:
+# --- files that several orders name -------------------------------------------------------------------------------
+
+
+def _keep(path: str) -> Any:
     if path not in _kept:
-        with open(path, "rb") as file:
-            _kept[path] = pickle.load(file)
+        _kept[path] = unpack(Parcel(None, path))
         if len(_kept) > _KEPT_FILES:
             _kept.popitem(last=False)
     _kept.move_to_end(path)
     return _kept[path]
 
 
-def _dumps(outcomes: list[ItemOutcome]) -> bytes:
-    try:
-        import cloudpickle  # noqa: F401 - there when the pool is loky's
-    except ImportError:
-        return dumps(outcomes, "a result", is_by_value=False)
-    return dumps(outcomes, "a result", is_by_value=True)
-
-
-def _sendable(outcome: ItemOutcome, steps: Sequence[CallStep]) -> ItemOutcome:
-    """The same outcome, cut off at the first result that cannot be sent."""
-    for position, done in enumerate(outcome.done):
-        try:
-            _dumps([ItemOutcome([done], -1, None, "")])
-        except SerializationError as error:
-            name = steps[done.step].node.name
-            problem = SerializationError(
-                f"the result of node {name!r} cannot be sent back from the worker process: {error.__cause__}",
-                path=f"result of {name}",
-            )
-            return ItemOutcome(outcome.done[:position], done.step, problem, "")
-    return outcome
-
-
-def portable(error: BaseException) -> BaseException:
-    """The exception itself if it survives the journey, else one that tells of it."""
-    try:
-        copy = pickle.loads(pickle.dumps(error, PROTOCOL))
-        if type(copy) is type(error) and str(copy) == str(error):
-            return error
-    except Exception:
-        pass
-    try:
-        import cloudpickle
-
-        copy = pickle.loads(cloudpickle.dumps(error, PROTOCOL))
-        if type(copy) is type(error) and str(copy) == str(error):
-            return error
-    except Exception:
-        pass
-    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    return RemoteNodeError(
-        f"{name}: {error}",
-        original_type=name,
-        original_message=str(error),
-        traceback_text="".join(traceback.format_exception(error)),
-    )
+def _forget_what_is_over() -> None:
+    """Let go of values whose file is gone: nobody will ask for them any more."""
+    for path in [path for path in _kept if not os.path.exists(path)]:
+        _kept.pop(path, None)

@@ -8,9 +8,11 @@ from typing import Any
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
+from hypernodes.engine.parcels import LeftBehind
+from hypernodes.engine.raised import Raised, restore
 from hypernodes.engine.run_state import RunState
 from hypernodes.remote.job import Where
-from hypernodes.remote.messages import Entries, Event, Message, Question, Unsendable, wants_reply
+from hypernodes.remote.messages import Entries, Event, Message, Question, wants_reply
 from hypernodes.remote.packing import pack, unpack
 
 
@@ -92,21 +94,27 @@ class Channel:
             elif isinstance(message, Event):
                 listeners = self._listeners[message.callback]
                 hooks = getattr(listeners, message.hook)
-                listeners.tell(hooks, *message.arguments, self._context(message.where))
+                arguments = (self._argument(value) for value in message.arguments)
+                listeners.tell(hooks, *arguments, self._context(message.where))
             else:
                 self._state.warn(*message)
 
     def _keep(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]
-        for key, value in entries.values.items():
-            name = entries.labels.get(key, "")
-            if isinstance(value, Unsendable):
-                self._state.warn(
-                    name, "put", f"the result of node {name!r} is not cached: it cannot be sent back ({value.reason})."
-                )
-            else:
-                self._state.store.keep(cache, {key: value}, name)
+        for key, packed in entries.values.items():
+            self._state.store.keep(cache, {key: self._load(packed)}, entries.labels.get(key, ""))
         self._state.store.flush()
+
+    def _argument(self, value: bytes | Raised) -> Any:
+        if isinstance(value, Raised):
+            return restore(value, lambda packed: unpack(packed, self._recall)[0])
+        return self._load(value)
+
+    def _load(self, packed: bytes) -> Any:
+        try:
+            return unpack(packed, self._recall)[0]
+        except Exception as error:
+            return LeftBehind("value", f"it cannot be loaded here: {type(error).__name__}: {error}")
 
     def _context(self, where: Where) -> CallbackContext:
         context = self._contexts.get(where)

@@ -1,9 +1,13 @@
-"""What is said over the channel beside a job: events and new results there, questions there, answers back."""
+"""What is said over the channel beside a job: events, new results and questions there, answers back.
+
+Values in messages are packed one by one, so that one that cannot be loaded spoils nothing else.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from hypernodes.engine.raised import Raised
 from hypernodes.remote.job import Where
 
 
@@ -13,13 +17,13 @@ class Event(NamedTuple):
     Attributes:
         callback: Number of the callback.
         hook: Which of its methods.
-        arguments: Its arguments without the context.
+        arguments: Its arguments without the context, each packed; an exception as `Raised`.
         where: The context.
     """
 
     callback: int
     hook: str
-    arguments: tuple[Any, ...]
+    arguments: tuple[bytes | Raised, ...]
     where: Where
 
 
@@ -28,12 +32,12 @@ class Entries(NamedTuple):
 
     Attributes:
         cache: Number of the cache.
-        values: The results by key; `Unsendable` for one that did not survive the journey.
+        values: The results by key, each packed.
         labels: Names of the nodes that made them, by key.
     """
 
     cache: int
-    values: dict[str, Any]
+    values: dict[str, bytes]
     labels: dict[str, str]
 
 
@@ -55,18 +59,6 @@ class Question(NamedTuple):
 
     cache: int
     keys: list[str]
-
-
-class Unsendable(NamedTuple):
-    """Stands for a value that could not be sent.
-
-    Attributes:
-        type_name: What it is.
-        reason: Why not.
-    """
-
-    type_name: str
-    reason: str
 
 
 Message: TypeAlias = Event | Entries | Warned

@@ -8,9 +8,10 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
-from hypernodes.engine.worker import portable
+from hypernodes.engine.parcels import LeftBehind
+from hypernodes.engine.raised import Raised, describe
 from hypernodes.remote.job import Kept
-from hypernodes.remote.messages import NOTE, QUESTION, Entries, Event, Message, Question, Unsendable
+from hypernodes.remote.messages import NOTE, QUESTION, Message, Question
 from hypernodes.remote.packing import pack, unpack
 
 Exchange = Callable[[bytes], bytes | None]  # sends a message to the caller; returns its reply to a question
@@ -26,11 +27,14 @@ class Outbox:
         exchange: The transport; None when it cannot talk while the job runs. Then messages wait for the outcome, and
             questions are answered with nothing.
         packing: Packs what is sent.
+
+    Attributes:
+        unsent: What could not be sent while the job ran.
     """
 
     def __init__(self, exchange: Exchange | None, packing: Packing) -> None:
         self._exchange = exchange
-        self._packing = packing
+        self.packing = packing
         self._waiting: list[Message] = []
         self._waiting_since = 0.0
         self._lock = threading.Lock()
@@ -64,7 +68,7 @@ class Outbox:
         """
         assert self._exchange is not None
         self.flush()
-        reply = self._exchange(QUESTION + self._packing.pack(question))
+        reply = self._exchange(QUESTION + self.packing.pack(question))
         if reply is None:
             raise ConnectionError("the caller does not answer")
         return unpack(reply)[0]
@@ -89,7 +93,7 @@ class Outbox:
     def _pack_waiting(self) -> None:
         if self._waiting:
             messages, self._waiting = self._waiting, []
-            packed = NOTE + self._packing.pack_messages(messages)
+            packed = NOTE + self.packing.pack(messages)
             if self._exchange is None:
                 self.unsent.append(packed)
             else:
@@ -129,7 +133,8 @@ class Packing:
     """
 
     def __init__(self, code: Sequence[Any] = ()) -> None:
-        self._code = {id(obj): (number, obj) for number, obj in enumerate(code)}
+        self._code = list(code)
+        self._numbers = {id(obj): number for number, obj in enumerate(code)}
 
     def pack(self, value: Any) -> bytes:
         """Return a value as bytes.
@@ -139,38 +144,31 @@ class Packing:
         """
         return pack(value, self._reference).data
 
-    def pack_messages(self, messages: Sequence[Message]) -> bytes:
-        """Return messages as bytes; a value in them that cannot be sent is replaced by a description of it."""
+    def pack_or_describe(self, value: Any) -> bytes:
+        """Return a value as bytes, or what stands for it when it cannot be sent."""
         try:
-            return self.pack(list(messages))
-        except Exception:
-            return self.pack([self._sendable(message) for message in messages])
+            return self.pack(value)
+        except Exception as error:
+            if isinstance(value, Mapping):
+                return self.pack(
+                    {name: unpack(self.pack_or_describe(entry), self._known)[0] for name, entry in value.items()}
+                )
+            return self.pack(LeftBehind(type(value).__qualname__, f"{type(error).__name__}: {error}"))
+
+    def describe(self, error: BaseException) -> Raised:
+        """Return an exception in a form that can be sent."""
+        return describe(error, (self.pack,), lambda packed: unpack(packed, self._known)[0])
 
     def _reference(self, obj: Any) -> Any:
         if type(obj) is Kept:
             return "kept", obj.cache, obj.key
-        found = self._code.get(id(obj))
-        return None if found is None or found[1] is not obj else ("code", found[0])
+        number = self._numbers.get(id(obj))
+        return None if number is None else ("code", number)
 
-    def _sendable(self, message: Message) -> Message:
-        if isinstance(message, Entries):
-            return message._replace(values={key: self.sendable(value) for key, value in message.values.items()})
-        if isinstance(message, Event):
-            arguments = tuple(
-                {name: self.sendable(value) for name, value in argument.items()}
-                if isinstance(argument, Mapping)
-                else self.sendable(argument)
-                for argument in message.arguments
-            )
-            return message._replace(arguments=arguments)
-        return message
+    def _known(self, reference: tuple[Any, ...]) -> Any:
+        kind, *where = reference
+        return self._code[where[0]] if kind == "code" else Kept(*where)
 
-    def sendable(self, value: Any) -> Any:
-        """Return a value, or what describes it when it cannot be sent."""
-        try:
-            self.pack(value)
-        except Exception as error:
-            if isinstance(value, BaseException):
-                return portable(value)
-            return Unsendable(type(value).__qualname__, f"{type(error).__name__}: {error}")
-        return value
+
+def _left_behind(value: Any, error: Exception) -> LeftBehind:
+    return LeftBehind(type(value).__qualname__, f"{type(error).__name__}: {error}")

@@ -19,7 +19,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from hypernodes.engine.packing import PROTOCOL
-from hypernodes.engine.worker import portable
+from hypernodes.engine.raised import Raised, describe, restore
 from hypernodes.errors import ConfigurationError
 from hypernodes.failures import Failure
 from hypernodes.node import Node
@@ -130,7 +130,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
                 state = state_of(obj, self._left_out.get(obj.__name__, set()))
                 return restore_module, (obj.__name__, is_package, getattr(obj, "__file__", None)), state
         elif type(obj) is Failure:
-            return Failure, (portable(obj.error), *obj[1:])
+            return restore_failure, (describe(obj.error), *obj[1:])
         elif isinstance(obj, CodeType):
             return restore_code, (*cloudpickle.Pickler.dispatch_table[CodeType](obj), obj.co_filename)
         elif isinstance(obj, (FunctionType, type)) and is_own(getattr(obj, "__module__", None) or "__main__"):
@@ -155,6 +155,11 @@ class _Unpickler(pickle.Unpickler):
 def restore_code(maker: Callable[..., CodeType], arguments: tuple[Any, ...], file_name: str) -> CodeType:
     """Return a code object that says where it was written, which cloudpickle leaves out."""
     return maker(*arguments).replace(co_filename=file_name)
+
+
+def restore_failure(raised: Raised, *facts: Any) -> Failure:
+    """Return a failure whose exception may be a description of what was raised."""
+    return Failure(restore(raised), *facts)
 
 
 def modules_imported_by(function: FunctionType) -> Iterator[ModuleType]:

@@ -52,7 +52,10 @@ class CacheProxy(Cache):
 
     def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
         known = {key: label for key, label in (labels or {}).items() if key in entries}
-        self._outbox.add(Entries(self._number, dict(entries), known), at_once=True)
+        packed: dict[str, bytes] = {}
+        for key, value in entries.items():
+            packed[key] = self._outbox.packing.pack_or_describe(value)
+        self._outbox.add(Entries(self._number, packed, known), at_once=True)
 
     def contains(self, key: str) -> bool:
         return self.get(key) is not MISS
@@ -87,7 +90,12 @@ class CallbackProxy(PipelineCallback):
 
     def _send(self, hook: str, *arguments: Any) -> None:
         *others, context = arguments
-        self._outbox.add(Event(self._number, hook, tuple(others), where_of(context)))
+        packing = self._outbox.packing
+        packed = tuple(
+            packing.describe(value) if isinstance(value, BaseException) else packing.pack_or_describe(value)
+            for value in others
+        )
+        self._outbox.add(Event(self._number, hook, packed, where_of(context)))
 
 
 def where_of(context: CallbackContext) -> Where:

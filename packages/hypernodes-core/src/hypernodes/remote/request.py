@@ -9,9 +9,9 @@ from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
 from hypernodes.engine.plan_code import code_of
+from hypernodes.engine.raised import RemoteTraceback, restore
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.survey import plans_in
-from hypernodes.engine.worker import RemoteTraceback
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote.channel import Channel
@@ -181,9 +181,7 @@ class Request:
             ) from error
         channel.take_all(messages)
         if kind == "raised":
-            raised, text = result
-            raised.__cause__ = RemoteTraceback(text)
-            raise raised
+            raise restore(result, lambda packed: unpack(packed, self._recall)[0])
         return result
 
     def _recall(self, reference: tuple[Any, ...]) -> Any:

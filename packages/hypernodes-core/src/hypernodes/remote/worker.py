@@ -13,7 +13,6 @@ from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.execution import Execution
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.run_state import RunState
-from hypernodes.engine.worker import portable
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.remote.job import (
     Answers,
@@ -103,7 +102,7 @@ class _Worker:
             raise
         except BaseException as error:
             facts = {"kind": "raised"}
-            result = self._describe(error)
+            result = self._packing.describe(error)
         unsent = self._outbox.close()
         return with_header(self._pack_result(result, unsent, facts), **facts)
 
@@ -112,9 +111,6 @@ class _Worker:
         if isinstance(part, RunPart):
             return execution.run(part.values, {}, part.known)
         return execution.map_part(_map_inputs(part), part.on_error)
-
-    def _describe(self, error: BaseException) -> Any:
-        return portable(error), "".join(traceback.format_exception(error))
 
     def _pack_result(self, result: Any, unsent: list[bytes], facts: dict[str, Any]) -> bytes:
         try:
@@ -126,7 +122,7 @@ class _Worker:
                 f"the result{names} cannot be sent back from {self.job.engine.place}: {type(error).__name__}: {error}",
                 path="result",
             )
-            return self._packing.pack((self._describe(problem), unsent))
+            return self._packing.pack((self._packing.describe(problem), unsent))
 
     def _warn(self, subject: str, reason: str, text: str) -> None:
         self._outbox.add(Warned(subject, reason, text))

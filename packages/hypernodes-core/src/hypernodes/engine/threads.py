@@ -1,0 +1,126 @@
+"""Threads that a program can end without."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from itertools import count
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
+
+
+class _Job(NamedTuple):
+    future: Future[Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    by_keyword: dict[str, Any]
+
+
+class DaemonThreads(Executor):
+    """An executor whose threads are daemons, made when a call finds none free, and used again.
+
+    The standard library's executor joins its threads when the interpreter exits, so that after Ctrl-C a program would
+    stay until the last sleeping function wakes up. How many calls are made at a time is up to whoever submits them.
+
+    Args:
+        name: What the names of the threads begin with.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: dict[threading.Thread, Future[Any] | None] = {}  # each with the call that it is making
+        self._free = 0  # threads that wait for a job that has not been submitted yet
+        self._numbers = count(1)
+        self._is_shut_down = False
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        """Call a function in some thread.
+
+        Raises:
+            RuntimeError: The executor has been shut down.
+        """
+        future: Future[_T] = Future()
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("the threads of this run have been released")
+            self._jobs.put(_Job(future, fn, args, kwargs))
+            if self._free:
+                self._free -= 1
+            else:
+                self._start_thread()
+        return future
+
+    def abandon(self, future: Future[Any]) -> None:
+        """Wait no more for the thread that makes a call: it ends by itself when the function returns."""
+        with self._lock:
+            for thread, current in self._threads.items():
+                if current is future:
+                    del self._threads[thread]
+                    return
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Release the threads.
+
+        Args:
+            wait: Whether to wait until all of them have ended, except those that were abandoned.
+            cancel_futures: Whether calls that have not begun are not made any more.
+        """
+        with self._lock:
+            self._is_shut_down = True
+            waiting: list[_Job] = []
+            while cancel_futures and not self._jobs.empty():
+                job = self._jobs.get()
+                waiting += [] if job is None else [job]
+            threads = list(self._threads)
+            for _ in threads:
+                self._jobs.put(None)
+        for job in waiting:
+            job.future.cancel()
+        if wait:
+            for thread in threads:
+                thread.join()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=f"{self._name}-{next(self._numbers)}", daemon=True)
+        self._threads[thread] = None
+        thread.start()
+
+    def _serve(self) -> None:
+        thread = threading.current_thread()
+        while (job := self._jobs.get()) is not None:
+            if not self._do(job, thread):
+                return
+            del job  # an idle thread holds on to nothing
+        with self._lock:
+            self._threads.pop(thread, None)
+
+    def _do(self, job: _Job, thread: threading.Thread) -> bool:
+        """Make a call; return whether the thread is still one of ours."""
+        future = job.future
+        is_wanted = future.set_running_or_notify_cancel()
+        result, error = None, None
+        if is_wanted:
+            self._threads[thread] = future
+            try:
+                result = job.function(*job.arguments, **job.by_keyword)
+            except BaseException as raised:
+                error = raised
+        with self._lock:  # free before anybody knows of the result, so that the next call needs no further thread
+            is_ours = not is_wanted or thread in self._threads
+            if is_ours:
+                self._threads[thread] = None
+                self._free += 1
+        if is_wanted:
+            try:
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+            finally:
+                del error, result  # a traceback refers to this frame
+        return is_ours
