@@ -60,6 +60,13 @@ class Activity:
             activity = activity.parent
         return False
 
+    def is_within(self, outer: Activity) -> bool:
+        """Whether it is a part of another activity, or that one itself."""
+        activity: Activity | None = self
+        while activity is not None and activity is not outer:
+            activity = activity.parent
+        return activity is outer
+
     def stop(self) -> None:
         """Start nothing new in it; what has been started is waited for."""
         self._is_stopped = True
