@@ -60,6 +60,13 @@ class Activity:
             activity = activity.parent
         return False
 
+    def is_within(self, outer: Activity) -> bool:
+        """Whether it is a part of another activity, or that one itself."""
+        activity: Activity | None = self
+        while activity is not None and activity is not outer:
+            activity = activity.parent
+        return activity is outer
+
     def stop(self) -> None:
         """Start nothing new in it; what has been started is waited for."""
         self._is_stopped = True
@@ -211,6 +218,7 @@ class MapActivity(Activity):
         has_failures: Whether a `Failure` stands in the results.
         is_exhausted: Whether every item has been begun.
         seconds_per_item: How long an item takes in a worker process; None while unknown.
+        bytes_per_item: How large the values of an item are that go to a worker process, or come back.
     """
 
     def __init__(
@@ -236,6 +244,7 @@ class MapActivity(Activity):
         self.ended = 0
         self.has_failures = False
         self.seconds_per_item: float | None = None
+        self.bytes_per_item = 0.0
         self.total = inputs.total()
         self._slots = tuple(plan.outputs.values())
         self.is_exhausted = False
@@ -269,6 +278,10 @@ class MapActivity(Activity):
         """Take note of how long an item took."""
         known = self.seconds_per_item
         self.seconds_per_item = seconds if known is None else 0.7 * known + 0.3 * seconds
+
+    def learn_size(self, size_bytes: float) -> None:
+        """Take note of how much was sent, or came back, for an item."""
+        self.bytes_per_item = max(0.7 * self.bytes_per_item, size_bytes)
 
     @property
     def is_complete(self) -> bool:

@@ -30,11 +30,13 @@ class Parcel(NamedTuple):
     Attributes:
         data: The value as bytes; None when it is in a file.
         path: Name of the file; empty when there is none.
+        size_bytes: How large it is.
         is_shared: Whether it is sent more than once, so that a worker should keep it.
     """
 
     data: bytes | None
     path: str = ""
+    size_bytes: int = 0
     is_shared: bool = False
 
 
@@ -92,9 +94,10 @@ def pack(value: Any, what: str, is_by_value: bool, path: str) -> Any:
 
     head = dumps(value, what, is_by_value, stays_inside)
     if not buffers and len(head) < _FILE_MIN_BYTES:
-        return Parcel(head)
-    _write(path, [memoryview(head), *(buffer.raw() for buffer in buffers)], what)
-    return Parcel(None, path)
+        return Parcel(head, "", len(head))
+    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+    _write(path, parts, what)
+    return Parcel(None, path, sum(part.nbytes for part in parts))
 
 
 def unpack(parcel: Any) -> Any:

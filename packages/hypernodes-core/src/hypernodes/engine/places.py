@@ -26,6 +26,7 @@ _current_executor: contextvars.ContextVar[Executor | None] = contextvars.Context
 
 _ASYNC_WORKERS = 100
 _UNIT_S = 0.1  # work that is sent to a worker process at a time
+_UNIT_BYTES = 8 * 1024 * 1024
 _MAX_UNIT = 2048
 
 
@@ -136,11 +137,11 @@ class Places:
         if self._threads is not None and isinstance(future, Future):
             self._threads.abandon(future)
 
-    def unit_size(self, seconds_per_item: float | None, remaining: int | None) -> int:
+    def unit_size(self, seconds_per_item: float | None, bytes_per_item: float, remaining: int | None) -> int:
         """Return how many items to send to a worker process at a time: enough to be worth it, and some for each."""
         if seconds_per_item is None:
             return 1
-        size = int(_UNIT_S / max(seconds_per_item, 1e-7)) + 1
+        size = int(min(_UNIT_S / max(seconds_per_item, 1e-7), _UNIT_BYTES / max(bytes_per_item, 1))) + 1
         fair = size if remaining is None else remaining // (2 * self.max_workers) + 1
         return max(1, min(size, fair, _MAX_UNIT))
 

@@ -4,7 +4,8 @@ Every strategy goes through it; they differ only in how much may be started at a
 calls of nodes occupy workers. Plans and maps are kept on a stack, the innermost on top, so that items are finished
 before new ones are begun.
 
-What is special to worker processes is in `shipping` and `casualties`, what is special to time in `timers`.
+What is special to worker processes is in `shipping` and `casualties`, what is special to time in `timers`, and what is
+special to nested pipelines with a backend of their own in `elsewhere`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from queue import Empty, SimpleQueue
-from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.engine.activity import Activity, MapActivity, PlanActivity
-from hypernodes.engine.announce import end_nested, start_nested
 from hypernodes.engine.casualties import Casualties
-from hypernodes.engine.elsewhere import run_elsewhere
+from hypernodes.engine.elsewhere import Elsewhere
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.places import Place, Places
 from hypernodes.engine.process_life import timeout_error
@@ -54,7 +53,7 @@ class Scheduler:
         self._stack: list[Activity] = []
         self._news: SimpleQueue[tuple[Task, Outcome | _Begun] | None] = SimpleQueue()
         self._in_flight: set[Task] = set()  # what occupies workers
-        self._elsewhere: set[ElsewhereTask] = set()
+        self._elsewhere = Elsewhere(self, places, lambda task, outcome: self._news.put((task, outcome)))
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._is_cancelled = False
@@ -91,8 +90,7 @@ class Scheduler:
             for task in self._in_flight:
                 if task.future is not None:
                     task.future.cancel()
-            for nested in self._elsewhere:
-                nested.runs.cancel()
+            self._elsewhere.cancel()
             root.stop()
             if self._places.processes is not None:
                 self._places.processes.stop_calls()
@@ -313,7 +311,7 @@ class Scheduler:
             else:
                 self._shipping.fail(task, error)
         elif isinstance(task, ElsewhereTask):
-            self._settle_elsewhere(task, error, [] if error is not None else news.result())
+            self._elsewhere.settle(task, error, [] if error is not None else news.result())
 
     def _settle_call(self, task: CallTask, outcome: Outcome, error: BaseException | None) -> None:
         if error is None:
@@ -372,7 +370,7 @@ class Scheduler:
                 self._places.abandon(future)
             self.fail_call(task, timeout_error(task.step.node))
 
-    # --- worker processes -----------------------------------------------------------------------------------------
+    # --- what other parts do --------------------------------------------------------------------------------------
 
     def ships(self, activity: MapActivity) -> bool:
         """Whether the items of a map are sent to worker processes whole."""
@@ -388,37 +386,9 @@ class Scheduler:
         if self._places.processes is not None:
             self._places.processes.parcels.remove(files)
 
-    # --- nested pipelines with a backend of their own -------------------------------------------------------------
-
     def call_elsewhere(self, activity: PlanActivity, step: NestedStep) -> None:
         """Hand a nested pipeline to its own backend."""
-        frame = activity.frame
-        frame.enter(step)
-        context = start_nested(frame, step)
-        task = ElsewhereTask(activity, step)
-        if not self.runs_nodes_in_order or (activity.owner is not None and self._places.open_items > 1):
-            self._elsewhere.add(task)
-            task.future = future = self._places.submit_waiting(task.runs, run_elsewhere, frame, step, context)
-            future.add_done_callback(lambda future: self._news.put((task, future)))
-            return
-        try:
-            outputs = run_elsewhere(frame, step, context)
-        except Exception as error:
-            self._settle_elsewhere(task, error, [])
-        else:
-            self._settle_elsewhere(task, None, outputs)
-
-    def _settle_elsewhere(self, task: ElsewhereTask, error: BaseException | None, outputs: list[Any]) -> None:
-        self._elsewhere.discard(task)
-        activity, step, frame = task.activity, task.step, task.activity.frame
-        if error is None:
-            frame.finish(step, outputs)
-        end_nested(frame, step, perf_counter() - task.started_at)
-        frame.leave(step)
-        activity.pending -= 1
-        if error is not None:
-            self.fail(activity, error, (*path_of(frame.plan, step, frame.base), step.node.name))
-        self.wake(activity)
+        self._elsewhere.call(activity, step)
 
     # --- failures -------------------------------------------------------------------------------------------------
 
@@ -434,18 +404,16 @@ class Scheduler:
             failed.error = (error, path)
         failed.stop()
         for task in self._in_flight:
-            owner = task.owner if isinstance(task, UnitTask) else getattr(task, "activity", None)
-            if task.future is not None and _is_within(owner, failed):
+            owner = task.owner if isinstance(task, UnitTask) else task.activity if isinstance(task, CallTask) else None
+            if task.future is not None and owner is not None and owner.is_within(failed):
                 task.future.cancel()  # what has not begun, and what is awaited; the rest is waited for
-        for nested in self._elsewhere:
-            if _is_within(nested.activity, failed):
-                nested.runs.cancel()
+        self._elsewhere.cancel(failed)
         self._end_delays(failed)
         self._wake_all(failed)
 
     def _end_delays(self, activity: Activity) -> None:
         """Let calls that wait for their next attempt end at once."""
-        self._timers.end_delays(lambda task: _is_within(task.activity, activity))
+        self._timers.end_delays(lambda task: task.activity.is_within(activity))
 
     def _wake_all(self, activity: Activity) -> None:
         """Look again at an activity and all its parts, innermost first."""
@@ -454,8 +422,7 @@ class Scheduler:
 
     def abort(self, root: Activity) -> None:
         """Give up everything at once: an interrupt, a cancelled run, a defect."""
-        for nested in self._elsewhere:
-            nested.runs.cancel()
+        self._elsewhere.cancel()
         self._places.kill()
         entries = list(_with_parts(root)) if root.is_open else []
         for entry in entries:
@@ -471,10 +438,3 @@ def _with_parts(activity: Activity) -> Iterable[Activity]:
     for entry in order:
         order += entry.children
     return order
-
-
-def _is_within(activity: Activity | None, outer: Activity) -> bool:
-    current = activity
-    while current is not None and current is not outer:
-        current = current.parent
-    return current is outer

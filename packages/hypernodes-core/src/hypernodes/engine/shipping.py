@@ -88,7 +88,7 @@ class Shipping:
     def ship(self, activity: MapActivity) -> bool:
         """Send the next items of a map; return False when there are none."""
         unit: list[UnitItem] = []
-        size = self._places.unit_size(activity.seconds_per_item, activity.remaining)
+        size = self._places.unit_size(activity.seconds_per_item, activity.bytes_per_item, activity.remaining)
         while len(unit) < size:
             item = activity.next_item(self._scheduler)
             if item is None:
@@ -136,6 +136,8 @@ class Shipping:
         has_retries = any(isinstance(step, CallStep) and step.node.retries for step in plan.steps)
         is_everything_told = plan.is_cached or plan.is_heard or has_retries
         needed = frozenset(plan.outputs.values())
+        size = sum(parcel.size_bytes for item in work for parcel in item.values.values() if type(parcel) is Parcel)
+        owner.learn_size(size / len(work))
         task.order, future = self._processes.submit(plan.steps, packed, needed, is_everything_told, work)
         self._scheduler.hand_over(task, future)
 
@@ -143,6 +145,9 @@ class Shipping:
         """Take over what came of the items of a unit."""
         spent = sum(done.duration_s for outcome in outcomes for done in outcome.done)
         task.owner.learn_cost(spent / len(outcomes))
+        results = [parcel for outcome in outcomes for done in outcome.done for parcel in done.outputs]
+        size = sum(parcel.size_bytes for parcel in results if type(parcel) is Parcel)
+        task.owner.learn_size(size / len(outcomes))
         for item, outcome in zip(task.items, outcomes, strict=True):
             self._settle_item(item, outcome)
 
