@@ -7,15 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.mapping import (
-    MapInputs,
-    as_column,
-    check_column,
-    check_given_columns,
-    check_lengths,
-    run_bare_items,
-)
-from hypernodes.engine.step import run_bare
+from hypernodes.engine.bare import columns_of, has_failure, run_bare
+from hypernodes.engine.mapping import MapInputs, as_column, check_column, check_given_columns, check_lengths
 from hypernodes.errors import ConfigurationError, DependencyError, is_positive
 from hypernodes.plan import MapMode, OnError, Plan
 
@@ -127,16 +120,17 @@ class PipelineExecutionEngine:
             Exception: What a node raised, with a note saying where.
         """
         plan = pipeline.plan_for(inputs, output_name)
-        values = list(plan.template)
-        for name, slot in plan.inputs.items():
-            values[slot] = inputs[name]
-        root = ctx or CallbackContext((pipeline.id,))
-        if plan.is_plain and not plan.is_cached and not plan.is_heard and self.node_execution == "sequential":
-            run_bare(plan, values, root, self.place)
+        is_bare = plan.is_bare and self.node_execution == "sequential"
+        if is_bare and not plan.maps:
+            values = run_bare(plan, (inputs.values(),), plan.rest, None, ctx, self.place)
             return {name: values[slot] for name, slot in plan.outputs.items()}
-        check_given_columns(plan, values)
+        values = _values(plan, inputs)
+        if is_bare:
+            values = run_bare(plan, (values,), (), None, ctx, self.place)
+            return {name: values[slot] for name, slot in plan.outputs.items()}
         from hypernodes.engine.execution import Execution
 
+        root = ctx or CallbackContext((pipeline.id,))
         return Execution(self, plan, root, ctx is not None).run(values, inputs)
 
     async def arun(
@@ -151,11 +145,8 @@ class PipelineExecutionEngine:
         Cancelling the awaiting task ends the run. Arguments, result and errors are those of `run`.
         """
         plan = pipeline.plan_for(inputs, output_name)
-        values = list(plan.template)
-        for name, slot in plan.inputs.items():
-            values[slot] = inputs[name]
+        values = _values(plan, inputs)
         root = ctx or CallbackContext((pipeline.id,))
-        check_given_columns(plan, values)
         import asyncio
 
         from hypernodes.engine.execution import Execution
@@ -230,12 +221,14 @@ class PipelineExecutionEngine:
             Each requested output with one result per item.
         """
         plan, given = self._map_plan(pipeline, columns, map_mode, inputs, output_name)
-        root = ctx or CallbackContext((pipeline.id,))
-        is_bare = plan.is_plain and not plan.is_cached and not plan.is_heard
-        if is_bare and on_error == "raise" and self.node_execution == self.map_execution == "sequential":
-            return dict(zip(plan.outputs, run_bare_items(plan, root, self.place, given), strict=True))
+        is_sequential = self.node_execution == self.map_execution == "sequential"
+        if plan.is_bare and is_sequential and on_error == "raise" and not any(map(has_failure, given.columns.values())):
+            found: list[Any] = []
+            run_bare(plan, given.rows(), (*given.shared.values(), *plan.rest), found, ctx, self.place)
+            return dict(zip(plan.outputs, columns_of(plan, found), strict=True))
         from hypernodes.engine.execution import Execution
 
+        root = ctx or CallbackContext((pipeline.id,))
         return Execution(self, plan, root, ctx is not None).map(given, on_error)
 
     async def amap_columns(
@@ -353,9 +346,16 @@ class PipelineExecutionEngine:
         )
 
 
+def _values(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
+    """The value of every slot before a run, after a look at what mapped pipelines inside take item by item."""
+    values = [*inputs.values(), *plan.rest]
+    check_given_columns(plan, values)
+    return values
+
+
 def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     """The inputs that items share, after a look at those that mapped pipelines inside take item by item."""
-    if plan.is_plain:
+    if not plan.maps:
         return inputs
     values = list(plan.template)
     for name, value in inputs.items():

@@ -8,7 +8,7 @@ from typing import Any
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.mapping import MapInputs, check_lengths, column_in, keep_shared_iterators, mapped_slots, rows_of
+from hypernodes.engine.mapping import MapInputs, nested_columns, rows_of
 from hypernodes.engine.run_state import RunState
 from hypernodes.errors import MapLengthError
 from hypernodes.plan import NestedStep, Plan
@@ -16,31 +16,16 @@ from hypernodes.plan import NestedStep, Plan
 
 def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
     """Return what a mapped pipeline that is a step of its own runs over."""
-    where = f"node {step.node.name!r}"
-    columns: dict[str, Sequence[Any]] = {}
-    outer_columns: dict[str, Sequence[Any]] = {}
+    columns = dict(zip(step.mapped, nested_columns(step, frame.values), strict=True))
     elements: dict[str, Sequence[bytes]] = {}
-    for inner, outer, slot in mapped_slots(step):
-        columns[inner] = outer_columns[outer] = column_in(frame.values, slot, outer, where)
-        if isinstance(frame, CachedFrame) and slot in frame.elements:
-            elements[inner] = frame.elements[slot]
-    keep_shared_iterators(step, frame.values)
-    check_lengths(outer_columns, step.node.map_mode, where)
-    shared = {
-        name: slot
-        for name, slot in zip(step.inner_inputs, step.arguments, strict=True)
-        if name not in columns and name in step.inner.inputs
-    }
     signatures: dict[str, bytes] = {}
     if isinstance(frame, CachedFrame):
-        signatures = {name: frame.signatures[slot] or b"" for name, slot in shared.items()}
-    return MapInputs(
-        columns,
-        step.node.map_mode,
-        {name: frame.values[slot] for name, slot in shared.items()},
-        {name: own for name, own in signatures.items() if own},
-        elements,
-    )
+        for name, slot in zip(step.mapped, step.arguments, strict=False):
+            if slot in frame.elements:
+                elements[name] = frame.elements[slot]
+        signatures = {name: own for name, slot in step.shared if (own := frame.signatures[slot])}
+    shared = {name: frame.values[slot] for name, slot in step.shared}
+    return MapInputs(columns, step.node.map_mode, shared, signatures, elements)
 
 
 class ItemFrames:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from hypernodes.errors import MissingInputError
@@ -197,19 +198,27 @@ class _Draft:
                 producers[slot] = index
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
             steps.append(make(index, draft, needs, needed_slots))
+        is_cached = any(_is_cached(step, self.scopes) for step in steps)
+        is_heard = any(scope.callbacks for scope in self.scopes) or any(
+            isinstance(step, NestedStep) and step.inner.is_heard for step in steps
+        )
+        is_plain = all(map(_is_plain, steps))
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
             outputs=outputs,
             template=tuple(self.template),
+            rest=tuple(self.template[len(self.inputs) :]),
             steps=tuple(steps),
+            maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
             producers=tuple(producers),
             consumers=tuple(map(tuple, consumers)),
-            is_cached=any(_is_cached(step, self.scopes) for step in steps),
-            is_heard=any(scope.callbacks for scope in self.scopes)
-            or any(isinstance(step, NestedStep) and step.inner.is_heard for step in steps),
-            is_plain=all(isinstance(step, CallStep) and _is_plain(step.node) for step in steps),
-            program=tuple(_instruction(step) for step in steps),
+            is_cached=is_cached,
+            is_heard=is_heard,
+            is_plain=is_plain,
+            is_bare=is_plain and not is_cached and not is_heard,
+            program=tuple(map(_instruction, steps)),
+            pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
 
     def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:
@@ -228,29 +237,43 @@ class _Draft:
     def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:
         node: NestedNode = draft.node
         wanted = {node.inner_output(name): slot for name, slot in draft.outputs.items() if slot in needed_slots}
-        inner_inputs = tuple(node.inner_input(name) for name in draft.arguments)
+        mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly laid out
+        names = (*mapped, *(name for name in draft.arguments if name not in mapped))
+        inner_inputs = tuple(map(node.inner_input, names))
+        slots = tuple(draft.arguments[name] for name in names)
         inner = compile_plan(node.pipeline, inner_inputs, tuple(wanted), self.scopes[draft.scope], node.name)
         return NestedStep(
             index=index,
             scope=draft.scope,
             node=node,
             inner=inner,
-            arguments=tuple(draft.arguments.values()),
+            arguments=slots,
             inner_inputs=inner_inputs,
-            mapped=tuple(node.inner_input(name) for name in node.map_over),
+            mapped=inner_inputs[: len(mapped)],
+            shared=tuple(zip(inner_inputs[len(mapped) :], slots[len(mapped) :], strict=True)),
             outputs=tuple(wanted.values()),
             needs=needs,
         )
 
 
-def _is_plain(node: Node[..., Any]) -> bool:
-    return not node.is_async and not node.retries and node.timeout is None
+def _is_plain(step: Step) -> bool:
+    if isinstance(step, NestedStep):
+        return bool(step.mapped) and step.node.on_error == "raise" and _stays_here(step) and step.inner.is_plain
+    return not step.node.is_async and not step.node.retries and step.node.timeout is None
+
+
+def _stays_here(step: NestedStep) -> bool:
+    return not step.node.pipeline.has_own_backend
 
 
 def _is_cached(step: Step, scopes: list[Scope]) -> bool:
     if isinstance(step, NestedStep):
         return step.inner.is_cached
     return step.node.cache and scopes[step.scope].cache is not None
+
+
+def _nothing(values: Sequence[Any]) -> tuple[()]:
+    return ()
 
 
 def _instruction(step: Step) -> tuple[Any, ...]:
