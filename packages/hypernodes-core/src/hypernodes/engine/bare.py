@@ -24,7 +24,7 @@ class _Mark(NamedTuple):
     row: int
 
 
-class _FailedInput(Exception):
+class _FailedInputError(Exception):
     """Ends a run at an item one of whose inputs stands for a failure upstream."""
 
     def __init__(self, failure: Failure) -> None:
@@ -59,7 +59,7 @@ def run_bare(
     trail: list[_Mark] = []
     try:
         return _run_rows(plan, rows, rest, found, trail)
-    except _FailedInput as failed:
+    except _FailedInputError as failed:
         upstream = failed.failure.error
     except Exception as error:
         _explain(error, trail, ctx or CallbackContext((plan.scopes[0].pipeline_id,)), place, found is not None)
@@ -102,7 +102,7 @@ def _run_rows(
                     _run_items(function, values, trail)
             if keep is not None:
                 keep(pick(values))
-    except _FailedInput:
+    except _FailedInputError:
         raise
     except Exception:
         step = function if count < 0 else plan.steps[plan.producers[out]]
@@ -134,7 +134,7 @@ def _until_failure(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]
     for row in rows:
         for value in row:
             if isinstance(value, Failure):
-                raise _FailedInput(value)
+                raise _FailedInputError(value)
         yield row
 
 

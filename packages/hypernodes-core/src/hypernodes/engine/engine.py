@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
@@ -15,9 +16,8 @@ from hypernodes.plan import MapMode, OnError, Plan
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from hypernodes.engine.execution import Execution
     from hypernodes.engine.processes import ProcessPool
-
-# The rest of the engine (`execution` and what it needs) is imported when a run needs more than bare calls.
 
 ExecutionMode: TypeAlias = Literal["sequential", "async", "threaded", "parallel"]
 OutputNames: TypeAlias = str | Sequence[str] | None
@@ -120,7 +120,7 @@ class PipelineExecutionEngine:
             Exception: What a node raised, with a note saying where.
         """
         plan = pipeline.plan_for(inputs, output_name)
-        is_bare = plan.is_bare and self.node_execution == "sequential"
+        is_bare = plan.is_bare and self.runs_in_order(plan)
         if is_bare and not plan.maps:
             values = run_bare(plan, (inputs.values(),), plan.rest, None, ctx, self.place)
             return {name: values[slot] for name, slot in plan.outputs.items()}
@@ -128,10 +128,8 @@ class PipelineExecutionEngine:
         if is_bare:
             values = run_bare(plan, (values,), (), None, ctx, self.place)
             return {name: values[slot] for name, slot in plan.outputs.items()}
-        from hypernodes.engine.execution import Execution
-
         root = ctx or CallbackContext((pipeline.id,))
-        return Execution(self, plan, root, ctx is not None).run(values, inputs)
+        return _execution_type()(self, plan, root, ctx is not None).run(values, inputs)
 
     async def arun(
         self,
@@ -149,9 +147,7 @@ class PipelineExecutionEngine:
         root = ctx or CallbackContext((pipeline.id,))
         import asyncio
 
-        from hypernodes.engine.execution import Execution
-
-        execution = Execution(self, plan, root, ctx is not None, asyncio.get_running_loop())
+        execution = _execution_type()(self, plan, root, ctx is not None, asyncio.get_running_loop())
         return await execution.in_thread(execution.run, values, inputs)
 
     # --- once per item --------------------------------------------------------------------------------------------
@@ -221,15 +217,13 @@ class PipelineExecutionEngine:
             Each requested output with one result per item.
         """
         plan, given = self._map_plan(pipeline, columns, map_mode, inputs, output_name)
-        is_sequential = self.node_execution == self.map_execution == "sequential"
-        if plan.is_bare and is_sequential and on_error == "raise" and not any(map(has_failure, given.columns.values())):
+        is_bare = plan.is_bare and on_error == "raise" and self.runs_in_order(plan, is_map=True)
+        if is_bare and not any(map(has_failure, given.columns.values())):
             found: list[Any] = []
             run_bare(plan, given.rows(), (*given.shared.values(), *plan.rest), found, ctx, self.place)
             return dict(zip(plan.outputs, columns_of(plan, found), strict=True))
-        from hypernodes.engine.execution import Execution
-
         root = ctx or CallbackContext((pipeline.id,))
-        return Execution(self, plan, root, ctx is not None).map(given, on_error)
+        return _execution_type()(self, plan, root, ctx is not None).map(given, on_error)
 
     async def amap_columns(
         self,
@@ -246,9 +240,7 @@ class PipelineExecutionEngine:
         root = ctx or CallbackContext((pipeline.id,))
         import asyncio
 
-        from hypernodes.engine.execution import Execution
-
-        execution = Execution(self, plan, root, ctx is not None, asyncio.get_running_loop())
+        execution = _execution_type()(self, plan, root, ctx is not None, asyncio.get_running_loop())
         return await execution.in_thread(execution.map, given, on_error)
 
     def map_iter(
@@ -280,10 +272,8 @@ class PipelineExecutionEngine:
         for name, column in columns.items():
             check_column(name, column, where)
         check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, map_mode, where)
-        from hypernodes.engine.execution import Execution
-
         given = MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
-        return Execution(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
+        return _execution_type()(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
 
     def _map_plan(
         self,
@@ -298,6 +288,11 @@ class PipelineExecutionEngine:
         sequences = {name: as_column(name, values, where) for name, values in columns.items()}
         check_lengths(sequences, map_mode, where)
         return plan, MapInputs(sequences, map_mode, _checked_shared(plan, inputs), {}, {})
+
+    def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
+        """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""
+        has_items = is_map or plan.maps
+        return self.node_execution == "sequential" and (not has_items or self.map_execution == "sequential")
 
     # --- places ---------------------------------------------------------------------------------------------------
 
@@ -344,6 +339,14 @@ class PipelineExecutionEngine:
             f"PipelineExecutionEngine(node_execution={self.node_execution!r}, "
             f"map_execution={self.map_execution!r}{workers})"
         )
+
+
+@cache
+def _execution_type() -> type[Execution]:
+    """Import what a run needs that is more than bare calls, when the first one comes."""
+    from hypernodes.engine.execution import Execution
+
+    return Execution
 
 
 def _values(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.activity import MapActivity, PlanActivity
 from hypernodes.engine.frame import Frame
+from hypernodes.engine.in_order import map_in_order, run_in_order
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.places import Places
@@ -55,6 +56,8 @@ class Execution:
         self._state = RunState(root, engine.place, is_nested)
         self._scheduler: Scheduler | None = None
         self._is_cancelled = False
+        # Alone in one thread: nobody cancels it, and no other thread tells the same callbacks anything.
+        self._is_alone = plan.is_plain and not plan.is_cached and not is_nested and loop is None
 
     def run(self, values: list[Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the plan once.
@@ -63,29 +66,46 @@ class Execution:
             values: Value of every slot, with the inputs filled in.
             inputs: The inputs as they were given.
         """
-        frame_type = CachedFrame if self._plan.is_cached else Frame
-        frame = frame_type(self._plan, self._state, values, self._root)
-        listeners = frame.listeners[0]
-        pipeline_id = self._root.hierarchy_path[-1]
+        if self._is_alone and self._engine.runs_in_order(self._plan):
+            return self._run(values, inputs, run_in_order)
         with self._places() as (_, scheduler):
-            if not self._is_nested:
-                listeners.tell(listeners.on_pipeline_start, pipeline_id, dict(inputs), self._root)
-            started_at = perf_counter()
-            try:
+
+            def execute(frame: Frame) -> None:
                 frame.start()
                 scheduler.execute(PlanActivity(frame, None))
-            finally:
-                if not self._is_nested and listeners.on_pipeline_end:
-                    duration = perf_counter() - started_at
-                    listeners.tell(listeners.on_pipeline_end, pipeline_id, frame.results(), duration, self._root)
-        return frame.results()
+
+            return self._run(values, inputs, execute)
+
+    def _run(self, values: list[Any], inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:
+        frame_type = CachedFrame if self._plan.is_cached else Frame
+        frame = frame_type(self._plan, self._state, values, self._root)
+        if self._is_nested:
+            execute(frame)
+            return frame.results()
+        listeners = frame.listeners[0]
+        pipeline_id = self._root.hierarchy_path[-1]
+        if listeners.on_pipeline_start:
+            listeners.tell(listeners.on_pipeline_start, pipeline_id, dict(inputs), self._root)
+        started_at = perf_counter()
+        try:
+            execute(frame)
+        finally:
+            results = frame.results()
+            if listeners.on_pipeline_end:
+                duration = perf_counter() - started_at
+                listeners.tell(listeners.on_pipeline_end, pipeline_id, results.copy(), duration, self._root)
+        return results
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
-        with self._places() as (_, scheduler):
-            activity = MapActivity(self._plan, self._state, self._root, given, on_error)
-            scheduler.execute(activity)
-        return dict(zip(self._plan.outputs, activity.columns, strict=True))
+        if self._is_alone and on_error == "raise" and self._engine.runs_in_order(self._plan, is_map=True):
+            columns = map_in_order(self._plan, self._state, self._root, given)
+        else:
+            with self._places() as (_, scheduler):
+                activity = MapActivity(self._plan, self._state, self._root, given, on_error)
+                scheduler.execute(activity)
+            columns = activity.columns
+        return dict(zip(self._plan.outputs, columns, strict=True))
 
     def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run the plan once per item; yield index and outputs of each."""

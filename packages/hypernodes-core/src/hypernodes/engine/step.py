@@ -72,10 +72,11 @@ def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
         OutputCountError: The node has several outputs and the function did not return one value for each.
         Exception: What the function raised.
     """
-    arguments = [values[slot] for slot in step.positional]
     if step.by_keyword:
-        return split(step, step.node.func(*arguments, **{name: values[slot] for name, slot in step.by_keyword}))
-    return split(step, step.node.func(*arguments))
+        made = prepare(step, values)
+        return split(step, step.node.func(*made.arguments, **made.by_keyword))
+    result = step.node.func(*[values[slot] for slot in step.positional])
+    return (result,) if len(step.outputs) == 1 else split(step, result)
 
 
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:

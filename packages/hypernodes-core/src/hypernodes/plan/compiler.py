@@ -223,15 +223,17 @@ class _Draft:
 
     def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:
         node: Node[..., Any] = draft.node
+        named = tuple([(name, draft.arguments[name]) for name in node.inputs])
         return CallStep(
             index=index,
             scope=draft.scope,
             node=node,
-            arguments=tuple(draft.arguments[name] for name in node.inputs),
-            outputs=tuple(None if name in draft.overridden else slot for name, slot in draft.outputs.items()),
+            arguments=tuple([slot for _, slot in named]),
+            named=named,
+            outputs=tuple([None if name in draft.overridden else slot for name, slot in draft.outputs.items()]),
             needs=needs,
-            positional=tuple(draft.arguments[name] for name in node.inputs if name not in node.keyword_only),
-            by_keyword=tuple((name, draft.arguments[name]) for name in node.inputs if name in node.keyword_only),
+            positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
+            by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
         )
 
     def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], needed_slots: set[int]) -> Step:

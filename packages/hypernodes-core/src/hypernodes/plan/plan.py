@@ -126,6 +126,7 @@ class CallStep(Record):
         scope: Position of the scope it belongs to.
         node: The node.
         arguments: Slot of each parameter, in the order of the node's inputs.
+        named: Name and slot of each parameter.
         outputs: Slot of each output; None for one that nobody may read, because a value was given for it.
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
@@ -136,6 +137,7 @@ class CallStep(Record):
     scope: int
     node: Node[..., Any]
     arguments: tuple[int, ...]
+    named: tuple[tuple[str, int], ...]
     outputs: tuple[int | None, ...]
     needs: tuple[int, ...]
     positional: tuple[int, ...]
@@ -189,8 +191,8 @@ class Plan(Record):
         consumers: Positions of the steps that take a result of each step.
         is_cached: Whether any step may take its result from a cache.
         is_heard: Whether anybody hears any event.
-        is_plain: Whether everything to do, also in mapped pipelines, is to call ordinary functions here, without retries
-            or time limits, until the first failure.
+        is_plain: Whether all there is to do, also in mapped pipelines, is to call ordinary functions here, without
+            retries or time limits, until the first failure.
         is_bare: Whether it is plain and nothing else is asked for: no cache, and nobody hears any event.
         program: The steps in the form that the bare loop reads.
         pick: Takes the requested outputs out of the slots: the value of a single one, else a tuple.
