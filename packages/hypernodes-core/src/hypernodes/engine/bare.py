@@ -38,6 +38,7 @@ def run_bare(
     found: list[Any] | None,
     ctx: CallbackContext | None,
     place: str,
+    around: list[_Mark] | None = None,
 ) -> list[Any]:
     """Run a bare plan once for each row.
 
@@ -49,6 +50,7 @@ def run_bare(
             a single row.
         ctx: Context of the run that this one is part of; None when it is none.
         place: Name of the backend, for messages.
+        around: Takes the trail of an error, which the bare plan around will explain; None when there is none around.
 
     Returns:
         The value of every slot after the last row.
@@ -56,28 +58,9 @@ def run_bare(
     Raises:
         Exception: What a node raised, with a note saying where.
     """
-    trail: list[_Mark] = []
-    try:
-        return _run_rows(plan, rows, rest, found, trail)
-    except _FailedInputError as failed:
-        upstream = failed.failure.error
-    except Exception as error:
-        _explain(error, trail, ctx or CallbackContext((plan.scopes[0].pipeline_id,)), place, found is not None)
-        raise
-    raise upstream
-
-
-def columns_of(plan: Plan, found: list[Any]) -> list[list[Any]]:
-    """Return one list for each requested output from what `run_bare` found."""
-    width = len(plan.outputs)
-    return [found[position::width] for position in range(width)]
-
-
-def _run_rows(
-    plan: Plan, rows: Iterable[Iterable[Any]], rest: Sequence[Any], found: list[Any] | None, trail: list[_Mark]
-) -> list[Any]:
-    program, pick = plan.program, plan.pick
+    program = plan.program
     keep = None if found is None else found.append if len(plan.outputs) == 1 else found.extend
+    trail = around
     values: list[Any] = []
     count: int = 0
     function: Any = None
@@ -99,19 +82,36 @@ def _run_rows(
                         if slot is not None:
                             values[slot] = value
                 else:
-                    _run_items(function, values, trail)
+                    if trail is None:
+                        trail = []
+                    _run_items(function, values, place, trail)
             if keep is not None:
-                keep(pick(values))
-    except _FailedInputError:
-        raise
-    except Exception:
+                keep(plan.pick(values))
+    except _FailedInputError as failed:
+        if around is not None:
+            raise
+        upstream = failed.failure.error
+    except Exception as error:
         step = function if count < 0 else plan.steps[plan.producers[out]]
-        trail.append(_Mark(plan, step, len(found) // len(plan.outputs) if found else 0))
+        mark = _Mark(plan, step, len(found) // len(plan.outputs) if found else 0)
+        if around is not None:
+            around.append(mark)
+        else:
+            root = ctx or CallbackContext((plan.scopes[0].pipeline_id,))
+            _explain(error, [*(trail or ()), mark], root, place, found is not None)
         raise
-    return values
+    else:
+        return values
+    raise upstream
 
 
-def _run_items(step: NestedStep, values: list[Any], trail: list[_Mark]) -> None:
+def columns_of(plan: Plan, found: list[Any]) -> list[list[Any]]:
+    """Return one list for each requested output from what `run_bare` found."""
+    width = len(plan.outputs)
+    return [found[position::width] for position in range(width)]
+
+
+def _run_items(step: NestedStep, values: list[Any], place: str, trail: list[_Mark]) -> None:
     """Run a mapped pipeline that is a step of its own."""
     columns = nested_columns(step, values)
     rows = rows_of(columns, step.node.map_mode)
@@ -119,7 +119,7 @@ def _run_items(step: NestedStep, values: list[Any], trail: list[_Mark]) -> None:
         rows = _until_failure(rows)
     shared = [values[slot] for slot in step.arguments[len(columns) :]]
     found: list[Any] = []
-    _run_rows(step.inner, rows, (*shared, *step.inner.rest), found, trail)
+    run_bare(step.inner, rows, (*shared, *step.inner.rest), found, None, place, trail)
     for slot, made in zip(step.outputs, columns_of(step.inner, found), strict=True):
         if slot is not None:
             values[slot] = made

@@ -120,12 +120,11 @@ class PipelineExecutionEngine:
             Exception: What a node raised, with a note saying where.
         """
         plan = pipeline.plan_for(inputs, output_name)
-        is_bare = plan.is_bare and self.runs_in_order(plan)
-        if is_bare and not plan.maps:
+        if plan.is_bare and not plan.maps and self.node_execution == "sequential":
             values = run_bare(plan, (inputs.values(),), plan.rest, None, ctx, self.place)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         values = _values(plan, inputs)
-        if is_bare:
+        if plan.is_bare and self.runs_in_order(plan):
             values = run_bare(plan, (values,), (), None, ctx, self.place)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         root = ctx or CallbackContext((pipeline.id,))
