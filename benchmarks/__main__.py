@@ -1,41 +1,82 @@
-"""`python -m benchmarks [SUITE ...] [--rounds N]` measures and prints one Markdown table for each suite."""
+"""`python -m benchmarks` measures HyperNodes beside the ideal and, with `--peers`, beside other tools."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
-import platform
 import sys
+from pathlib import Path
 
-from benchmarks.measure import Measured, measure, table
+from benchmarks.measure import Measured, Suite, Workload, measure
+from benchmarks.report import machine, table, write
 
-SUITES = ("efficiency",)  # each a module here with a SUITE
+# Each is a module here with a SUITE. Measured by others: calls of a warm remote place, and packing jobs for it.
+SUITES = ("overhead", "start_up", "efficiency", "transfer", "reruns")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against the budgets.")
-    parser.add_argument(
-        "suites", nargs="*", metavar="SUITE", help=f"one or more of: {', '.join(SUITES)} (default: all)"
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="how often each workload is run (default: 7)")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.suites) - set(SUITES):
-        parser.error(f"unknown suite: {', '.join(sorted(unknown))}; there is {', '.join(SUITES)}")
-    if arguments.rounds < 1:
-        parser.error("--rounds must be at least 1")
+    arguments = _parse()
+    chosen = _choose(arguments.names, is_quick=arguments.quick)
+    if arguments.list:
+        for name, _, workloads in chosen:
+            print(f"{name}:", *(f"  {workload.name}" for workload in workloads), sep="\n")
+        return 0
+    if arguments.peers:
+        from benchmarks import peers
 
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores{load}; median (extremes) of {arguments.rounds}")
-    everything: list[Measured] = []
-    for name in arguments.suites or SUITES:
-        measured = []
-        for workload in importlib.import_module(f"benchmarks.{name}").SUITE.workloads:
+        peers.install_all()
+    rounds = arguments.rounds or (3 if arguments.quick else 7)
+    print(f"{machine()}; median and extremes of {rounds} rounds")
+    results: list[tuple[Suite, list[Measured]]] = []
+    for _, suite, workloads in chosen:
+        rows = []
+        for workload in workloads:
             print(f"measuring: {workload.name}", file=sys.stderr)
-            measured.append(measure(workload, arguments.rounds))
-        print(f"\n## {name}\n\n{table(measured)}")
-        everything += measured
-    return 0 if all(row.is_within_budget for row in everything) else 1
+            rows.append(measure(workload, rounds))
+        print(f"\n## {suite.title}\n\n{table(rows)}", flush=True)
+        results.append((suite, rows))
+    if arguments.output:
+        write(results, rounds, arguments.output)
+        print(f"\nWritten: {arguments.output}/performance.md, performance.json and the pictures in performance/")
+    return 0 if all(row.is_within_budget for _, rows in results for row in rows) else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="./dev bench",
+        description="Measure against the budgets. Ends with 1 when one of them is missed.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"a suite ({', '.join(SUITES)}) or a part of a workload's name"
+    )
+    parser.add_argument("--list", action="store_true", help="only list what would be measured")
+    parser.add_argument("--peers", action="store_true", help="install other tools, and measure them too")
+    parser.add_argument("--quick", action="store_true", help="3 rounds, and not the largest workloads")
+    parser.add_argument("--rounds", type=int, help="how often each workload is run (default: 7)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write tables (Markdown, JSON) and pictures (SVG)")
+    arguments = parser.parse_args()
+    if arguments.rounds is not None and arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return arguments
+
+
+def _choose(names: list[str], *, is_quick: bool) -> list[tuple[str, Suite, list[Workload]]]:
+    """Find what is asked for, by the name of a suite or a part of the name of a workload."""
+    chosen = []
+    unknown = set(names)
+    for suite_name in SUITES:
+        suite: Suite = importlib.import_module(f"benchmarks.{suite_name}").SUITE
+        workloads = []
+        for workload in suite.workloads:
+            matching = {name for name in names if name == suite_name or name in workload.name}
+            unknown -= matching
+            if (matching or not names) and not (is_quick and workload.is_large):
+                workloads.append(workload)
+        if workloads:
+            chosen.append((suite_name, suite, workloads))
+    if unknown:
+        sys.exit(f"./dev bench: nothing is named {', '.join(sorted(unknown))}; `./dev bench --list` shows all")
+    return chosen
 
 
 if __name__ == "__main__":

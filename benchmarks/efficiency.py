@@ -13,7 +13,7 @@ import loky
 from benchmarks.measure import Case, Suite
 from hypernodes import LocalBackend, Node, Pipeline, node
 
-SUITE = Suite()
+SUITE = Suite("Workers kept busy")
 
 THREADS = 8
 COROUTINES = 100

@@ -1,16 +1,28 @@
-"""Workloads, how they are measured, and the table of what was measured."""
+"""Workloads, and how they are measured: all candidates in turn, round by round, so that they meet the same machine."""
 
 from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+_PASSES = 20  # short ones: a busy machine takes a core away every few milliseconds
 
 Setup: TypeAlias = Callable[[], AbstractContextManager["Case"]]
+
+
+class Reading(NamedTuple):
+    """What a candidate measured itself, to be taken instead of the time that its call took: seconds, or MiB."""
+
+    value: float
+
+
+class PeerFailedError(Exception):
+    """Another tool cannot do a workload; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +34,16 @@ class Case:
         ideal: Seconds that nothing could beat, or the work whose time is divided by `ideal_divisor`.
         ideal_divisor: See `ideal`.
         peers: The same work with other tools, by their names.
+        repeats: How often `run` and `ideal` are called in one round, for work that is done in a few microseconds.
+        units: Number of nodes or items in one call; see `Workload.unit`.
     """
 
     run: Callable[[], object]
     ideal: float | Callable[[], object]
-    ideal_divisor: int = 1
+    ideal_divisor: float = 1
     peers: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    repeats: int = 1
+    units: int = 1
 
 
 @dataclass(frozen=True)
@@ -36,33 +52,63 @@ class Workload:
 
     Attributes:
         name: What is done, with its numbers.
-        budget: The share of the ideal that must be reached; 0.9 when the ideal takes 90% of the time.
         setup: Makes the case, and cleans up after it.
+        budget: The share of the ideal that must be reached, 0.9 when the ideal takes 90% of the time; None for none.
+        lead: How many times faster than the fastest peer it must be; None for any.
+        ideal: What the ideal is.
+        unit: What is counted in a call ("node", "item"); empty for the call itself.
+        family: Name of the plot that it is in.
+        size: Number of nodes or items, when a family has the same work in several sizes.
+        is_large: Whether it takes long, so that `--quick` leaves it out.
+        is_memory: Whether MiB are measured rather than seconds.
     """
 
     name: str
-    budget: float
     setup: Setup
+    budget: float | None = None
+    lead: float | None = None
+    ideal: str = "ideal"
+    unit: str = ""
+    family: str = ""
+    size: int | None = None
+    is_large: bool = False
+    is_memory: bool = False
 
 
 class Suite:
     """Workloads that are shown in one table."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str = "") -> None:
+        self.title = title
         self.workloads: list[Workload] = []
 
-    def workload(self, name: str, *, budget: float) -> Callable[[Callable[[], Iterator[Case]]], None]:
-        """Add a generator function that sets a case up, yields it, and cleans up."""
+    def workload(
+        self,
+        name: str,
+        *,
+        budget: float | None = None,
+        lead: float | None = None,
+        ideal: str = "ideal",
+        unit: str = "",
+        family: str = "",
+        size: int | None = None,
+        is_large: bool = False,
+        is_memory: bool = False,
+    ) -> Callable[[Callable[[], Iterator[Case]]], None]:
+        """Add a generator function that sets a case up, yields it, and cleans up; see `Workload` for the arguments."""
 
         def add(setup: Callable[[], Iterator[Case]]) -> None:
-            self.workloads.append(Workload(name, budget, contextmanager(setup)))
+            made = contextmanager(setup)
+            self.workloads.append(
+                Workload(name, made, budget, lead, ideal, unit, family or name, size, is_large, is_memory)
+            )
 
         return add
 
 
 @dataclass(frozen=True)
 class Times:
-    """Durations of the rounds, in seconds."""
+    """What was read in the rounds: seconds (or MiB) for one unit."""
 
     rounds: Sequence[float]
 
@@ -70,69 +116,83 @@ class Times:
     def median(self) -> float:
         return statistics.median(self.rounds)
 
-    def __str__(self) -> str:
-        return f"{1000 * self.median:.1f} ({1000 * min(self.rounds):.1f}–{1000 * max(self.rounds):.1f})"
-
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a workload; all its candidates took turns, so that they met the same machine.
+    """What was measured of a workload.
 
     Attributes:
         workload: What was done.
         ours: HyperNodes.
         ideal: What nothing could beat.
         peers: Other tools.
+        failed: Why other tools could not do it.
     """
 
     workload: Workload
     ours: Times
     ideal: Times
     peers: Mapping[str, Times]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def share_of_ideal(self) -> float:
-        return self.ideal.median / self.ours.median
+    def ratio(self) -> float:
+        """How many times as long as the ideal it takes: the median over the rounds, each of which met one machine."""
+        ours, ideal = self.ours.rounds, self.ideal.rounds
+        if len(ours) != len(ideal):
+            return self.ours.median / self.ideal.median
+        return statistics.median(own / least for own, least in zip(ours, ideal, strict=True))
+
+    @property
+    def lead(self) -> float | None:
+        """How many times as long the fastest peer takes; None without peers."""
+        fastest = min((times.median for times in self.peers.values()), default=None)
+        return None if fastest is None else fastest / self.ours.median
 
     @property
     def is_within_budget(self) -> bool:
-        return self.share_of_ideal >= self.workload.budget
+        workload = self.workload
+        is_near = workload.budget is None or self.ratio <= 1 / workload.budget
+        return is_near and (workload.lead is None or self.lead is None or self.lead >= workload.lead)
 
 
 def measure(workload: Workload, rounds: int) -> Measured:
     """Run a workload `rounds` times, after a round that warms everything up."""
     with workload.setup() as case:
-        candidates = {"ours": case.run, **case.peers}
-        if callable(case.ideal):
-            candidates["ideal"] = case.ideal
-        seconds: dict[str, list[float]] = {name: [] for name in candidates}
+        own = {"ours": case.run} | ({"ideal": case.ideal} if callable(case.ideal) else {})
+        readings: dict[str, list[float]] = {name: [] for name in (*own, *case.peers)}
+        failed: dict[str, str] = {}
         for number in range(rounds + 1):
-            for name, run in candidates.items():
-                gc.collect()
-                started_at = perf_counter()
-                run()
-                if number:
-                    seconds[name].append(perf_counter() - started_at)
+            found = _read_own(own, case.repeats)
+            for name, run in case.peers.items():
+                if name not in failed:
+                    gc.collect()
+                    try:
+                        found[name] = _read(run, 1)
+                    except PeerFailedError as error:
+                        failed[name] = str(error)
+            if number:
+                for name, value in found.items():
+                    readings[name].append(value / case.units)
         if callable(case.ideal):
-            ideal = Times([s / case.ideal_divisor for s in seconds.pop("ideal")])
+            ideal = Times([value / case.ideal_divisor for value in readings["ideal"]])
         else:
-            ideal = Times([case.ideal])
-        return Measured(workload, Times(seconds.pop("ours")), ideal, {name: Times(s) for name, s in seconds.items()})
+            ideal = Times([case.ideal / case.units])
+        peers = {name: Times(readings[name]) for name in case.peers if name not in failed}
+        return Measured(workload, Times(readings["ours"]), ideal, peers, failed)
 
 
-def table(measured: Iterable[Measured]) -> str:
-    """Return a Markdown table; times are medians (and extremes) in milliseconds."""
-    lines = [
-        "| workload | ideal, ms | HyperNodes, ms | of the ideal | budget | | peers, ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in measured:
-        peers = "; ".join(
-            f"{name}: {times}, {times.median / row.ours.median:.2f} ×" for name, times in row.peers.items()
-        )
-        verdict = "met" if row.is_within_budget else "**missed**"
-        lines.append(
-            f"| {row.workload.name} | {1000 * row.ideal.median:.1f} | {row.ours} | {row.share_of_ideal:.1%} "
-            f"| ≥ {row.workload.budget:.0%} | {verdict} | {peers or '–'} |"
-        )
-    return "\n".join(lines)
+def _read_own(candidates: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """One reading of each; short work is done in passes, in turn, of which the least disturbed one counts."""
+    gc.collect()
+    passes = min(repeats, _PASSES)
+    taken = [{name: _read(run, repeats // passes) for name, run in candidates.items()} for _ in range(passes)]
+    return {name: min(reading[name] for reading in taken) for name in candidates}
+
+
+def _read(run: Callable[[], object], repeats: int) -> float:
+    started_at = perf_counter()
+    for _ in range(repeats):
+        found = run()
+    elapsed = (perf_counter() - started_at) / repeats
+    return found.value if isinstance(found, Reading) else elapsed

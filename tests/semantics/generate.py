@@ -48,6 +48,7 @@ class _Drawing:
     draw: Draw
     is_cached: bool
     may_fail: bool
+    may_wait: bool
     seeds: Any = field(default_factory=lambda: count(1))
     shapes: list[_Shape] = field(default_factory=list)
 
@@ -63,9 +64,13 @@ class _Drawing:
 
 
 @st.composite
-def scenarios(draw: Draw) -> Scenario:
-    """Draw a pipeline with values for its inputs, an override perhaps, and the outputs to ask for."""
-    drawing = _Drawing(draw, is_cached=draw(st.integers(0, 3)) > 0, may_fail=draw(st.integers(0, 2)) == 2)
+def scenarios(draw: Draw, is_plain: bool = False) -> Scenario:
+    """Draw a pipeline with values for its inputs, an override perhaps, and the outputs to ask for.
+
+    A plain one has neither caches nor `async def` functions.
+    """
+    is_cached = draw(st.integers(0, 3)) > 0 and not is_plain
+    drawing = _Drawing(draw, is_cached, may_fail=draw(st.integers(0, 2)) == 2, may_wait=not is_plain)
     shape = _draw_pipeline(drawing, MAX_DEPTH, "top" if drawing.is_cached else None)
     first = _draw_execution(drawing, shape)
     changed = _change_an_input(drawing, first)
@@ -120,7 +125,7 @@ def _draw_function(drawing: _Drawing, source: Any, fresh_outputs: Any) -> tuple[
         (*positional, *keyword_only),
         outputs,
         Behaviour(seed, lengths, fails_on),
-        is_async=drawing.chance(20),
+        is_async=drawing.may_wait and drawing.chance(20),
         cache=not drawing.chance(12),
     )
     return node, {name: 0 if length is None else 1 for name, length in zip(outputs, lengths, strict=True)}

@@ -61,6 +61,20 @@ def test_generated_pipelines_do_what_the_reference_says(
     check_result(Observed(bare, execution), expected)
 
 
+@settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))
+@given(scenario=scenarios(is_plain=True))
+def test_the_short_ways_of_sequential_runs_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
+    """Without caches and `async def` functions the engine runs nodes and items in plain loops."""
+    backend = local_backend(("sequential", "sequential"))
+    heard = Built(scenario.pipeline, folder, backend)
+    bare = Built(scenario.pipeline, folder, backend, is_observed=False)
+    for execution in scenario.executions:
+        expected = Reference(scenario.pipeline).execute(execution)
+        assume(expected.calls.total() <= MAX_CALLS)
+        check(Observed(heard, execution), expected)
+        check_result(Observed(bare, execution), expected)
+
+
 class Observed:
     """What an execution gave: a result or an error, events and calls."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 Hooks: TypeAlias = tuple[Callable[..., None], ...]
@@ -167,17 +167,16 @@ class PipelineCallback:
 
 
 class Listeners:
-    """The hooks to call for the events of one pipeline, looked up once so that unheard events cost nothing.
+    """The hooks to call for the events of one pipeline, so that unheard events cost nothing.
 
-    Each hook of `HOOKS` is an attribute: a tuple of the bound methods that override it.
+    Each hook of `HOOKS` is an attribute: a tuple of the bound methods that override it, looked up when it is first
+    asked for.
 
     Args:
         callbacks: Who listens, in the order in which they are called.
         failed: Callbacks switched off in this run; shared by all listeners of a run.
         lock: Held while hooks are called.
     """
-
-    __slots__ = (*HOOKS, "_failed", "_lock", "is_silent")
 
     on_pipeline_start: Hooks
     on_pipeline_end: Hooks
@@ -194,31 +193,63 @@ class Listeners:
     on_map_item_cached: Hooks
     on_map_end: Hooks
 
-    def __init__(self, callbacks: Iterable[PipelineCallback], failed: set[int], lock: threading.RLock) -> None:
+    def __init__(self, callbacks: Sequence[PipelineCallback], failed: set[int], lock: threading.RLock) -> None:
+        self._callbacks = callbacks
         self._failed = failed
         self._lock = lock
-        self.is_silent = True
-        callbacks = tuple(callbacks)
-        for name in HOOKS:
-            base = getattr(PipelineCallback, name)
-            heard = tuple(getattr(c, name) for c in callbacks if getattr(type(c), name) is not base)
-            heard += tuple(c.__dict__[name] for c in callbacks if name in getattr(c, "__dict__", ()))
-            setattr(self, name, heard)
-            if heard:
-                self.is_silent = False
+
+    def __getattr__(self, name: str) -> Hooks:
+        silent = getattr(PipelineCallback, name)
+        heard: Hooks = ()
+        for callback in self._callbacks:
+            if getattr(type(callback), name) is not silent or name in callback.__dict__:
+                heard += (getattr(callback, name),)
+        setattr(self, name, heard)
+        return heard
 
     def tell(self, hooks: Hooks, *arguments: Any) -> None:
         """Call `hooks` with `arguments`; one that raises is logged and switched off for this run."""
+        failed = self._failed
         for hook in hooks:
-            owner = getattr(hook, "__self__", hook)
-            if self._failed and id(owner) in self._failed:
+            if failed and id(_owner(hook)) in failed:
                 continue
             try:
                 with self._lock:
                     hook(*arguments)
             except Exception:
-                self._failed.add(id(owner))
-                _log_failure(owner, getattr(hook, "__name__", "hook"))
+                self._switch_off(hook)
+
+    def node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
+        """Tell `on_node_start` without taking the lock, which a run in one thread can do without."""
+        failed = self._failed
+        for hook in self.on_node_start:
+            if failed and id(_owner(hook)) in failed:
+                continue
+            try:
+                hook(node_id, inputs, ctx)
+            except Exception:
+                self._switch_off(hook)
+
+    def node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
+        """Tell `on_node_end` in the same way."""
+        failed = self._failed
+        for hook in self.on_node_end:
+            if failed and id(_owner(hook)) in failed:
+                continue
+            try:
+                hook(node_id, outputs, duration, ctx)
+            except Exception:
+                self._switch_off(hook)
+
+    def _switch_off(self, hook: Callable[..., None]) -> None:
+        """Do not call what belongs to the same callback any more; log the exception that is being handled."""
+        owner = _owner(hook)
+        self._failed.add(id(owner))
+        _log_failure(owner, getattr(hook, "__name__", "hook"))
+
+
+def _owner(hook: Callable[..., None]) -> object:
+    return getattr(hook, "__self__", hook)
 
 
 def _log_failure(callback: object, hook_name: str) -> None:

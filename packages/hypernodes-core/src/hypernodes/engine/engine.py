@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.mapping import (
-    MapInputs,
-    as_column,
-    check_column,
-    check_given_columns,
-    check_lengths,
-    run_bare_items,
-)
-from hypernodes.engine.step import run_bare
+from hypernodes.engine.bare import columns_of, has_failure, run_bare
+from hypernodes.engine.mapping import MapInputs, as_column, check_column, check_given_columns, check_lengths
 from hypernodes.errors import ConfigurationError, DependencyError, is_positive
 from hypernodes.plan import MapMode, OnError, Plan
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from hypernodes.engine.execution import Execution
     from hypernodes.engine.processes import ProcessPool
-
-# The rest of the engine (`execution` and what it needs) is imported when a run needs more than bare calls.
 
 ExecutionMode: TypeAlias = Literal["sequential", "async", "threaded", "parallel"]
 OutputNames: TypeAlias = str | Sequence[str] | None
@@ -127,17 +120,15 @@ class PipelineExecutionEngine:
             Exception: What a node raised, with a note saying where.
         """
         plan = pipeline.plan_for(inputs, output_name)
-        values = list(plan.template)
-        for name, slot in plan.inputs.items():
-            values[slot] = inputs[name]
-        root = ctx or CallbackContext((pipeline.id,))
-        if plan.is_plain and not plan.is_cached and not plan.is_heard and self.node_execution == "sequential":
-            run_bare(plan, values, root, self.place)
+        if plan.is_bare and not plan.maps and self.node_execution == "sequential":
+            values = run_bare(plan, (inputs.values(),), plan.rest, None, ctx, self.place)
             return {name: values[slot] for name, slot in plan.outputs.items()}
-        check_given_columns(plan, values)
-        from hypernodes.engine.execution import Execution
-
-        return Execution(self, plan, root, ctx is not None).run(values, inputs)
+        values = _values(plan, inputs)
+        if plan.is_bare and self.runs_in_order(plan):
+            values = run_bare(plan, (values,), (), None, ctx, self.place)
+            return {name: values[slot] for name, slot in plan.outputs.items()}
+        root = ctx or CallbackContext((pipeline.id,))
+        return _execution_type()(self, plan, root, ctx is not None).run(values, inputs)
 
     async def arun(
         self,
@@ -151,16 +142,11 @@ class PipelineExecutionEngine:
         Cancelling the awaiting task ends the run. Arguments, result and errors are those of `run`.
         """
         plan = pipeline.plan_for(inputs, output_name)
-        values = list(plan.template)
-        for name, slot in plan.inputs.items():
-            values[slot] = inputs[name]
+        values = _values(plan, inputs)
         root = ctx or CallbackContext((pipeline.id,))
-        check_given_columns(plan, values)
         import asyncio
 
-        from hypernodes.engine.execution import Execution
-
-        execution = Execution(self, plan, root, ctx is not None, asyncio.get_running_loop())
+        execution = _execution_type()(self, plan, root, ctx is not None, asyncio.get_running_loop())
         return await execution.in_thread(execution.run, values, inputs)
 
     # --- once per item --------------------------------------------------------------------------------------------
@@ -230,13 +216,13 @@ class PipelineExecutionEngine:
             Each requested output with one result per item.
         """
         plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
+        is_bare = plan.is_bare and on_error == "raise" and self.runs_in_order(plan, is_map=True)
+        if is_bare and not any(map(has_failure, given.columns.values())):
+            found: list[Any] = []
+            run_bare(plan, given.rows(), (*given.shared.values(), *plan.rest), found, ctx, self.place)
+            return dict(zip(plan.outputs, columns_of(plan, found), strict=True))
         root = ctx or CallbackContext((pipeline.id,))
-        is_bare = plan.is_plain and not plan.is_cached and not plan.is_heard
-        if is_bare and on_error == "raise" and self.node_execution == self.map_execution == "sequential":
-            return dict(zip(plan.outputs, run_bare_items(plan, root, self.place, given), strict=True))
-        from hypernodes.engine.execution import Execution
-
-        return Execution(self, plan, root, ctx is not None).map(given, on_error)
+        return _execution_type()(self, plan, root, ctx is not None).map(given, on_error)
 
     async def amap_columns(
         self,
@@ -253,9 +239,7 @@ class PipelineExecutionEngine:
         root = ctx or CallbackContext((pipeline.id,))
         import asyncio
 
-        from hypernodes.engine.execution import Execution
-
-        execution = Execution(self, plan, root, ctx is not None, asyncio.get_running_loop())
+        execution = _execution_type()(self, plan, root, ctx is not None, asyncio.get_running_loop())
         return await execution.in_thread(execution.map, given, on_error)
 
     def map_iter(
@@ -287,10 +271,13 @@ class PipelineExecutionEngine:
         for name, column in columns.items():
             check_column(name, column, where)
         check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, map_mode, where)
-        from hypernodes.engine.execution import Execution
-
         given = MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
-        return Execution(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
+        return _execution_type()(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
+
+    def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
+        """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""
+        has_items = is_map or plan.maps
+        return self.node_execution == "sequential" and (not has_items or self.map_execution == "sequential")
 
     # --- places ---------------------------------------------------------------------------------------------------
 
@@ -358,9 +345,24 @@ def map_plan(
     return plan, MapInputs(sequences, map_mode, _checked_shared(plan, inputs), {}, {})
 
 
+@cache
+def _execution_type() -> type[Execution]:
+    """Import what a run needs that is more than bare calls, when the first one comes."""
+    from hypernodes.engine.execution import Execution
+
+    return Execution
+
+
+def _values(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
+    """The value of every slot before a run, after a look at what mapped pipelines inside take item by item."""
+    values = [*inputs.values(), *plan.rest]
+    check_given_columns(plan, values)
+    return values
+
+
 def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     """The inputs that items share, after a look at those that mapped pipelines inside take item by item."""
-    if plan.is_plain:
+    if not plan.maps:
         return inputs
     values = list(plan.template)
     for name, value in inputs.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.activity import MapActivity, PlanActivity
 from hypernodes.engine.frame import Frame
+from hypernodes.engine.in_order import map_in_order, run_in_order
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.places import Places
@@ -72,6 +73,8 @@ class Execution:
         self._state = state or RunState(root, engine.place, is_nested)
         self._scheduler: Scheduler | None = None
         self._is_cancelled = False
+        # Alone in one thread: nobody cancels it, and no other thread tells the same callbacks anything.
+        self._is_alone = plan.is_plain and not plan.is_cached and not is_nested and loop is None
 
     def run(self, values: list[Any], inputs: Mapping[str, Any], known: Known | None = None) -> dict[str, Any]:
         """Run the plan once.
@@ -81,21 +84,33 @@ class Execution:
             inputs: The inputs as they were given.
             known: What has been found out before.
         """
-        frame = self._frame(values, known)
-        listeners = frame.listeners[0]
-        pipeline_id = self._root.hierarchy_path[-1]
+        if self._is_alone and self._engine.runs_in_order(self._plan):
+            return self._run(self._frame(values, known), inputs, run_in_order)
         with self._places() as (_, scheduler):
-            if not self._is_nested:
-                listeners.tell(listeners.on_pipeline_start, pipeline_id, dict(inputs), self._root)
-            started_at = perf_counter()
-            try:
+
+            def execute(frame: Frame) -> None:
                 frame.start()
                 scheduler.execute(PlanActivity(frame, None))
-            finally:
-                if not self._is_nested and listeners.on_pipeline_end:
-                    duration = perf_counter() - started_at
-                    listeners.tell(listeners.on_pipeline_end, pipeline_id, frame.results(), duration, self._root)
-        return frame.results()
+
+            return self._run(self._frame(values, known), inputs, execute)
+
+    def _run(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:
+        if self._is_nested:
+            execute(frame)
+            return frame.results()
+        listeners = frame.listeners[0]
+        pipeline_id = self._root.hierarchy_path[-1]
+        if listeners.on_pipeline_start:
+            listeners.tell(listeners.on_pipeline_start, pipeline_id, dict(inputs), self._root)
+        started_at = perf_counter()
+        try:
+            execute(frame)
+        finally:
+            results = frame.results()
+            if listeners.on_pipeline_end:
+                duration = perf_counter() - started_at
+                listeners.tell(listeners.on_pipeline_end, pipeline_id, results.copy(), duration, self._root)
+        return results
 
     def _frame(self, values: list[Any], known: Known | None) -> Frame:
         if not self._plan.is_cached:
@@ -110,10 +125,14 @@ class Execution:
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
-        with self._places() as (_, scheduler):
-            activity = MapActivity(self._plan, self._state, self._root, given, on_error)
-            scheduler.execute(activity)
-        return dict(zip(self._plan.outputs, activity.columns, strict=True))
+        if self._is_alone and on_error == "raise" and self._engine.runs_in_order(self._plan, is_map=True):
+            columns = map_in_order(self._plan, self._state, self._root, given)
+        else:
+            with self._places() as (_, scheduler):
+                activity = MapActivity(self._plan, self._state, self._root, given, on_error)
+                scheduler.execute(activity)
+            columns = activity.columns
+        return dict(zip(self._plan.outputs, columns, strict=True))
 
     def map_part(self, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
         """Run the plan for some items of a map; return the outputs of each by its index."""

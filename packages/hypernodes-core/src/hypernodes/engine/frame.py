@@ -53,7 +53,7 @@ class Frame:
         self.item_index = item_index
         self.listeners = run.listeners(plan)
         self._contexts: dict[int, CallbackContext] = {}
-        self._scopes = self.new_scopes()
+        self._scopes = self.new_scopes() if len(plan.scopes) > 1 else None
         self._started_at: float | None = None
         self._ready: list[int] = []
         self._waiting: list[int] = []
@@ -67,9 +67,13 @@ class Frame:
 
     def start(self) -> None:
         """Find out what has to be done."""
-        self._remaining = len(self.plan.steps)
+        self.expect_all()
         self._waiting = [len(step.needs) for step in self.plan.steps]
         self._ready = [index for index, count in enumerate(self._waiting) if count == 0]
+
+    def expect_all(self) -> None:
+        """Prepare for running every step, one after the other in the plan's order."""
+        self._remaining = len(self.plan.steps)
         if self._scopes is not None:
             self._scopes.expect(self.plan.steps)
 
@@ -88,13 +92,17 @@ class Frame:
         heapify(self._ready)
         return step
 
-    def finish(self, step: Step, outputs: Iterable[Any]) -> None:
+    def put(self, step: Step, outputs: Iterable[Any]) -> None:
         """Keep the results of a step."""
         values = self.values
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
                 values[slot] = value
         self._remaining -= 1
+
+    def finish(self, step: Step, outputs: Iterable[Any]) -> None:
+        """Keep the results of a step, and find out what can run now."""
+        self.put(step, outputs)
         for consumer in self.plan.consumers[step.index]:
             self._waiting[consumer] -= 1
             if self._waiting[consumer] == 0:
@@ -114,6 +122,9 @@ class Frame:
 
     def context(self, scope: int) -> CallbackContext:
         """Return the context of the events of a scope."""
+        context = self._contexts.get(scope)
+        if context is not None:
+            return context
         unknown: list[int] = []
         while scope not in self._contexts and scope > 0:
             unknown.append(scope)
@@ -181,9 +192,7 @@ class Frame:
         listeners = self.listeners[step.scope]
         if listeners.on_node_start:
             values = self.values
-            arguments: Mapping[str, Any] = {
-                name: values[slot] for name, slot in zip(step.node.inputs, step.arguments, strict=True)
-            }
+            arguments: Mapping[str, Any] = {name: values[slot] for name, slot in step.named}
             listeners.tell(listeners.on_node_start, step.node.name, arguments, self.context(step.scope))
 
     def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:

@@ -11,7 +11,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.identity import Identities
 from hypernodes.engine.lookup import CachedFrame, start_together
-from hypernodes.engine.mapping import MapInputs, check_lengths, column_in, keep_shared_iterators, mapped_slots, rows_of
+from hypernodes.engine.mapping import MapInputs, nested_columns, rows_of
 from hypernodes.engine.run_state import RunState
 from hypernodes.errors import MapLengthError
 from hypernodes.failures import Failure
@@ -23,31 +23,16 @@ _MAX_WINDOW = 512
 
 def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
     """Return what a mapped pipeline that is a step of its own runs over."""
-    where = f"node {step.node.name!r}"
-    columns: dict[str, Sequence[Any]] = {}
-    outer_columns: dict[str, Sequence[Any]] = {}
+    columns = dict(zip(step.mapped, nested_columns(step, frame.values), strict=True))
     elements: dict[str, Sequence[bytes]] = {}
-    for inner, outer, slot in mapped_slots(step):
-        columns[inner] = outer_columns[outer] = column_in(frame.values, slot, outer, where)
-        if isinstance(frame, CachedFrame) and slot in frame.elements:
-            elements[inner] = frame.elements[slot]
-    keep_shared_iterators(step, frame.values)
-    check_lengths(outer_columns, step.node.map_mode, where)
-    shared = {
-        name: slot
-        for name, slot in zip(step.inner_inputs, step.arguments, strict=True)
-        if name not in columns and name in step.inner.inputs
-    }
     signatures: dict[str, bytes] = {}
     if isinstance(frame, CachedFrame):
-        signatures = {name: frame.signatures[slot] or b"" for name, slot in shared.items()}
-    return MapInputs(
-        columns,
-        step.node.map_mode,
-        {name: frame.values[slot] for name, slot in shared.items()},
-        {name: own for name, own in signatures.items() if own},
-        elements,
-    )
+        for name, slot in zip(step.mapped, step.arguments, strict=False):
+            if slot in frame.elements:
+                elements[name] = frame.elements[slot]
+        signatures = {name: own for name, slot in step.shared if (own := frame.signatures[slot])}
+    shared = {name: frame.values[slot] for name, slot in step.shared}
+    return MapInputs(columns, step.node.map_mode, shared, signatures, elements)
 
 
 class ItemFrames:
@@ -71,7 +56,8 @@ class ItemFrames:
         self._indexes = inputs.indexes
         self.count = 0
         self._ahead: deque[tuple[list[Any], Frame]] = deque()
-        self._is_lazy = not all(isinstance(column, Sequence) for column in inputs.columns.values())
+        is_read_whole = all(isinstance(column, Sequence) for column in inputs.columns.values())
+        self._looks_ahead = plan.is_cached and is_read_whole
         self._window = run.look_ahead
         self.shared_signatures: dict[int, bytes] = {}
         self._elements: Iterator[tuple[bytes, ...]] | None = None
@@ -91,34 +77,36 @@ class ItemFrames:
 
     def next_item(self) -> tuple[list[Any], Frame] | None:
         """Return the slots of the next item with its inputs filled in, and its frame; None after the last."""
-        if not self._ahead:
-            self._read_ahead()
-        if not self._ahead:
-            return None
-        self.count += 1
-        return self._ahead.popleft()
+        if self._looks_ahead:
+            if not self._ahead:
+                self._look_ahead()
+            item = self._ahead.popleft() if self._ahead else None
+        else:
+            item = self._read_item()
+        if item is not None:
+            self.count += 1
+        return item
 
-    def _read_ahead(self) -> None:
-        if not self._plan.is_cached or self._is_lazy:
-            self._read_one()
-            return
+    def has_failed_input(self, values: list[Any]) -> bool:
+        """Whether an item is made of something that failed upstream."""
+        return any(isinstance(values[slot], Failure) for slot in self.mapped_slots)
+
+    def _look_ahead(self) -> None:
         started_at = perf_counter()
-        for _ in range(self._window):
-            if not self._read_one():
-                break
-        frames = [frame for values, frame in self._ahead if not self.has_failed_input(values)]
-        start_together([frame for frame in frames if isinstance(frame, CachedFrame)])
+        frames: list[CachedFrame] = []
+        while len(self._ahead) < self._window and (item := self._read_item()) is not None:
+            self._ahead.append(item)
+            values, frame = item
+            if isinstance(frame, CachedFrame) and not self.has_failed_input(values):
+                frames.append(frame)
+        start_together(frames)
         seconds_per_item = (perf_counter() - started_at) / max(len(self._ahead), 1)
         if seconds_per_item < _QUICK_S:
             self._window = min(2 * self._window, _MAX_WINDOW)
         elif seconds_per_item > 4 * _QUICK_S:
             self._window = max(self._window // 2, self._run.look_ahead)
 
-    def has_failed_input(self, values: list[Any]) -> bool:
-        """Whether an item is made of something that failed upstream."""
-        return any(isinstance(values[slot], Failure) for slot in self.mapped_slots)
-
-    def _read_one(self) -> bool:
+    def _read_item(self) -> tuple[list[Any], Frame] | None:
         try:
             row = next(self._rows, None)
         except ValueError as error:
@@ -126,23 +114,19 @@ class ItemFrames:
                 raise _unequal(self._plan, self._read, error) from error
             raise
         if row is None:
-            return False
+            return None
         values = self.template.copy()
         for slot, value in zip(self.mapped_slots, row, strict=True):
             values[slot] = value
         index = self._read if self._indexes is None else self._indexes[self._read]
-        self._ahead.append((values, self._frame(values, index)))
         self._read += 1
-        return True
-
-    def _frame(self, values: list[Any], index: int) -> Frame:
         if not self._plan.is_cached:
-            return Frame(self._plan, self._run, values, self._base, index)
+            return values, Frame(self._plan, self._run, values, self._base, index)
         frame = CachedFrame(self._plan, self._run, values, self._base, index, self.shared_signatures)
         if self._elements is not None:
             for slot, own in zip(self.mapped_slots, next(self._elements), strict=True):
                 frame.signatures[slot] = own or None
-        return frame
+        return values, frame
 
 
 def _unequal(plan: Plan, count: int, error: ValueError) -> MapLengthError:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.step import run_bare
 from hypernodes.errors import MapInputError, MapLengthError
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
 
@@ -110,17 +108,28 @@ def column_in(values: list[Any], slot: int, name: str, where: str) -> Sequence[A
     return column
 
 
-def mapped_slots(step: NestedStep) -> list[tuple[str, str, int]]:
-    """Return the inner name, the outer name and the slot of each mapped-over input."""
-    slot_of = dict(zip(step.inner_inputs, step.arguments, strict=True))
-    return [(inner, outer, slot_of[inner]) for inner, outer in zip(step.mapped, step.node.map_over, strict=True)]
+def nested_columns(step: NestedStep, values: list[Any]) -> list[Sequence[Any]]:
+    """Return the values that a mapped pipeline, which is a step of a plan, runs over: one column per mapped-over input.
+
+    Iterators among `values` become lists where more than one takes them.
+
+    Raises:
+        MapInputError: One cannot be mapped over.
+        MapLengthError: Their lengths differ, and they are to be paired.
+    """
+    where = f"node {step.node.name!r}"
+    names = step.node.map_over
+    columns = [column_in(values, slot, name, where) for name, slot in zip(names, step.arguments, strict=False)]
+    keep_shared_iterators(step, values)
+    if len(columns) > 1:
+        check_lengths(dict(zip(names, columns, strict=True)), step.node.map_mode, where)
+    return columns
 
 
 def keep_shared_iterators(step: NestedStep, values: list[Any]) -> None:
     """Keep an iterator as a list where every item of a map maps over it, so that the first does not use it up."""
-    for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
-        is_shared = name not in step.mapped and name in step.inner.inputs and isinstance(values[slot], Iterator)
-        if is_shared and _is_mapped_inside(step.inner, step.inner.inputs[name]):
+    for name, slot in step.shared:
+        if isinstance(values[slot], Iterator) and _is_mapped_inside(step.inner, step.inner.inputs[name]):
             values[slot] = list(values[slot])
 
 
@@ -140,30 +149,11 @@ def _is_mapped_inside(plan: Plan, slot: int) -> bool:
 
 def check_given_columns(plan: Plan, values: list[Any]) -> None:
     """Check the mapped-over inputs of nested pipelines that are known before anything runs."""
-    for step in plan.steps:
-        if isinstance(step, CallStep) or not step.mapped:
-            continue
+    for step in plan.maps:
+        where = f"node {step.node.name!r}"
         columns: dict[str, Sequence[Any]] = {}
-        for _, outer_name, slot in mapped_slots(step):
+        for outer_name, slot in zip(step.node.map_over, step.arguments, strict=False):
             if plan.producers[slot] < 0 and values[slot] is not UNSET:
-                columns[outer_name] = column_in(values, slot, outer_name, f"node {step.node.name!r}")
+                columns[outer_name] = column_in(values, slot, outer_name, where)
         keep_shared_iterators(step, values)
-        check_lengths(columns, step.node.map_mode, f"node {step.node.name!r}")
-
-
-def run_bare_items(plan: Plan, base: CallbackContext, place: str, inputs: MapInputs) -> list[list[Any]]:
-    """Execute a plain plan without cache or callbacks once per item; return one column per requested output."""
-    slots = [plan.inputs[name] for name in inputs.columns]
-    template = list(plan.template)
-    for name, value in inputs.shared.items():
-        template[plan.inputs[name]] = value
-    outputs = tuple(plan.outputs.values())
-    columns: list[list[Any]] = [[] for _ in outputs]
-    for index, row in enumerate(inputs.rows()):
-        values = template.copy()
-        for slot, value in zip(slots, row, strict=True):
-            values[slot] = value
-        run_bare(plan, values, base, place, index)
-        for column, slot in zip(columns, outputs, strict=True):
-            column.append(values[slot])
-    return columns
+        check_lengths(columns, step.node.map_mode, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from functools import cached_property
 from typing import Any
 
 from hypernodes import signature
@@ -36,8 +37,6 @@ class RunState:
         self.place = place
         self.is_nested = is_nested
         self.code: dict[Plan, Any] = {}
-        self.memo = signature.Memo()
-        self.store = Store(self.warn)
         self.tell_warning: Warn = _show_warning
         self.is_silent = False
         self.look_ahead = 1
@@ -47,11 +46,19 @@ class RunState:
         self._warned: set[tuple[str, str]] = set()
         self._recent: OrderedDict[bytes, None] = OrderedDict()
 
+    @cached_property
+    def memo(self) -> signature.Memo:
+        return signature.Memo()
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.warn)
+
     def listeners(self, plan: Plan) -> tuple[Listeners, ...]:
         """Return who hears the events of each scope of `plan`."""
         listeners = self._listeners.get(plan)
         if listeners is None:
-            listeners = tuple(self.listeners_for(scope.callbacks) for scope in plan.scopes)
+            listeners = tuple([self.listeners_for(scope.callbacks) for scope in plan.scopes])
             self._listeners[plan] = listeners
         return listeners
 
@@ -59,9 +66,10 @@ class RunState:
         """Return the listeners for a list of callbacks, made once per run."""
         callbacks = () if self.is_silent else callbacks
         key = tuple(map(id, callbacks))
-        if key not in self._by_callbacks:
-            self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, self.root.lock)
-        return self._by_callbacks[key]
+        listeners = self._by_callbacks.get(key)
+        if listeners is None:
+            listeners = self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, self.root.lock)
+        return listeners
 
     def remember(self, key: bytes) -> None:
         """Note that the result with this signature was computed just now."""

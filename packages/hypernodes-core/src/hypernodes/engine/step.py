@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.errors import OutputCountError
@@ -65,6 +65,20 @@ async def make_async(call: Call) -> Returned:
     return Returned(split(call.step, result), perf_counter() - started_at)
 
 
+def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Call an ordinary function with the values of a plan's slots; return one value for each output of the node.
+
+    Raises:
+        OutputCountError: The node has several outputs and the function did not return one value for each.
+        Exception: What the function raised.
+    """
+    if step.by_keyword:
+        made = prepare(step, values)
+        return split(step, step.node.func(*made.arguments, **made.by_keyword))
+    result = step.node.func(*[values[slot] for slot in step.positional])
+    return (result,) if len(step.outputs) == 1 else split(step, result)
+
+
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:
     """Return what the function returned as one value for each output."""
     names = step.node.outputs
@@ -78,34 +92,6 @@ def split(step: CallStep, result: Any) -> tuple[Any, ...]:
         node_name=step.node.name,
         expected=names,
     )
-
-
-def run_bare(plan: Plan, values: list[Any], base: CallbackContext, place: str, item_index: int | None = None) -> None:
-    """Run a plain plan without cache or callbacks: `prepare`, `make` and keeping the result, unrolled for speed."""
-    count, function, out = 0, cast(Any, None), 0
-    try:
-        for count, function, first, second, third, out in plan.program:
-            if count == 1:
-                values[out] = function(values[first])
-            elif count == 2:
-                values[out] = function(values[first], values[second])
-            elif count == 3:
-                values[out] = function(values[first], values[second], values[third])
-            elif count == 0:
-                values[out] = function()
-            else:
-                returned = make(prepare(function, values), _never)
-                for slot, value in zip(function.outputs, returned.outputs, strict=True):
-                    if slot is not None:
-                        values[slot] = value
-    except Exception as error:
-        step = function if count < 0 else plan.steps[plan.producers[out]]
-        add_note(error, plan, step, base, place, item_index)
-        raise
-
-
-def _never(awaitable: Any) -> Any:
-    raise AssertionError("a plain plan has no async nodes")  # pragma: no cover
 
 
 def add_note(
@@ -138,3 +124,23 @@ def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:
         inner.append(scope.node_name)
         scope = plan.scopes[scope.parent]
     return (*base.node_path, *reversed(inner))
+
+
+def context_of(plan: Plan, scope: int, base: CallbackContext, item_index: int | None = None) -> CallbackContext:
+    """Return the context of the events of a scope.
+
+    Args:
+        plan: The plan.
+        scope: Position of the scope.
+        base: Context of the plan's outermost scope, or of the map.
+        item_index: Index of the map item; None when the plan does not run as one.
+    """
+    inner: list[int] = []
+    while scope > 0:
+        inner.append(scope)
+        scope = plan.scopes[scope].parent
+    context = base if item_index is None else base.item(item_index)
+    for position in reversed(inner):
+        entry = plan.scopes[position]
+        context = context.child(entry.pipeline_id, entry.node_name)
+    return context

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from hypernodes.errors import MissingInputError
@@ -151,13 +152,18 @@ class _Draft:
         """Compile a nested pipeline that is not inlined; leaves out the inputs that only unwanted outputs take."""
         node: NestedNode = step.node
         wanted = {node.inner_output(name): slot for name, slot in step.outputs.items() if slot in needed_slots}
-        names = {name: node.inner_input(name) for name in (*step.arguments, *step.missing)}
-        inner = compile_plan(node.pipeline, tuple(names.values()), tuple(wanted), self.scopes[step.scope], node.name)
+        given = {**step.arguments, **step.missing}
+        mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly laid out
+        names = (*mapped, *(name for name in given if name not in mapped))
+        around = self.scopes[step.scope]
+        inner = compile_plan(node.pipeline, tuple(map(node.inner_input, names)), tuple(wanted), around, node.name)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
-        taken = {n for n, own in names.items() if n in node.map_over or inner.inputs[own] in used}
+        taken = [name for name in names if name in mapped or inner.inputs[node.inner_input(name)] in used]
+        if len(taken) < len(names):
+            inner = compile_plan(node.pipeline, tuple(map(node.inner_input, taken)), tuple(wanted), around, node.name)
         return step._replace(
-            arguments={name: slot for name, slot in step.arguments.items() if name in taken},
-            missing={name: root for name, root in step.missing.items() if name in taken},
+            arguments={name: step.arguments[name] for name in taken if name in step.arguments},
+            missing={name: step.missing[name] for name in taken if name in step.missing},
             nested=(inner, tuple(wanted.values())),
         )
 
@@ -213,59 +219,83 @@ class _Draft:
                 producers[slot] = index
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
             steps.append(make(index, draft, needs))
+        is_cached = any(_is_cached(step, self.scopes) for step in steps)
+        is_heard = any(scope.callbacks for scope in self.scopes) or any(
+            isinstance(step, NestedStep) and step.inner.is_heard for step in steps
+        )
+        is_plain = all(map(_is_plain, steps))
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
             outputs=outputs,
             template=tuple(self.template),
+            rest=tuple(self.template[len(self.inputs) :]),
             steps=tuple(steps),
+            maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
             producers=tuple(producers),
             consumers=tuple(map(tuple, consumers)),
-            is_cached=any(_is_cached(step, self.scopes) for step in steps),
-            is_heard=any(scope.callbacks for scope in self.scopes)
-            or any(isinstance(step, NestedStep) and step.inner.is_heard for step in steps),
-            is_plain=all(isinstance(step, CallStep) and _is_plain(step.node) for step in steps),
-            program=tuple(_instruction(step) for step in steps),
+            is_cached=is_cached,
+            is_heard=is_heard,
+            is_plain=is_plain,
+            is_bare=is_plain and not is_cached and not is_heard,
+            program=tuple(map(_instruction, steps)),
+            pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
 
     def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
         node: Node[..., Any] = draft.node
+        named = tuple([(name, draft.arguments[name]) for name in node.inputs])
         return CallStep(
             index=index,
             scope=draft.scope,
             node=node,
-            arguments=tuple(draft.arguments[name] for name in node.inputs),
-            outputs=tuple(None if name in draft.overridden else slot for name, slot in draft.outputs.items()),
+            arguments=tuple([slot for _, slot in named]),
+            named=named,
+            outputs=tuple([None if name in draft.overridden else slot for name, slot in draft.outputs.items()]),
             needs=needs,
-            positional=tuple(draft.arguments[name] for name in node.inputs if name not in node.keyword_only),
-            by_keyword=tuple((name, draft.arguments[name]) for name in node.inputs if name in node.keyword_only),
+            positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
+            by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
         )
 
     def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
         node: NestedNode = draft.node
         assert draft.nested is not None
         inner, outputs = draft.nested
+        mapped = len(node.map_over)
+        inner_inputs = tuple(map(node.inner_input, draft.arguments))
+        slots = tuple(draft.arguments.values())
         return NestedStep(
             index=index,
             scope=draft.scope,
             node=node,
             inner=inner,
-            arguments=tuple(draft.arguments.values()),
-            inner_inputs=tuple(node.inner_input(name) for name in draft.arguments),
-            mapped=tuple(node.inner_input(name) for name in node.map_over),
+            arguments=slots,
+            inner_inputs=inner_inputs,
+            mapped=inner_inputs[:mapped],
+            shared=tuple(zip(inner_inputs[mapped:], slots[mapped:], strict=True)),
             outputs=outputs,
             needs=needs,
         )
 
 
-def _is_plain(node: Node[..., Any]) -> bool:
-    return not node.is_async and not node.retries and node.timeout is None
+def _is_plain(step: Step) -> bool:
+    if isinstance(step, NestedStep):
+        return bool(step.mapped) and step.node.on_error == "raise" and _stays_here(step) and step.inner.is_plain
+    return not step.node.is_async and not step.node.retries and step.node.timeout is None
+
+
+def _stays_here(step: NestedStep) -> bool:
+    return not step.node.pipeline.has_own_backend
 
 
 def _is_cached(step: Step, scopes: list[Scope]) -> bool:
     if isinstance(step, NestedStep):
         return step.inner.is_cached
     return step.node.cache and scopes[step.scope].cache is not None
+
+
+def _nothing(values: Sequence[Any]) -> tuple[()]:
+    return ()
 
 
 def _instruction(step: Step) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ holds no values of a run and is reused from run to run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from hypernodes.cache.base import Cache
@@ -126,6 +126,7 @@ class CallStep(Record):
         scope: Position of the scope it belongs to.
         node: The node.
         arguments: Slot of each parameter, in the order of the node's inputs.
+        named: Name and slot of each parameter.
         outputs: Slot of each output; None for one that nobody may read, because a value was given for it.
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
@@ -136,6 +137,7 @@ class CallStep(Record):
     scope: int
     node: Node[..., Any]
     arguments: tuple[int, ...]
+    named: tuple[tuple[str, int], ...]
     outputs: tuple[int | None, ...]
     needs: tuple[int, ...]
     positional: tuple[int, ...]
@@ -152,7 +154,9 @@ class NestedStep(Record):
         inner: The plan of the nested pipeline for the outputs that are needed.
         arguments: Slot of each input.
         inner_inputs: The nested pipeline's own name of each input.
-        mapped: The nested pipeline's own names of the inputs that vary from item to item; empty when not mapped.
+        mapped: The nested pipeline's own names of the inputs that vary from item to item, which come first among the
+            arguments; empty when not mapped.
+        shared: The nested pipeline's own name and the slot of each other input.
         outputs: Slot of each output of `inner`; None for one that nobody may read.
         needs: Positions of the steps whose results it takes.
     """
@@ -164,6 +168,7 @@ class NestedStep(Record):
     arguments: tuple[int, ...]
     inner_inputs: tuple[str, ...]
     mapped: tuple[str, ...]
+    shared: tuple[tuple[str, int], ...]
     outputs: tuple[int | None, ...]
     needs: tuple[int, ...]
 
@@ -176,29 +181,38 @@ class Plan(Record):
 
     Attributes:
         scopes: The pipelines in it; the outermost first.
-        inputs: Slot of each given input.
+        inputs: Slot of each given input; these are the first slots, in the order given.
         outputs: Slot of each requested output.
         template: Initial value of every slot: defaults where there are some, `UNSET` elsewhere.
+        rest: The part of it behind the inputs.
         steps: What to do, in topological order.
+        maps: Those of the steps that are mapped pipelines.
         producers: Position of the step that fills a slot; -1 for inputs and defaults.
         consumers: Positions of the steps that take a result of each step.
         is_cached: Whether any step may take its result from a cache.
         is_heard: Whether anybody hears any event.
-        is_plain: Whether every step is a call of an ordinary function without retries or time limit.
+        is_plain: Whether all there is to do, also in mapped pipelines, is to call ordinary functions here, without
+            retries or time limits, until the first failure.
+        is_bare: Whether it is plain and nothing else is asked for: no cache, and nobody hears any event.
         program: The steps in the form that the bare loop reads.
+        pick: Takes the requested outputs out of the slots: the value of a single one, else a tuple.
     """
 
     scopes: tuple[Scope, ...]
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
     template: tuple[Any, ...]
+    rest: tuple[Any, ...]
     steps: tuple[Step, ...]
+    maps: tuple[NestedStep, ...]
     producers: tuple[int, ...]
     consumers: tuple[tuple[int, ...], ...]
     is_cached: bool
     is_heard: bool
     is_plain: bool
+    is_bare: bool
     program: tuple[tuple[Any, ...], ...]
+    pick: Callable[[Sequence[Any]], Any]
 
 
 class _Unset:

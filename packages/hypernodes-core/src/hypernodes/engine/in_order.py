@@ -1,0 +1,112 @@
+"""Running a plan one step after the other, one item after the other, for those who hear what happens.
+
+For plans without cache, retries, time limits and `async def` functions in sequential mode, where the order is known
+and nothing is ever waited for. The events are those that the scheduler gives.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.announce import end_map, end_nested, start_map, start_nested
+from hypernodes.engine.frame import Frame
+from hypernodes.engine.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.mapping import MapInputs
+from hypernodes.engine.run_state import RunState
+from hypernodes.engine.step import add_note, call
+from hypernodes.failures import Failure
+from hypernodes.plan import NestedStep, Plan
+
+
+def run_in_order(frame: Frame) -> None:
+    """Execute a frame.
+
+    Raises:
+        Exception: What a node raised, with a note saying where.
+    """
+    frame.expect_all()
+    plan, values = frame.plan, frame.values
+    has_scopes = len(plan.scopes) > 1
+    context: CallbackContext | None = None
+    listeners = frame.listeners[0]
+    try:
+        for step, (count, function, first, second, _, out) in zip(plan.steps, plan.program, strict=True):
+            if has_scopes or context is None:
+                frame.enter(step)
+                context = frame.context(step.scope)
+                listeners = frame.listeners[step.scope]
+            if isinstance(step, NestedStep):
+                _run_nested(frame, step)
+                continue
+            if listeners.on_node_start:
+                listeners.node_start(step.node.name, {name: values[slot] for name, slot in step.named}, context)
+            started_at = perf_counter()
+            try:
+                if count == 1:
+                    result = function(values[first])
+                elif count == 2:
+                    result = function(values[first], values[second])
+                else:
+                    outputs = call(step, values)
+            except Exception as error:
+                add_note(error, plan, step, frame.base, frame.run.place, frame.item_index)
+                frame.announce_error(step, error)
+                raise
+            duration_s = perf_counter() - started_at
+            if 0 < count < 3:
+                values[out] = result
+                named = {step.node.outputs[0]: result}
+            else:
+                for slot, value in zip(step.outputs, outputs, strict=True):
+                    if slot is not None:
+                        values[slot] = value
+                named = dict(zip(step.node.outputs, outputs, strict=True))
+            if listeners.on_node_end:
+                listeners.node_end(step.node.name, named, duration_s, context)
+            if has_scopes:
+                frame.leave(step)
+    finally:
+        frame.close()
+
+
+def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> list[list[Any]]:
+    """Execute a plan once per item; return one column per requested output.
+
+    Raises:
+        Exception: What a node raised, with a note saying where; or what stands in the place of an input that failed.
+    """
+    items = ItemFrames(plan, run, base, inputs)
+    slots = tuple(plan.outputs.values())
+    columns: list[list[Any]] = [[] for _ in slots]
+    started_at = perf_counter()
+    start_map(plan, run, base, inputs.total())
+    try:
+        while (found := items.next_item()) is not None:
+            values, frame = found
+            for slot in items.mapped_slots:
+                if isinstance(failure := values[slot], Failure):
+                    frame.skip()
+                    raise failure.error
+            run_in_order(frame)
+            for column, slot in zip(columns, slots, strict=True):
+                column.append(values[slot])
+    finally:
+        end_map(plan, run, base, perf_counter() - started_at)
+    return columns
+
+
+def _run_nested(frame: Frame, step: NestedStep) -> None:
+    context = start_nested(frame, step)
+    started_at = perf_counter()
+    try:
+        try:
+            inputs = nested_map_inputs(frame, step)
+        except Exception as error:
+            add_note(error, frame.plan, step, frame.base, frame.run.place, frame.item_index)
+            raise
+        frame.put(step, map_in_order(step.inner, frame.run, context, inputs))
+    finally:
+        end_nested(frame, step, perf_counter() - started_at)
+    frame.leave(step)
