@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from hypernodes_cache.store import INLINE_SIZE_LIMIT, Found, Row, Store, file_ro
 from hypernodes_cache.values import Packed, UnreadableError, pack, unpack
 
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 
 _CHECK_REPLACED_EVERY_S = 1.0
 _PAUSE_S = 60.0  # how long a directory that does not work is left alone
@@ -42,8 +44,8 @@ class DiskCache(Cache):
         size_limit: Size in bytes beyond which entries are dropped, those used longest ago first; None for no limit.
         compress: Whether values are compressed with zlib, or its level from 1 (fast) to 9 (small).
         key: A phrase of at least 16 characters that those who share the directory have in common. Without it, the
-            environment variable `HYPERNODES_CACHE_KEY` counts, and without that a random key that is kept for this user in
-            a configuration directory.
+            environment variable `HYPERNODES_CACHE_KEY` counts, and without that a random key that is kept for this user
+            in a configuration directory.
         lock_timeout_s: How long to wait for other processes that are writing, in seconds.
 
     Raises:
@@ -79,7 +81,7 @@ class DiskCache(Cache):
             raise ConfigurationError(f"size_limit must be a positive number of bytes or None; got {size_limit!r}")
         if not isinstance(compress, bool) and (not _is_whole(compress) or not 0 <= compress <= 9):
             raise ConfigurationError(f"compress must be True, False or a level from 0 to 9; got {compress!r}")
-        if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, (int, float)) or lock_timeout_s < 0:
+        if not _is_seconds(lock_timeout_s):
             raise ConfigurationError(f"lock_timeout_s must be a number of seconds; got {lock_timeout_s!r}")
         # Absolute: not wherever the process is when it is first used.
         self.path = os.path.abspath(os.path.expandvars(os.path.expanduser(os.fspath(path))))
@@ -95,7 +97,7 @@ class DiskCache(Cache):
         self._lock = threading.RLock()
         self._store: Store | None = None
         self._sealer: Sealer | None = None
-        self._finalizer: weakref.finalize[[], Store] | None = None
+        self._finalizer: weakref.finalize[[], DiskCache] | None = None
         self._check_at = 0.0
         self._paused_until = 0.0
         self._warned: set[str] = set()
@@ -114,7 +116,7 @@ class DiskCache(Cache):
         wanted = keys if isinstance(keys, (list, tuple)) else list(keys)
         _check(wanted)
         found: dict[str, Any] = {}
-        rows = self._attempt(lambda store: store.read(wanted), [])
+        rows = self._attempt(lambda store: store.read(wanted), None)
         if rows:
             outdated = time.time() - _USE_IS_NOTED_EVERY_S
             for row in rows:
@@ -135,35 +137,21 @@ class DiskCache(Cache):
 
     def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
         _check(entries)
-        store = self._attempt(lambda store: store, None)
-        sealer = self._sealer
-        if store is None or sealer is None:
-            return
         now = time.time()
-        rows: list[Row] = []
-        failure: Exception | None = None
-        try:
-            for key, value in entries.items():
-                label = labels.get(key) if labels else None
-                try:
-                    row = self._make_row(store, sealer, key, label, pack(value), now)
-                except Exception as error:  # of a __reduce__, a __getstate__
-                    failure = failure or error
-                    continue
-                if row is not None:
-                    rows.append(row)
-            is_kept = bool(rows) and self._attempt(lambda store: store.write(rows) or True, False)
-        except BaseException:
-            _remove_files(store, rows)
-            raise
-        if not is_kept:
-            _remove_files(store, rows)
-        elif self.size_limit is not None:
-            self._make_room(sum(row.size + len(row.value or b"") for row in rows))
-        if self._used:
-            self._note_uses()
-        if failure is not None:
-            raise failure
+        for _ in range(2):
+            store = self._attempt(lambda store: store, None)
+            if store is None:
+                return
+            rows, failure = self._make_rows(store, entries, labels or {}, now)
+            if rows:
+                is_kept = self._write(store, rows)
+                if self._store is not store:
+                    continue  # the directory was set aside, and files that were just made with it
+                if is_kept and self.size_limit is not None:
+                    self._make_room(sum(row.size + len(row.value or b"") for row in rows))
+            if failure is not None:
+                raise failure
+            return
 
     def contains(self, key: str) -> bool:
         return key in self.contains_many((key,))
@@ -223,23 +211,53 @@ class DiskCache(Cache):
 
     def entries(self) -> Iterator[Entry]:
         """Return what is known about each entry, without loading any value."""
-        found = self._attempt(lambda store: [entry for chunk in inspection.entries(store) for entry in chunk], [])
-        return iter(found)
+        found = self._attempt(lambda store: [entry for chunk in inspection.entries(store) for entry in chunk], None)
+        return iter(found or ())
 
     # --- values -----------------------------------------------------------------------------------------------------
 
-    def _make_row(
-        self, store: Store, sealer: Sealer, key: str, label: str | None, packed: Packed, now: float
-    ) -> Row | None:
-        if sum(map(len, packed.parts)) < INLINE_SIZE_LIMIT:
-            return inline_row(key, label, sealer.seal(key, packed), now)
-        name, path = store.new_file()
+    def _make_rows(
+        self, store: Store, entries: Mapping[str, Any], labels: Mapping[str, str], now: float
+    ) -> tuple[list[Row], Exception | None]:
+        """Return what is to be written, and the first error of values that cannot be stored."""
+        rows: list[Row] = []
+        failure: Exception | None = None
+        sealer = self._sealer
+        assert sealer is not None
         try:
-            size = sealer.write(path, key, packed)
-        except OSError as error:
-            self._warn("write", f"nothing can be written to {self!r}: {error}; results are not kept.")
-            return None
-        return file_row(key, label, name, size, now)
+            for key, value in entries.items():
+                try:
+                    packed = pack(value)
+                except Exception as error:  # also of a __reduce__ or a __getstate__
+                    failure = failure or error
+                    continue
+                if sum(map(len, packed.parts)) < INLINE_SIZE_LIMIT:
+                    rows.append(inline_row(key, labels.get(key), sealer.seal(key, packed), now))
+                    continue
+                name, path = store.new_file()
+                try:
+                    size = sealer.write(path, key, packed)
+                except OSError as error:
+                    self._warn(
+                        "storage", f"{self!r} cannot be written: {error}; what cannot be kept is computed again."
+                    )
+                else:
+                    rows.append(file_row(key, labels.get(key), name, size, now))
+        except BaseException:
+            _remove_files(store, rows)
+            raise
+        return rows, failure
+
+    def _write(self, store: Store, rows: list[Row]) -> bool:
+        is_kept = False
+        try:
+            is_kept = self._attempt(lambda store: store.write(rows), False)
+        finally:
+            if not is_kept:
+                _remove_files(store, rows)
+        if self._used:
+            self._note_uses()
+        return is_kept
 
     def _load(self, row: Found) -> Any:
         sealer = self._sealer
@@ -264,22 +282,22 @@ class DiskCache(Cache):
     def _read_file(self, sealer: Sealer, row: Found) -> Packed | None:
         """Return what is in the file of an entry, or None if it is gone."""
         for _ in range(_MOST_RACES):
-            key, _, filename, rowid, _ = row
-            path = self._attempt(lambda store, name=filename: store.path_of(name), None)
+            key, entry, filename, rowid, _ = row
+            if filename is None:
+                return sealer.open(key, entry)
+            path = self._attempt(_path_of(filename), None)
             if path is None:
                 raise UnreadableError("it names a file that is none of this cache")
             try:
                 return sealer.read(path, key)
             except FileNotFoundError:
                 # Another process may just have put the same entry, in a file of its own.
-                rows = self._attempt(lambda store: store.read((key,)), [])
+                rows = self._attempt(_read(key), None)
                 if not rows:
                     return None
                 if rows[0][2] == filename:
-                    self._attempt(lambda store: store.remove_row_of_file(rowid, filename), None)
+                    self._attempt(_forget(rowid, filename), None)
                     return None
-                if rows[0][2] is None:
-                    return sealer.open(key, rows[0][1])
                 row = rows[0]
         return None
 
@@ -299,7 +317,7 @@ class DiskCache(Cache):
 
     # --- the directory ----------------------------------------------------------------------------------------------
 
-    def _attempt(self, operation: Callable[[Store], _T], otherwise: _T) -> _T:
+    def _attempt(self, operation: Callable[[Store], _T], otherwise: _U) -> _T | _U:
         """Return what an operation on the directory gives, or `otherwise` when the directory does not work."""
         with self._lock:
             if self._paused_until and time.monotonic() < self._paused_until:
@@ -392,8 +410,8 @@ class DiskCache(Cache):
         if kind is not None:
             self._warn(
                 "network",
-                f"{self!r} is on a network filesystem ({kind}), where SQLite's locks cannot be trusted: use it from one "
-                "machine at a time. Entries that get damaged are noticed and computed again.",
+                f"{self!r} is on a network filesystem ({kind}), where SQLite's locks cannot be trusted: use it from "
+                "one machine at a time. Entries that get damaged are noticed and computed again.",
             )
 
     def _warn(self, topic: str, message: str) -> None:
@@ -420,6 +438,18 @@ class DiskCache(Cache):
         self._prepare()
 
 
+def _path_of(filename: Any) -> Callable[[Store], str | None]:
+    return lambda store: store.path_of(filename)
+
+
+def _read(key: str) -> Callable[[Store], list[Found]]:
+    return lambda store: store.read((key,))
+
+
+def _forget(rowid: Any, filename: Any) -> Callable[[Store], None]:
+    return lambda store: store.remove_row_of_file(rowid, filename)
+
+
 def _check(keys: Iterable[Any]) -> None:
     for key in keys:
         if type(key) is not str:
@@ -430,6 +460,10 @@ def _check(keys: Iterable[Any]) -> None:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _remove_files(store: Store, rows: Iterable[Row]) -> None:

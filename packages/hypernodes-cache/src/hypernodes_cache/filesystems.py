@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-_NETWORK = frozenset(
-    ["9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "fuse.rclone", "gcsfuse", "fuse.gcsfuse", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "orangefs", "pvfs2", "smb", "smb2", "smb3", "smbfs", "virtiofs"]
-)
+_NETWORK = {
+    *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "gcsfuse", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"),
+    *("orangefs", "pvfs2", "smb", "smb2", "smb3", "smbfs", "virtiofs"),
+    *("fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+}
 
 
 def network_filesystem(path: str, mounts: str = "/proc/mounts") -> str | None:

@@ -1,4 +1,4 @@
-"""SQLite connections do not survive a fork, not even to be closed: they are closed before, and opened again when used."""
+"""SQLite connections survive no fork, not even to be closed in the child: they are closed before, and opened on use."""
 
 from __future__ import annotations
 

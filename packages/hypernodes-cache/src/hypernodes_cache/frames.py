@@ -1,9 +1,9 @@
 """Entries as they are stored: what is in them, how long it is, and a seal that shows they are what was put.
 
-    header    magic, format version, codec, number of parts, length of the body
+    header    magic, format version, codec, number of parts
     lengths   of each part, 8 bytes each
     body      the parts one after the other, or all of them as one zlib stream
-    seal      HMAC-SHA256 over body, lengths, header and the key of the entry
+    seal      HMAC-SHA256 over the key of the entry (with its length), header, lengths and body
 
 The key of the entry is sealed as well, so that an entry moved to another key is refused. Nothing is unpickled, and
 nothing is allocated for it beyond its real length, before the seal was verified.
@@ -11,21 +11,24 @@ nothing is allocated for it beyond its real length, before the seal was verified
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import io
+import itertools
 import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from hypernodes_cache.values import RAW, Packed, Part, UnreadableError
 
-_HEADER = struct.Struct("<2sBBIQ")
+_HEADER = struct.Struct("<2sBBI")
 _MAGIC = b"HN"
 _VERSION = 1
 _SEAL_SIZE = 32
 _COMPRESSED = 0x80  # set in the codec
-_ONE_PART = struct.Struct("<2sBBIQQ")  # header and lengths of an entry of one part, which most are
+_ONE_PART = struct.Struct("<2sBBIQ")  # header and lengths of an entry of one part, which most are
 
 CHUNK_SIZE = 1 << 20  # bytes: stays in the processor's cache between being read and being hashed
 SMALLEST_SIZE = _ONE_PART.size + _SEAL_SIZE
@@ -40,24 +43,35 @@ class Sealer:
     """
 
     def __init__(self, secret: bytes, compress_level: int = 0) -> None:
-        self._secret = secret
         self._compress_level = compress_level
+        # HMAC by its definition (RFC 2104), with the key taken in once: half the time of `hmac.digest` per entry.
+        padded = secret.ljust(hashlib.sha256().block_size, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def _start(self, key: str) -> Any:
+        name = key.encode()
+        inner = self._inner.copy()
+        inner.update(len(name).to_bytes(8, "little") + name)
+        return inner
+
+    def _finish(self, inner: Any) -> bytes:
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()  # type: ignore[no-any-return, unused-ignore]
 
     # --- in memory ------------------------------------------------------------------------------------------------
 
     def seal(self, key: str, packed: Packed) -> bytes:
         """Return an entry as bytes."""
         codec, parts = packed
-        if self._compress_level:
-            codec |= _COMPRESSED
-            body = b"".join(_compress(parts, self._compress_level))
+        if len(parts) == 1 and not self._compress_level:
+            content = _ONE_PART.pack(_MAGIC, _VERSION, codec, 1, len(parts[0])) + parts[0]
         else:
-            body = b"".join(parts) if len(parts) > 1 else bytes(parts[0])
-        if len(parts) == 1:
-            head = _ONE_PART.pack(_MAGIC, _VERSION, codec, 1, len(body), len(parts[0]))
-        else:
-            head = _HEADER.pack(_MAGIC, _VERSION, codec, len(parts), len(body)) + _lengths(parts)
-        return b"".join((head, body, hmac.digest(self._secret, body + _sealed_tail(head, key), "sha256")))
+            content = b"".join((self._head(packed), *self._body(parts)))
+        inner = self._start(key)
+        inner.update(content)
+        return content + self._finish(inner)
 
     def open(self, key: str, entry: bytes) -> Packed:
         """Return what was sealed.
@@ -66,10 +80,11 @@ class Sealer:
             UnreadableError: It is not an entry that was put under this key with this secret key.
         """
         codec, lengths, body_start = _read_head(entry, len(entry))
-        body = entry[body_start:-_SEAL_SIZE]
-        expected = hmac.digest(self._secret, body + _sealed_tail(entry[:body_start], key), "sha256")
-        if not hmac.compare_digest(expected, entry[-_SEAL_SIZE:]):
+        inner = self._start(key)
+        inner.update(entry[:-_SEAL_SIZE])
+        if not hmac.compare_digest(self._finish(inner), entry[-_SEAL_SIZE:]):
             raise _broken_seal()
+        body = entry[body_start:-_SEAL_SIZE]
         if codec & _COMPRESSED:
             return Packed(codec & ~_COMPRESSED, _decompress(body, lengths))
         if len(lengths) == 1:
@@ -90,33 +105,17 @@ class Sealer:
         Raises:
             OSError: It cannot be written; then there is no file.
         """
-        codec, parts = packed
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            with open(path, "xb", buffering=0) as file:
-                lengths = _lengths(parts)
-                _write_all(file, bytes(_HEADER.size) + lengths)
-                seal = hmac.new(self._secret, digestmod="sha256")
-                size = 0
-                if self._compress_level:
-                    codec |= _COMPRESSED
-                    chunks = _compress(parts, self._compress_level)
-                else:
-                    chunks = _chunks(parts)
-                for chunk in chunks:
-                    seal.update(chunk)
+        with _new_file(path) as file:
+            try:
+                inner = self._start(key)
+                for chunk in itertools.chain((self._head(packed),), self._body(packed.parts)):
+                    inner.update(chunk)
                     _write_all(file, chunk)
-                    size += len(chunk)
-                header = _HEADER.pack(_MAGIC, _VERSION, codec, len(parts), size)
-                seal.update(_sealed_tail(header + lengths, key))
-                _write_all(file, seal.digest())
-                file.seek(0)
-                _write_all(file, header)
-                return _HEADER.size + len(lengths) + size + _SEAL_SIZE
-        except BaseException as error:
-            if not isinstance(error, FileExistsError):
+                _write_all(file, self._finish(inner))
+                return file.tell()
+            except BaseException:
                 _remove_quietly(path)
-            raise
+                raise
 
     def read(self, path: str, key: str) -> Packed:
         """Return what was sealed in a file; its parts are read into memory once, and can be written to.
@@ -132,24 +131,40 @@ class Sealer:
             if len(head) == _HEADER.size:
                 head += _read_exactly(file, min(8 * _HEADER.unpack(head)[3], size - _HEADER.size))
             codec, lengths, body_start = _read_head(head, size)
+            inner = self._start(key)
+            inner.update(head)
             stored = [size - body_start - _SEAL_SIZE] if codec & _COMPRESSED else lengths
-            seal = hmac.new(self._secret, digestmod="sha256")
             # What was bytes has to be bytes again, which cannot be filled piece by piece.
             read_part = _read_bytes if codec == RAW else _read_buffer
-            parts = [read_part(file, length, seal.update) for length in stored]
-            seal.update(_sealed_tail(head, key))
-            if not hmac.compare_digest(seal.digest(), _read_exactly(file, _SEAL_SIZE)):
+            parts = [read_part(file, length, inner.update) for length in stored]
+            if not hmac.compare_digest(self._finish(inner), _read_exactly(file, _SEAL_SIZE)):
                 raise _broken_seal()
         if codec & _COMPRESSED:
             return Packed(codec & ~_COMPRESSED, _decompress(parts[0], lengths))
         return Packed(codec, parts)
+
+    def _head(self, packed: Packed) -> bytes:
+        codec, parts = packed
+        codec |= _COMPRESSED if self._compress_level else 0
+        return _HEADER.pack(_MAGIC, _VERSION, codec, len(parts)) + struct.pack(f"<{len(parts)}Q", *map(len, parts))
+
+    def _body(self, parts: Sequence[Part]) -> Iterator[Part]:
+        """The body in pieces: no more than a chunk of it is made at a time."""
+        if not self._compress_level:
+            yield from _chunks(parts)
+            return
+        stream = zlib.compressobj(self._compress_level)
+        for chunk in _chunks(parts):
+            if data := stream.compress(chunk):
+                yield data
+        yield stream.flush()
 
 
 def codec_of(head: bytes) -> tuple[int, bool] | None:
     """Return the codec that the first bytes of an entry name, and whether it is compressed; None if it is no entry."""
     if len(head) < _HEADER.size:
         return None
-    magic, version, codec, _, _ = _HEADER.unpack(head[: _HEADER.size])
+    magic, version, codec, _ = _HEADER.unpack_from(head)
     return (codec & ~_COMPRESSED, bool(codec & _COMPRESSED)) if (magic, version) == (_MAGIC, _VERSION) else None
 
 
@@ -162,22 +177,17 @@ def _read_head(head: bytes, size: int) -> tuple[int, Sequence[int], int]:
     """
     if size < SMALLEST_SIZE or head[:2] != _MAGIC:
         raise UnreadableError("it was not written by DiskCache, or is cut off")
-    _, version, codec, count, stored = _HEADER.unpack_from(head)
+    _, version, codec, count = _HEADER.unpack_from(head)
     if version != _VERSION:
         raise UnreadableError(f"its format {version} is not known to this version of hypernodes-cache")
     body_start = _HEADER.size + 8 * count
-    if not count or body_start + stored + _SEAL_SIZE != size:
+    stored = size - body_start - _SEAL_SIZE
+    if not count or stored < 0:
         raise UnreadableError("it is cut off or was changed")
     lengths = struct.unpack_from(f"<{count}Q", head, _HEADER.size)
     if not codec & _COMPRESSED and sum(lengths) != stored:
-        raise UnreadableError("it was changed")
+        raise UnreadableError("it is cut off or was changed")
     return codec, lengths, body_start
-
-
-def _sealed_tail(head: bytes, key: str) -> bytes:
-    """What is sealed after the body: with the lengths at the end, the whole can be read in only one way."""
-    name = key.encode()
-    return b"".join((head, name, len(name).to_bytes(8, "little")))
 
 
 def _broken_seal() -> UnreadableError:
@@ -186,23 +196,11 @@ def _broken_seal() -> UnreadableError:
     )
 
 
-def _lengths(parts: Sequence[Part]) -> bytes:
-    return struct.pack(f"<{len(parts)}Q", *map(len, parts))
-
-
 def _chunks(parts: Sequence[Part]) -> Iterator[memoryview]:
     for part in parts:
         view = memoryview(part)
         for start in range(0, len(view), CHUNK_SIZE):
             yield view[start : start + CHUNK_SIZE]
-
-
-def _compress(parts: Sequence[Part], level: int) -> Iterator[bytes]:
-    stream = zlib.compressobj(level)
-    for chunk in _chunks(parts):
-        if data := stream.compress(chunk):
-            yield data
-    yield stream.flush()
 
 
 def _decompress(body: Part, lengths: Sequence[int]) -> list[Part]:
@@ -239,6 +237,14 @@ def _read_bytes(file: io.RawIOBase, length: int, update: Callable[[Part], None])
         part += _read_exactly(file, length - len(part))
     update(part)
     return part
+
+
+def _new_file(path: str) -> io.FileIO:
+    try:
+        return open(path, "xb", buffering=0)
+    except FileNotFoundError:  # the first file in its folder
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "xb", buffering=0)
 
 
 def _write_all(file: io.RawIOBase, data: Part) -> None:

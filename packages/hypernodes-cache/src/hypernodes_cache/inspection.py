@@ -34,7 +34,8 @@ class Entry(NamedTuple):
 
 _SELECT = (
     "SELECT rowid, CAST(key AS BLOB), CAST(tag AS BLOB), COALESCE(LENGTH(value), size), store_time, access_time,"
-    " SUBSTR(CAST(value AS BLOB), 1, 32), CAST(filename AS BLOB), EXISTS (SELECT 1 FROM Pins WHERE Pins.key = Cache.key)"
+    " SUBSTR(CAST(value AS BLOB), 1, 32), CAST(filename AS BLOB),"
+    " EXISTS (SELECT 1 FROM Pins WHERE Pins.key = Cache.key)"
     " FROM Cache WHERE rowid > ? ORDER BY rowid LIMIT ?"
 )
 

@@ -113,8 +113,11 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc, unused-ignore]
         return super().fetch(mode, filename, value, read)
 
     def remove(self, file_path: Any) -> None:
-        if self.path_of(file_path) is not None:
-            super().remove(os.fsdecode(file_path))
+        path = self.path_of(file_path)
+        if path is not None:
+            # diskcache would delete folders that became empty as well, perhaps just when another process needs them.
+            with contextlib.suppress(OSError):
+                os.remove(path)
 
     def path_of(self, filename: Any) -> str | None:
         """Return the path of a file that a row names, or None if it is none that this class would have named."""
@@ -145,7 +148,7 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         self.database_path = os.path.join(directory, DBNAME)
         os.makedirs(directory, exist_ok=True)
         try:
-            # diskcache writes every setting when it opens; in one transaction that is fast, and seen whole or not at all.
+            # diskcache writes every setting when it opens: in one transaction it is fast, and whole or not at all.
             with self._exclusively():
                 super().__init__(directory, timeout=lock_timeout_s, disk=BytesDisk, **_SETTINGS)
                 self._sql("CREATE TABLE IF NOT EXISTS Pins (key TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -253,8 +256,8 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         name, path = self._disk.filename()
         return name, path
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Keep entries, in place of what is kept under the same keys."""
+    def write(self, rows: Sequence[Row]) -> bool:
+        """Keep entries, in place of what is kept under the same keys; return that they are kept."""
         stale: list[Any] = []
         with self._exclusively() as connection:
             # Nearly always nothing is there, and one statement does it.
@@ -266,6 +269,7 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
                     stale += [name for (name,) in old if os.fsdecode(name) not in new_files]
                 connection.executemany(_REPLACE, rows)
         self._remove_files(stale)
+        return True
 
     def touch_many(self, rowids: Sequence[int], now: float) -> None:
         """Note that entries were used."""

@@ -73,7 +73,7 @@ def unpack(codec: int, parts: Sequence[Part]) -> Any:
     if codec == RAW:
         return parts[0] if type(parts[0]) is bytes else bytes(parts[0])
     if codec == PICKLE:
-        return pickle.loads(parts[0], buffers=parts[1:])
+        return pickle.loads(parts[0], buffers=parts[1:]) if len(parts) > 1 else pickle.loads(parts[0])
     if codec == MAIN_PICKLE:
         _check_main(pickle.loads(parts[0]))
     elif codec == BY_VALUE_PICKLE:
@@ -86,9 +86,9 @@ def unpack(codec: int, parts: Sequence[Part]) -> Any:
 
 # --- classes and functions of __main__ ---------------------------------------------------------------------------
 #
-# Pickle names them (`__main__.Config`), and in the next process `__main__` may be another program. Storing them by value
-# would be no better: what comes back were instances of a copy of the class, for which `isinstance` is false. So they are
-# named, together with their signature, and the entry counts only where the name still means the same.
+# Pickle names them (`__main__.Config`), and in the next process `__main__` may be another program. Storing them by
+# value would be no better: what comes back were instances of a copy of the class, for which `isinstance` is false. So
+# they are named, together with their signature, and the entry counts only where the name still means the same.
 
 
 class _MainPickler(pickle.Pickler):

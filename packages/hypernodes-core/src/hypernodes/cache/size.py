@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -69,10 +70,8 @@ def _data_bytes(value: Any) -> int | None:
 
 def _attributes(value: Any) -> list[Any]:
     found: list[Any] = []
-    try:
+    with contextlib.suppress(TypeError):  # no __dict__
         found.append(vars(value))
-    except TypeError:
-        pass
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
