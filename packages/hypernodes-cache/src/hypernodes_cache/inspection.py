@@ -61,8 +61,8 @@ def _entry(
     known = codec_of(head) if isinstance(head, bytes) else None
     codec = "damaged" if known is None else CODEC_NAMES.get(known[0], f"codec {known[0]}")
     return Entry(
-        _text(key),
-        None if label is None else _text(label),
+        _decoded(key),
+        None if label is None else _decoded(label),
         size if isinstance(size, int) else 0,
         stored_at if isinstance(stored_at, float) else 0.0,
         used_at if isinstance(used_at, float) else 0.0,
@@ -71,7 +71,10 @@ def _entry(
     )
 
 
-def _text(data: Any) -> str:
-    """Return text that is safe to print, whatever somebody has written into the database."""
-    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
-    return "".join(character if character.isprintable() else "�" for character in text)
+def _decoded(data: Any) -> str:
+    return printable(data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data))
+
+
+def printable(text: str) -> str:
+    """Return text that does nothing to a terminal, whatever somebody has written into the database."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
