@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,20 +19,6 @@ import pytest
 from hypernodes import MISS, CacheWarning, ConfigurationError, Node, Pipeline, node
 from hypernodes_cache import DiskCache
 from tests.support import Recorder, run_python, start_python
-
-
-@pytest.fixture
-def open_cache(tmp_path: Path) -> Iterator[Callable[..., DiskCache]]:
-    """Open a cache in the test's own directory; all are closed at the end."""
-    opened: list[DiskCache] = []
-
-    def open_(**settings: Any) -> DiskCache:
-        opened.append(DiskCache(path=tmp_path / "cache", **settings))
-        return opened[-1]
-
-    yield open_
-    for cache in opened:
-        cache.close()
 
 
 @node(output_name="doubled")

@@ -8,13 +8,15 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from diskcache.core import DBNAME
+
 from hypernodes_cache.store import Store
 
 # A writer that is this slow between its last byte and its entry loses the entry, which is then computed again.
 LEFTOVER_AGE_S = 3600.0
 
 _TIDY_EVERY_S = 24 * 3600.0
-_MARKER = "tidied"
+_MARKER = f"{DBNAME}-tidied"  # diskcache takes what begins so for a part of the database
 _ROW_BYTES = 256  # about what a row and its keys take besides the value
 
 

@@ -80,11 +80,12 @@ class Sealer:
             UnreadableError: It is not an entry that was put under this key with this secret key.
         """
         codec, lengths, body_start = _read_head(entry, len(entry))
+        content = entry[:-_SEAL_SIZE]
         inner = self._start(key)
-        inner.update(entry[:-_SEAL_SIZE])
+        inner.update(content)
         if not hmac.compare_digest(self._finish(inner), entry[-_SEAL_SIZE:]):
             raise _broken_seal()
-        body = entry[body_start:-_SEAL_SIZE]
+        body = content[body_start:]
         if codec & _COMPRESSED:
             return Packed(codec & ~_COMPRESSED, _decompress(body, lengths))
         if len(lengths) == 1:

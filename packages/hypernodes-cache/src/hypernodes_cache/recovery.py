@@ -14,7 +14,7 @@ from diskcache.core import DBNAME
 from hypernodes_cache.secret import SecretKeyError
 
 _FILE_FOLDER = re.compile(r"[0-9a-f]{2}", re.ASCII)
-_SET_ASIDE = "set-aside-"
+_SET_ASIDE = f"{DBNAME}-set-aside-"
 
 
 class Trouble(Enum):

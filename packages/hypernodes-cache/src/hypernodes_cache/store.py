@@ -40,6 +40,12 @@ _PRAGMAS = (
     "cell_size_check = 1",
 )
 
+_SCHEMA = {
+    *("Settings", "Cache", "Pins", "Cache_key_raw", "Cache_expire_time"),
+    *("Settings_count_insert", "Settings_count_delete"),
+    *("Settings_size_insert", "Settings_size_update", "Settings_size_delete"),
+}
+
 _FILE_NAME = re.compile(r"[0-9a-f]{2}[/\\][0-9a-f]{2}[/\\][0-9a-f]{28}\.val", re.ASCII)
 
 _INSERT = (
@@ -148,16 +154,39 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         self.database_path = os.path.join(directory, DBNAME)
         os.makedirs(directory, exist_ok=True)
         try:
-            # diskcache writes every setting when it opens: in one transaction it is fast, and whole or not at all.
-            with self._exclusively():
-                super().__init__(directory, timeout=lock_timeout_s, disk=BytesDisk, **_SETTINGS)
-                self._sql("CREATE TABLE IF NOT EXISTS Pins (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            if self._is_made():
+                self._attach(directory)
+            else:
+                # diskcache writes settings one by one: in one transaction it is fast, and whole or not at all.
+                with self._exclusively():
+                    super().__init__(directory, timeout=lock_timeout_s, disk=BytesDisk, **_SETTINGS)
+                    self._sql("CREATE TABLE IF NOT EXISTS Pins (key TEXT PRIMARY KEY) WITHOUT ROWID")
         except BaseException:
             self._is_opening = False
             self.close()
             raise
         self._is_opening = False
         self.identity = self.identity_on_disk()
+
+    def _is_made(self) -> bool:
+        """Whether everything is there: then nothing is written, which a full disk or a locked index would prevent."""
+        names = {name for (name,) in self._sql("SELECT CAST(name AS TEXT) FROM sqlite_master")}
+        if not names >= _SCHEMA:
+            return False
+        counters = self._sql(
+            "SELECT COUNT(*) FROM Settings WHERE key IN ('count', 'size') AND TYPEOF(value) = 'integer'"
+        )
+        return bool(counters.fetchone()[0] == 2)
+
+    def _attach(self, directory: str) -> None:
+        """Do what diskcache does when it opens a directory, without the writing."""
+        self._directory = directory
+        self._timeout = self._lock_timeout_s
+        self._txn_id = None
+        self._disk = BytesDisk(directory)
+        ((self._page_size,),) = self._sql("PRAGMA page_size").fetchall()
+        for name, value in _SETTINGS.items():
+            self.reset(name, value)
 
     # --- what diskcache does differently ----------------------------------------------------------------------------
 
@@ -306,6 +335,8 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
 
     def remove_all(self) -> None:
         """Forget everything, also what is pinned."""
+        names = [row[0] for row in self._sql(f"SELECT {_SELECT_FILE} FROM Cache WHERE filename NOT NULL")]
+        self._remove_files(names)  # first, since on a full disk nothing could be written before
         with self._exclusively() as connection:
             names = [row[0] for row in connection.execute(f"SELECT {_SELECT_FILE} FROM Cache WHERE filename NOT NULL")]
             connection.execute("DELETE FROM Cache")

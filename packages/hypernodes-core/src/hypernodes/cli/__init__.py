@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     own = commands.add_parser("plugins", help="list the installed backends and caches")
     own.set_defaults(run=_list_plugins)
-    for name in plugins.command_names():
+    for name in sorted({*plugins.command_names()} - {*commands.choices}):
         # Only the command that is used is loaded.
         if given[:1] == [name]:
             try:
