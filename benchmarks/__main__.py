@@ -10,7 +10,7 @@ import sys
 
 from benchmarks.measure import Measured, measure, table
 
-SUITES = ("efficiency",)  # each a module here with a SUITE
+SUITES = ("efficiency", "caching")  # each a module here with a SUITE
 
 
 def main() -> int:
