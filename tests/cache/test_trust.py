@@ -293,6 +293,21 @@ def test_files_outside_the_directory_are_neither_read_nor_deleted(
     assert outside.exists()
 
 
+def test_a_link_that_somebody_put_there_is_not_followed_to_a_file_of_the_user(
+    open_cache: Callable[..., DiskCache], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cache.db-tidied").symlink_to(mine)
+    os.utime(mine, (0, 0))
+    cache = open_cache()
+    cache.put("k", 1)
+    assert cache.get("k") == 1
+    assert mine.read_text() == "precious"
+    assert mine.stat().st_mtime == 0
+
+
 def test_a_directory_of_ours_is_one_that_diskcache_can_open(open_cache: Callable[..., DiskCache]) -> None:
     cache = open_cache()
     cache.put_many({"small": 1, "large": b"x" * 100_000})

@@ -329,8 +329,8 @@ class DiskCache(Cache):
                     store = self._open()
                     is_open = True
                     return operation(store)
-                except MemoryError:
-                    raise
+                except (MemoryError, RecursionError):
+                    raise  # no fault of the directory
                 except Exception as error:
                     trouble = recovery.diagnose(error)
                     if not self._can_be_repaired(trouble, troubles, error):

@@ -92,8 +92,12 @@ def tidy_once_a_day(store: Store) -> None:
     if 0 <= age_s < _TIDY_EVERY_S:
         return
     with contextlib.suppress(OSError):  # tidying can wait
-        with open(marker, "wb"):
-            os.utime(marker)  # first, so that others do not do the same
+        # First, so that others do not do the same; through no link that somebody may have put there.
+        descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            os.utime(descriptor if os.utime in os.supports_fd else marker)
+        finally:
+            os.close(descriptor)
         tidy(store)
 
 
