@@ -11,7 +11,7 @@ from benchmarks.measure import Measured, Suite, Workload, measure
 from benchmarks.report import machine, table, write
 
 # Each is a module here with a SUITE. Measured by others: calls of a warm remote place, and packing jobs for it.
-SUITES = ("overhead", "start_up", "efficiency", "transfer", "reruns")
+SUITES = ("overhead", "start_up", "efficiency", "transfer", "reruns", "caching")
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -37,6 +37,15 @@ def load_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return module
 
     return load
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configuration_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what the tests configure, such as the secret key of caches, away from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        patch.delenv("HYPERNODES_CACHE_KEY", raising=False)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -125,12 +125,15 @@ def run_python(*arguments: str, cwd: Path | None = None, hash_seed: int = 0) -> 
     return out
 
 
-def start_python(*arguments: str, cwd: Path | None = None, hash_seed: int = 0) -> subprocess.Popen[str]:
+def start_python(
+    *arguments: str, cwd: Path | None = None, hash_seed: int = 0, stdin: bool = False
+) -> subprocess.Popen[str]:
     """Start a fresh interpreter with these arguments."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.PIPE if stdin else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

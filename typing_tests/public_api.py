@@ -12,6 +12,7 @@ from hypernodes import (
     MISS,
     Backend,
     Cache,
+    CacheStats,
     CallbackContext,
     DiskCache,
     LocalBackend,
@@ -144,7 +145,12 @@ assert_type(engine.run(pipeline, {"x": 1}), dict[str, Any])
 assert_type(engine.map(pipeline, [{"x": 1}], {"factor": 2.0}), list[dict[str, Any]])
 assert_type(LocalBackend(engine=engine).run(pipeline, {"x": 1}), dict[str, Any])
 assert_type(MemoryCache(max_items=10).contains("k"), bool)
+assert_type(MemoryCache(max_bytes=10).contains_many(["k"]), set[str])
 assert_type(MemoryCache().get_many(["k"]), dict[str, Any])
+assert_type(MemoryCache().stats(), CacheStats)
+MemoryCache().put_many({"k": 1}, labels={"k": "node"})
+with DiskCache(path=".cache", size_limit=10**9, compress=6, key="a phrase of our own") as opened:
+    assert_type(opened, DiskCache)
 assert_type(hypernodes.backends(), list[Plugin])
 assert_type(hypernodes.caches(), list[Plugin])
 assert_type(hypernodes.__version__, str)

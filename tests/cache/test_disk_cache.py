@@ -6,10 +6,12 @@ import contextlib
 import json
 import pickle
 import sqlite3
+import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,20 +19,6 @@ import pytest
 from hypernodes import MISS, CacheWarning, ConfigurationError, Node, Pipeline, node
 from hypernodes_cache import DiskCache
 from tests.support import Recorder, run_python, start_python
-
-
-@pytest.fixture
-def open_cache(tmp_path: Path) -> Iterator[Callable[..., DiskCache]]:
-    """Open a cache in the test's own directory; all are closed at the end."""
-    opened: list[DiskCache] = []
-
-    def open_(**settings: Any) -> DiskCache:
-        opened.append(DiskCache(path=tmp_path / "cache", **settings))
-        return opened[-1]
-
-    yield open_
-    for cache in opened:
-        cache.close()
 
 
 @node(output_name="doubled")
@@ -316,13 +304,17 @@ def test_an_entry_that_cannot_be_read_is_computed_again_with_a_warning(
 
 
 def test_an_entry_of_a_class_that_is_gone_is_computed_again_with_a_warning(
-    open_cache: Callable[..., DiskCache],
+    open_cache: Callable[..., DiskCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    module = ModuleType("no_such_module")
+    exec("class Gone: pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "no_such_module", module)
     cache = open_cache()
-    cached_run(cache, {"x": 1}, double)
-    overwrite_entries(cache, b"cno_such_module\nNoSuchClass\n.", RAW)
+    cache.put("k", module.Gone())
+    assert type(cache.get("k")) is module.Gone
+    monkeypatch.delitem(sys.modules, "no_such_module")
     with pytest.warns(CacheWarning, match="ModuleNotFoundError"):
-        assert cached_run(cache, {"x": 1}, double) == ({"doubled": 2}, ["double"])
+        assert cache.get("k") is MISS
 
 
 def test_a_value_whose_file_is_gone_is_computed_again(open_cache: Callable[..., DiskCache]) -> None:

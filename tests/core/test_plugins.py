@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import hypernodes
 import hypernodes.backend
 from hypernodes import MissingPluginError, PluginError, plugins
+from hypernodes.cli import main
+from tests.support import run_python
 
 
 def test_cores_own_classes_are_registered_like_any_extension() -> None:
@@ -73,6 +77,22 @@ def test_a_known_extension_that_is_missing_says_what_to_install() -> None:
     assert caught.value.distributions == ("hypernodes-modal",)
     assert isinstance(caught.value, PluginError)
     assert isinstance(caught.value, ImportError)
+
+
+def test_a_command_that_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plugins, "COMMANDS", "no.such.group")
+    assert main(["cache", "ls", "somewhere"]) == 2
+    assert "pip install hypernodes-cache" in capsys.readouterr().err
+    assert main([]) == 0
+    assert "cache" in capsys.readouterr().out
+
+
+def test_the_command_of_an_extension_is_loaded_only_when_it_is_used(tmp_path: Path) -> None:
+    script = "import sys; from hypernodes.cli import main; main({}); print('hypernodes_cache' in sys.modules)"
+    assert run_python("-c", script.format([])).splitlines()[-1] == "False"
+    assert run_python("-c", script.format(["cache", "ls", str(tmp_path)])).splitlines()[-1] == "True"
 
 
 def test_dir_lists_what_can_be_imported() -> None:

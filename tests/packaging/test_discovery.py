@@ -127,3 +127,12 @@ def test_broken_plugin_names_itself_and_the_cause_and_breaks_nothing_else(
     (toy,) = listed(core_environment)["toy"]
     assert toy["loadable"] is True
     assert core_environment.run(RUN_ON_TOY_BACKEND).splitlines() == ["on the toy backend", "{'y': 2}"]
+
+
+def test_core_alone_says_what_the_cache_command_takes(core_environment: Environment) -> None:
+    script = "import sys; from hypernodes.cli import main; sys.stderr = sys.stdout; print(main(['cache', 'ls', '.']))"
+    assert core_environment.run(script).splitlines() == [
+        "hypernodes: the command 'cache' is in the distribution hypernodes-cache, which is not installed: "
+        "pip install hypernodes-cache",
+        "2",
+    ]

@@ -10,7 +10,7 @@ from hypernodes import plugins
 from hypernodes._version import __version__
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
-from hypernodes.cache.base import MISS, Cache
+from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.memory import MemoryCache
 from hypernodes.callbacks import CallbackContext, PipelineCallback
 from hypernodes.engine.engine import PipelineExecutionEngine
@@ -56,6 +56,7 @@ __all__ = [
     "MISS",
     "Backend",
     "Cache",
+    "CacheStats",
     "CacheWarning",
     "CallbackContext",
     "ConfigurationError",

@@ -1,7 +1,8 @@
 """Extensions found through the entry points of installed distributions, loaded when they are asked for.
 
-Groups are `hypernodes.backends`, `hypernodes.caches` and `hypernodes.callbacks`; an entry names a class. Core's own
-classes are registered the same way, so there is one road for all.
+Groups are `hypernodes.backends`, `hypernodes.caches` and `hypernodes.callbacks`, whose entries name a class, and
+`hypernodes.commands`, whose entries have the name of a command and name a function. Core's own classes are registered
+the same way, so there is one road for all.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 BACKENDS = "hypernodes.backends"
 CACHES = "hypernodes.caches"
 CALLBACKS = "hypernodes.callbacks"
+COMMANDS = "hypernodes.commands"
 
 # Where the classes of our own extensions come from, so that a missing one can be named before it is installed.
 _KNOWN_DISTRIBUTIONS = {
     "DiskCache": "hypernodes-cache",
     "ModalBackend": "hypernodes-modal",
 }
+_KNOWN_COMMANDS = {"cache": "hypernodes-cache"}
 
 
 class Plugin(NamedTuple):
@@ -79,6 +82,37 @@ def find_class(class_name: str, groups: Iterable[str], asked_of: str) -> Any:
         )
     hint = suggest(class_name, (*map(_class_name, entries), *_KNOWN_DISTRIBUTIONS))
     raise AttributeError(f"module {asked_of!r} has no attribute {class_name!r}{hint}", name=class_name)
+
+
+def command_names() -> list[str]:
+    """Return the names of the commands that installed distributions add to the command line, and those of our own."""
+    return sorted({*_KNOWN_COMMANDS, *(entry.name for entry in _entries([COMMANDS]))})
+
+
+def find_command(name: str) -> Any:
+    """Return the function that some installed distribution registers for a command.
+
+    It takes the `argparse.ArgumentParser` of its command and adds arguments to it, and with `set_defaults(run=...)` a
+    function that takes the parsed arguments and returns the exit status.
+
+    Args:
+        name: The word after `hypernodes`.
+
+    Raises:
+        MissingPluginError: It is one of ours, and its distribution is not installed.
+        PluginError: It is there but cannot be loaded, or two distributions claim the name.
+    """
+    entries = [entry for entry in _entries([COMMANDS]) if entry.name == name]
+    if not entries:
+        distribution = _KNOWN_COMMANDS.get(name, "?")
+        raise MissingPluginError(
+            f"the command {name!r} is in the distribution {distribution}, which is not installed: "
+            f"pip install {distribution}",
+            plugin_name=name,
+            distributions=(distribution,),
+        )
+    _check_unique(name, entries)
+    return _load(entries[0])
 
 
 def class_names(groups: Iterable[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Where results are kept."""
 
-from hypernodes.cache.base import MISS, Cache
+from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.memory import MemoryCache
 
-__all__ = ["MISS", "Cache", "MemoryCache"]
+__all__ = ["MISS", "Cache", "CacheStats", "MemoryCache"]

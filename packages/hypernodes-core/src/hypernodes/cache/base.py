@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, final
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self, final
 
 
 @final
@@ -19,6 +20,22 @@ class Missing:
 
 
 MISS: Final = Missing()
+
+
+class CacheStats(NamedTuple):
+    """What a cache holds and how it was used; None where a cache does not count.
+
+    Attributes:
+        entries: Number of entries kept.
+        size_bytes: Room they take, in bytes.
+        hits: How many values this object has given, since it was made.
+        misses: How many it was asked for and did not have.
+    """
+
+    entries: int | None = None
+    size_bytes: int | None = None
+    hits: int | None = None
+    misses: int | None = None
 
 
 class Cache(ABC):
@@ -49,15 +66,29 @@ class Cache(ABC):
         """Keep several values; faster than one by one where the storage allows.
 
         Args:
-            entries: Values by key.
-            labels: For some keys, the name of the node that made the value, for people who look inside.
+            entries: Values by their keys.
+            labels: For some of the keys, the name of the node that made the value: for people who look inside. It is
+                not part of the key, and a cache may ignore it.
+
+        Raises:
+            Exception: Some values cannot be stored; the others are.
         """
+        failure: Exception | None = None
         for key, value in entries.items():
-            self.put(key, value)
+            try:
+                self.put(key, value)
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     @abstractmethod
     def contains(self, key: str) -> bool:
         """Whether a value is kept under `key`."""
+
+    def contains_many(self, keys: Iterable[str]) -> set[str]:
+        """Return those of `keys` under which a value is kept, without loading any."""
+        return {key for key in keys if self.contains(key)}
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -69,6 +100,18 @@ class Cache(ABC):
 
     def close(self) -> None:  # noqa: B027 - nothing to do is a valid implementation
         """Release what the cache holds open; using it again opens it again."""
+
+    def stats(self) -> CacheStats:
+        """Return how much is kept and how often it was used."""
+        return CacheStats()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __contains__(self, key: str) -> bool:
         return self.contains(key)

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from hypernodes.cache.base import MISS, Cache
+from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.errors import ConfigurationError, is_positive
 
 
@@ -15,6 +15,12 @@ class MemoryCache(Cache):
 
     Args:
         max_items: The largest number of entries kept; the one used longest ago makes room. None for no limit.
+        max_bytes: The most memory that the values may take, in bytes; the ones used longest ago make room, and a value
+            that alone is larger is not kept. None for no limit. See `hypernodes.cache.size.estimate_size_bytes` for
+            what is counted. A value that changes after it was put is not measured again.
+
+    Raises:
+        ConfigurationError: A limit is not a positive whole number.
 
     Example:
         >>> from hypernodes import MemoryCache, Pipeline, node
@@ -30,26 +36,48 @@ class MemoryCache(Cache):
         {'doubled': 8}
     """
 
-    def __init__(self, max_items: int | None = None) -> None:
-        if max_items is not None and not is_positive(max_items):
-            raise ConfigurationError(f"max_items must be a positive whole number or None; got {max_items!r}")
+    def __init__(self, max_items: int | None = None, max_bytes: int | None = None) -> None:
+        for name, limit in (("max_items", max_items), ("max_bytes", max_bytes)):
+            if limit is not None and not is_positive(limit):
+                raise ConfigurationError(f"{name} must be a positive whole number or None; got {limit!r}")
         self.max_items = max_items
+        self.max_bytes = max_bytes
+        self._is_limited = max_items is not None or max_bytes is not None
         self._entries: OrderedDict[str, Any] = OrderedDict()
+        self._sizes: dict[str, int] = {}  # only when there is a limit of bytes: measuring takes time
+        self._size_bytes = 0
+        self._hits = 0
+        self._misses = 0
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Any:
         with self._lock:
             value = self._entries.get(key, MISS)
-            if value is not MISS and self.max_items is not None:
+            if value is MISS:
+                self._misses += 1
+                return value
+            self._hits += 1
+            if self._is_limited:
                 self._entries.move_to_end(key)
             return value
 
     def put(self, key: str, value: Any) -> None:
+        if self.max_bytes is None:
+            size = 0
+        else:
+            from hypernodes.cache.size import estimate_size_bytes
+
+            size = estimate_size_bytes(value)
         with self._lock:
+            self._forget(key)
+            if self.max_bytes is not None:
+                if size > self.max_bytes:
+                    return
+                self._sizes[key] = size
+                self._size_bytes += size
             self._entries[key] = value
-            self._entries.move_to_end(key)
-            if self.max_items is not None and len(self._entries) > self.max_items:
-                self._entries.popitem(last=False)
+            if self._is_limited:
+                self._make_room()
 
     def contains(self, key: str) -> bool:
         with self._lock:
@@ -57,11 +85,29 @@ class MemoryCache(Cache):
 
     def delete(self, key: str) -> None:
         with self._lock:
-            self._entries.pop(key, None)
+            self._forget(key)
 
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
+            self._sizes.clear()
+            self._size_bytes = 0
+
+    def stats(self) -> CacheStats:
+        with self._lock:
+            size = None if self.max_bytes is None else self._size_bytes
+            return CacheStats(len(self._entries), size, self._hits, self._misses)
+
+    def _forget(self, key: str) -> None:
+        self._entries.pop(key, None)
+        if self._sizes:
+            self._size_bytes -= self._sizes.pop(key, 0)
+
+    def _make_room(self) -> None:
+        while (self.max_items is not None and len(self._entries) > self.max_items) or (
+            self.max_bytes is not None and self._size_bytes > self.max_bytes
+        ):
+            self._forget(next(iter(self._entries)))
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -38,7 +38,7 @@ _INCIDENTAL = frozenset(
         "__firstlineno__",
         "__module__",
         "__qualname__",
-        "__slotnames__",  # left by copyreg when an object of it is pickled
+        "__slotnames__",  # pickle leaves it on a class when it meets an instance
         "__static_attributes__",
         "__weakref__",
         "_abc_impl",

@@ -1,0 +1,182 @@
+"""What a cache on disk costs per item, beside bare diskcache and joblib; `python -m benchmarks.caching N` fills one.
+
+The values are small, so that what is measured is the cache and not the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import diskcache
+import joblib
+
+from benchmarks.measure import Case, Suite
+from hypernodes import DiskCache, Pipeline, node
+
+SUITE = Suite()
+
+ITEMS = 300
+
+
+@node(output_name="clean")
+def clean(text: str) -> str:
+    return text.strip()
+
+
+@node(output_name="words")
+def split(clean: str) -> list[str]:
+    return clean.split("-")
+
+
+@node(output_name="count")
+def count(words: list[str]) -> int:
+    return len(words)
+
+
+_numbers = itertools.count()
+
+
+def fresh_texts() -> list[str]:
+    """Items that nobody has seen before."""
+    return [f"  item-{next(_numbers)}-of-many " for _ in range(ITEMS)]
+
+
+def keys_of(text: str) -> list[str]:
+    return [hashlib.sha256(f"{name}{text}".encode()).hexdigest() for name in ("clean", "words", "count")]
+
+
+def values_of(text: str) -> list[Any]:
+    return [text.strip(), text.strip().split("-"), len(text.split("-"))]
+
+
+class _Candidates:
+    """The same three results of each item, kept by one tool or another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = DiskCache(folder / "ours")
+        self.pipeline = Pipeline(nodes=[clean, split, count], cache=self.cache)
+        self.bare = diskcache.Cache(str(folder / "bare"), eviction_policy="none")
+        memory = joblib.Memory(folder / "joblib", verbose=0)
+        self._joblib = [memory.cache(step.func) for step in (clean, split, count)]
+
+    def ours(self, texts: list[str]) -> None:
+        self.pipeline.map({"text": texts}, map_over="text")
+
+    def with_bare(self, texts: list[str]) -> None:
+        for text in texts:
+            with self.bare.transact():
+                for key, value in zip(keys_of(text), values_of(text), strict=True):
+                    self.bare.set(key, value)
+
+    def read_bare(self, texts: list[str]) -> None:
+        for text in texts:
+            for key in keys_of(text):
+                self.bare.get(key)
+
+    def with_joblib(self, texts: list[str]) -> None:
+        first, second, third = self._joblib
+        for text in texts:
+            third(second(first(text)))
+
+    def store(self, texts: list[str]) -> None:
+        for text in texts:
+            self.cache.put_many(dict(zip(keys_of(text), values_of(text), strict=True)))
+
+    def load(self, texts: list[str]) -> None:
+        for text in texts:
+            self.cache.get_many(keys_of(text))
+
+    def close(self) -> None:
+        self.cache.close()
+        self.bare.close()
+
+
+def _on_fresh(work: Callable[[list[str]], None]) -> Callable[[], None]:
+    return lambda: work(fresh_texts())
+
+
+@SUITE.workload(f"cold: {ITEMS} items, 3 nodes each, beside 3 puts in a transaction", budget=1 / 1.5)
+def _cold() -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        tools = _Candidates(Path(folder))
+        yield Case(
+            _on_fresh(tools.ours), ideal=_on_fresh(tools.with_bare), peers={"joblib": _on_fresh(tools.with_joblib)}
+        )
+        tools.close()
+
+
+@SUITE.workload(f"warm: {ITEMS} items, 3 nodes each, beside 3 gets", budget=1 / 1.5)
+def _warm() -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        tools = _Candidates(Path(folder))
+        texts = fresh_texts()
+        for fill in (tools.ours, tools.with_bare, tools.with_joblib):
+            fill(texts)
+        yield Case(
+            lambda: tools.ours(texts),
+            ideal=lambda: tools.read_bare(texts),
+            peers={"joblib": lambda: tools.with_joblib(texts)},
+        )
+        tools.close()
+
+
+@SUITE.workload(f"storage alone: {ITEMS} × put_many of 3, beside 3 puts in a transaction", budget=1 / 1.1)
+def _storing() -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        tools = _Candidates(Path(folder))
+        yield Case(_on_fresh(tools.store), ideal=_on_fresh(tools.with_bare))
+        tools.close()
+
+
+@SUITE.workload(f"storage alone: {ITEMS} × get_many of 3, beside 3 gets", budget=1 / 1.1)
+def _loading() -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        tools = _Candidates(Path(folder))
+        texts = fresh_texts()
+        tools.store(texts)
+        tools.with_bare(texts)
+        yield Case(lambda: tools.load(texts), ideal=lambda: tools.read_bare(texts))
+        tools.close()
+
+
+def grow(entries: int) -> None:
+    """Fill a cache, and bare diskcache beside it, and measure both on the way; microseconds for 3 entries."""
+    with tempfile.TemporaryDirectory() as folder:
+        tools = _Candidates(Path(folder))
+        print("entries | put_many of 3 | 3 bare puts | get_many of 3 | 3 bare gets")
+        filled = 0
+        for size in (10**power for power in range(3, len(str(entries)))):
+            while filled < size - 3 * ITEMS:
+                texts = [text for _ in range(10) for text in fresh_texts()]
+                batch = {
+                    key: value for text in texts for key, value in zip(keys_of(text), values_of(text), strict=True)
+                }
+                tools.cache.put_many(batch)
+                with tools.bare.transact():
+                    for key, value in batch.items():
+                        tools.bare.set(key, value)
+                filled += len(batch)
+            rounds: list[list[float]] = [[], [], [], []]
+            for _ in range(9):
+                texts = fresh_texts()
+                for times, work in zip(
+                    rounds, (tools.store, tools.with_bare, tools.load, tools.read_bare), strict=True
+                ):
+                    started_at = time.perf_counter()
+                    work(texts)
+                    times.append((time.perf_counter() - started_at) / ITEMS * 1e6)
+                filled += len(texts) * 3
+            print(f"{size:>9,} | " + " | ".join(f"{statistics.median(times):.1f}" for times in rounds), flush=True)
+        tools.close()
+
+
+if __name__ == "__main__":
+    grow(int(sys.argv[1]))

@@ -1,0 +1,42 @@
+"""SQLite connections survive no fork, not even to be closed in the child: they are closed before, and opened on use."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Protocol
+
+
+class _Closable(Protocol):
+    _lock: threading.RLock  # type: ignore[valid-type, unused-ignore]
+
+    def _close_store(self) -> None: ...
+
+
+_caches: weakref.WeakSet[_Closable] = weakref.WeakSet()
+_held: list[_Closable] = []
+_one_at_a_time = threading.Lock()
+
+
+def close_before_fork(cache: _Closable) -> None:
+    """Have the connection of a cache closed whenever this process forks."""
+    _caches.add(cache)
+
+
+def _before() -> None:
+    _one_at_a_time.acquire()
+    for cache in list(_caches):
+        cache._lock.acquire()
+        _held.append(cache)
+        cache._close_store()
+
+
+def _after() -> None:
+    while _held:
+        _held.pop()._lock.release()
+    _one_at_a_time.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)

@@ -1,0 +1,144 @@
+"""The secret key that entries are signed with: where it is kept, and how it comes to be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+
+from hypernodes import ConfigurationError
+
+ENVIRONMENT_VARIABLE = "HYPERNODES_CACHE_KEY"
+
+_SIZE_BYTES = 32
+_SHORTEST_PHRASE = 16
+
+
+class SecretKeyError(Exception):
+    """The secret key of this user can be neither read nor made; the message says why and what to do."""
+
+
+def derive(phrase: str | bytes, source: str) -> bytes:
+    """Return the key that a phrase stands for.
+
+    Args:
+        phrase: What somebody chose to share between users or machines.
+        source: Where it comes from, for the message.
+
+    Raises:
+        ConfigurationError: It is no text or bytes, or short enough to be guessed.
+    """
+    if not isinstance(phrase, (str, bytes)):
+        raise ConfigurationError(f"{source} must be str or bytes; got {type(phrase).__name__}")
+    if len(phrase) < _SHORTEST_PHRASE:
+        raise ConfigurationError(
+            f"{source} must have at least {_SHORTEST_PHRASE} characters, or others could guess it; it has "
+            f'{len(phrase)}. Make one with: python -c "import secrets; print(secrets.token_hex())"'
+        )
+    data = phrase.encode("utf-8", "surrogateescape") if isinstance(phrase, str) else phrase
+    return hashlib.sha256(b"hypernodes cache key\0" + data).digest()
+
+
+def from_environment() -> bytes | None:
+    """Return the key that the environment variable gives, or None when it is not set.
+
+    Raises:
+        ConfigurationError: It is too short.
+    """
+    phrase = os.environ.get(ENVIRONMENT_VARIABLE)
+    return derive(phrase, ENVIRONMENT_VARIABLE) if phrase else None
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what tells keys apart and gives none away."""
+    return hashlib.sha256(b"fingerprint\0" + key).hexdigest()[:16]
+
+
+def key_file() -> Path:
+    """Return where the key of this user is kept: never in a cache directory, which others may write to."""
+    configured = os.environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(configured):
+        folder = Path(configured)
+    elif sys.platform == "win32":
+        folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support"
+    else:
+        folder = Path.home() / ".config"
+    return folder / "hypernodes" / "cache.key"
+
+
+def of_this_user() -> bytes:
+    """Return the key kept for this user; it is made when there is none.
+
+    Raises:
+        SecretKeyError: It can be neither read nor made.
+    """
+    try:
+        path = key_file()
+    except RuntimeError as error:  # nobody knows where home is
+        raise SecretKeyError(f"{error} {_remedy()}") from error
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise SecretKeyError(f"the secret key {path} cannot be read: {error}. {_remedy()}") from error
+    try:
+        _make(path)
+        return _read(path)
+    except OSError as error:
+        raise SecretKeyError(f"the secret key {path} cannot be made: {error}. {_remedy()}") from error
+
+
+def _read(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        text = file.read(4096).strip()
+    if os.name == "posix":
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            raise SecretKeyError(
+                f"the secret key {path} can be read or written by others, so entries could be forged. Run "
+                f"`chmod 600 {path}` if nobody has done so, or delete it: a new one is made, and old entries are "
+                "computed again."
+            )
+        if status.st_uid not in (os.geteuid(), 0):
+            raise SecretKeyError(f"the secret key {path} belongs to somebody else. {_remedy()}")
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != _SIZE_BYTES:
+        raise SecretKeyError(
+            f"{path} does not hold a secret key. Delete it: a new one is made, and old entries are computed again."
+        )
+    return key
+
+
+def _make(path: Path) -> None:
+    """Make the file, complete and private from the first moment, unless another process is faster."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(_SIZE_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)  # unlike a rename, never replaces the key of a faster process
+        except FileExistsError:
+            pass
+        except OSError:  # a filesystem without links
+            if not path.exists():
+                os.rename(draft, path)
+                return
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _remedy() -> str:
+    return f"Set {ENVIRONMENT_VARIABLE}, or give DiskCache(key=...)."

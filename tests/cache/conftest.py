@@ -1,0 +1,25 @@
+"""Caches in the directory of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypernodes_cache import DiskCache
+
+
+@pytest.fixture
+def open_cache(tmp_path: Path) -> Iterator[Callable[..., DiskCache]]:
+    """Open a cache in the test's own directory; all are closed at the end."""
+    opened: list[DiskCache] = []
+
+    def open_(name: str = "cache", **settings: Any) -> DiskCache:
+        opened.append(DiskCache(path=tmp_path / name, **settings))
+        return opened[-1]
+
+    yield open_
+    for cache in opened:
+        cache.close()
