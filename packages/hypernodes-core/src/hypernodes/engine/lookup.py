@@ -88,7 +88,7 @@ class CachedFrame(Frame):
         varying = set(except_slots)
         for step in self.plan.steps:
             is_identified = (self._code.calls, self._code.mapped)[isinstance(step, NestedStep)][step.index] is not None
-            for slot in step.arguments if is_identified else ():
+            for slot in self._code.signed[step.index] if is_identified else ():
                 if slot not in varying:
                     self._signature(slot)
         return {slot: own for slot, own in enumerate(self.signatures) if own is not _UNKNOWN}
@@ -140,7 +140,7 @@ class CachedFrame(Frame):
         seen = {step.index}
         stack: list[Step] = [step]
         while stack:
-            for slot in stack.pop().arguments:
+            for slot in self._code.signed[stack.pop().index]:
                 source = self.plan.producers[slot]
                 if self._signature(slot) is not _UNKNOWN or source in seen:
                     continue
@@ -161,10 +161,10 @@ class CachedFrame(Frame):
         else:
             outputs = self._code.mapped[step.index]
             is_known = outputs is not None and None not in outputs and step.inner.scopes[0].cache is not None
-        return is_known and all(self._signature(slot) != _NEVER for slot in step.arguments)
+        return is_known and all(self._signature(slot) != _NEVER for slot in self._code.signed[step.index])
 
     def _is_signed(self, step: Step) -> bool:
-        return all(self._signature(slot) is not _UNKNOWN for slot in step.arguments)
+        return all(self._signature(slot) is not _UNKNOWN for slot in self._code.signed[step.index])
 
     def _signature(self, slot: int) -> bytes | None:
         """The signature of what is in a slot; inputs and defaults are identified when first asked for."""
@@ -181,7 +181,7 @@ class CachedFrame(Frame):
             return signature.digest(value, self.run.memo)
         except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
             names = [name for name, own in self.plan.inputs.items() if own == slot]
-            users = [step for step in self.plan.steps if slot in step.arguments]
+            users = [step for step in self.plan.steps if slot in self._code.signed[step.index]]
             if not names:
                 names = [name for step in users for name, own in _named_arguments(step) if own == slot]
             name = names[0] if names else "a result"
@@ -202,7 +202,7 @@ class CachedFrame(Frame):
         if isinstance(step, CallStep):
             code = self._code.calls[step.index]
             assert code is not None
-            known = [self.signatures[slot] or b"" for slot in step.arguments]
+            known = [self.signatures[slot] or b"" for slot in self._code.signed[step.index]]
             outputs = sign_outputs(step, signature.combine(b"call", [code, *known]))
         else:
             outputs = self._sign_map(step)

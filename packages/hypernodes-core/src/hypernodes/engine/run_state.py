@@ -30,7 +30,7 @@ class RunState:
         self.place = place
         self.is_nested = is_nested
         self.code: dict[Plan, Any] = {}
-        self.memo = signature.Memo()
+        self.memo = signature.new_memo()
         self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
         self._by_callbacks: dict[tuple[int, ...], Listeners] = {}
         self._warned: set[tuple[str, str]] = set()
