@@ -36,6 +36,7 @@ _INCIDENTAL = frozenset(
         "__parameters__",
         "__qualname__",
         "__signature__",
+        "__slotnames__",
         "__static_attributes__",
         "__type_params__",
         "__weakref__",
@@ -117,12 +118,16 @@ def class_children(kind: type) -> list[tuple[str, Any]]:
     for name, member in sorted(members.items()):
         if name in _INCIDENTAL or name in ignored or isinstance(member, _SLOT_DESCRIPTORS):
             continue
-        if isinstance(member, FunctionType) and member.__code__.co_qualname.startswith(_MADE_BY_DATACLASS):
+        if _is_made_by_dataclass(member) or _is_made_by_dataclass(getattr(member, "__wrapped__", None)):
             continue
         if name == "__dataclass_fields__":
             member = [tuple(getattr(field, trait) for trait in _FIELD_TRAITS) for field in member.values()]
         children.append((f".{name}", member))
     return children
+
+
+def _is_made_by_dataclass(member: Any) -> bool:
+    return isinstance(member, FunctionType) and member.__code__.co_qualname.startswith(_MADE_BY_DATACLASS)
 
 
 def _enum_members(kind: type[enum.Enum], members: dict[str, Any]) -> dict[str, Any]:

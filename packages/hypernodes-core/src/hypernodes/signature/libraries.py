@@ -158,22 +158,28 @@ class _HashingFile:
         return self._hashed.digest()
 
 
-def _arrow_array(value: Any) -> Parts:
-    pyarrow: Any = sys.modules["pyarrow"]
-    return _arrow_table(pyarrow.table({"": value}))
-
-
 def _arrow_table(value: Any) -> Parts:
-    """Tables and batches: in blocks of a fixed number of rows, so that it does not matter how they are chunked."""
+    children = [(f"[{name!r}]", value.column(i)) for i, name in enumerate(value.schema.names)]
+    return Parts(f"arrow table:{value.num_rows}".encode(), [(".schema", str(value.schema)), *children])
+
+
+def _arrow_array(value: Any) -> Parts:
+    """A column: in blocks of a fixed number of rows, so that it does not matter how it is chunked."""
     pyarrow: Any = sys.modules["pyarrow"]
     ipc: Any = importlib.import_module("pyarrow.ipc")
-    table = value if hasattr(value, "combine_chunks") else pyarrow.Table.from_batches([value])
+    head = f"arrow:{value.type}:{len(value)}:".encode("utf-8", "surrogatepass")
+    if pyarrow.types.is_nested(value.type) or pyarrow.types.is_dictionary(value.type):
+        return Parts(head, [("[...]", value.to_pylist())])
     target = _HashingFile()
-    with ipc.new_stream(pyarrow.PythonFile(target, mode="w"), table.schema) as stream:
-        for start in range(0, table.num_rows, _PIECE_ROWS):
-            for batch in table.slice(start, _PIECE_ROWS).combine_chunks().to_batches():
-                stream.write_batch(batch)
-    return Parts(f"arrow table:{table.num_rows}:".encode() + target.digest(), [(".schema", str(table.schema))])
+    for start in range(0, len(value), _PIECE_ROWS):
+        block = value.slice(start, _PIECE_ROWS)
+        parts = [block] if block.null_count == 0 else [block.is_null(), block.drop_null()]  # beneath a null is anything
+        for part in parts:
+            whole = pyarrow.concat_arrays(part.chunks) if getattr(part, "chunks", None) else part
+            table = pyarrow.table({"": whole})
+            with ipc.new_stream(pyarrow.PythonFile(target, mode="w"), table.schema) as stream:
+                stream.write_table(table)
+    return Parts(head + target.digest())
 
 
 def _polars_frame(value: Any) -> Parts:
@@ -191,12 +197,20 @@ def _polars_series(value: Any) -> Parts:
         return Parts(head, [name, ("[...]", value.to_list())])
     if text.startswith(("Categorical", "Enum")):
         value = value.cast(polars.String)  # the codes depend on what was read before
-    elif "Categorical" in text:
-        return Parts(head, [name, ("[...]", value.to_list())])
+    elif text.startswith(("List", "Array")):  # a slice keeps the items of the whole
+        lengths = value.list.len() if text.startswith("List") else value.is_not_null().cast(polars.UInt32)
+        items = value.filter((lengths > 0).fill_null(False)).explode()
+        return Parts(head, [name, (".list.len()", lengths.alias("")), ("[...]", items.alias(""))])
+    elif text.startswith("Struct"):
+        fields = [(f".{field.name}", field) for field in value.struct.unnest().get_columns()]
+        return Parts(head, [name, (".is_null()", value.is_null().alias("")), *fields])
     target = _HashingFile()
     for start in range(0, len(value), _PIECE_ROWS):
-        block = value.slice(start, _PIECE_ROWS).alias("").to_frame().rechunk()
-        block.write_ipc_stream(target, compression="uncompressed", compat_level=polars.CompatLevel.oldest())
+        block = value.slice(start, _PIECE_ROWS).alias("")
+        parts = [block] if block.null_count() == 0 else [block.is_null(), block.drop_nulls()]  # beneath is anything
+        for part in parts:
+            frame = part.to_frame().rechunk()
+            frame.write_ipc_stream(target, compression="uncompressed", compat_level=polars.CompatLevel.oldest())
     return Parts(head + target.digest(), [name])
 
 

@@ -49,6 +49,8 @@ _LOADS_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBAL
 _LOADS_LOCAL = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"})
 _STORES_LOCAL = frozenset({"STORE_FAST", "STORE_DEREF", "STORE_NAME", "STORE_FAST_MAYBE_NULL"})
 _LONGEST_ROAD = 12
+_ABSENT = object()
+_ENDS = frozenset({FunctionType, type, str, int, float, bool, tuple, list, dict})  # no road goes on from these
 # Names that say where a module is, not what it does: code that is moved stays what it was.
 _WHEREABOUTS = frozenset({"__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__", "__cached__"})
 _IMPORTERS = frozenset({"import_module", "__import__"})
@@ -67,8 +69,14 @@ def references(function: FunctionType) -> list[tuple[str, Any]]:
     start.update(zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=True))
     start.update(function.__kwdefaults__ or {})
     found: dict[str, Any] = {}
-    for road in roads(code):
-        found.update(_follow(road, function.__globals__, start))
+    namespace = function.__globals__
+    for road, label in roads(code):
+        if road.start == "global":
+            target = namespace.get(road.name, _ABSENT)
+            if type(target) in _ENDS and road.name not in _WHEREABOUTS and not road.attributes:
+                found[label] = target
+                continue
+        found.update(_follow(road, label, namespace, start))
     return sorted(found.items())
 
 
@@ -86,7 +94,9 @@ def _missing(name: str, origin: str) -> Missing:
     return Missing(name, origin)
 
 
-def _follow(road: Road, namespace: dict[str, Any], start: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _follow(
+    road: Road, label: str, namespace: dict[str, Any], start: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
     """Go along a road as far as the user's own modules lead."""
     attributes = road.attributes
     if road.start == "import":
@@ -105,7 +115,6 @@ def _follow(road: Road, namespace: dict[str, Any], start: dict[str, Any]) -> Ite
         target = getattr(builtins, road.name, None)
         if not isinstance(target, FunctionType) or origin_of_function(target):
             return  # Python's own; its version is a part of every signature
-    label = f" → {road.start} {road.name!r}"
     for position, attribute in enumerate(attributes):
         if not isinstance(target, ModuleType):
             if isinstance(target, FunctionType) and attribute in target.__dict__:
@@ -162,10 +171,12 @@ def _submodule(module: ModuleType, name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def _roads(key: _Identity) -> tuple[Road, ...]:
+def _roads(key: _Identity) -> tuple[tuple[Road, str], ...]:
     reader = _Reader()
     reader.read(key.code)
-    return tuple(sorted(reader.resolved()))
+    starts = {*key.code.co_freevars, *key.code.co_varnames[: key.code.co_argcount + key.code.co_kwonlyargcount]}
+    found = sorted(road for road in reader.resolved() if road.start != "local" or road.name in starts)
+    return tuple((road, f" → {road.start} {road.name!r}") for road in found)
 
 
 class _Identity:
@@ -183,8 +194,8 @@ class _Identity:
         return id(self.code)
 
 
-def roads(code: CodeType) -> tuple[Road, ...]:
-    """Return every road out of some code and the code nested in it."""
+def roads(code: CodeType) -> tuple[tuple[Road, str], ...]:
+    """Return every road out of some code and the code nested in it, with what its start is called in labels."""
     return _roads(_Identity(code))
 
 
@@ -226,6 +237,8 @@ class _Reader:
                     module = Road("import", value.partition(".")[0])
             elif operation == "IMPORT_FROM":
                 current = module.to(value) if module is not None else None
+            elif operation == "STORE_NAME" and value != "__module__":
+                previous, current = self._use(current), None  # an attribute of a class
             elif operation in _STORES_LOCAL:
                 self._store(value, current)
                 if last != "COPY":

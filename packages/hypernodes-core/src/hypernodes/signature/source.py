@@ -221,13 +221,18 @@ def _write(part: Any, write: Any, left_out: tuple[str, ...], is_in_class: bool) 
             _write(item, write, (), is_in_class)
             write(",")
         write("]")
+    elif isinstance(part, ast.AnnAssign) and part.value is not None and not is_in_class:
+        # The annotation of a local variable is not even evaluated.
+        _write(ast.Assign([part.target], part.value), write, (), is_in_class)
+    elif isinstance(part, ast.AnnAssign) and not is_in_class:
+        write("AnnAssign(")
+        _write(part.target, write, (), is_in_class)
+        write(")")
     elif isinstance(part, ast.AST):
         kind = type(part).__name__
         write(kind)
         write("(")
         immaterial = (*_IMMATERIAL.get(kind, ()), *left_out, "ctx")
-        if kind == "AnnAssign" and not is_in_class:
-            immaterial = (*immaterial, "annotation")  # of a local variable: it is not even evaluated
         is_scope = kind in ("FunctionDef", "AsyncFunctionDef", "ClassDef")
         for name in part._fields:
             if name in immaterial:

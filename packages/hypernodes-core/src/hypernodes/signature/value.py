@@ -92,7 +92,8 @@ class _Rules:
         return isinstance(obj, type) or type(obj) in _CODE
 
     def is_constant(self, obj: Any) -> bool:
-        return type(obj) in _UNCHANGEABLE
+        kind = type(obj)
+        return kind in _UNCHANGEABLE or (kind is tuple and _UNCHANGEABLE.issuperset(map(type, obj)))
 
     def _rule_for(self, kind: type) -> Rule:
         known = hashers.registered_hasher(kind) or _RULES.get(kind)
@@ -183,6 +184,12 @@ def _logger(value: Any) -> Parts:
     return Parts(b"logger:" + value.name.encode("utf-8", "surrogatepass"))
 
 
+def _zone(value: Any) -> Parts:
+    if value.key is None:
+        raise UnhashableValueError("it was read from a file and has no key", path="", culprit_type="zoneinfo.ZoneInfo")
+    return Parts(b"zone:" + value.key.encode())
+
+
 def _refuse(value: Any) -> Parts:
     raise UnhashableValueError("it has no content to identify it by", path="", culprit_type=type(value).__name__)
 
@@ -262,12 +269,13 @@ _RULES: dict[type, Rule] = {
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
 }
-_STANDARD = frozenset({"logging", "pathlib", "pathlib._local", "typing"})
+_STANDARD = frozenset({"logging", "pathlib", "pathlib._local", "typing", "zoneinfo"})
 _BY_NAME: dict[tuple[str, str], Rule] = {
     ("logging", "Logger"): _logger,
     ("pathlib", "PurePath"): _path,
     ("typing", "_BaseGenericAlias"): _generic_alias,
     ("typing", "_SpecialForm"): _special_form,
+    ("zoneinfo", "ZoneInfo"): _zone,
 }
 
 # What stays the same while what it refers to is the same objects.
