@@ -1,7 +1,7 @@
 """Runs every scenario in a folder once, in this process, and prints what was computed; see `test_torture`.
 
-Each scenario is a folder with a module `pipe`, which defines `pipeline` and `inputs` and may import its neighbours. It is
-run with a `DiskCache` of its own and, to know the truth, without a cache.
+Each scenario is a folder with a module `pipe`, which defines `pipeline` and `inputs` and may import its neighbours. It
+is run with a `DiskCache` of its own and, to know the truth, without a cache.
 """
 
 from __future__ import annotations

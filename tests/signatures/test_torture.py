@@ -13,7 +13,13 @@ from tests.signatures.scenarios import SCENARIOS
 from tests.support import run_python
 
 REPOSITORY = Path(__file__).parents[2]
-CALL = "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from tests.signatures.run_scenarios import main; main(Path(sys.argv[1]))"
+CALL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.signatures.run_scenarios import main
+main(Path(sys.argv[1]))
+"""
 
 
 def write(root: Path, files_of: dict[str, dict[str, str]]) -> None:

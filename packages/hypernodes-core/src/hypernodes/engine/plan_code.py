@@ -34,11 +34,12 @@ class PlanCode:
     def __init__(self, plan: Plan, run: RunState) -> None:
         self.calls: list[bytes | None] = []
         self.mapped: list[tuple[MappedOutput | None, ...] | None] = []
-        self.signed: list[tuple[int, ...]] = [signed_arguments(step) for step in plan.steps]
+        self.signed: list[tuple[int, ...]] = []
         for step in plan.steps:
             is_call = isinstance(step, CallStep)
             self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
             self.mapped.append(None if is_call else _mapped_code(step, run))  # type: ignore[arg-type]
+            self.signed.append(_signed_arguments(step, self.mapped[-1]))
 
 
 def code_of(plan: Plan, run: RunState) -> PlanCode:
@@ -50,12 +51,19 @@ def code_of(plan: Plan, run: RunState) -> PlanCode:
     return code
 
 
-def signed_arguments(step: Step) -> tuple[int, ...]:
+def _signed_arguments(step: Step, mapped: tuple[MappedOutput | None, ...] | None) -> tuple[int, ...]:
     """Return the slots of the arguments that are a part of the signature of a step's results."""
-    if not isinstance(step, CallStep) or not step.node.cache_ignore:
-        return tuple(step.arguments)
-    pairs = zip(step.node.inputs, step.arguments, strict=True)
-    return tuple(slot for name, slot in pairs if name not in step.node.cache_ignore)
+    if isinstance(step, CallStep):
+        if not step.node.cache_ignore:
+            return tuple(step.arguments)
+        pairs = zip(step.node.inputs, step.arguments, strict=True)
+        return tuple(slot for name, slot in pairs if name not in step.node.cache_ignore)
+    used = set(step.mapped)
+    for output in mapped or (None,):
+        if output is None:
+            return tuple(step.arguments)
+        used |= output.inputs
+    return tuple(slot for name, slot in zip(step.inner_inputs, step.arguments, strict=True) if name in used)
 
 
 def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:

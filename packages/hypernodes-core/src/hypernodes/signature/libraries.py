@@ -176,6 +176,8 @@ def _arrow_array(value: Any) -> Parts:
         parts = [block] if block.null_count == 0 else [block.is_null(), block.drop_null()]  # beneath a null is anything
         for part in parts:
             whole = pyarrow.concat_arrays(part.chunks) if getattr(part, "chunks", None) else part
+            if pyarrow.types.is_boolean(whole.type):
+                whole = whole.cast("uint8")  # the last byte of a bitmap may hold anything beyond its end
             table = pyarrow.table({"": whole})
             with ipc.new_stream(pyarrow.PythonFile(target, mode="w"), table.schema) as stream:
                 stream.write_table(table)
@@ -209,6 +211,8 @@ def _polars_series(value: Any) -> Parts:
         block = value.slice(start, _PIECE_ROWS).alias("")
         parts = [block] if block.null_count() == 0 else [block.is_null(), block.drop_nulls()]  # beneath is anything
         for part in parts:
+            if part.dtype == polars.Boolean:
+                part = part.cast(polars.UInt8)  # the last byte of a bitmap may hold anything beyond its end
             frame = part.to_frame().rechunk()
             frame.write_ipc_stream(target, compression="uncompressed", compat_level=polars.CompatLevel.oldest())
     return Parts(head + target.digest(), [name])
@@ -239,7 +243,7 @@ def _tensor(value: Any) -> Parts:
         size = piece.numel() * piece.element_size()
         if size:
             hashed.update(_memory_at(piece.data_ptr(), size))
-    attributes = {name: item for name, item in getattr(value, "__dict__", {}).items()}
+    attributes = dict(getattr(value, "__dict__", {}))
     return Parts(head.encode() + hashed.digest(), [("", attributes)] if attributes else ())
 
 

@@ -1,8 +1,8 @@
 """Plain data as bytes: numbers, text and nested built-in containers of such, in one go and without a walk.
 
 The encoding is exact (different values, different bytes) and depends on nothing but content and types: not on the
-order of dicts and sets, not on which objects are shared, not on the machine. What is too deep, too intricate or no plain
-data is left to the walk - also a matter of content alone, so that a value is always treated in the same way.
+order of dicts and sets, not on which objects are shared, not on the machine. What is too deep, too intricate or no
+plain data is left to the walk - also a matter of content alone, so that a value is always treated in the same way.
 """
 
 from __future__ import annotations

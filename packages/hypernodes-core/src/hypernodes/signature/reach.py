@@ -94,9 +94,7 @@ def _missing(name: str, origin: str) -> Missing:
     return Missing(name, origin)
 
 
-def _follow(
-    road: Road, label: str, namespace: dict[str, Any], start: dict[str, Any]
-) -> Iterator[tuple[str, Any]]:
+def _follow(road: Road, label: str, namespace: dict[str, Any], start: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Go along a road as far as the user's own modules lead."""
     attributes = road.attributes
     if road.start == "import":

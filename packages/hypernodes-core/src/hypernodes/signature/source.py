@@ -64,7 +64,7 @@ class _File:
         self.statements = ast.parse(source).body
         self._compiled: dict[tuple[int, int], list[CodeType]] = {}
 
-    def find(self, code: CodeType, file_name: str) -> ast.AST | None:
+    def find(self, code: CodeType, file_name: str) -> _Function | None:
         """Return the definition that the running code was compiled from; None if it is not, or not surely, here."""
         likely = [i for i, statement in enumerate(self.statements) if _first_line(statement) <= code.co_firstlineno]
         order = [*likely[-1:], *(i for i in range(len(self.statements)) if not likely or i != likely[-1])]
@@ -207,10 +207,13 @@ _IMMATERIAL = {
 }
 
 
-def dump(definition: ast.AST) -> bytes:
+def dump(definition: _Function) -> bytes:
     """Return a function's definition as text that depends on nothing but what it does when it is called."""
     pieces: list[str] = []
-    _write(definition, pieces.append, ("name", "decorator_list"), is_in_class=False)
+    # What decorators did is seen in the object they made, and defaults are known as values.
+    arguments: ast.arguments = definition.args
+    _write(arguments, pieces.append, ("defaults", "kw_defaults"), is_in_class=False)
+    _write(definition, pieces.append, ("name", "decorator_list", "args"), is_in_class=False)
     return "".join(pieces).encode("utf-8", "surrogatepass")
 
 
