@@ -14,7 +14,7 @@ from typing import Any
 
 from hypernodes.signature.walk import Parts, UnhashableValueError
 
-_PIECE_BYTES = 1 << 22
+_PIECE_BYTES = 1 << 20
 _PIECE_ROWS = 1 << 16
 
 
@@ -52,13 +52,26 @@ def array(value: Any) -> Parts:
     if value.flags.c_contiguous:
         return Parts(head + sha256(memoryview(value.reshape(-1).view("u1"))).digest())
     hashed = sha256()
-    nditer = sys.modules["numpy"].nditer
-    flags = ["external_loop", "buffered", "zerosize_ok"]
-    for piece in nditer(value, flags=flags, order="C", buffersize=max(1, _PIECE_BYTES // dtype.itemsize)):
-        if not piece.flags.c_contiguous:
-            piece = piece.copy()
-        hashed.update(memoryview(piece.view("u1")))
+    copy = sys.modules["numpy"].ascontiguousarray
+    for piece in _pieces(value, lambda part: part.nbytes):
+        hashed.update(memoryview(copy(piece).reshape(-1).view("u1")))
     return Parts(head + hashed.digest())
+
+
+def _pieces(value: Any, size_of: Callable[[Any], int]) -> Iterator[Any]:
+    """Cut an array or a tensor along its first dimension, in order, so that a copy of one piece is small."""
+    size = size_of(value)
+    if size <= _PIECE_BYTES or not value.shape:
+        yield value
+        return
+    row = size // value.shape[0]
+    if row > _PIECE_BYTES:
+        for index in range(value.shape[0]):
+            yield from _pieces(value[index], size_of)
+        return
+    step = _PIECE_BYTES // row
+    for start in range(0, value.shape[0], step):
+        yield value[start : start + step]
 
 
 def _numpy_scalar(value: Any) -> Parts:
@@ -238,28 +251,18 @@ def _tensor(value: Any) -> Parts:
         return _refuse(value, "tensors of this layout have no hasher; pass value.to_dense(), or its parts")
     hashed = sha256()
     data = value.detach().resolve_conj().resolve_neg()
-    for piece in _pieces_of_tensor(data):
+    is_one_piece = data.is_contiguous() and data.device.type == "cpu"
+    for piece in [data] if is_one_piece else _pieces(data, _size_of_tensor):
         piece = piece.cpu().contiguous()
-        size = piece.numel() * piece.element_size()
+        size = _size_of_tensor(piece)
         if size:
             hashed.update(_memory_at(piece.data_ptr(), size))
     attributes = dict(getattr(value, "__dict__", {}))
     return Parts(head.encode() + hashed.digest(), [("", attributes)] if attributes else ())
 
 
-def _pieces_of_tensor(value: Any) -> Iterator[Any]:
-    size = value.numel() * value.element_size()
-    if value.dim() == 0 or size <= _PIECE_BYTES or (value.is_contiguous() and value.device.type == "cpu"):
-        yield value
-        return
-    row = size // value.shape[0]
-    if row > _PIECE_BYTES:
-        for part in value:
-            yield from _pieces_of_tensor(part)
-        return
-    step = max(1, _PIECE_BYTES // max(row, 1))
-    for start in range(0, value.shape[0], step):
-        yield value[start : start + step]
+def _size_of_tensor(value: Any) -> int:
+    return int(value.numel() * value.element_size())
 
 
 def _memory_at(address: int, size_bytes: int) -> memoryview:
