@@ -49,6 +49,11 @@ def bounds(values: list[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
+@node(output_name="total", version="2", cache_ignore=("verbose",))
+def total(values: list[int], verbose: bool = False) -> int:
+    return sum(values)
+
+
 @node(output_name="page")
 async def fetch(url: str) -> bytes:
     return url.encode()
@@ -65,6 +70,9 @@ assert_type(scale.output_name, str | tuple[str, ...])
 assert_type(scale.defaults, Mapping[str, Any])
 assert_type(scale.name, str)
 assert_type(scale.cache, bool)
+assert_type(total([1], verbose=True), int)
+assert_type(total.version, str | None)
+assert_type(total.cache_ignore, frozenset[str])
 assert_type(scale.is_async, bool)
 assert_type(Node(len, "length")("abc"), int)
 
@@ -77,6 +85,7 @@ scale("a")  # type: ignore[arg-type]
 scale()  # type: ignore[call-arg]
 scale(1, factr=2.0)  # type: ignore[call-arg]
 node(output_name=3)  # type: ignore[call-overload]
+node(version=2)  # type: ignore[call-overload]
 
 # --- pipelines ---------------------------------------------------------------------------------------------------
 

@@ -715,13 +715,11 @@ def test_a_changed_helper_in_another_module_misses(load_module: LoadModule, top:
     assert helper_change_is_seen(load_module, top, body)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: wrong hit; only globals that are named directly are followed")
 @pytest.mark.parametrize(("top", "body"), HIDDEN_ROADS_TO_A_HELPER.values(), ids=HIDDEN_ROADS_TO_A_HELPER.keys())
 def test_a_changed_helper_reached_in_another_way_misses(load_module: LoadModule, top: str, body: str) -> None:
     assert helper_change_is_seen(load_module, top, body)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: wrong hit; old code that runs is identified by the new source on disk")
 def test_source_edited_after_the_import_does_not_poison_the_cache(load_module: LoadModule) -> None:
     old = "import hypernodes as h\n@h.node\ndef compute(x):\n    return x + 1\np = h.Pipeline(nodes=[compute])\n"
     new = old.replace("x + 1", "x + 1000")

@@ -344,7 +344,7 @@ def test_cache_ignore_leaves_attributes_out_also_those_of_base_classes() -> None
 
 
 def test_a_registered_type_is_identified_as_it_was_told_also_in_subclasses(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hypernodes.signature import value as module
+    from hypernodes.signature import hashers as module
 
     class Opaque:
         def __init__(self, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -34,6 +34,8 @@ class Node(Generic[P, R]):
         retry_delay: Seconds before the second attempt; doubled for each further one, and varied by a quarter.
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds (see `node`).
+        version: Added to the signature of the code: with another version, nothing is found in a cache.
+        cache_ignore: Parameters that say nothing about the result, left out of its signature.
 
     Attributes:
         func: The wrapped callable.
@@ -44,6 +46,9 @@ class Node(Generic[P, R]):
         keyword_only: The inputs that can only be passed by keyword.
         is_async: Whether calling it gives an awaitable.
         cache: Whether its results may be kept.
+        version: What is added to the signature of the code; None for nothing.
+        cache_ignore: Parameters that are left out of the signature of a result.
+        code_signature: Digest of the code, where it was computed before the node came here; None on a node made here.
 
     Raises:
         InvalidNodeError: The callable cannot be wired by name.
@@ -60,6 +65,8 @@ class Node(Generic[P, R]):
         retry_delay: float = 0.5,
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
         timeout: float | None = None,
+        version: str | None = None,
+        cache_ignore: str | Iterable[str] = (),
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -82,11 +89,14 @@ class Node(Generic[P, R]):
         self.retry_delay = retry_delay
         self.retry_on = retry_on
         self.timeout = timeout
+        self.version = _check_version(version, self.name)
+        self.code_signature: bytes | None = None
         parameters = _read_parameters(func, self.name)
         self.inputs = parameters.names
         self.defaults: Mapping[str, Any] = MappingProxyType(parameters.defaults)
         self.keyword_only = parameters.keyword_only
         self.is_async = _is_async(func)
+        self.cache_ignore = _check_cache_ignore(cache_ignore, self.inputs, self.name)
 
     @property
     def output_name(self) -> OutputName:
@@ -104,10 +114,15 @@ class Node(Generic[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         if self.is_importable:
             return _import_node, (self.__module__, self.__qualname__)  # type: ignore[attr-defined]
-        return self.reduce_by_value()
+        return self.reduce_by_value(carries_signature=True)
 
-    def reduce_by_value(self) -> tuple[Any, ...]:
-        """Describe the node, for pickle, by the function it wraps rather than by where it can be imported from."""
+    def reduce_by_value(self, carries_signature: bool = False) -> tuple[Any, ...]:
+        """Describe the node, for pickle, by the function it wraps rather than by where it can be imported from.
+
+        Args:
+            carries_signature: Whether the signature of its code is computed now and goes along, for a place where the
+                function has no source.
+        """
         options = {
             "cache": self.cache,
             "name": self.name,
@@ -115,8 +130,13 @@ class Node(Generic[P, R]):
             "retry_delay": self.retry_delay,
             "retry_on": self.retry_on,
             "timeout": self.timeout,
+            "version": self.version,
+            "cache_ignore": tuple(sorted(self.cache_ignore)),
         }
-        return _make_node, (self.func, self.output_name, options)
+        code_signature = self.code_signature
+        if carries_signature and code_signature is None:
+            code_signature = _sign_code(self)
+        return _make_node, (self.func, self.output_name, options, code_signature)
 
     @property
     def location(self) -> str:
@@ -148,6 +168,8 @@ def node(
     retry_delay: float = 0.5,
     retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
     timeout: float | None = None,
+    version: str | None = None,
+    cache_ignore: str | Iterable[str] = (),
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -166,12 +188,16 @@ def node(output_name: Any = None, **options: Any) -> Any:
         timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
             and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
             it, and the thread ends when the function returns.
+        version: Added to the signature of the code. Give another one when something changed that cannot be seen in the
+            code, e.g. a service that it calls: what is in a cache is then computed again.
+        cache_ignore: Parameters that make no difference to the result (`("verbose",)`), left out of its signature.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.
 
     Raises:
-        InvalidNodeError: The function takes `*args` or `**kwargs`, or an output name is not a valid name.
+        InvalidNodeError: The function takes `*args` or `**kwargs`, an output name is not a valid name, or
+            `cache_ignore` names something that is not a parameter.
 
     Example:
         >>> from hypernodes import Pipeline, node
@@ -201,8 +227,47 @@ def _import_node(module: str, qualname: str) -> Any:
     return found
 
 
-def _make_node(func: Callable[..., Any], output_name: OutputName, options: dict[str, Any]) -> Node[..., Any]:
-    return Node(func, output_name, **options)
+def _make_node(
+    func: Callable[..., Any], output_name: OutputName, options: dict[str, Any], code_signature: bytes | None = None
+) -> Node[..., Any]:
+    made = Node(func, output_name, **options)
+    made.code_signature = code_signature
+    return made
+
+
+def _sign_code(node: Node[..., Any]) -> bytes | None:
+    """Return the signature of a node's code that it takes along when it is pickled."""
+    return _signer(node) if _signer is not None else None
+
+
+_signer: Callable[[Node[..., Any]], bytes | None] | None = None
+
+
+def sign_travelling_nodes_with(signer: Callable[[Node[..., Any]], bytes | None]) -> None:
+    """Say how the code of a node is signed when it is pickled; the layer that can do so says it when it is loaded."""
+    global _signer
+    _signer = signer
+
+
+def _check_version(version: Any, node_name: str) -> str | None:
+    if version is not None and not isinstance(version, str):
+        raise InvalidNodeError(
+            f"version of node {node_name!r} must be a string; got {version!r}: write version={str(version)!r}",
+            culprit=version,
+        )
+    return version
+
+
+def _check_cache_ignore(names: Any, inputs: tuple[str, ...], node_name: str) -> frozenset[str]:
+    found = (names,) if isinstance(names, str) else tuple(names)
+    for name in found:
+        if name not in inputs:
+            raise InvalidNodeError(
+                f"cache_ignore of node {node_name!r} names {name!r}, which is not a parameter; "
+                f"its parameters are {', '.join(inputs) or 'none'}",
+                culprit=name,
+            )
+    return frozenset(found)
 
 
 def _check_policy(node_name: str, retries: Any, retry_delay: Any, timeout: Any) -> None:

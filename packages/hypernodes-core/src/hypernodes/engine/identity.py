@@ -50,11 +50,11 @@ class Identities:
         else:
             outputs = self._code.mapped[step.index]
             is_known = outputs is not None and None not in outputs and step.inner.scopes[0].cache is not None
-        return is_known and all(self.of(slot) != NEVER for slot in step.arguments)
+        return is_known and all(self.of(slot) != NEVER for slot in self._code.signed[step.index])
 
     def is_signed(self, step: Step) -> bool:
         """Whether the signatures of everything that a step takes are known."""
-        return all(self.of(slot) is not UNKNOWN for slot in step.arguments)
+        return all(self.of(slot) is not UNKNOWN for slot in self._code.signed[step.index])
 
     def of(self, slot: int) -> bytes | None:
         """Return the signature of what is in a slot; inputs and defaults are identified when first asked for."""
@@ -68,7 +68,7 @@ class Identities:
         varying = set(except_slots)
         for step in self._plan.steps:
             is_identified = (self._code.calls, self._code.mapped)[isinstance(step, NestedStep)][step.index] is not None
-            for slot in step.arguments if is_identified else ():
+            for slot in self._code.signed[step.index] if is_identified else ():
                 if slot not in varying:
                     self.of(slot)
         return {slot: own for slot, own in enumerate(self.signatures) if own is not UNKNOWN}
@@ -89,7 +89,7 @@ class Identities:
         if isinstance(step, CallStep):
             code = self._code.calls[step.index]
             assert code is not None
-            known = [self.signatures[slot] or b"" for slot in step.arguments]
+            known = [self.signatures[slot] or b"" for slot in self._code.signed[step.index]]
             outputs = sign_outputs(step, signature.combine(b"call", [code, *known]))
         else:
             outputs = self._sign_map(step)
@@ -117,7 +117,7 @@ class Identities:
         seen = {step.index}
         stack: list[Step] = [step]
         while stack:
-            for slot in stack.pop().arguments:
+            for slot in self._code.signed[stack.pop().index]:
                 source = self._plan.producers[slot]
                 if self.of(slot) is not UNKNOWN or source in seen:
                     continue
@@ -138,7 +138,7 @@ class Identities:
             return signature.digest(value, self._run.memo)
         except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
             names = [name for name, own in self._plan.inputs.items() if own == slot]
-            users = [step for step in self._plan.steps if slot in step.arguments]
+            users = [step for step in self._plan.steps if slot in self._code.signed[step.index]]
             if not names:
                 names = [name for step in users for name, own in _named_arguments(step) if own == slot]
             name = names[0] if names else "a result"

@@ -28,15 +28,18 @@ class PlanCode:
         calls: For each step, the digest of its function; None when its results cannot be identified by what went in,
             because it is never cached, has no cache around it, or its code cannot be hashed.
         mapped: For each step that is a mapped pipeline, what each output is; None like above.
+        signed: For each step, the slots whose contents make a difference to its results, in order.
     """
 
     def __init__(self, plan: Plan, run: RunState) -> None:
         self.calls: list[bytes | None] = []
         self.mapped: list[tuple[MappedOutput | None, ...] | None] = []
+        self.signed: list[tuple[int, ...]] = []
         for step in plan.steps:
             is_call = isinstance(step, CallStep)
             self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
             self.mapped.append(None if is_call else _mapped_code(step, run))  # type: ignore[arg-type]
+            self.signed.append(_signed_arguments(step, self.mapped[-1]))
 
 
 def code_of(plan: Plan, run: RunState) -> PlanCode:
@@ -46,6 +49,21 @@ def code_of(plan: Plan, run: RunState) -> PlanCode:
         code = run.code[plan] = PlanCode(plan, run)
     assert isinstance(code, PlanCode)
     return code
+
+
+def _signed_arguments(step: Step, mapped: tuple[MappedOutput | None, ...] | None) -> tuple[int, ...]:
+    """Return the slots of the arguments that are a part of the signature of a step's results."""
+    if isinstance(step, CallStep):
+        if not step.node.cache_ignore:
+            return tuple(step.arguments)
+        pairs = zip(step.node.inputs, step.arguments, strict=True)
+        return tuple(slot for name, slot in pairs if name not in step.node.cache_ignore)
+    used = set(step.mapped)
+    for output in mapped or (None,):
+        if output is None:
+            return tuple(step.arguments)
+        used |= output.inputs
+    return tuple(slot for name, slot in zip(step.inner_inputs, step.arguments, strict=True) if name in used)
 
 
 def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:
@@ -59,7 +77,7 @@ def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
     if not step.node.cache or plan.scopes[step.scope].cache is None:
         return None
     try:
-        return signature.digest(step.node, run.memo)
+        return signature.code_digest(step.node, run.memo)
     except Exception as error:
         run.warn(
             step.node.name,
@@ -80,7 +98,8 @@ def _mapped_code(step: NestedStep, run: RunState) -> tuple[MappedOutput | None, 
     }
     for inner, digest, mapped in zip(plan.steps, code.calls, code.mapped, strict=True):
         if isinstance(inner, CallStep):
-            sources = [known[slot] if slot in known else _constant(plan, slot, run) for slot in inner.arguments]
+            signed = code.signed[inner.index]
+            sources = [known[slot] if slot in known else _constant(plan, slot, run) for slot in signed]
             if digest is None or None in sources:
                 known.update((slot, None) for slot in inner.outputs if slot is not None)
                 continue

@@ -48,7 +48,7 @@ class RunState:
 
     @cached_property
     def memo(self) -> signature.Memo:
-        return signature.Memo()
+        return signature.new_memo()
 
     @cached_property
     def store(self) -> Store:

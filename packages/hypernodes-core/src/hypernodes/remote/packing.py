@@ -24,7 +24,7 @@ from hypernodes.errors import ConfigurationError
 from hypernodes.failures import Failure
 from hypernodes.node import Node
 from hypernodes.remote.modules import restore_module, state_of
-from hypernodes.signature.code import origin_of
+from hypernodes.signature.origin import origin_of
 
 try:
     import cloudpickle
@@ -122,7 +122,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Node):
             if type(obj) is Node and (is_own(obj.__module__) or not obj.is_importable):
-                return obj.reduce_by_value()
+                return obj.reduce_by_value(carries_signature=True)
         elif isinstance(obj, ModuleType):
             if is_own(obj.__name__) and obj.__name__ != "__main__":
                 self.modules[obj.__name__] = obj

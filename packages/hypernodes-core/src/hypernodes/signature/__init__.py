@@ -1,27 +1,66 @@
 """The identity of computations: code, inputs, and the signatures of what they depend on.
 
-`digest` identifies a value, and code with everything it refers to; `register` teaches it a type it does not know. The
-modules behind are imported when something is to be identified for the first time.
+`digest` identifies a value, and code with everything it refers to; `code_digest` identifies the function of a node;
+`code_components` names what it consists of; `register` teaches a type that nobody knows. The modules behind are
+imported when something is to be identified for the first time.
 """
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from hypernodes.signature.value import digest, register
-    from hypernodes.signature.walk import Memo, Parts, UnhashableValueError, atom, combine
+from hypernodes.node import Node, sign_travelling_nodes_with
 
-__all__ = ["DIGEST_SIZE", "Memo", "Parts", "UnhashableValueError", "atom", "combine", "digest", "register"]
+if TYPE_CHECKING:
+    from hypernodes.signature.components import code_components
+    from hypernodes.signature.hashers import register
+    from hypernodes.signature.memo import Memo
+    from hypernodes.signature.travel import code_digest, with_code_digest
+    from hypernodes.signature.value import digest, new_memo
+    from hypernodes.signature.walk import Parts, UnhashableValueError, atom, combine
+
+__all__ = [
+    "DIGEST_SIZE",
+    "Memo",
+    "Parts",
+    "UnhashableValueError",
+    "atom",
+    "code_components",
+    "code_digest",
+    "combine",
+    "digest",
+    "new_memo",
+    "register",
+    "with_code_digest",
+]
 
 DIGEST_SIZE = 32
-_WALK = ("Memo", "Parts", "UnhashableValueError", "atom", "combine")
+_MODULES = {
+    "Memo": "memo",
+    "Parts": "walk",
+    "UnhashableValueError": "walk",
+    "atom": "walk",
+    "code_components": "components",
+    "code_digest": "travel",
+    "combine": "walk",
+    "digest": "value",
+    "new_memo": "value",
+    "register": "hashers",
+    "with_code_digest": "travel",
+}
+
+
+def _digest_to_carry(node: Node[..., Any]) -> bytes | None:
+    from hypernodes.signature.travel import digest_to_carry
+
+    return digest_to_carry(node)
+
+
+sign_travelling_nodes_with(_digest_to_carry)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("digest", "register"):
-        from hypernodes.signature import value as module
-    elif name in _WALK:
-        from hypernodes.signature import walk as module  # type: ignore[no-redef]
-    else:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    found = globals()[name] = getattr(module, name)
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import collections
-import copyreg
+import datetime
+import decimal
 import enum
 import functools
 import os
-import struct
-import sys
+import types
+import typing
+import uuid
 from collections.abc import Callable
+from hashlib import sha256
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -22,23 +24,14 @@ from types import (
 from typing import Any
 
 from hypernodes.node import Node
-from hypernodes.signature import code
-from hypernodes.signature.walk import Memo, Parts, UnhashableValueError, atom, walk
+from hypernodes.signature import code, hashers, plain
+from hypernodes.signature.libraries import hasher_for
+from hypernodes.signature.memo import Memo
+from hypernodes.signature.reach import Missing
+from hypernodes.signature.state import Recipe, class_name
+from hypernodes.signature.walk import Parts, UnhashableValueError, combine, walk
 
-_NEW_OBJECT: Any = copyreg.__newobj__  # type: ignore[attr-defined]  # pickle's "a new empty object of the class"
-
-_registered: dict[type, Callable[[Any], Any]] = {}
-
-
-def register(value_type: type, function: Callable[[Any], Any]) -> None:
-    """Say how objects of a type are identified.
-
-    Args:
-        value_type: The class; its subclasses are covered too.
-        function: Takes an object and returns something that stands for its whole content: any value that can itself be
-            identified (a string, bytes, a tuple of its parts).
-    """
-    _registered[value_type] = function
+Rule = Callable[[Any], Parts]
 
 
 def digest(value: Any, memo: Memo | None = None) -> bytes:
@@ -46,7 +39,8 @@ def digest(value: Any, memo: Memo | None = None) -> bytes:
 
     Args:
         value: Any object; a function or class is identified by its code and all that it refers to.
-        memo: Digests of classes and functions known from other calls, to be used as long as none of them changes.
+        memo: What is known of classes and functions from other calls; to be used as long as none of them changes,
+            as a rule for one run.
 
     Raises:
         UnhashableValueError: The value, or something in it, cannot be identified by its content.
@@ -56,60 +50,95 @@ def digest(value: Any, memo: Memo | None = None) -> bytes:
         >>> digest([1, {"a": None}]) == digest([1, {"a": None}]), digest(1) == digest(1.0), digest(1) == digest(True)
         (True, False, False)
     """
-    return walk(value, _parts, _quick, memo, _is_code)
+    known = plain.quick(value)
+    if known is not None:
+        return known
+    memo = memo or new_memo()
+    return _shortcut(value, memo) or walk(value, _Rules(memo), memo)
 
 
-# --- values without parts ----------------------------------------------------------------------------------------
+def new_memo() -> Memo:
+    """Return an empty memo for one run, which knows what earlier runs learned as far as nothing has changed."""
+    return Memo(_children, digest)
 
 
-def _quick(value: Any) -> bytes | None:
-    kind = type(value)
-    if kind is str:
-        return atom(b"str:" + value.encode("utf-8", "surrogatepass"))
-    if kind is int:
-        return atom(b"int:%x" % value)
-    if kind is float:
-        return atom(b"float:" + (struct.pack(">d", value) if value == value else b"nan"))
-    if value is None or value is ... or value is NotImplemented or kind is bool:
-        return atom(repr(value).encode())
-    if kind is bytes:
-        return atom(b"bytes:" + value)
-    return None
+class _Rules:
+    """The rules, with what is known of classes in one run."""
+
+    def __init__(self, memo: Memo) -> None:
+        self._memo = memo
+
+    def quick(self, obj: Any) -> bytes | None:
+        if type(obj) is Node and obj.code_signature is not None:
+            return obj.code_signature
+        return plain.quick(obj)
+
+    def shortcut(self, obj: Any, recall: Callable[[Any], bytes | None]) -> bytes | None:
+        recipe = self._memo.recipes.get(type(obj))
+        if recipe is None:
+            return None
+        of_class = recall(type(obj))
+        tag = recipe.plain_tag(obj) if of_class is not None else None
+        return combine(tag, [of_class]) if tag is not None and of_class is not None else None
+
+    def parts(self, obj: Any) -> Parts:
+        kind = type(obj)
+        rule = self._memo.rules.get(kind)
+        if rule is None:
+            rule = self._memo.rules[kind] = self._rule_for(kind)
+        return rule(obj)
+
+    def is_code(self, obj: Any) -> bool:
+        return isinstance(obj, type) or type(obj) in _CODE
+
+    def is_constant(self, obj: Any) -> bool:
+        kind = type(obj)
+        return kind in _UNCHANGEABLE or (kind is tuple and _UNCHANGEABLE.issuperset(map(type, obj)))
+
+    def _rule_for(self, kind: type) -> Rule:
+        known = hashers.registered_hasher(kind) or _RULES.get(kind)
+        if known is not None:
+            return known
+        if issubclass(kind, type):
+            return code.class_parts
+        if getattr(kind, "__cache_key__", None) is not None:
+            return _keyed
+        if issubclass(kind, enum.Enum):
+            return _enum_member
+        by_name = hasher_for(kind) or _by_base(kind) or hashers.installed_hasher(kind)
+        if by_name is not None:
+            return by_name
+        recipe = Recipe(kind)
+        if recipe.is_plain:
+            self._memo.recipes[kind] = recipe
+        return recipe.parts
 
 
-def _is_code(value: Any) -> bool:
-    return isinstance(value, (type, FunctionType))
+def _shortcut(value: Any, memo: Memo) -> bytes | None:
+    recipe = memo.recipes.get(type(value))
+    known = memo.find(type(value)) if recipe is not None else None
+    if recipe is None or known is None:
+        return None
+    tag = recipe.plain_tag(value)
+    return None if tag is None else combine(tag, [known.digest])
+
+
+def _children(obj: Any) -> Any:
+    """Return what a piece of code refers to, as its rule would."""
+    kind = type(obj)
+    if kind is FunctionType:
+        return code.function_children(obj)
+    if isinstance(obj, type):
+        return code.class_children(obj)
+    if kind is ModuleType:
+        return code.module_children(obj)
+    return _RULES[kind](obj).children
 
 
 # --- values with parts -------------------------------------------------------------------------------------------
 
 
-def _parts(value: Any) -> Parts:
-    kind = type(value)
-    if _registered:
-        for base in kind.__mro__:
-            if base in _registered:
-                return Parts(b"registered:" + _class_name(kind), [("", _registered[base](value))])
-    rule = _RULES.get(kind)
-    if rule is not None:
-        return rule(value)
-    if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
-        return _array(value)  # subclasses hold more than the array
-    if isinstance(value, type):
-        return code.class_parts(value)
-    own_key = getattr(kind, "__cache_key__", None)
-    if own_key is not None:
-        return Parts(b"cache key:" + _class_name(kind), [(".__cache_key__()", own_key(value))])
-    if isinstance(value, enum.Enum):
-        return Parts(b"enum:" + str(value.name).encode(), [(" (class)", kind), (".value", value.value)])
-    for base in kind.__mro__:
-        by_name = _RULES_BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
-        if by_name is not None:
-            return by_name(value)
-    return _object(value)
-
-
-def _sequence(tag: bytes) -> Callable[[Any], Parts]:
+def _sequence(tag: bytes) -> Rule:
     def parts(value: Any) -> Parts:
         return Parts(tag, [(f"[{i}]", item) for i, item in enumerate(value)])
 
@@ -133,129 +162,86 @@ class _Entry:
         self.value = value
 
 
-def _array(value: Any) -> Parts:
-    """A numpy array: by dtype, shape and buffer; of Python objects, by these."""
-    head = f"ndarray:{value.dtype.str}:{value.dtype.descr if value.dtype.names else ''}:{value.shape}".encode()
-    if value.dtype.hasobject:
-        return Parts(head, [("[...]", value.tolist())])
-    from hashlib import sha256
-
-    buffer = value if value.flags.c_contiguous else value.copy(order="C")
-    return Parts(head + sha256(memoryview(buffer.reshape(-1).view("u1")) if value.size else b"").digest())
+def _keyed(value: Any) -> Parts:
+    """An object that says itself what it is; its class counts with its code."""
+    return Parts(b"cache key", [(" (class)", type(value)), (".__cache_key__()", value.__cache_key__())])
 
 
-def _numpy_scalar(value: Any) -> Parts:
-    return Parts(f"numpy scalar:{value.dtype.str}:".encode() + value.tobytes())
+def _enum_member(value: Any) -> Parts:
+    return Parts(b"enum:" + str(value.name).encode(), [(" (class)", type(value)), (".value", value.value)])
 
 
-def _object(value: Any) -> Parts:
-    """Any other object: its class (with its code, when it is the user's own) and its whole state."""
-    kind = type(value)
-    ignored = frozenset(_ignored_attributes(kind))
-    children: list[tuple[str, Any]] = [(" (class)", kind)]
-    state: dict[str, Any] | None = getattr(value, "__dict__", None)
-    attributes = state or {}
-    slots = [name for base in kind.__mro__ for name in _slot_names(base)]
-    is_plain = (state is not None or slots) and kind not in copyreg.dispatch_table
-    if not is_plain or isinstance(value, _CONTENT_TYPES) or _has_hidden_state(kind):
-        children += _reduced(value)
-    ignored |= {n for n in attributes if isinstance(getattr(kind, str(n), None), functools.cached_property)}
-    children += [(f".{n}", attributes[n]) for n in sorted(attributes, key=str) if n not in ignored]
-    children += [(f".{n}", getattr(value, n)) for n in slots if n not in ignored and hasattr(value, n)]
-    labels = ",".join(label for label, _ in children)
-    return Parts(b"object:" + labels.encode("utf-8", "surrogatepass"), children)
+def _memoryview(value: memoryview) -> Parts:
+    head = f"memoryview:{value.format}:{value.shape}:".encode()
+    return Parts(head + sha256(value if value.c_contiguous else value.tobytes()).digest())
 
 
-_CONTENT_TYPES: tuple[Any, ...] = (
-    dict,
-    list,
-    tuple,
-    set,
-    frozenset,
-    str,
-    bytes,
-    int,
-    float,
-)  # subclasses hold more than attributes
+def _path(value: Any) -> Parts:
+    return Parts(b"path:" + class_name(type(value)).encode() + b":" + os.fsencode(value))
 
 
-def _has_hidden_state(kind: type) -> bool:
-    """Whether a class that is not the user's own says how its objects are pickled: they hold more than attributes."""
-    return any(_says_how_to_pickle(base) and code.origin_of(base.__module__) for base in kind.__mro__[:-1])
+def _logger(value: Any) -> Parts:
+    return Parts(b"logger:" + value.name.encode("utf-8", "surrogatepass"))
 
 
-def _says_how_to_pickle(kind: type) -> bool:
-    return not _PICKLING.isdisjoint(kind.__dict__)
-
-
-_PICKLING = frozenset({"__reduce__", "__reduce_ex__", "__getstate__"})
-
-
-def _reduced(value: Any) -> list[tuple[str, Any]]:
-    """What pickle would keep of an object that has no attributes of its own to look at."""
-    if isinstance(value, (set, frozenset)):
-        return [("", set(value))]
-    if not _says_how_to_pickle(type(value)):
-        for content in _CONTENT_TYPES:
-            if isinstance(value, content):
-                return [("", content(value))]
-    try:
-        reducer = copyreg.dispatch_table.get(type(value))  # pickle asks it first: it knows e.g. re.Pattern
-        reduced = reducer(value) if reducer else value.__reduce_ex__(4)
-    except Exception as error:
-        raise UnhashableValueError(str(error), path="", culprit_type=_class_name(type(value)).decode()) from None
-    if isinstance(reduced, str):  # the name of something global
-        from pickle import whichmodule  # type: ignore[attr-defined]  # the very search that pickle makes
-
-        if getattr(sys.modules.get(whichmodule(value, reduced)), reduced, None) is not value:
-            raise UnhashableValueError("it has no name of its own", path="", culprit_type=type(value).__name__)
-        return [("", reduced)]
-    maker, arguments, state, items, entries = (*reduced, None, None, None)[:5]
-    children: list[tuple[str, Any]] = [("", maker) if maker is not _NEW_OBJECT else ("", "new")]
-    children += [("", argument) for argument in arguments if argument is not type(value)]
-    children += [] if items is None else [("", list(items))]
-    if entries is not None:
-        children.append(("", list(entries) if isinstance(value, collections.OrderedDict) else dict(entries)))
-    if state is not None and state is not getattr(value, "__dict__", None):
-        children.append(("", state))
-    return children
-
-
-def _slot_names(kind: type) -> tuple[str, ...]:
-    slots = kind.__dict__.get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    mangled = (f"_{kind.__name__.lstrip('_')}{n}" if n.startswith("__") and not n.endswith("__") else n for n in names)
-    return tuple(n for n in mangled if n not in ("__dict__", "__weakref__"))
-
-
-def _ignored_attributes(kind: type) -> list[str]:
-    ignored: list[str] = []
-    for base in kind.__mro__:
-        names = base.__dict__.get("__cache_ignore__", ())
-        ignored += [names] if isinstance(names, str) else names
-    return ignored
-
-
-def _class_name(kind: type) -> bytes:
-    return f"{kind.__module__}.{kind.__qualname__}".encode("utf-8", "surrogatepass")
+def _zone(value: Any) -> Parts:
+    if value.key is None:
+        raise UnhashableValueError("it was read from a file and has no key", path="", culprit_type="zoneinfo.ZoneInfo")
+    return Parts(b"zone:" + value.key.encode())
 
 
 def _refuse(value: Any) -> Parts:
     raise UnhashableValueError("it has no content to identify it by", path="", culprit_type=type(value).__name__)
 
 
-_RULES: dict[type, Callable[[Any], Parts]] = {
+def _by_base(kind: type) -> Rule | None:
+    for base in kind.__mro__:
+        rule = _BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
+        if rule is not None and base.__module__ in _STANDARD:
+            return rule
+    return None
+
+
+def _type_variable(value: Any) -> Parts:
+    children = [(".__bound__", value.__bound__), (".__constraints__", value.__constraints__)]
+    return Parts(b"type variable:" + value.__name__.encode(), children)
+
+
+def _generic_alias(value: Any) -> Parts:
+    metadata = getattr(value, "__metadata__", None)
+    return Parts(b"alias", [(".__origin__", value.__origin__), (".__args__", value.__args__), ("", metadata)])
+
+
+def _union(value: Any) -> Parts:
+    return Parts(b"union", [("", item) for item in value.__args__], is_ordered=False)
+
+
+def _special_form(value: Any) -> Parts:
+    return Parts(b"special form:" + str(value).encode())
+
+
+_RULES: dict[type, Rule] = {
     list: _sequence(b"list"),
     tuple: _sequence(b"tuple"),
     dict: _mapping,
-    MappingProxyType: _mapping,
+    MappingProxyType: lambda v: Parts(b"mapping proxy", [("", dict(v))]),
     set: lambda v: Parts(b"set", [("{...}", item) for item in v], is_ordered=False),
     frozenset: lambda v: Parts(b"frozenset", [("{...}", item) for item in v], is_ordered=False),
-    bytearray: lambda v: Parts(b"bytearray:" + v),
-    memoryview: lambda v: Parts(f"memoryview:{v.format}:{v.shape}:".encode() + v.tobytes()),
-    complex: lambda v: Parts(b"complex:" + struct.pack(">dd", v.real, v.imag)),
+    bytearray: lambda v: Parts(b"bytearray:" + sha256(v).digest()),
+    memoryview: _memoryview,
+    complex: lambda v: Parts(b"complex", [(".real", v.real), (".imag", v.imag)]),
     range: lambda v: Parts(b"range", [("", v.start), ("", v.stop), ("", v.step)]),
     slice: lambda v: Parts(b"slice", [("", v.start), ("", v.stop), ("", v.step)]),
+    datetime.date: lambda v: Parts(b"date:" + v.isoformat().encode()),
+    datetime.timedelta: lambda v: Parts(b"timedelta:%d:%d:%d" % (v.days, v.seconds, v.microseconds)),
+    datetime.datetime: lambda v: Parts(
+        b"datetime:%d:" % v.fold + v.replace(tzinfo=None).isoformat().encode(), [(".tzinfo", v.tzinfo)]
+    ),
+    datetime.time: lambda v: Parts(
+        b"time:%d:" % v.fold + v.replace(tzinfo=None).isoformat().encode(), [(".tzinfo", v.tzinfo)]
+    ),
+    decimal.Decimal: lambda v: Parts(b"decimal:" + str(v).encode()),
+    uuid.UUID: lambda v: Parts(b"uuid:" + v.bytes),
     object: _refuse,
     _Entry: lambda v: Parts(b"entry", [(" (key)", v.key), ("", v.value)]),
     FunctionType: code.function_parts,
@@ -263,17 +249,50 @@ _RULES: dict[type, Callable[[Any], Parts]] = {
     MethodType: lambda v: Parts(b"method", [(".__func__", v.__func__), (".__self__", v.__self__)]),
     CodeType: code.bytecode_parts,
     ModuleType: code.module_parts,
-    Node: lambda v: Parts(b"node", [("", v.func)]),
-    GenericAlias: lambda v: Parts(b"alias", [(".__origin__", v.__origin__), (".__args__", v.__args__)]),
+    Missing: code.missing_parts,
+    Node: code.node_parts,
+    GenericAlias: _generic_alias,
+    types.UnionType: _union,
+    typing.TypeVar: _type_variable,
+    typing.ParamSpec: lambda v: Parts(b"parameters:" + v.__name__.encode()),
+    typing.ForwardRef: lambda v: Parts(b"forward reference:" + v.__forward_arg__.encode()),
+    typing.NewType: lambda v: Parts(b"new type:" + v.__name__.encode(), [("", v.__supertype__)]),
     functools.cached_property: lambda v: Parts(b"cached_property", [(".func", v.func)]),
-    type(functools.lru_cache(len)): lambda v: Parts(b"lru_cache", [(".__wrapped__", v.__wrapped__)]),
+    functools.partial: lambda v: Parts(
+        b"partial", [(".func", v.func), (".args", v.args), (".keywords", v.keywords), ("", v.__dict__)]
+    ),
+    functools.singledispatchmethod: lambda v: Parts(b"singledispatchmethod", [("", v.dispatcher)]),
+    type(functools.lru_cache(len)): lambda v: Parts(
+        b"lru_cache:" + repr(v.cache_parameters()).encode(), [(".__wrapped__", v.__wrapped__)]
+    ),
     property: lambda v: Parts(b"property", [(".fget", v.fget), (".fset", v.fset), (".fdel", v.fdel)]),
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
 }
-
-_RULES_BY_NAME: dict[tuple[str, str], Callable[[Any], Parts]] = {
-    ("logging", "Logger"): lambda v: Parts(b"logger:" + v.name.encode()),
-    ("pathlib", "PurePath"): lambda v: Parts(b"path:" + _class_name(type(v)) + b":" + os.fsencode(v)),
-    ("numpy", "generic"): _numpy_scalar,
+_STANDARD = frozenset({"logging", "pathlib", "pathlib._local", "typing", "zoneinfo"})
+_BY_NAME: dict[tuple[str, str], Rule] = {
+    ("logging", "Logger"): _logger,
+    ("pathlib", "PurePath"): _path,
+    ("typing", "_BaseGenericAlias"): _generic_alias,
+    ("typing", "_SpecialForm"): _special_form,
+    ("zoneinfo", "ZoneInfo"): _zone,
 }
+
+# What stays the same while what it refers to is the same objects.
+_CODE = frozenset(
+    {
+        BuiltinFunctionType,
+        FunctionType,
+        Missing,
+        ModuleType,
+        Node,
+        classmethod,
+        functools.cached_property,
+        functools.partial,
+        functools.singledispatchmethod,
+        property,
+        staticmethod,
+        type(functools.lru_cache(len)),
+    }
+)
+_UNCHANGEABLE = frozenset({str, int, float, bool, bytes, type(None), complex})

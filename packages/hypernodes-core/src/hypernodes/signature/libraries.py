@@ -1,0 +1,316 @@
+"""Small hashers for the types of well-known libraries, found by name: none of them is imported here.
+
+Each takes an object and says what it is made of. Buffers are hashed where they are, or in pieces when they do not lie
+in one piece, so that hashing takes no more than a few megabytes beside the object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import Any
+
+from hypernodes.signature.walk import Parts, UnhashableValueError
+
+_PIECE_BYTES = 1 << 20
+_PIECE_ROWS = 1 << 16
+
+
+def hasher_for(kind: type) -> Callable[[Any], Parts] | None:
+    """Return the hasher of a class or of the nearest of its bases; None when there is none."""
+    for base in kind.__mro__:
+        hasher = _BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
+        if hasher is not None:
+            return hasher
+    return None
+
+
+def _refuse(value: Any, why: str) -> Parts:
+    raise UnhashableValueError(why, path="", culprit_type=f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+# --- numpy -------------------------------------------------------------------------------------------------------
+
+
+def array(value: Any) -> Parts:
+    """A numpy array: by dtype, shape and content in C order, however it lies in memory."""
+    kind = type(value)
+    if kind.__name__ not in ("ndarray", "memmap"):  # a subclass holds more than the array
+        numpy = sys.modules["numpy"]
+        state = {name: item for name, item in value.__dict__.items() if name != "_basedict"}
+        return Parts(b"array subclass", [(" (class)", kind), ("", value.view(numpy.ndarray)), ("", state)])
+    dtype = value.dtype
+    head = f"ndarray:{dtype.str}:{dtype.descr if dtype.names else dtype.name}:{value.shape}".encode()
+    if dtype.names:  # there may be padding between the fields
+        return Parts(head, [(f"[{name!r}]", value[name]) for name in dtype.names])
+    if dtype.hasobject or dtype.kind == "T":
+        return Parts(head, [("[...]", value.tolist())])
+    if value.size == 0 or dtype.itemsize == 0:
+        return Parts(head)
+    if value.flags.c_contiguous:
+        return Parts(head + sha256(memoryview(value.reshape(-1).view("u1"))).digest())
+    hashed = sha256()
+    copy = sys.modules["numpy"].ascontiguousarray
+    for piece in _pieces(value, lambda part: part.nbytes):
+        hashed.update(memoryview(copy(piece).reshape(-1).view("u1")))
+    return Parts(head + hashed.digest())
+
+
+def _pieces(value: Any, size_of: Callable[[Any], int]) -> Iterator[Any]:
+    """Cut an array or a tensor along its first dimension, in order, so that a copy of one piece is small."""
+    size = size_of(value)
+    if size <= _PIECE_BYTES or not value.shape:
+        yield value
+        return
+    row = size // value.shape[0]
+    if row > _PIECE_BYTES:
+        for index in range(value.shape[0]):
+            yield from _pieces(value[index], size_of)
+        return
+    step = _PIECE_BYTES // row
+    for start in range(0, value.shape[0], step):
+        yield value[start : start + step]
+
+
+def _numpy_scalar(value: Any) -> Parts:
+    if value.dtype.names or value.dtype.hasobject:
+        return Parts(f"numpy scalar:{value.dtype.descr}".encode(), [("", value.item())])
+    return Parts(f"numpy scalar:{value.dtype.str}:".encode() + value.tobytes())
+
+
+# --- pandas ------------------------------------------------------------------------------------------------------
+
+
+def _pandas_frame(value: Any) -> Parts:
+    columns = [(f"[{name!r}]", value.iloc[:, i]._values) for i, name in enumerate(value.columns)]
+    extra = [(" (class)", type(value)), (".columns", value.columns), (".index", value.index), (".attrs", value.attrs)]
+    flags = str(value.flags.allows_duplicate_labels)
+    return Parts(b"pandas frame:" + flags.encode(), [*extra, *columns, *_own_attributes(value)])
+
+
+def _pandas_series(value: Any) -> Parts:
+    extra = [(" (class)", type(value)), (".name", value.name), (".index", value.index), (".attrs", value.attrs)]
+    flags = str(value.flags.allows_duplicate_labels)
+    return Parts(b"pandas series:" + flags.encode(), [*extra, ("", value._values), *_own_attributes(value)])
+
+
+def _own_attributes(value: Any) -> list[tuple[str, Any]]:
+    """What a subclass of a frame keeps beside the data."""
+    return [
+        (f".{name}", getattr(value, name, None)) for name in getattr(type(value), "_metadata", ()) if name != "name"
+    ]
+
+
+def _pandas_index(value: Any) -> Parts:
+    kind = type(value).__name__
+    children: list[tuple[str, Any]] = [(".names", list(value.names))]
+    if kind == "RangeIndex":
+        children.append(("", (value.start, value.stop, value.step)))
+    elif kind == "MultiIndex":
+        levels = [(f".levels[{i}]", value.get_level_values(i)._values) for i in range(value.nlevels)]
+        return Parts(f"pandas index:{kind}".encode(), [*children, *levels])
+    else:
+        children.append(("", value._values))
+        children.append((".freq", str(getattr(value, "freq", None))))
+    return Parts(f"pandas index:{kind}".encode(), children)
+
+
+def _pandas_array(value: Any) -> Parts:
+    """A pandas extension array."""
+    kind = type(value).__name__
+    head = f"pandas array:{kind}:{value.dtype}".encode("utf-8", "surrogatepass")
+    if hasattr(value, "_mask") and hasattr(value, "_data"):  # what lies under the mask is arbitrary
+        data = value._data
+        if value._mask.any():
+            data = data.copy()
+            data[value._mask] = 0
+        return Parts(head, [("", data), (".isna()", value._mask)])
+    if kind == "Categorical":
+        return Parts(head, [(".codes", value.codes), (".categories", value.categories), ("", bool(value.ordered))])
+    if hasattr(value, "asi8"):
+        return Parts(head, [("", value.asi8), (".freq", str(getattr(value, "freq", None)))])
+    if kind == "IntervalArray":
+        return Parts(head + value.closed.encode(), [(".left", value.left), (".right", value.right)])
+    if hasattr(value, "_pa_array"):
+        return Parts(head, [("", value._pa_array)])
+    if hasattr(value, "_ndarray"):
+        return Parts(head, [("", value._ndarray)])
+    return Parts(head, [("[...]", list(value))])
+
+
+# --- arrow and polars --------------------------------------------------------------------------------------------
+
+
+class _HashingFile:
+    """A file to write to that keeps only the digest of what was written."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._hashed = sha256()
+        self._length = 0
+
+    def write(self, data: Any) -> int:
+        self._hashed.update(data)
+        size = memoryview(data).nbytes
+        self._length += size
+        return size
+
+    def tell(self) -> int:
+        return self._length
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def digest(self) -> bytes:
+        return self._hashed.digest()
+
+
+def _arrow_table(value: Any) -> Parts:
+    children = [(f"[{name!r}]", value.column(i)) for i, name in enumerate(value.schema.names)]
+    return Parts(f"arrow table:{value.num_rows}".encode(), [(".schema", str(value.schema)), *children])
+
+
+def _arrow_array(value: Any) -> Parts:
+    """A column: in blocks of a fixed number of rows, so that it does not matter how it is chunked."""
+    pyarrow: Any = sys.modules["pyarrow"]
+    ipc: Any = importlib.import_module("pyarrow.ipc")
+    head = f"arrow:{value.type}:{len(value)}:".encode("utf-8", "surrogatepass")
+    if pyarrow.types.is_nested(value.type) or pyarrow.types.is_dictionary(value.type):
+        return Parts(head, [("[...]", value.to_pylist())])
+    target = _HashingFile()
+    for start in range(0, len(value), _PIECE_ROWS):
+        block = value.slice(start, _PIECE_ROWS)
+        parts = [block] if block.null_count == 0 else [block.is_null(), block.drop_null()]  # beneath a null is anything
+        for part in parts:
+            whole = pyarrow.concat_arrays(part.chunks) if getattr(part, "chunks", None) else part
+            if pyarrow.types.is_boolean(whole.type):
+                whole = whole.cast("uint8")  # the last byte of a bitmap may hold anything beyond its end
+            table = pyarrow.table({"": whole})
+            with ipc.new_stream(pyarrow.PythonFile(target, mode="w"), table.schema) as stream:
+                stream.write_table(table)
+    return Parts(head + target.digest())
+
+
+def _polars_frame(value: Any) -> Parts:
+    children = [(f"[{name!r}]", value.get_column(name)) for name in value.columns]
+    return Parts(f"polars frame:{value.shape}".encode(), children)
+
+
+def _polars_series(value: Any) -> Parts:
+    """A polars column: as Arrow data in blocks, which polars writes itself."""
+    polars: Any = sys.modules["polars"]
+    head = f"polars series:{value.dtype}:{len(value)}:".encode("utf-8", "surrogatepass")
+    name = (".name", value.name)
+    text = str(value.dtype)
+    if "Object" in text:
+        return Parts(head, [name, ("[...]", value.to_list())])
+    if text.startswith(("Categorical", "Enum")):
+        value = value.cast(polars.String)  # the codes depend on what was read before
+    elif text.startswith(("List", "Array")):  # a slice keeps the items of the whole
+        lengths = value.list.len() if text.startswith("List") else value.is_not_null().cast(polars.UInt32)
+        items = value.filter((lengths > 0).fill_null(False)).explode()
+        return Parts(head, [name, (".list.len()", lengths.alias("")), ("[...]", items.alias(""))])
+    elif text.startswith("Struct"):
+        fields = [(f".{field.name}", field) for field in value.struct.unnest().get_columns()]
+        return Parts(head, [name, (".is_null()", value.is_null().alias("")), *fields])
+    target = _HashingFile()
+    for start in range(0, len(value), _PIECE_ROWS):
+        block = value.slice(start, _PIECE_ROWS).alias("")
+        parts = [block] if block.null_count() == 0 else [block.is_null(), block.drop_nulls()]  # beneath is anything
+        for part in parts:
+            if part.dtype == polars.Boolean:
+                part = part.cast(polars.UInt8)  # the last byte of a bitmap may hold anything beyond its end
+            frame = part.to_frame().rechunk()
+            frame.write_ipc_stream(target, compression="uncompressed", compat_level=polars.CompatLevel.oldest())
+    return Parts(head + target.digest(), [name])
+
+
+def _polars_lazy(value: Any) -> Parts:
+    return _refuse(value, "it is a plan that may read files whose content is not known; pass frame.collect()")
+
+
+# --- torch -------------------------------------------------------------------------------------------------------
+
+
+def _tensor(value: Any) -> Parts:
+    """A tensor: dtype, shape, kind of device, whether it needs gradients, and content; strides do not matter."""
+    kind = type(value).__name__
+    head = f"tensor:{kind}:{value.dtype}:{tuple(value.shape)}:{value.device.type}:{value.requires_grad}:"
+    if value.device.type == "meta":
+        return Parts(head.encode())
+    if str(value.layout) == "torch.sparse_coo":
+        whole = value.detach().coalesce()
+        return Parts(head.encode() + b"sparse", [(".indices()", whole.indices()), (".values()", whole.values())])
+    if str(value.layout) != "torch.strided" or value.is_quantized:
+        return _refuse(value, "tensors of this layout have no hasher; pass value.to_dense(), or its parts")
+    hashed = sha256()
+    data = value.detach().resolve_conj().resolve_neg()
+    is_one_piece = data.is_contiguous() and data.device.type == "cpu"
+    for piece in [data] if is_one_piece else _pieces(data, _size_of_tensor):
+        piece = piece.cpu().contiguous()
+        size = _size_of_tensor(piece)
+        if size:
+            hashed.update(_memory_at(piece.data_ptr(), size))
+    attributes = dict(getattr(value, "__dict__", {}))
+    return Parts(head.encode() + hashed.digest(), [("", attributes)] if attributes else ())
+
+
+def _size_of_tensor(value: Any) -> int:
+    return int(value.numel() * value.element_size())
+
+
+def _memory_at(address: int, size_bytes: int) -> memoryview:
+    import ctypes
+
+    return memoryview((ctypes.c_char * size_bytes).from_address(address)).cast("B")
+
+
+def _torch_generator(value: Any) -> Parts:
+    return Parts(f"torch generator:{value.device}".encode(), [("", value.get_state())])
+
+
+# --- pillow ------------------------------------------------------------------------------------------------------
+
+
+def _image(value: Any) -> Parts:
+    """A picture: mode, size, the pixels of every frame, palette and what came with it."""
+    value.load()
+    hashed = sha256()
+    frames = getattr(value, "n_frames", 1)
+    shown = value.tell() if frames > 1 else 0
+    for frame in range(frames):
+        if frames > 1:
+            value.seek(frame)
+        rows = max(1, _PIECE_BYTES // max(1, 4 * value.width))
+        for top in range(0, value.height, rows):
+            hashed.update(value.crop((0, top, value.width, min(top + rows, value.height))).tobytes())
+    if frames > 1:
+        value.seek(shown)
+    head = f"image:{value.mode}:{value.size}:{value.format}:{frames}:{shown}:"
+    return Parts(head.encode() + hashed.digest(), [(".palette", value.getpalette()), (".info", dict(value.info))])
+
+
+_BY_NAME: dict[tuple[str, str], Callable[[Any], Parts]] = {
+    ("numpy", "ndarray"): array,
+    ("numpy", "generic"): _numpy_scalar,
+    ("pandas", "DataFrame"): _pandas_frame,
+    ("pandas", "Series"): _pandas_series,
+    ("pandas", "Index"): _pandas_index,
+    ("pandas", "ExtensionArray"): _pandas_array,
+    ("polars", "DataFrame"): _polars_frame,
+    ("polars", "Series"): _polars_series,
+    ("polars", "LazyFrame"): _polars_lazy,
+    ("pyarrow", "Array"): _arrow_array,
+    ("pyarrow", "ChunkedArray"): _arrow_array,
+    ("pyarrow", "Table"): _arrow_table,
+    ("pyarrow", "RecordBatch"): _arrow_table,
+    ("torch", "Tensor"): _tensor,
+    ("torch", "Generator"): _torch_generator,
+    ("PIL", "Image"): _image,
+}

@@ -1,0 +1,220 @@
+"""Digests of code that are known already: within one run, and from run to run as long as nothing has changed.
+
+What a function is does not change while it, the functions and classes it refers to and the constants among them are the
+same objects. So an entry keeps, for each piece of code below it, what it referred to; looking that up again costs
+microseconds. Values that can change in place (a list, a model) are identified afresh in every run.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+_MOST_ENTRIES = 65_536
+
+
+class Closed(NamedTuple):
+    """An object that has been walked.
+
+    Attributes:
+        digest: Its digest.
+        members: The objects that form a cycle with it; inside that cycle it has to be walked afresh.
+    """
+
+    digest: bytes
+    members: frozenset[int]
+
+
+class Check(NamedTuple):
+    """How to see that something that code refers to is still the same.
+
+    Attributes:
+        expected: A reference to it, or itself when it can never change; None when only its content tells.
+        digest: Digest of its content.
+    """
+
+    expected: Any
+    digest: bytes
+
+
+class Watched(NamedTuple):
+    """A piece of code and what it referred to.
+
+    Attributes:
+        target: A reference to it.
+        code: Its code object, if it is a function.
+        labels: How one gets to what it refers to.
+        checks: How to see that each is the same, in the same order.
+    """
+
+    target: Any
+    code: Any
+    labels: tuple[str, ...]
+    checks: Sequence[Check]
+
+
+class Entry:
+    """What is known of a piece of code, and what it depends on."""
+
+    __slots__ = ("closed", "depends_on", "target", "watched")
+
+    def __init__(self, target: Any, closed: Closed, watched: Sequence[Watched], depends_on: Sequence[Entry]) -> None:
+        self.target = target
+        self.closed = closed
+        self.watched = watched
+        self.depends_on = depends_on
+
+
+_entries: OrderedDict[int, Entry] = OrderedDict()
+_lock = threading.Lock()
+
+
+class Memo:
+    """What one run knows of code: each piece is looked at once per run.
+
+    Args:
+        children: Returns what a piece of code refers to; None to know nothing of other runs.
+        digest: Returns the digest of a value.
+    """
+
+    def __init__(
+        self,
+        children: Callable[[Any], Sequence[tuple[str, Any]]] | None = None,
+        digest: Callable[[Any, Memo], bytes] | None = None,
+    ) -> None:
+        self.recipes: dict[type, Any] = {}
+        self.rules: dict[type, Any] = {}
+        self._children = children
+        self._digest = digest
+        self._closed: dict[int, Closed] = {}
+        self._entries: dict[int, Entry | None] = {}
+        self._valid: dict[int, bool] = {}  # by the id of the entry
+        self._alive: list[Any] = []  # what is known by its id must not be freed
+
+    def find(self, obj: Any) -> Closed | None:
+        """Return what is known of a piece of code."""
+        key = id(obj)
+        known = self._closed.get(key)
+        if known is not None or self._children is None or key in self._entries:
+            return known
+        entry = _entries.get(key)
+        if entry is None or _target(entry.target) is not obj:
+            return None
+        self._alive.append(obj)
+        if not self._is_valid(entry):
+            self._entries[key] = None
+            with _lock:
+                _entries.pop(key, None)
+            return None
+        self._entries[key] = entry
+        self._closed[key] = entry.closed
+        return entry.closed
+
+    def remember(self, obj: Any, digest: bytes) -> None:
+        """Take the digest of a function or class from where its source is; it holds for this run."""
+        self._closed[id(obj)] = Closed(digest, frozenset())
+        self._alive.append(obj)
+
+    def entry(self, obj: Any) -> Entry | None:
+        """Return the entry of a piece of code that was found or added in this run."""
+        return self._entries.get(id(obj))
+
+    def add(
+        self,
+        obj: Any,
+        closed: Closed,
+        watched: Sequence[Watched],
+        depends_on: Sequence[Entry],
+        is_memorable: bool,
+    ) -> None:
+        """Keep the digest of a piece of code, for this run and, if it can be checked, for later ones."""
+        key = id(obj)
+        self._closed[key] = closed
+        self._alive.append(obj)
+        if not is_memorable:
+            return
+        entry = Entry(_reference_that_removes(obj, key), closed, watched, depends_on)
+        self._entries[key] = entry
+        self._valid[id(entry)] = True
+        self._alive.append(entry)
+        with _lock:
+            _entries[key] = entry
+            _entries.move_to_end(key)
+            if len(_entries) > _MOST_ENTRIES:
+                _entries.popitem(last=False)
+
+    def _is_valid(self, entry: Entry) -> bool:
+        waiting, seen = [entry], []
+        while waiting:
+            current = waiting.pop()
+            known = self._valid.get(id(current))
+            if known is None:
+                self._alive.append(current)
+                seen.append(current)
+                known = self._valid[id(current)] = self._is_unchanged(current)
+                waiting += current.depends_on
+            if not known:
+                for other in seen:  # may depend on the one that changed
+                    self._valid.pop(id(other), None)
+                return False
+        return True
+
+    def _is_unchanged(self, entry: Entry) -> bool:
+        assert self._children is not None
+        for watched in entry.watched:
+            target = _target(watched.target)
+            if target is None or getattr(target, "__code__", None) is not watched.code:
+                return False
+            try:
+                children = self._children(target)
+            except Exception:
+                return False  # the walk will say what is wrong
+            if len(children) != len(watched.checks):
+                return False
+            for (label, child), known, check in zip(children, watched.labels, watched.checks, strict=True):
+                if label != known or not self._is_same(child, check):
+                    return False
+        return True
+
+    def _is_same(self, child: Any, check: Check) -> bool:
+        expected = check.expected
+        if expected is not None:
+            if child is expected or (isinstance(expected, weakref.ref) and child is not None and expected() is child):
+                return True
+            if not check.digest:
+                return False
+        return self._has_digest(child, check.digest)
+
+    def _has_digest(self, value: Any, digest: bytes) -> bool:
+        assert self._digest is not None
+        try:
+            return self._digest(value, self) == digest
+        except Exception:
+            return False
+
+
+def reference_to(obj: Any) -> Any:
+    """Return a weak reference to an object; the object itself where there can be none."""
+    try:
+        return weakref.ref(obj)
+    except TypeError:
+        return obj
+
+
+def _target(reference: Any) -> Any:
+    return reference() if isinstance(reference, weakref.ref) else reference
+
+
+def _reference_that_removes(obj: Any, key: int) -> Any:
+    def remove(gone: Any) -> None:
+        entry = _entries.get(key)
+        if entry is not None and entry.target is gone:
+            _entries.pop(key, None)
+
+    try:
+        return weakref.ref(obj, remove)
+    except TypeError:
+        return obj

@@ -1,0 +1,660 @@
+"""The torture matrix: what may change between two runs, and whether the first run's results are then still right."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import NamedTuple
+
+HEADER = "from hypernodes import Pipeline, node\n"
+FOOTER = "\npipeline = Pipeline(nodes=[compute])\n"
+
+
+class Scenario(NamedTuple):
+    """One change between two processes.
+
+    Attributes:
+        name: What changes.
+        is_hit: Whether the second process must find what the first one computed.
+        before: The files of the first process, by path.
+        after: The files of the second process.
+    """
+
+    name: str
+    is_hit: bool
+    before: dict[str, str]
+    after: dict[str, str]
+
+
+SCENARIOS: list[Scenario] = []
+
+
+def _pipe(body: str, inputs: str = "{'x': 5}") -> str:
+    body = textwrap.dedent(body)
+    footer = "" if "pipeline =" in body else FOOTER
+    inputs_line = "" if "def inputs" in body else f"inputs = {inputs}\n"
+    return HEADER + body + footer + inputs_line
+
+
+def _files(files: dict[str, str]) -> dict[str, str]:
+    return {path: textwrap.dedent(text) for path, text in files.items()}
+
+
+def misses(name: str, body: str, *changes: tuple[str, str], files: dict[str, str] | None = None) -> None:
+    _add(name, False, body, changes, files or {})
+
+
+def hits(name: str, body: str, *changes: tuple[str, str], files: dict[str, str] | None = None) -> None:
+    _add(name, True, body, changes, files or {})
+
+
+def _add(name: str, is_hit: bool, body: str, changes: tuple[tuple[str, str], ...], others: dict[str, str]) -> None:
+    """Replace the first text of each change with the second, in whichever file it stands."""
+    files = {"pipe.py": _pipe(body)} | _files(others)
+    after = dict(files)
+    for old, new in changes:
+        assert any(old in text for text in after.values()), (name, old)
+        after = {path: text.replace(old, new) for path, text in after.items()}
+    SCENARIOS.append(Scenario(name, is_hit, files, after))
+
+
+def moves(name: str, is_hit: bool, before: dict[str, str], after: dict[str, str]) -> None:
+    SCENARIOS.append(Scenario(name, is_hit, _files(before), _files(after)))
+
+
+# --- the function itself -----------------------------------------------------------------------------------------
+
+PLAIN = '''
+    @node(output_name="y")
+    def compute(x, k=1):
+        """Say something."""
+        total = x * 2 + k
+        return total
+'''
+hits("nothing", PLAIN)
+misses("body", PLAIN, ("x * 2", "x * 3"))
+misses("default", PLAIN, ("k=1", "k=2"))
+misses("type of a default", PLAIN, ("k=1", "k=1.0"))
+hits("comment", PLAIN, ("return total", "# well\n    return total  # done"))
+hits("docstring", PLAIN, ("Say something.", "Say\n        something else."))
+hits("docstring removed", PLAIN, ('"""Say something."""', ""))
+hits("formatting", PLAIN, ("x * 2 + k", "(\n            x * 2\n\n            + k\n        )"))
+hits("blank lines above", PLAIN, ("@node", "\n\n\nUNUSED = 3\n\n\n@node"))
+hits("annotations", PLAIN, ("x, k=1", "x: int, k: int = 1"), ("total =", "total: int ="))
+hits("quotes", PLAIN.replace("total = ", "total = len('a') + "), ("'a'", '"a"'))
+misses("order of operations", PLAIN, ("x * 2 + k", "x * (2 + k)"))
+misses("constant type", PLAIN, ("x * 2 + k", "x * 2.0 + k"))
+misses(
+    "output of a nested function",
+    "@node(output_name='y')\ndef compute(x):\n    def inner(): return 1\n    return inner() + x\n",
+    ("return 1", "return 2"),
+)
+misses(
+    "nested class",
+    "@node(output_name='y')\ndef compute(x):\n    class Inner:\n        k = 1\n    return Inner.k + x\n",
+    ("k = 1", "k = 2"),
+)
+misses(
+    "comprehension",
+    "@node(output_name='y')\ndef compute(x):\n    return [i * 2 for i in range(x)]\n",
+    ("i * 2", "i * 3"),
+)
+misses("lambda", "compute = node(output_name='y')(lambda x: x + 1)\n", ("x + 1", "x + 2"))
+misses(
+    "one of two lambdas on a line",
+    "compute, other = node(output_name='y')(lambda x: x + 1), lambda x: x\n",
+    ("x + 1", "x + 2"),
+)
+hits(
+    "the other of two lambdas on a line",
+    "compute, other = node(output_name='y')(lambda x: x + 1), lambda x: x\n",
+    ("lambda x: x\n", "lambda x: -x\n"),
+)
+misses(
+    "two lambdas swapped",
+    "one, two = lambda x: x + 1, lambda x: x + 2\ncompute = node(output_name='y')(one)\n",
+    ("one, two", "two, one"),
+)
+misses("async function", "@node(output_name='y')\nasync def compute(x):\n    return x + 1\n", ("x + 1", "x + 2"))
+misses(
+    "generator helper",
+    "def many(x):\n    yield x\n    yield 1\n@node(output_name='y')\ndef compute(x):\n    return list(many(x))\n",
+    ("yield 1", "yield 2"),
+)
+misses(
+    "version", "@node(output_name='y', version='1')\ndef compute(x):\n    return x\n", ("version='1'", "version='2'")
+)
+hits("retries", "@node(output_name='y', retries=1)\ndef compute(x):\n    return x\n", ("retries=1", "retries=2"))
+hits(
+    "name of the function",
+    "@node(output_name='y')\ndef old_name(x):\n    return x\npipeline = Pipeline(nodes=[old_name])\n",
+    ("old_name", "new_name"),
+)
+hits(
+    "name of a helper's file and line",
+    "from aid import h\n@node(output_name='y')\ndef compute(x):\n    return h(x)\n",
+    ("def h", "import os\n\ndef h"),
+    files={"aid.py": "def h(x):\n    return x\n"},
+)
+misses(
+    "frozen set in a condition",
+    "@node(output_name='y')\ndef compute(x):\n    return x in {5, 6}\n",
+    ("{5, 6}", "{6, 7}"),
+)
+hits(
+    "order in a set",
+    "SET = {'a', 'b', 'c', 'd'}\n@node(output_name='y')\ndef compute(x):\n    return sorted(SET)\n",
+    ("'a', 'b', 'c', 'd'", "'d', 'c', 'b', 'a'"),
+)
+
+# --- helpers and constants ---------------------------------------------------------------------------------------
+
+HELPED = """
+    import math
+    LIMIT = 3
+    TABLE = {"a": [1, 2]}
+    def deeper(x):
+        return x * 2
+    def helper(x):
+        return deeper(x) + LIMIT + TABLE["a"][0]
+    @node(output_name="y")
+    def compute(x):
+        return helper(x)
+"""
+misses("helper", HELPED, ("+ LIMIT", "- LIMIT"))
+misses("helper's helper", HELPED, ("x * 2", "x * 3"))
+misses("constant", HELPED, ("LIMIT = 3", "LIMIT = 4"))
+misses("type of a constant", HELPED, ("LIMIT = 3", "LIMIT = 3.0"))
+misses("deep in a table", HELPED, ("[1, 2]", "[9, 2]"))
+hits(
+    "order of a table",
+    HELPED.replace('{"a": [1, 2]}', '{"a": [1, 2], "b": 1}'),
+    ('{"a": [1, 2], "b": 1}', '{"b": 1, "a": [1, 2]}'),
+)
+hits("unused constant", HELPED, ("import math", "import math\nUNUSED = 1"))
+hits("docstring of a helper", HELPED, ("def deeper(x):", "def deeper(x):\n    '''Words.'''"))
+hits("unused function", HELPED, ("import math", "import math\ndef unused(): pass"))
+misses(
+    "mutual recursion",
+    "def even(n):\n    return True if n == 0 else odd(n - 1)\ndef odd(n):\n    return False if n == 0 else even(n - 1)\n@node(output_name='y')\ndef compute(x):\n    return even(x)\n",
+    ("return False if n == 0", "return None if n == 0"),
+)
+misses(
+    "constant that is used in a comprehension",
+    "K = 2\n@node(output_name='y')\ndef compute(x):\n    return [K * i for i in range(x)]\n",
+    ("K = 2", "K = 3"),
+)
+misses(
+    "constant that is used in a nested function",
+    "K = 2\n@node(output_name='y')\ndef compute(x):\n    def inner():\n        return K\n    return inner()\n",
+    ("K = 2", "K = 3"),
+)
+misses(
+    "constant that is used in a nested class",
+    "K = 2\n@node(output_name='y')\ndef compute(x):\n    class Inner:\n        k = K\n    return Inner.k\n",
+    ("K = 2", "K = 3"),
+)
+misses(
+    "closure",
+    "def make(k):\n    @node(output_name='y')\n    def compute(x):\n        return x + k\n    return compute\ncompute = make(1)\n",
+    ("make(1)", "make(2)"),
+)
+misses(
+    "function in a closure",
+    "def one(x): return 1\ndef make(f):\n    @node(output_name='y')\n    def compute(x):\n        return f(x)\n    return compute\ncompute = make(one)\n",
+    ("return 1", "return 2"),
+)
+misses(
+    "default that is a function",
+    "def one(x): return 1\n@node(output_name='y')\ndef compute(x, f=one):\n    return f(x)\n",
+    ("return 1", "return 2"),
+)
+misses(
+    "keyword-only default",
+    "def h(*, k=1): return k\n@node(output_name='y')\ndef compute(x):\n    return h()\n",
+    ("k=1", "k=2"),
+)
+misses(
+    "globals() with a name",
+    "def h(x): return x + 1\n@node(output_name='y')\ndef compute(x):\n    return globals()['h'](x)\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "eval of a constant string",
+    "def h(x): return x + 1\n@node(output_name='y')\ndef compute(x):\n    return eval('h(x)')\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "functions in a table",
+    "def h(x): return x + 1\nTABLE = {'h': h}\n@node(output_name='y')\ndef compute(x):\n    return TABLE['h'](x)\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "attribute of a function",
+    "def h(x): return h.k\nh.k = 1\n@node(output_name='y')\ndef compute(x):\n    return h(x)\n",
+    ("h.k = 1", "h.k = 2"),
+)
+misses(
+    "another node that is called",
+    "@node(output_name='z')\ndef other(x): return x + 1\n@node(output_name='y')\ndef compute(x):\n    return other(x)\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "operator of a constant",
+    "import operator\nOP = operator.add\n@node(output_name='y')\ndef compute(x):\n    return OP(x, 2)\n",
+    ("operator.add", "operator.mul"),
+)
+misses(
+    "code made by exec",
+    "space = {}\nexec('def h(x): return x + 1', space)\nh = space['h']\n@node(output_name='y')\ndef compute(x):\n    return h(x)\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "code of a lambda made by eval", "compute = node(output_name='y')(eval('lambda x: x + 1'))\n", ("x + 1", "x + 2")
+)
+
+# --- other modules, by every road --------------------------------------------------------------------------------
+
+AID = "def h(x):\n    return x + 1\n\ndef unused(x):\n    return 0\n"
+ROADS = {
+    "from aid import h": ("from aid import h", "return h(x)"),
+    "from aid import h as g": ("from aid import h as g", "return g(x)"),
+    "import aid": ("import aid", "return aid.h(x)"),
+    "import aid as a": ("import aid as a", "return a.h(x)"),
+    "from aid import *": ("from aid import *", "return h(x)"),
+    "inside: from aid import h": ("", "from aid import h; return h(x)"),
+    "inside: import aid": ("", "import aid; return aid.h(x)"),
+    "inside: import aid as a": ("", "import aid as a; return a.h(x)"),
+    "module in a variable": ("import aid", "a = aid; return a.h(x)"),
+    "module in a walrus": ("import aid", "return (a := aid).h(x)"),
+    "module in two variables": ("import aid", "a = aid; b = a; return b.h(x)"),
+    "function in a variable": ("import aid", "f = aid.h; return f(x)"),
+    "getattr": ("import aid", "return getattr(aid, 'h')(x)"),
+    "getattr with a variable name": ("import aid", "name = 'h'; return getattr(aid, name)(x)"),
+    "importlib": ("import importlib", "return importlib.import_module('aid').h(x)"),
+    "sys.modules": ("import sys, aid", "return sys.modules['aid'].h(x)"),
+    "module passed on": ("import aid\ndef use(m, x): return m.h(x)", "return use(aid, x)"),
+    "module in a list": ("import aid\nMODULES = [aid]", "return MODULES[0].h(x)"),
+    "module as a default": ("import aid\ndef use(x, m=aid): return m.h(x)", "return use(x)"),
+    "module in a lambda": ("import aid", "return (lambda: aid)().h(x)"),
+    "module in a comprehension": ("import aid", "return [aid.h(i) for i in range(x)]"),
+    "vars(module)": ("import aid", "return vars(aid)['h'](x)"),
+    "with dots through a variable": ("import aid", "f = [aid.h for _ in range(2)]; return f[0](x)"),
+}
+for _road, (_top, _body) in ROADS.items():
+    _source = f"{_top}\n@node(output_name='y')\ndef compute(x):\n    {_body}\n"
+    misses(f"helper by {_road}", _source, ("x + 1", "x + 2"), files={"aid.py": AID})
+    if "variable name" not in _road and not any(w in _road for w in ("passed", "list", "default", "lambda", "vars")):
+        hits(f"unused neighbour by {_road}", _source, ("return 0", "return -1"), files={"aid.py": AID})
+
+PACKAGE_ROADS = {
+    "import pkg.sub": ("import pkg.sub", "return pkg.sub.h(x)"),
+    "import pkg.sub as s": ("import pkg.sub as s", "return s.h(x)"),
+    "from pkg import sub": ("from pkg import sub", "return sub.h(x)"),
+    "from pkg.sub import h": ("from pkg.sub import h", "return h(x)"),
+    "inside: import pkg.sub": ("", "import pkg.sub; return pkg.sub.h(x)"),
+    "inside: import pkg.sub as s": ("", "import pkg.sub as s; return s.h(x)"),
+    "inside: from pkg import sub": ("", "from pkg import sub; return sub.h(x)"),
+    "inside: from pkg.sub import h": ("", "from pkg.sub import h; return h(x)"),
+    "inside: from . import": ("from pkg.user import use", "return use(x)"),
+}
+for _road, (_top, _body) in PACKAGE_ROADS.items():
+    misses(
+        f"package by {_road}",
+        f"{_top}\n@node(output_name='y')\ndef compute(x):\n    {_body}\n",
+        ("x + 1", "x + 2"),
+        files={
+            "pkg/__init__.py": "",
+            "pkg/sub.py": AID,
+            "pkg/user.py": "def use(x):\n    from .sub import h\n    return h(x)\n",
+        },
+    )
+
+MOVED = "@node(output_name='y')\ndef compute(x):\n    return h(x)\n"
+moves(
+    "helper moved to another module",
+    True,
+    {"pipe.py": _pipe("def h(x):\n    return x + 1\n" + MOVED)},
+    {"pipe.py": _pipe("from aid import h\n" + MOVED), "aid.py": "def h(x):\n    return x + 1\n"},
+)
+moves(
+    "file renamed",
+    True,
+    {"pipe.py": _pipe("from aid import h\n" + MOVED), "aid.py": AID},
+    {"pipe.py": _pipe("from tools import h\n" + MOVED), "tools.py": AID},
+)
+moves(
+    "class in a renamed file",
+    True,
+    {
+        "pipe.py": _pipe("from aid import C\n@node(output_name='y')\ndef compute(x):\n    return C().k + x\n"),
+        "aid.py": "class C:\n    k = 1\n",
+    },
+    {
+        "pipe.py": _pipe("from tools import C\n@node(output_name='y')\ndef compute(x):\n    return C().k + x\n"),
+        "tools.py": "class C:\n    k = 1\n",
+    },
+)
+_OPTIONAL = "@node(output_name='y')\ndef compute(x):\n    try:\n        from absent import h\n    except ImportError:\n        return -1\n    return h(x)\n"
+moves(
+    "optional module appears",
+    False,
+    {"pipe.py": _pipe(_OPTIONAL)},
+    {"pipe.py": _pipe(_OPTIONAL), "absent.py": "def h(x):\n    return x\n"},
+)
+
+# --- classes -----------------------------------------------------------------------------------------------------
+
+CLASSY = """
+    class Meta(type):
+        weight = 1
+    class Base:
+        offset = 1
+        def base(self, x):
+            return x + self.offset
+    class Scaler(Base, metaclass=Meta):
+        factor = 3
+        def scale(self, x):
+            return self.base(self.factor * x) + self.prop + self.static() + self.named() + type(self).weight
+        @property
+        def prop(self):
+            return 10
+        @staticmethod
+        def static():
+            return 100
+        @classmethod
+        def named(cls):
+            return 1000
+        def unused(self):
+            '''Words.'''
+    @node(output_name="y")
+    def compute(x):
+        return Scaler().scale(x)
+"""
+misses("method", CLASSY, ("self.factor * x", "self.factor + x"))
+misses("class attribute", CLASSY, ("factor = 3", "factor = 4"))
+misses("base class", CLASSY, ("x + self.offset", "x - self.offset"))
+misses("attribute of a base class", CLASSY, ("offset = 1", "offset = 2"))
+misses("property", CLASSY, ("return 10\n", "return 20\n"))
+misses("static method", CLASSY, ("return 100\n", "return 200\n"))
+misses("class method", CLASSY, ("return 1000", "return 2000"))
+misses("metaclass", CLASSY, ("weight = 1", "weight = 2"))
+hits("docstring of a method", CLASSY, ("Words.", "Other words."))
+hits("position of a class", CLASSY, ("class Base", "class Between:\n    pass\nclass Base"))
+hits(
+    "order of methods",
+    "class C:\n    def a(self): return 1\n    def b(self): return 2\n@node(output_name='y')\ndef compute(x):\n    return C().a()\n",
+    (
+        "    def a(self): return 1\n    def b(self): return 2\n",
+        "    def b(self): return 2\n    def a(self): return 1\n",
+    ),
+)
+misses(
+    "super()",
+    "class A:\n    def f(self): return 1\nclass B(A):\n    def f(self): return super().f()\n@node(output_name='y')\ndef compute(x):\n    return B().f()\n",
+    ("return 1", "return 2"),
+)
+misses(
+    "monkeypatched method",
+    "class A:\n    def f(self): return 1\nA.f = lambda self: 2\n@node(output_name='y')\ndef compute(x):\n    return A().f()\n",
+    ("lambda self: 2", "lambda self: 3"),
+)
+misses(
+    "callable object as a node",
+    "class Add:\n    def __init__(self, k): self.k = k\n    def __call__(self, x): return x + self.k\ncompute = node(output_name='y')(Add(1))\n",
+    ("Add(1)", "Add(2)"),
+)
+misses(
+    "code of a callable object",
+    "class Add:\n    def __init__(self, k): self.k = k\n    def __call__(self, x): return x + self.k\ncompute = node(output_name='y')(Add(1))\n",
+    ("x + self.k", "x - self.k"),
+)
+misses(
+    "bound method as a node",
+    "class Add:\n    def __init__(self, k): self._k = k\n    def add(self, x): return x + self._k\ncompute = node(output_name='y')(Add(1).add)\n",
+    ("Add(1)", "Add(2)"),
+)
+misses(
+    "member of an enum",
+    "import enum\nclass E(enum.Enum):\n    A = 1\n@node(output_name='y')\ndef compute(x):\n    return E.A.value\n",
+    ("A = 1", "A = 2"),
+)
+misses(
+    "method of an enum",
+    "import enum\nclass E(enum.Enum):\n    A = 1\n    def f(self): return 1\n    def __str__(self): return 'a'\n@node(output_name='y')\ndef compute(x):\n    return str(E.A)\n",
+    ("'a'", "'b'"),
+)
+misses(
+    "default of a dataclass",
+    "import dataclasses\n@dataclasses.dataclass\nclass D:\n    k: int = 1\n@node(output_name='y')\ndef compute(x):\n    return D().k\n",
+    ("k: int = 1", "k: int = 2"),
+)
+misses(
+    "factory of a dataclass",
+    "import dataclasses\n@dataclasses.dataclass\nclass D:\n    k: list = dataclasses.field(default_factory=lambda: [1])\n@node(output_name='y')\ndef compute(x):\n    return D().k\n",
+    ("[1]", "[2]"),
+)
+misses(
+    "default of a named tuple",
+    "import typing\nclass T(typing.NamedTuple):\n    k: int = 1\n@node(output_name='y')\ndef compute(x):\n    return T().k\n",
+    ("k: int = 1", "k: int = 2"),
+)
+misses(
+    "default of an attrs class",
+    "import attrs\n@attrs.define\nclass D:\n    k: int = 1\n@node(output_name='y')\ndef compute(x):\n    return D().k\n",
+    ("k: int = 1", "k: int = 2"),
+)
+misses(
+    "default of a pydantic model",
+    "import pydantic\nclass M(pydantic.BaseModel):\n    k: int = 1\n@node(output_name='y')\ndef compute(x):\n    return M().k\n",
+    ("k: int = 1", "k: int = 2"),
+)
+misses(
+    "constraint of a pydantic model",
+    "import pydantic\nclass M(pydantic.BaseModel):\n    k: int = pydantic.Field(1, validate_default=True, multiple_of=1)\n    def f(self): return 1\n@node(output_name='y')\ndef compute(x):\n    return M().f()\n",
+    ("return 1", "return 2"),
+)
+misses(
+    "slots with a default",
+    "class S:\n    __slots__ = ('k',)\n    def __init__(self): self.k = 1\n@node(output_name='y')\ndef compute(x):\n    return S().k\n",
+    ("self.k = 1", "self.k = 2"),
+)
+misses(
+    "descriptor",
+    "class Field:\n    def __get__(self, obj, kind): return 1\nclass C:\n    f = Field()\n@node(output_name='y')\ndef compute(x):\n    return C().f\n",
+    ("return 1", "return 2"),
+)
+
+# --- decorators and wrappers -------------------------------------------------------------------------------------
+
+WRAPPING = """
+    import functools
+    def loud(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return function(*args, **kwargs) * 2
+        return wrapper
+    @node(output_name="y")
+    @loud
+    def compute(x):
+        return x + 1
+"""
+misses("decorated function", WRAPPING, ("x + 1", "x + 2"))
+misses("decorator", WRAPPING, ("** kwargs) * 2".replace("** ", "**"), "**kwargs) * 3"))
+misses(
+    "decorator without wraps",
+    "def loud(function):\n    def wrapper(x):\n        return function(x)\n    return wrapper\n@node(output_name='y')\n@loud\ndef compute(x):\n    return x + 1\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "argument of a decorator",
+    "def times(k):\n    def decorate(f):\n        def wrapper(x): return f(x) * k\n        return wrapper\n    return decorate\n@node(output_name='y')\n@times(2)\ndef compute(x):\n    return x\n",
+    ("@times(2)", "@times(3)"),
+)
+misses(
+    "partial",
+    "import functools\ndef add(k, x): return x + k\ncompute = node(output_name='y')(functools.partial(add, 1))\n",
+    ("(add, 1)", "(add, 2)"),
+)
+misses(
+    "function of a partial",
+    "import functools\ndef add(k, x): return x + k\ncompute = node(output_name='y')(functools.partial(add, 1))\n",
+    ("x + k", "x - k"),
+)
+misses(
+    "partial in a constant",
+    "import functools\ndef add(k, x): return x + k\nADD = functools.partial(add, 1)\n@node(output_name='y')\ndef compute(x):\n    return ADD(x)\n",
+    ("x + k", "x - k"),
+)
+misses(
+    "lru_cache",
+    "import functools\n@functools.lru_cache\ndef h(x): return x + 1\n@node(output_name='y')\ndef compute(x):\n    return h(x)\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "registry of singledispatch",
+    "import functools\n@functools.singledispatch\ndef h(x): return 0\n@h.register\ndef _(x: int): return 1\n@node(output_name='y')\ndef compute(x):\n    return h(x)\n",
+    ("return 1", "return 2"),
+)
+misses(
+    "contextmanager",
+    "import contextlib\n@contextlib.contextmanager\ndef h(x):\n    yield x + 1\n@node(output_name='y')\ndef compute(x):\n    with h(x) as y:\n        return y\n",
+    ("x + 1", "x + 2"),
+)
+misses(
+    "cached_property",
+    "import functools\nclass C:\n    @functools.cached_property\n    def p(self): return 1\n@node(output_name='y')\ndef compute(x):\n    return C().p\n",
+    ("return 1", "return 2"),
+)
+misses(
+    "partialmethod",
+    "import functools\nclass C:\n    def f(self, k): return k\n    g = functools.partialmethod(f, 1)\n@node(output_name='y')\ndef compute(x):\n    return C().g()\n",
+    ("(f, 1)", "(f, 2)"),
+)
+misses(
+    "class decorator",
+    "def mark(kind):\n    kind.k = 1\n    return kind\n@mark\nclass C:\n    pass\n@node(output_name='y')\ndef compute(x):\n    return C.k\n",
+    ("kind.k = 1", "kind.k = 2"),
+)
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+VALUES: dict[str, tuple[str, str, str]] = {
+    "int and bool": ("", "1", "True"),
+    "int and float": ("", "1", "1.0"),
+    "int and text": ("", "1", "'1'"),
+    "list and tuple": ("", "[1, 2]", "(1, 2)"),
+    "signs of zero": ("", "0.0", "-0.0"),
+    "deep nesting": ("", "[[[[[[[[[[[[1]]]]]]]]]]]]", "[[[[[[[[[[[[2]]]]]]]]]]]]"),
+    "decimal": ("import decimal", "decimal.Decimal('1.0')", "decimal.Decimal('1.00')"),
+    "fold of a time": ("import datetime", "datetime.datetime(2020, 1, 1)", "datetime.datetime(2020, 1, 1, fold=1)"),
+    "array": ("import numpy as np", "np.array([1, 2])", "np.array([1, 3])"),
+    "dtype of an array": ("import numpy as np", "np.array([1, 2])", "np.array([1, 2], dtype='i4')"),
+    "shape of an array": ("import numpy as np", "np.zeros((2, 3))", "np.zeros((3, 2))"),
+    "frame": ("import pandas as pd", "pd.DataFrame({'a': [1, 2]})", "pd.DataFrame({'a': [1, 3]})"),
+    "column of a frame": ("import pandas as pd", "pd.DataFrame({'a': [1, 2]})", "pd.DataFrame({'b': [1, 2]})"),
+    "index of a frame": (
+        "import pandas as pd",
+        "pd.DataFrame({'a': [1]}, index=[0])",
+        "pd.DataFrame({'a': [1]}, index=[7])",
+    ),
+    "series": ("import pandas as pd", "pd.Series(['a', None])", "pd.Series(['b', None])"),
+    "polars frame": ("import polars as pl", "pl.DataFrame({'a': ['x']})", "pl.DataFrame({'a': ['y']})"),
+    "picture": ("from PIL import Image", "Image.new('L', (2, 2), 1)", "Image.new('L', (2, 2), 2)"),
+    "private state": ("from aid import Encoder", "Encoder(1)", "Encoder(2)"),
+    "attrs": ("from aid import Attrs", "Attrs(1)", "Attrs(2)"),
+    "pydantic": ("from aid import Model", "Model(k=1)", "Model(k=2)"),
+    "dataclass": ("from aid import Data", "Data(1)", "Data(2)"),
+    "cache key": ("from aid import Keyed", "Keyed(1)", "Keyed(2)"),
+}
+CLASSES = """
+import attrs, dataclasses, pydantic
+class Encoder:
+    def __init__(self, dim): self._dim = dim
+    def __repr__(self): return 'encoder'
+@attrs.define
+class Attrs:
+    k: int
+@dataclasses.dataclass
+class Data:
+    k: int
+class Model(pydantic.BaseModel):
+    k: int
+class Keyed:
+    def __init__(self, k): self.k, self.lock = k, object()
+    def __cache_key__(self): return self.k
+    def __repr__(self): return f'keyed {self.k}'
+class Forgetful:
+    __cache_ignore__ = ('_client', 'calls')
+    calls = 0
+    def __init__(self, client): self._client = client
+    def __repr__(self): return 'forgetful'
+"""
+TEXT_OF = "def show(v): return v.tobytes() if hasattr(v, 'getpixel') else repr(v)\n@node(output_name='y')\ndef compute(v):\n    return show(v), getattr(v, '_dim', None), str(getattr(v, 'dtype', ''))\n"
+for _name, (_import, _one, _two) in VALUES.items():
+    _source = f"{_import}\n{TEXT_OF}def inputs():\n    return {{'v': {_one}}}\n"
+    _others = {"aid.py": CLASSES} if "aid" in _import else {}
+    misses(f"value: {_name}", _source, (f"{{'v': {_one}}}", f"{{'v': {_two}}}"), files=_others)
+    hits(f"same value: {_name}", _source, files=_others)
+
+FORGETFUL = f"from aid import Forgetful\n{TEXT_OF}def inputs():\n    return {{'v': Forgetful('a')}}\n"
+hits("ignored attribute", FORGETFUL, ("Forgetful('a')", "Forgetful('b')"), files={"aid.py": CLASSES})
+hits("ignored class attribute", FORGETFUL, ("calls = 0", "calls = 1"), files={"aid.py": CLASSES})
+misses(
+    "method of a value's class", FORGETFUL, ("return 'forgetful'", "return 'absent-minded'"), files={"aid.py": CLASSES}
+)
+IGNORING = "@node(output_name='y', cache_ignore=('verbose',))\ndef compute(x, verbose):\n    return x\ninputs = {'x': 5, 'verbose': False}\n"
+hits("ignored parameter", IGNORING.replace("inputs =", "def inputs(): return"), ("False", "True"))
+misses("parameter that is not ignored", IGNORING.replace("inputs =", "def inputs(): return"), ("'x': 5", "'x': 6"))
+hits(
+    "ignored parameter that cannot be identified",
+    IGNORING.replace("inputs =", "def inputs(): return"),
+    ("False", "object()"),
+)
+hits(
+    "order of a dict",
+    f"{TEXT_OF.replace('return show(v)', 'return sorted(v)')}def inputs():\n    return {{'v': {{'a': 1, 'b': 2}}}}\n",
+    ("{'a': 1, 'b': 2}", "{'b': 2, 'a': 1}"),
+)
+hits(
+    "layout of an array",
+    f"import numpy as np\n{TEXT_OF.replace('return show(v)', 'return v.sum()')}def inputs():\n    return {{'v': np.arange(6).reshape(2, 3)}}\n",
+    ("np.arange(6).reshape(2, 3)", "np.asfortranarray(np.arange(6).reshape(2, 3))"),
+)
+
+# --- libraries ---------------------------------------------------------------------------------------------------
+
+_LIBRARY = "libraries/site-packages/"
+_USES = {"pipe.py": _pipe("import somelib\n@node(output_name='y')\ndef compute(x):\n    return somelib.f(x)\n")}
+
+
+def _library(version: str, body: str) -> dict[str, str]:
+    return _USES | {
+        f"{_LIBRARY}somelib/__init__.py": body,
+        f"{_LIBRARY}somelib-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: somelib\nVersion: {version}\n",
+        f"{_LIBRARY}somelib-{version}.dist-info/RECORD": "somelib/__init__.py,,\n",
+    }
+
+
+moves(
+    "version of a library",
+    False,
+    _library("1.0", "def f(x): return x + 1\n"),
+    _library("2.0", "def f(x): return x + 2\n"),
+)
+moves(
+    "library with the same version",
+    True,
+    _library("1.0", "def f(x): return x + 1\n"),
+    _library("1.0", "def f(x):\n    return 1 + x\n"),
+)
+misses(
+    "function of a library that was replaced",
+    "import colorsys\ncolorsys.rgb_to_hsv = lambda v: 'a'\n@node(output_name='y')\ndef compute(x):\n    return colorsys.rgb_to_hsv(x)\n",
+    ("'a'", "'b'"),
+)
+misses(
+    "user's module with a name of the standard library",
+    "import this_is_mine as secrets\n@node(output_name='y')\ndef compute(x):\n    return secrets.h(x)\n",
+    ("x + 1", "x + 2"),
+    files={"this_is_mine.py": AID},
+)
