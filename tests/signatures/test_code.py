@@ -151,6 +151,15 @@ def test_a_change_deep_below_is_seen_by_everything_above() -> None:
         assert found == {name: digest(space[name]) for name in order}
 
 
+def test_a_constant_that_comes_to_refer_back_to_the_function_is_still_identified() -> None:
+    space: dict[str, Any] = {}
+    exec("TABLE = [1]\nclass Call:\n    def run(self): return f()\ndef f(): return TABLE", space)
+    before = digest(space["f"])
+    space["TABLE"].append(space["Call"]())
+    after = digest(space["f"])
+    assert before != after == digest(space["f"])
+
+
 def test_mutually_recursive_functions_have_one_digest_whichever_is_met_first() -> None:
     source = "def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 0 and even(n - 1)"
     spaces: list[dict[str, Any]] = [{}, {}]

@@ -31,6 +31,7 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
     Example:
         >>> from hypernodes import node
         >>> from hypernodes.signature import code_components
+        >>> __name__ = "my_pipelines"  # code of the library itself is not looked into
         >>> LIMIT = 3
         >>> def capped(x, k=1):
         ...     return min(x + k, LIMIT)

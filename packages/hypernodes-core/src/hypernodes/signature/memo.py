@@ -91,7 +91,8 @@ class Memo:
         self._digest = digest
         self._closed: dict[int, Closed] = {}
         self._entries: dict[int, Entry | None] = {}
-        self._valid: dict[int, bool] = {}  # by the id of the entry
+        self._valid: set[int] = set()  # ids of the entries that were checked in this run
+        self._checking: set[int] = set()
         self._alive: list[Any] = []  # what is known by its id must not be freed
 
     def find(self, obj: Any) -> Closed | None:
@@ -138,8 +139,8 @@ class Memo:
             return
         entry = Entry(_reference_that_removes(obj, key), closed, watched, depends_on)
         self._entries[key] = entry
-        self._valid[id(entry)] = True
         self._alive.append(entry)
+        self._valid.add(id(entry))
         with _lock:
             _entries[key] = entry
             _entries.move_to_end(key)
@@ -147,19 +148,25 @@ class Memo:
                 _entries.popitem(last=False)
 
     def _is_valid(self, entry: Entry) -> bool:
-        waiting, seen = [entry], []
+        """Whether nothing below an entry has changed; only then is any of it taken to be valid."""
+        waiting, seen = [entry], dict[int, Entry]()
         while waiting:
             current = waiting.pop()
-            known = self._valid.get(id(current))
-            if known is None:
-                self._alive.append(current)
-                seen.append(current)
-                known = self._valid[id(current)] = self._is_unchanged(current)
-                waiting += current.depends_on
-            if not known:
-                for other in seen:  # may depend on the one that changed
-                    self._valid.pop(id(other), None)
+            key = id(current)
+            if key in self._valid or key in seen:
+                continue
+            if key in self._checking:  # asked for by a value below itself, or by another thread: nobody knows yet
                 return False
+            seen[key] = current
+            self._checking.add(key)
+            try:
+                if not self._is_unchanged(current):
+                    return False
+            finally:
+                self._checking.discard(key)
+            waiting += current.depends_on
+        self._alive += seen.values()
+        self._valid.update(seen)
         return True
 
     def _is_unchanged(self, entry: Entry) -> bool:

@@ -15,12 +15,13 @@ from types import NoneType
 from typing import Any
 
 _DEEPEST = 8
-_MOST_CONTAINERS = 200_000
+_MOST_CONTAINERS = 2_000_000  # counted as often as they occur, so that shared ones cannot take forever
 _LONG_TEXT = 4096
 _LONG_CONTAINER = 4096
 _PIECE = 1 << 20
 _EXACT = frozenset({int, bool, NoneType})
 _SCALARS = frozenset({int, bool, NoneType, str, bytes, float})
+_dumps = marshal.dumps
 _VERSION = 2  # of marshal: the last one without references, so that only content matters
 
 
@@ -115,8 +116,12 @@ def _encode_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> bytes 
 
 
 def _encode_all(values: Iterable[Any], depth: int, budget: list[int]) -> list[bytes] | None:
-    pieces = []
+    pieces: list[bytes] = []
     for value in values:
+        kind = type(value)
+        if kind in _EXACT or (kind is str and len(value) <= _LONG_TEXT):  # what most things are, without a call
+            pieces.append(_dumps(value, _VERSION))
+            continue
         piece = _encode(value, depth, budget)
         if piece is None:
             return None

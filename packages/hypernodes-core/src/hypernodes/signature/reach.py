@@ -154,7 +154,7 @@ def _imported(road: Road, namespace: dict[str, Any]) -> tuple[Any, tuple[str, ..
         return _missing(name, origin_of_missing_module(name)), ()
     try:
         return importlib.import_module(name), road.attributes
-    except Exception:  # the function may well be prepared for that
+    except (Exception, SystemExit):  # the function may well be prepared for that
         return _missing(name, ""), ()
 
 
