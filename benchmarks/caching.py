@@ -1,4 +1,4 @@
-"""What a cache on disk costs per item, beside bare diskcache and joblib; `python -m benchmarks.caching N` fills one."""
+"""What a cache on disk costs per item, beside bare diskcache and joblib; `python -m benchmarks.caching N` fills one.
 
 The values are small, so that what is measured is the cache and not the disk.
 """
