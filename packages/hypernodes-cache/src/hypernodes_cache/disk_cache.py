@@ -138,15 +138,15 @@ class DiskCache(Cache):
     def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
         _check(entries)
         now = time.time()
-        for _ in range(2):
+        for attempt in range(2):
             store = self._attempt(lambda store: store, None)
             if store is None:
                 return
             rows, failure = self._make_rows(store, entries, labels or {}, now)
             if rows:
                 is_kept = self._write(store, rows)
-                if self._store is not store:
-                    continue  # the directory was set aside, and files that were just made with it
+                if self._store is not store and attempt == 0:
+                    continue  # it was opened again: perhaps set aside, and the files that were just made with it
                 if is_kept and self.size_limit is not None:
                     self._make_room(sum(row.size + len(row.value or b"") for row in rows))
             if failure is not None:
