@@ -15,7 +15,7 @@ from benchmarks.measure import PeerFailedError, Reading
 from scripts.dev import clean_environ, environment
 
 WORKER = Path(__file__).with_name("worker.py")
-LIMIT_S = 120.0  # for setting one workload up, and for one round of it
+LIMIT_S = 30.0  # for setting one workload up, and for one round of it
 
 
 class Peer(NamedTuple):
