@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
 _PASSES = 20  # short ones: a busy machine takes a core away every few milliseconds
+_SLOW_S = 2.0  # a peer that takes longer is not asked again: one reading says enough
 
 Setup: TypeAlias = Callable[[], AbstractContextManager["Case"]]
 
@@ -162,18 +163,22 @@ def measure(workload: Workload, rounds: int) -> Measured:
         own = {"ours": case.run} | ({"ideal": case.ideal} if callable(case.ideal) else {})
         readings: dict[str, list[float]] = {name: [] for name in (*own, *case.peers)}
         failed: dict[str, str] = {}
+        slow: set[str] = set()
         for number in range(rounds + 1):
             found = _read_own(own, case.repeats)
-            for name, run in case.peers.items():
-                if name not in failed:
-                    gc.collect()
-                    try:
-                        found[name] = _read(run, 1)
-                    except PeerFailedError as error:
-                        failed[name] = str(error)
+            for name in case.peers.keys() - failed.keys() - slow:
+                gc.collect()
+                try:
+                    found[name] = _read(case.peers[name], 1)
+                except PeerFailedError as error:
+                    failed[name] = str(error)
+                    continue
+                if found[name] > _SLOW_S and not workload.is_memory:
+                    slow.add(name)
+                    readings[name].append(found[name] / case.units)
             if number:
-                for name, value in found.items():
-                    readings[name].append(value / case.units)
+                for name in found.keys() - slow:
+                    readings[name].append(found[name] / case.units)
         if callable(case.ideal):
             ideal = Times([value / case.ideal_divisor for value in readings["ideal"]])
         else:

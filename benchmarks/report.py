@@ -15,10 +15,10 @@ Results = Sequence[tuple[Suite, Sequence[Measured]]]
 
 HOW = """\
 Every number here comes from one run, and can be had again with `./dev bench --peers --output docs` (without `--peers`:
-HyperNodes and the ideals only, in a few minutes). All candidates of a workload take turns, round by round, so that
-they meet the same machine. A round does short work in twenty passes, of which the one that was disturbed least
-counts. Times are medians of the rounds, with the extremes behind them; a ratio to the ideal is the median of the
-ratios in the rounds.
+HyperNodes and the ideals only, in a few minutes). All candidates of a workload take turns, round by round, so that they
+meet the same machine. A round does short work in twenty passes, of which the one that was disturbed least counts.
+Times are medians of the rounds, with the extremes behind them; a ratio to the ideal is the median of the ratios in the
+rounds.
 
 **Read the ratios.** "Ideal" is what nothing could beat, or the same work written by hand; what it is stands with each
 workload. A budget is a ratio to it that HyperNodes must keep to, and a lead is how many times faster than the fastest

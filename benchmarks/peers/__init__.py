@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from benchmarks.measure import PeerFailedError, Reading
 from scripts.dev import clean_environ, environment
 
 WORKER = Path(__file__).with_name("worker.py")
-LIMIT_S = 120.0  # for setting one workload up, and for one round of it
+LIMIT_S = 10.0  # for setting one workload up, and for one round of it
 
 
 class Peer(NamedTuple):
@@ -76,10 +78,12 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             env=clean_environ(),
+            start_new_session=True,  # so that it can be ended together with processes that the tool starts
         )
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._failure: str | None = None
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def can(self, workload: str, arguments: dict[str, Any]) -> bool:
         """Prepare a workload; return False when the tool has none like it."""
@@ -101,11 +105,18 @@ class _Worker:
         return Reading(float(answer["seconds"]))
 
     def close(self) -> None:
-        self._process.kill()
+        """Let the process end by itself, or else end it and what it started."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._listener.join()
+        self._process.stdout.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None

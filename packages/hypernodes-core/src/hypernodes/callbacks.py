@@ -175,7 +175,7 @@ class Listeners:
     Args:
         callbacks: Who listens, in the order in which they are called.
         failed: Callbacks switched off in this run; shared by all listeners of a run.
-        lock: Held while hooks are called.
+        lock: Held while hooks are called; None for a run in which one thread only tells them anything.
     """
 
     on_pipeline_start: Hooks
@@ -193,7 +193,7 @@ class Listeners:
     on_map_item_cached: Hooks
     on_map_end: Hooks
 
-    def __init__(self, callbacks: Sequence[PipelineCallback], failed: set[int], lock: threading.RLock) -> None:
+    def __init__(self, callbacks: Sequence[PipelineCallback], failed: set[int], lock: threading.RLock | None) -> None:
         self._callbacks = callbacks
         self._failed = failed
         self._lock = lock
@@ -209,18 +209,21 @@ class Listeners:
 
     def tell(self, hooks: Hooks, *arguments: Any) -> None:
         """Call `hooks` with `arguments`; one that raises is logged and switched off for this run."""
-        failed = self._failed
+        failed, lock = self._failed, self._lock
         for hook in hooks:
             if failed and id(_owner(hook)) in failed:
                 continue
             try:
-                with self._lock:
+                if lock is None:
                     hook(*arguments)
+                else:
+                    with lock:
+                        hook(*arguments)
             except Exception:
                 self._switch_off(hook)
 
     def node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
-        """Tell `on_node_start` without taking the lock, which a run in one thread can do without."""
+        """Tell `on_node_start` in a run that has no lock: the short way for what happens most."""
         failed = self._failed
         for hook in self.on_node_start:
             if failed and id(_owner(hook)) in failed:
@@ -231,7 +234,7 @@ class Listeners:
                 self._switch_off(hook)
 
     def node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
-        """Tell `on_node_end` in the same way."""
+        """Tell `on_node_end` likewise."""
         failed = self._failed
         for hook in self.on_node_end:
             if failed and id(_owner(hook)) in failed:

@@ -356,7 +356,8 @@ def _execution_type() -> type[Execution]:
 def _values(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
     """The value of every slot before a run, after a look at what mapped pipelines inside take item by item."""
     values = [*inputs.values(), *plan.rest]
-    check_given_columns(plan, values)
+    if plan.maps:
+        check_given_columns(plan, values)
     return values
 
 

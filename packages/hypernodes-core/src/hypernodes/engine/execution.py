@@ -70,11 +70,12 @@ class Execution:
         self._root = root
         self._is_nested = is_nested
         self._loop = loop
-        self._state = state or RunState(root, engine.place, is_nested)
+        # Nobody cancels it, and all that happens happens in this thread, one thing after the other.
+        is_alone = plan.is_plain and not plan.is_cached and not is_nested and loop is None
+        self._is_in_order = is_alone and engine.runs_in_order(plan)
+        self._state = state or RunState(root, engine.place, is_nested, self._is_in_order)
         self._scheduler: Scheduler | None = None
         self._is_cancelled = False
-        # Alone in one thread: nobody cancels it, and no other thread tells the same callbacks anything.
-        self._is_alone = plan.is_plain and not plan.is_cached and not is_nested and loop is None
 
     def run(self, values: list[Any], inputs: Mapping[str, Any], known: Known | None = None) -> dict[str, Any]:
         """Run the plan once.
@@ -84,7 +85,7 @@ class Execution:
             inputs: The inputs as they were given.
             known: What has been found out before.
         """
-        if self._is_alone and self._engine.runs_in_order(self._plan):
+        if self._is_in_order:
             return self._run(self._frame(values, known), inputs, run_in_order)
         with self._places() as (_, scheduler):
 
@@ -125,7 +126,7 @@ class Execution:
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
-        if self._is_alone and on_error == "raise" and self._engine.runs_in_order(self._plan, is_map=True):
+        if self._is_in_order and on_error == "raise" and self._engine.map_execution == "sequential":
             columns = map_in_order(self._plan, self._state, self._root, given)
         else:
             with self._places() as (_, scheduler):

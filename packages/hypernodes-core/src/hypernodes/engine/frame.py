@@ -122,9 +122,8 @@ class Frame:
 
     def context(self, scope: int) -> CallbackContext:
         """Return the context of the events of a scope."""
-        context = self._contexts.get(scope)
-        if context is not None:
-            return context
+        if scope in self._contexts:
+            return self._contexts[scope]
         unknown: list[int] = []
         while scope not in self._contexts and scope > 0:
             unknown.append(scope)

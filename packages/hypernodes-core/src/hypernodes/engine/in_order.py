@@ -31,17 +31,19 @@ def run_in_order(frame: Frame) -> None:
     has_scopes = len(plan.scopes) > 1
     context: CallbackContext | None = None
     listeners = frame.listeners[0]
+    step: Any  # what kind of step it is says `count`, since asking for the type of each takes a while
     try:
         for step, (count, function, first, second, _, out) in zip(plan.steps, plan.program, strict=True):
             if has_scopes or context is None:
                 frame.enter(step)
                 context = frame.context(step.scope)
                 listeners = frame.listeners[step.scope]
-            if isinstance(step, NestedStep):
+            if count < 0 and isinstance(step, NestedStep):
                 _run_nested(frame, step)
                 continue
+            node = step.node
             if listeners.on_node_start:
-                listeners.node_start(step.node.name, {name: values[slot] for name, slot in step.named}, context)
+                listeners.node_start(node.name, {name: values[slot] for name, slot in step.named}, context)
             started_at = perf_counter()
             try:
                 if count == 1:
@@ -57,14 +59,14 @@ def run_in_order(frame: Frame) -> None:
             duration_s = perf_counter() - started_at
             if 0 < count < 3:
                 values[out] = result
-                named = {step.node.outputs[0]: result}
+                named = {node.outputs[0]: result}
             else:
                 for slot, value in zip(step.outputs, outputs, strict=True):
                     if slot is not None:
                         values[slot] = value
-                named = dict(zip(step.node.outputs, outputs, strict=True))
+                named = dict(zip(node.outputs, outputs, strict=True))
             if listeners.on_node_end:
-                listeners.node_end(step.node.name, named, duration_s, context)
+                listeners.node_end(node.name, named, duration_s, context)
             if has_scopes:
                 frame.leave(step)
     finally:

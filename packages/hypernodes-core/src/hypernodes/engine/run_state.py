@@ -24,6 +24,7 @@ class RunState:
         root: Context of the outermost pipeline.
         place: Name of the backend, for messages.
         is_nested: Whether the run is part of another one, which then announces it.
+        is_alone: Whether all of its events happen in one thread.
         code: Memo of the signatures of plans (see `plan_code`).
         memo: Memo of the digests of classes and functions.
         tell_warning: Shows the user a warning about a subject, for a reason, with a text.
@@ -32,10 +33,11 @@ class RunState:
         look_ahead: Number of items that are looked up together at least.
     """
 
-    def __init__(self, root: CallbackContext, place: str, is_nested: bool) -> None:
+    def __init__(self, root: CallbackContext, place: str, is_nested: bool, is_alone: bool = False) -> None:
         self.root = root
         self.place = place
         self.is_nested = is_nested
+        self.is_alone = is_alone
         self.code: dict[Plan, Any] = {}
         self.tell_warning: Warn = _show_warning
         self.is_silent = False
@@ -58,7 +60,7 @@ class RunState:
         """Return who hears the events of each scope of `plan`."""
         listeners = self._listeners.get(plan)
         if listeners is None:
-            listeners = tuple([self.listeners_for(scope.callbacks) for scope in plan.scopes])
+            listeners = tuple([self.listeners_for(scope.settings.callbacks or ()) for scope in plan.scopes])
             self._listeners[plan] = listeners
         return listeners
 
@@ -68,7 +70,8 @@ class RunState:
         key = tuple(map(id, callbacks))
         listeners = self._by_callbacks.get(key)
         if listeners is None:
-            listeners = self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, self.root.lock)
+            lock = None if self.is_alone else self.root.lock
+            listeners = self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, lock)
         return listeners
 
     def remember(self, key: bytes) -> None:
