@@ -165,7 +165,8 @@ def node(output_name: Any = None, **options: Any) -> Any:
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
             and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
-            it, and the thread ends when the function returns.
+            it, and the thread ends when the function returns. The time counts from when the call begins, not while it
+            waits for a worker.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.
