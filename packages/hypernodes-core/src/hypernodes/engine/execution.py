@@ -11,9 +11,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.activity import MapActivity, PlanActivity
+from hypernodes.engine.activity import PlanActivity
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.map_activity import MapActivity
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.places import Places
 from hypernodes.engine.processes import ProcessPlace

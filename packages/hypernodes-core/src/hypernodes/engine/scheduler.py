@@ -17,10 +17,11 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from hypernodes.engine.activity import Activity, MapActivity, PlanActivity
+from hypernodes.engine.activity import Activity, PlanActivity
 from hypernodes.engine.casualties import Casualties
 from hypernodes.engine.elsewhere import Elsewhere
 from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.map_activity import MapActivity, open_nested_map
 from hypernodes.engine.places import Place, Places
 from hypernodes.engine.process_life import timeout_error
 from hypernodes.engine.run_state import RunState
@@ -125,6 +126,10 @@ class Scheduler:
         else:
             activity.is_queued = True
             self._stack.append(activity)
+
+    def open_map(self, activity: PlanActivity, step: NestedStep) -> None:
+        """Begin the items of a mapped pipeline that is a step of a plan."""
+        open_nested_map(activity, step, self)
 
     def item_limit(self, activity: MapActivity) -> int:
         """Return how many items of a map may be open at a time."""
