@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from hypernodes.engine.activity import Activity, PlanActivity
 from hypernodes.engine.casualties import Casualties
+from hypernodes.engine.coroutines import LOOK_UP_S
 from hypernodes.engine.elsewhere import Elsewhere
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.map_activity import MapActivity, open_nested_map
@@ -175,7 +176,7 @@ class Scheduler:
         if timeout is None and not self._in_flight and not self._elsewhere:
             raise AssertionError("nothing left to wait for, but the run is not done")  # pragma: no cover
         try:
-            news = self._news.get(timeout=timeout)
+            news = self._news.get(timeout=LOOK_UP_S if timeout is None else min(timeout, LOOK_UP_S))
             while True:
                 if news is not None:
                     self._settle(*news)
