@@ -114,3 +114,26 @@ def interrupt(scripts: Scripts, case: tuple[str, ...], whole_session: bool) -> N
     assert wait_until(lambda: not members_of_session(process.pid), 2), members_of_session(process.pid)
 
     assert scripts.run(script, *case, "again") == "0 computed again\n"
+
+
+def test_an_interrupt_in_the_moment_in_which_the_run_goes_to_sleep(scripts: Scripts) -> None:
+    """The system hands the signal to another thread, so the wait of the main thread is not broken off."""
+    body = """
+    import signal, threading, time
+    from hypernodes import LocalBackend, Pipeline, node
+
+    @node(output_name="y")
+    def interrupt_here(x):
+        time.sleep(0.5)  # the main thread goes to sleep meanwhile; if it does not, the test is easier, but as true
+        # Only this thread takes the signal; nothing wakes up the main thread.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        time.sleep(60)
+
+    try:
+        Pipeline(nodes=[interrupt_here], backend=LocalBackend("threaded")).run(inputs={"x": 1})
+    except KeyboardInterrupt:
+        print("interrupted")
+    """
+    process = scripts.start(scripts.write(body))
+    out, err = finish(process, 10)
+    assert (out, err) == ("interrupted\n", "")

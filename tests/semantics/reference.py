@@ -293,6 +293,19 @@ class Reference:
         self.entries: dict[str, dict[Key, Value]] = {}
         self.maps: dict[str, dict[Key, list[tuple[str, Key]]]] = {}
         self.fresh: set[tuple[str, Key]] = set()  # what the current execution added
+        self.hides_fresh = False
+
+    def without_fresh(self) -> Reference:
+        """Return a copy for which no result of an execution is there before its end.
+
+        It makes every call that items which run side by side may make, when none of them can take over what another one
+        is about to compute.
+        """
+        copy = Reference(self.pipeline)
+        copy.entries = {cache: dict(entries) for cache, entries in self.entries.items()}
+        copy.maps = {cache: dict(maps) for cache, maps in self.maps.items()}
+        copy.hides_fresh = True
+        return copy
 
     def fetch(self, cache: str, key: Key) -> Value:
         """Return what a cache holds.
@@ -300,6 +313,8 @@ class Reference:
         Raises:
             KeyError: It does not, or not all of it.
         """
+        if self.hides_fresh and (cache, key) in self.fresh:
+            raise KeyError(key)
         if key in self.entries.setdefault(cache, {}):
             return self.entries[cache][key]
         elements = self.maps.setdefault(cache, {})[key]

@@ -129,7 +129,11 @@ class PipelineCallback:
         """A node is about to be called with `inputs`."""
 
     def on_node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
-        """A node returned."""
+        """A node returned.
+
+        In the place of an output that cannot leave its worker process, and that nothing outside needs, stands an object
+        whose text says so.
+        """
 
     def on_node_cached(self, node_id: str, signature: str, ctx: CallbackContext) -> None:
         """A node was not called, because the cache holds its result under `signature`."""

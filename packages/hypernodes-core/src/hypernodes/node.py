@@ -187,7 +187,8 @@ def node(output_name: Any = None, **options: Any) -> Any:
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
             and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
-            it, and the thread ends when the function returns.
+            it, and the thread ends when the function returns. The time counts from when the call begins, not while it
+            waits for a worker.
         version: Added to the signature of the code. Give another one when something changed that cannot be seen in the
             code, e.g. a service that it calls: what is in a cache is then computed again.
         cache_ignore: Parameters that make no difference to the result (`("verbose",)`), left out of its signature.

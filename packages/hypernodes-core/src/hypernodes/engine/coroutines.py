@@ -6,7 +6,8 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     import asyncio
 
     from hypernodes.engine.event_loop import LoopThread
+
+LOOK_UP_S = 0.2
+"""Nothing is waited for longer than this at a time: Ctrl-C in the very moment in which a thread goes to sleep, or that
+the system delivers to another thread, is noticed only when it wakes up."""
 
 _ARRIVALS = 16  # after so many, the loop gets the chance to start them
 
@@ -51,7 +56,11 @@ class Coroutines:
         self._awaited = self.submit(coroutine, done.put)
         if self._is_cancelled:  # in the moment before there was anything to cancel
             self._awaited.cancel()
-        return done.get().result()
+        outcome = None
+        while outcome is None:
+            with suppress(Empty):
+                outcome = done.get(timeout=LOOK_UP_S)
+        return outcome.result()
 
     def cancel(self) -> None:
         """Cancel what `wait_for` waits for in another thread, now or from now on."""

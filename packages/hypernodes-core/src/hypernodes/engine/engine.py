@@ -47,14 +47,16 @@ class PipelineExecutionEngine:
     of a whole run at any depth of nesting.
 
     Worker processes live as long as the run. To keep them for several runs, use the engine (or a backend with it) as a
-    context manager.
+    context manager; they then hold on to what the last run shared between its items until they are given other work.
 
     Args:
         node_execution: How the nodes of one run are executed.
         map_execution: How the items of a map are executed.
         max_workers: The largest number of calls at a time; None for a number that suits the modes (1, 100 for "async",
             the number of cores and four more for "threaded", the number of cores for "parallel").
-        executor: An executor of the caller's own to make calls on, instead of threads or processes of the run's.
+        executor: An executor of the caller's own to make calls on, instead of threads or processes of the run's. A
+            pipeline that is run inside a node on the same executor makes calls in the thread of that node rather than
+            wait for a worker that may never be free.
 
     Attributes:
         place: Name of the backend it runs for, in messages.

@@ -11,10 +11,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.activity import MapActivity, PlanActivity
+from hypernodes.engine.activity import PlanActivity
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.in_order import map_in_order, run_in_order
 from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.map_activity import MapActivity
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.places import Places
 from hypernodes.engine.processes import ProcessPlace

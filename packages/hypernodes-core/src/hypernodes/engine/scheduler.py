@@ -17,10 +17,12 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from hypernodes.engine.activity import Activity, MapActivity, PlanActivity
+from hypernodes.engine.activity import Activity, PlanActivity
 from hypernodes.engine.casualties import Casualties
+from hypernodes.engine.coroutines import LOOK_UP_S
 from hypernodes.engine.elsewhere import Elsewhere
 from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.map_activity import MapActivity, open_nested_map
 from hypernodes.engine.places import Place, Places
 from hypernodes.engine.process_life import timeout_error
 from hypernodes.engine.run_state import RunState
@@ -126,6 +128,10 @@ class Scheduler:
             activity.is_queued = True
             self._stack.append(activity)
 
+    def open_map(self, activity: PlanActivity, step: NestedStep) -> None:
+        """Begin the items of a mapped pipeline that is a step of a plan."""
+        open_nested_map(activity, step, self)
+
     def item_limit(self, activity: MapActivity) -> int:
         """Return how many items of a map may be open at a time."""
         return self._places.open_items if activity.has_room else 0
@@ -170,7 +176,7 @@ class Scheduler:
         if timeout is None and not self._in_flight and not self._elsewhere:
             raise AssertionError("nothing left to wait for, but the run is not done")  # pragma: no cover
         try:
-            news = self._news.get(timeout=timeout)
+            news = self._news.get(timeout=LOOK_UP_S if timeout is None else min(timeout, LOOK_UP_S))
             while True:
                 if news is not None:
                     self._settle(*news)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from hypernodes.engine.activity import MapActivity, PlanActivity
+from hypernodes.engine.activity import PlanActivity
 from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.map_activity import MapActivity
 from hypernodes.engine.parcels import LeftBehind, Parcel, unpack
 from hypernodes.engine.places import Places
 from hypernodes.engine.raised import restore

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from hypernodes.engine.activity import MapActivity
+from hypernodes.engine.map_activity import MapActivity
 from hypernodes.engine.scheduler import Scheduler
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
-from hypernodes.engine.activity import MapActivity, PlanActivity
+from hypernodes.engine.activity import PlanActivity
+from hypernodes.engine.map_activity import MapActivity
 from hypernodes.engine.runs import Runs
 from hypernodes.plan import CallStep, NestedStep
 
