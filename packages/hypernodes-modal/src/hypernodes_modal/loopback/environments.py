@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 from hypernodes_modal.loopback import local_packages
@@ -91,7 +91,7 @@ class Environments:
             log(f"pip install {' '.join(missing)}")
             fetched = _fetch(interpreter, missing, recipe.pip_options, log)
             visible.add(fetched)
-            _link_tree(fetched, site)
+            local_packages.link(distributions(path=[str(fetched)]), site)
         local_packages.link(here.distributions.values(), site)
         _make_venv(directory, interpreter)
         return Environment(directory / "bin" / "python", directory, tuple(sorted(visible)))
@@ -167,15 +167,6 @@ def _run_pip(
             f"{' '.join(requirements)}: not installed here, and pip could not install it for Python "
             f"{interpreter.version}:\n{outcome.stdout.strip()}"
         )
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    for folder, _, files in os.walk(source):
-        below = target / Path(folder).relative_to(source)
-        below.mkdir(parents=True, exist_ok=True)
-        for name in files:
-            if not os.path.lexists(below / name):
-                os.symlink(os.path.join(folder, name), below / name)
 
 
 def _cache_directory() -> Path:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -47,24 +47,22 @@ def select(requirements: Iterable[str]) -> Selection:
 
 
 def link(distributions: Iterable[Distribution], site: Path) -> None:
-    """Put the files of distributions into a directory, as links. Blocks.
+    """Put distributions into a directory, as links. Blocks.
+
+    Whole packages are linked where that is possible, and single files where several distributions share a directory.
 
     Args:
         distributions: Which.
         site: The directory, which stands for `site-packages`.
     """
-    made: set[Path] = set()
     for each in distributions:
-        for file in each.files or ():
-            if ".." in file.parts or file.suffix == ".pth":
-                continue  # scripts and manuals; and what changes the path at start-up
-            target = site / file
-            if target.parent not in made:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                made.add(target.parent)
-            source = os.path.realpath(str(each.locate_file(file)))
+        files = [file for file in each.files or () if ".." not in file.parts and file.suffix != ".pth"]
+        packages = {str(file.parent) for file in files if file.name == "__init__.py"}
+        for name in {_outermost(file, packages) for file in files}:
+            source, target = str(each.locate_file(name)), site / name
             if not os.path.lexists(target) and os.path.exists(source):
-                os.symlink(source, target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(os.path.realpath(source))
 
 
 def locations(distributions: Iterable[Distribution]) -> set[Path]:
@@ -87,6 +85,14 @@ def name_of(line: str) -> str | None:
         return canonicalize_name(Requirement(line).name)
     except InvalidRequirement:
         return None
+
+
+def _outermost(file: PurePath, packages: set[str]) -> str:
+    """The outermost package (or metadata directory) a file is in; the file itself if it is in none."""
+    for folder in reversed(file.parents):
+        if str(folder) in packages or folder.name.endswith(".dist-info"):
+            return str(folder)
+    return str(file)
 
 
 def _take(line: str, chosen: dict[str, Distribution], in_progress: set[str]) -> bool:
