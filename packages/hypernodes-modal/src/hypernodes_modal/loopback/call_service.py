@@ -46,6 +46,11 @@ class CallService:
         except KeyError:
             raise not_found("Function call", call_id) from None
 
+    def forget_finished(self) -> None:
+        """Drop all calls that have nothing left to do."""
+        self.calls = {call.id: call for call in self.calls.values() if call.unfinished}
+        self.inputs = {given.id: given for call in self.calls.values() for given in call.inputs.values()}
+
     @rpc
     async def function_map(self, request: api_pb2.FunctionMapRequest, caller: Caller) -> api_pb2.FunctionMapResponse:
         function = self._functions.get(request.function_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from google.protobuf.empty_pb2 import Empty
+from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
 from hypernodes_modal.loopback.containers import EndReason
@@ -12,10 +13,8 @@ from hypernodes_modal.loopback.inputs import Result
 from hypernodes_modal.loopback.rpc import Caller, not_found, rpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hypernodes_modal.loopback.call_service import CallService
-    from hypernodes_modal.loopback.containers import Container
+    from hypernodes_modal.loopback.misbehaviour import Faults
     from hypernodes_modal.loopback.pools import Pools
 
 _HEARTBEAT_S = 10.0  # the client gives up after 15.1 s
@@ -24,10 +23,10 @@ _HEARTBEAT_S = 10.0  # the client gives up after 15.1 s
 class ContainerService:
     """Serves containers."""
 
-    def __init__(self, pools: Pools, calls: CallService) -> None:
+    def __init__(self, pools: Pools, calls: CallService, faults: Faults) -> None:
         self._pools = pools
         self._calls = calls
-        self.on_input: Callable[[Container], None] = lambda container: None
+        self._faults = faults
 
     @rpc
     async def container_hello(self, request: Empty, caller: Caller) -> Empty:
@@ -55,6 +54,7 @@ class ContainerService:
         taken = await pool.take(container, max(1, request.batch_max_size), request.batch_linger_ms / 1000)
         if taken is None:
             return api_pb2.FunctionGetInputsResponse(inputs=[api_pb2.FunctionGetInputsItem(kill_switch=True)])
+        self._faults.at("input", container)
         return api_pb2.FunctionGetInputsResponse(
             inputs=[
                 api_pb2.FunctionGetInputsItem(
@@ -72,6 +72,8 @@ class ContainerService:
     @rpc
     async def function_put_outputs(self, request: api_pb2.FunctionPutOutputsRequest, caller: Caller) -> Empty:
         container = caller.inside
+        if self._faults.at("output", container):
+            raise GRPCError(Status.UNAVAILABLE, "loopback: told to lose this output")
         for item in request.outputs:
             given = self._calls.inputs.get(item.input_id)
             if given is None:
@@ -82,6 +84,7 @@ class ContainerService:
                 if result.status == Result.GENERIC_STATUS_TERMINATED and not result.exception:
                     result.exception = "Input was cancelled."
                 self._pools.of(container.function).settle(given, result, item.data_format)
+        self._faults.at("after output", container)
         return Empty()
 
     @rpc

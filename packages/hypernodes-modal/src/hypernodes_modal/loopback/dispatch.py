@@ -6,21 +6,25 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
+from grpclib.exceptions import StreamTerminatedError
+from modal_proto import api_pb2
 
 from hypernodes_modal.loopback.records import RpcRecord
 from hypernodes_modal.loopback.rpc import Caller, Rpc, all_rpcs
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.containers import Container
+    from hypernodes_modal.loopback.misbehaviour import Faults
 
 logger = logging.getLogger("hypernodes_modal.loopback")
 
-_MAX_KEPT_REPLIES = 2000
+_MAX_KEPT_REPLIES = 5000
+_MAX_KEPT_BYTES = 64 * 1024 * 1024
 
 
 class Dispatcher:
@@ -29,16 +33,20 @@ class Dispatcher:
     Args:
         handlers: By name, see `rpc.handlers_of`.
         credentials: Token id and token secret that a client must show.
+        faults: How to misbehave.
     """
 
-    def __init__(self, handlers: Mapping[str, Callable[..., Any]], credentials: tuple[str, str]) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Callable[..., Any]], credentials: tuple[str, str], faults: Faults
+    ) -> None:
         self._handlers = handlers
+        self._faults = faults
         self._credentials = credentials
         # A client that hears nothing asks again, with the same key. It must get the answer to its first question: asking
         # twice for an input must not take two.
-        self._replies: OrderedDict[str, asyncio.Future[Any]] = OrderedDict()
+        self._replies: OrderedDict[str, Any] = OrderedDict()
+        self._kept_bytes = 0
         self.records: list[RpcRecord] = []
-        self.faults: Any = None
 
     def for_clients(self) -> Endpoint:
         """What to serve where clients connect."""
@@ -63,43 +71,55 @@ class Dispatcher:
                 f"The loopback control plane does not have {definition.name}. It covers functions and classes, images, "
                 "mounts, queues, dicts, volumes, secrets and logs; see the README of hypernodes-modal.",
             )
+        self._faults.on_request(record)
         try:
             if definition.is_stream:
-                async for message in handler(request, caller):
-                    await stream.send_message(message)
+                await self._stream(handler(request, caller), record, stream)
             else:
                 await self._answer(handler, request, caller, record, stream)
-        except (GRPCError, asyncio.CancelledError):
+        except (GRPCError, asyncio.CancelledError, StreamTerminatedError):
             raise
         except Exception as error:
             logger.exception("%s failed", definition.name)
             raise GRPCError(Status.INTERNAL, f"loopback: {definition.name} failed: {error!r}") from error
+
+    async def _stream(self, messages: AsyncIterator[Any], record: RpcRecord, stream: Any) -> None:
+        async for message in messages:
+            await self._faults.before_reply(record)
+            await stream.send_message(message)
+            if self._faults.is_duplicated(record):
+                await stream.send_message(message)
+            self._faults.after_reply()
 
     async def _answer(
         self, handler: Callable[..., Any], request: Any, caller: Caller, record: RpcRecord, stream: Any
     ) -> None:
         key = stream.metadata.get("x-idempotency-key")
         reply = await self._reply_once(key, handler, request, caller, record)
-        if self.faults is not None:
-            await self.faults.before_reply(record)
+        if self._faults.is_duplicated(record):
+            reply = await self._reply_once(key, handler, request, caller, record)
+            if isinstance(reply, api_pb2.FunctionGetOutputsResponse):
+                reply = api_pb2.FunctionGetOutputsResponse.FromString(reply.SerializeToString())
+                reply.outputs.extend(list(reply.outputs))
+        await self._faults.before_reply(record)
         await stream.send_message(reply)
+        self._faults.after_reply()
 
     async def _reply_once(
         self, key: str | None, handler: Callable[..., Any], request: Any, caller: Caller, record: RpcRecord
     ) -> Any:
-        if key is None:
-            return await handler(request, caller)
-        kept = self._replies.get(key)
-        if kept is not None:
-            if not kept.done() or not kept.cancelled():
-                record.is_repeated = True
-                return await asyncio.shield(kept)
+        if key is not None and key in self._replies:
+            record.is_repeated = True
+            return self._replies[key]
+        # A first question that is still waiting, as for an input, has changed nothing yet: handlers change the state
+        # only after their last wait. So it does no harm to ask the second as well, and the first is cancelled.
         reply = await handler(request, caller)
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        done.set_result(reply)
-        self._replies[key] = done
-        if len(self._replies) > _MAX_KEPT_REPLIES:
-            self._replies.popitem(last=False)
+        if key is not None:
+            self._replies[key] = reply
+            self._kept_bytes += reply.ByteSize()
+            while len(self._replies) > _MAX_KEPT_REPLIES or self._kept_bytes > _MAX_KEPT_BYTES:
+                _, dropped = self._replies.popitem(last=False)
+                self._kept_bytes -= dropped.ByteSize()
         return reply
 
     def _authenticate(self, metadata: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from hypernodes_modal.loopback.rpc import Caller, not_found, rpc
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.apps import Apps
     from hypernodes_modal.loopback.ids import Ids
+    from hypernodes_modal.loopback.notices import Notices
     from hypernodes_modal.loopback.pools import Pools
 
 _DEFAULT_TIMEOUT_S = 300
@@ -117,8 +118,9 @@ class ClassObject:
 class Functions:
     """Defines functions and hands them out."""
 
-    def __init__(self, ids: Ids, apps: Apps, pools: Pools) -> None:
+    def __init__(self, ids: Ids, apps: Apps, pools: Pools, notices: Notices) -> None:
         self._ids = ids
+        self._notices = notices
         self._apps = apps
         self._pools = pools
         self._functions: dict[str, Function] = {}
@@ -219,6 +221,7 @@ class Functions:
             )
             function_id = answer.function_id
         function = self._functions[function_id]
+        self._note_missing_hardware(definition)
         is_redeployed = bool(function.definition.function_name)
         function.definition = definition
         function.metadata.class_parameter_info.CopyFrom(definition.class_parameter_info)
@@ -313,6 +316,12 @@ class Functions:
         function.definition.autoscaler_settings.MergeFrom(request.settings)
         self._pools.of(function).scale()
         return api_pb2.FunctionUpdateSchedulingParamsResponse(current_settings=function.definition.autoscaler_settings)
+
+    def _note_missing_hardware(self, definition: api_pb2.Function) -> None:
+        gpu = definition.resources.gpu_config
+        wanted = gpu.gpu_type or (f"{gpu.count} GPU(s)" if gpu.count else "")
+        if wanted:
+            self._notices.add(f"function {definition.function_name!r} asks for a GPU ({wanted}) and gets none")
 
     def _check(self, definition: api_pb2.Function) -> None:
         """Refuse what would otherwise look as if it worked."""

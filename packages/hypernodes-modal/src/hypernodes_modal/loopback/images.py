@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,8 +21,7 @@ from hypernodes_modal.loopback.rpc import Caller, not_found, rpc
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.ids import Ids
     from hypernodes_modal.loopback.mounts import Mounts
-
-logger = logging.getLogger("hypernodes_modal.loopback")
+    from hypernodes_modal.loopback.notices import Notices
 
 
 @dataclass(eq=False)
@@ -46,14 +44,14 @@ class Image:
 class Images:
     """Builds images."""
 
-    def __init__(self, ids: Ids, mounts: Mounts, environments: Environments) -> None:
+    def __init__(self, ids: Ids, mounts: Mounts, environments: Environments, notices: Notices) -> None:
+        self._notices = notices
         self._ids = ids
         self._mounts = mounts
         self._environments = environments
         self._images: dict[str, Image] = {}
         self._by_content: dict[str, Image] = {}
         self._one_at_a_time = asyncio.Lock()
-        self.notices: list[str] = []
 
     def recipe(self, image_id: str) -> Recipe:
         """What is in an image."""
@@ -128,8 +126,9 @@ class Images:
             )
         except (ValueError, StopIteration) as error:
             problem = f"The image cannot be read: {error}"
-        for notice in recipe.notices[len(base.notices) :] if recipe.notices[: len(base.notices)] == base.notices else recipe.notices:
-            self._note(notice, log)
+        for notice in recipe.notices:
+            if notice not in base.notices:
+                self._note(notice, log)
         image = Image(
             self._ids.new("im"), recipe, asyncio.get_running_loop().create_task(self._build(recipe, problem, log)), log
         )
@@ -148,11 +147,8 @@ class Images:
         return Result(status=Result.GENERIC_STATUS_SUCCESS)
 
     def _note(self, notice: str, log: list[str]) -> None:
-        text = f"loopback: {notice}"
-        log.append(text)
-        if notice not in self.notices:
-            self.notices.append(notice)
-            logger.warning("%s", text)
+        log.append(f"loopback: {notice}")
+        self._notices.add(notice)
 
     def _get(self, image_id: str) -> Image:
         try:

@@ -85,6 +85,12 @@ class Logs:
         """What was printed in an app."""
         return list(self._apps[app_id].entries)
 
+    def forget(self) -> None:
+        """Drop what was printed so far."""
+        for log in self._apps.values():
+            log.forgotten += len(log.entries)
+            log.entries.clear()
+
     def wake(self, app_id: str) -> None:
         """Something changed that may be the end of the log of an app."""
         self._apps[app_id].changed.notify()

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grpclib.server import Server
-
 from hypernodes_modal.loopback.apps import Apps
 from hypernodes_modal.loopback.blobs import Blobs
 from hypernodes_modal.loopback.call_service import CallService
@@ -24,14 +22,18 @@ from hypernodes_modal.loopback.client_environment import ClientEnvironment, vari
 from hypernodes_modal.loopback.container_service import ContainerService
 from hypernodes_modal.loopback.containers import Container, EndReason
 from hypernodes_modal.loopback.dispatch import Dispatcher
+from hypernodes_modal.loopback.dicts import Dicts
 from hypernodes_modal.loopback.environments import Environments
 from hypernodes_modal.loopback.functions import Functions
 from hypernodes_modal.loopback.guarded import Guard
 from hypernodes_modal.loopback.ids import Ids
 from hypernodes_modal.loopback.images import Images
 from hypernodes_modal.loopback.inputs import Result
+from hypernodes_modal.loopback.listener import Listener
 from hypernodes_modal.loopback.logs import Logs
+from hypernodes_modal.loopback.misbehaviour import Fault, Faults
 from hypernodes_modal.loopback.mounts import Mounts
+from hypernodes_modal.loopback.notices import Notices
 from hypernodes_modal.loopback.pools import Pools
 from hypernodes_modal.loopback.queues import Queues
 from hypernodes_modal.loopback.records import CallRecord, ContainerRecord, InputRecord, RpcRecord
@@ -139,6 +141,28 @@ class ModalLoopback:
         """Where its files are, until it is stopped."""
         return self._directory
 
+    # --- misbehaviour ----------------------------------------------------------------------------------------------
+
+    def misbehave(self, *faults: Fault, seed: int = 0) -> None:
+        """Misbehave from now on, and only in these ways; without any, behave again.
+
+        Args:
+            faults: What is to go wrong, see `hypernodes_modal.loopback.misbehaviour`.
+            seed: What is left to chance follows from it.
+        """
+        self._look(lambda: self._faults.set(faults, seed))
+
+    def refuse_connections(self, seconds: float) -> None:
+        """End the connections of all clients, and refuse new ones for a while. Returns when they are refused.
+
+        Args:
+            seconds: How long.
+        """
+        assert self._loop is not None
+        refused: Future[None] = Future()
+        asyncio.run_coroutine_threadsafe(self._refuse_connections(seconds, refused), self._loop)
+        refused.result()
+
     # --- what happened ---------------------------------------------------------------------------------------------
 
     @property
@@ -175,12 +199,27 @@ class ModalLoopback:
     @property
     def notices(self) -> list[str]:
         """What was asked for and is not done here: parts of images, GPUs."""
-        return self._look(lambda: list(self._images.notices))
+        return self._look(lambda: list(self._notices.all))
 
     @property
     def queue_ids(self) -> list[str]:
         """Identifiers of the queues there are."""
         return self._look(self._queues.names)
+
+    def forget(self) -> None:
+        """Start records afresh: what ended before is not shown any more."""
+
+        def forget() -> None:
+            self._dispatcher.records.clear()
+            self._runner.containers[:] = [each for each in self._runner.containers if each.exit_code is None]
+            self._calls.forget_finished()
+            self._logs.forget()
+
+        self._look(forget)
+
+    def stop_apps(self) -> None:
+        """Stop every app, deployed ones too, and return when their containers have ended."""
+        self._call(self._stop_apps())
 
     # --- details ---------------------------------------------------------------------------------------------------
 
@@ -209,10 +248,12 @@ class ModalLoopback:
         for folder in folders.values():
             folder.mkdir()
         ids = Ids()
+        self._notices = notices = Notices()
+        self._faults = faults = Faults(self._refuse_connections)
         self._apps = apps = Apps(ids)
         self._blobs = blobs = Blobs(folders["blobs"])
         mounts = Mounts(ids, blobs, folders["files"])
-        self._images = images = Images(ids, mounts, Environments(folders["images"]))
+        self._images = images = Images(ids, mounts, Environments(folders["images"]), notices)
         self._logs = logs = Logs()
         self._queues = queues = Queues(ids)
         keys = Secrets(ids)
@@ -227,12 +268,14 @@ class ModalLoopback:
             volumes=volumes,
             logs=logs,
             guard=self._guard,
+            faults=faults,
         )
         self._pools = pools = Pools(runner.start, self._max_containers)
-        functions = Functions(ids, apps, pools)
+        functions = Functions(ids, apps, pools, notices)
         self._calls = calls = CallService(ids, functions, pools)
-        services = [apps, blobs, mounts, images, logs, queues, keys, volumes, functions, calls]
-        self._dispatcher = Dispatcher(handlers_of([*services, ContainerService(pools, calls)]), self._credentials)
+        services = [apps, blobs, mounts, images, logs, queues, Dicts(ids), keys, volumes, functions, calls]
+        handlers = handlers_of([*services, ContainerService(pools, calls, faults)])
+        self._dispatcher = Dispatcher(handlers, self._credentials, faults)
         runner.functions = functions
         runner.dispatcher = self._dispatcher
         runner.on_ended = lambda container: pools.of(container.function).container_ended(container)
@@ -240,12 +283,18 @@ class ModalLoopback:
         apps.on_stop.append(pools.app_stopped)
         logs.is_done = self._is_log_done
         await blobs.start(self._host)
-        self._server = Server([self._dispatcher.for_clients()])
-        await self._server.start(self._host, 0)
-        assert self._server._server is not None
-        self._port: int = self._server._server.sockets[0].getsockname()[1]
+        self._listener = Listener(self._dispatcher.for_clients())
+        await self._listener.listen_on_port(self._host)
+        self._port = self._listener.port
 
-    async def _close(self) -> None:
+    async def _refuse_connections(self, seconds: float, refused: Future[None] | None = None) -> None:
+        await self._listener.close()
+        if refused is not None:
+            refused.set_result(None)
+        await asyncio.sleep(seconds)
+        await self._listener.listen_on_port(self._host, self._port)
+
+    async def _stop_apps(self) -> None:
         for app in self._apps.all():
             await self._apps.stop(app)
         try:
@@ -254,8 +303,11 @@ class ModalLoopback:
             for container in self._runner.containers:
                 container.kill(EndReason.APP_STOPPED)
             await self._runner.wait_closed()
-        self._server.close()
-        await self._server.wait_closed()
+
+    async def _close(self) -> None:
+        await self._stop_apps()
+        self._faults.close()
+        await self._listener.close()
         await self._blobs.stop()
 
     def _tidy_up(self) -> None:

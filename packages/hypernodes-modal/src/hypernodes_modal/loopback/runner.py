@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpclib.server import Server
 from modal_proto import api_pb2
 
 from hypernodes_modal.loopback import launch
 from hypernodes_modal.loopback.containers import Container, ContainerState, EndReason
+from hypernodes_modal.loopback.listener import Listener
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.dispatch import Dispatcher
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hypernodes_modal.loopback.ids import Ids
     from hypernodes_modal.loopback.images import Images
     from hypernodes_modal.loopback.logs import Logs
+    from hypernodes_modal.loopback.misbehaviour import Faults
     from hypernodes_modal.loopback.mounts import Mounts
     from hypernodes_modal.loopback.secret_store import Secrets
     from hypernodes_modal.loopback.volumes import Volumes
@@ -55,6 +56,7 @@ class Runner:
         volumes: Volumes,
         logs: Logs,
         guard: Guard,
+        faults: Faults,
     ) -> None:
         self._ids = ids
         self._directory = directory
@@ -65,13 +67,13 @@ class Runner:
         self._volumes = volumes
         self._logs = logs
         self._guard = guard
+        self._faults = faults
         self._tasks: set[asyncio.Task[None]] = set()
         self.containers: list[Container] = []
         # Set by the control plane, since these need the runner themselves.
         self.functions: Functions
         self.dispatcher: Dispatcher
         self.on_ended: Callable[[Container], None]
-        self.on_start: Callable[[Container], float] = lambda container: 0.0
 
     def start(self, function: Function) -> Container:
         """Start a container, and come back at once."""
@@ -89,15 +91,12 @@ class Runner:
             await asyncio.wait(set(self._tasks))
 
     async def _run(self, container: Container) -> None:
-        server: Server | None = None
+        listener = Listener(self.dispatcher.for_container(container))
         timer: asyncio.TimerHandle | None = None
         try:
-            delay_s = self.on_start(container)
-            if delay_s:
-                await asyncio.sleep(delay_s)
-            server = Server([self.dispatcher.for_container(container)])
+            await asyncio.sleep(self._faults.start_delay_s(container))
             await self._prepare(container)
-            await server.start(path=str(container.socket))
+            await listener.listen_on_socket(str(container.socket))
             if container.is_alive:
                 await self._spawn(container)
                 timer = asyncio.get_running_loop().call_later(
@@ -110,7 +109,7 @@ class Runner:
         finally:
             if timer is not None:
                 timer.cancel()
-            await self._end(container, server)
+            await self._end(container, listener)
 
     async def _prepare(self, container: Container) -> None:
         function = container.function
@@ -195,6 +194,7 @@ class Runner:
             cwd="/",
         )
         self._guard.started(container.process.pid)
+        self._faults.at("start", container)
 
     async def _watch(self, container: Container) -> None:
         process = container.process
@@ -225,14 +225,12 @@ class Runner:
                 self._logs.add(container, stream, line)
                 container.last_lines = [*container.last_lines[1 - _LAST_LINES :], line.rstrip("\n")]
 
-    async def _end(self, container: Container, server: Server | None) -> None:
+    async def _end(self, container: Container, listener: Listener) -> None:
         expected = container.end_reason is not None
         if not expected or (container.end_reason is EndReason.SINGLE_USE and container.inputs):
             container.end_reason = EndReason.CRASHED
         container.state = ContainerState.ENDED
-        if server is not None:
-            server.close()
-            await server.wait_closed()
+        await listener.close()
         self._volumes.detach(container)
         await asyncio.to_thread(shutil.rmtree, container.directory, ignore_errors=True)
         self.on_ended(container)
