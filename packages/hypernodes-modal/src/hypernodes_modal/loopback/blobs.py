@@ -34,9 +34,9 @@ class Blobs:
         app = web.Application(client_max_size=_MAX_BLOB_BYTES)
         app.router.add_put("/{blob_id}", self._put)
         app.router.add_get("/{blob_id}", self._get)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, 0, shutdown_timeout=0.5)
+        site = web.TCPSite(self._runner, host, 0)
         await site.start()
         address = self._runner.addresses[0]
         shown_host = f"[{address[0]}]" if ":" in address[0] else address[0]

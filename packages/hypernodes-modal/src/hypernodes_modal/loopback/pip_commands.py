@@ -13,7 +13,7 @@ _WITH_VALUE = {
     "--python", "--prerelease", "--constraint", "-c", "--target", "--index-strategy", "--index", "--default-index",
     "--torch-backend",
 }  # fmt: skip
-_KEPT = {"--index-url", "-i", "--extra-index-url", "--find-links", "-f", "--pre", "--no-deps"}
+_KEPT = {"--index-url", "-i", "--extra-index-url", "--find-links", "-f", "--pre", "--no-deps", "--no-index"}
 
 
 class PipInstall(NamedTuple):
