@@ -30,7 +30,7 @@ def image() -> modal.Image:
 
 @pytest.fixture
 def serve(modal_loopback: Any, image: modal.Image) -> Iterator[Callable[..., modal.Function]]:
-    """Make a function of a running app: `remote_double = serve(double, timeout=5)`."""
+    """Makes functions of running apps: what it is called with is served, with the options of `app.function`."""
     with ExitStack() as apps:
 
         def make(function: Callable[..., Any], **options: Any) -> modal.Function:
@@ -38,7 +38,7 @@ def serve(modal_loopback: Any, image: modal.Image) -> Iterator[Callable[..., mod
             function = FunctionType(
                 function.__code__, function.__globals__, None, function.__defaults__, function.__closure__
             )
-            # Functions of this module travel by value, as from a notebook; and the records call them by their bare name.
+            # It travels by value, as from a notebook, and is recorded under its bare name.
             function.__module__, function.__qualname__ = "__main__", function.__name__
             served = app.function(**{"serialized": True, "image": image, **options})(function)
             apps.enter_context(app.run())
@@ -55,9 +55,7 @@ def queue(modal_loopback: Any) -> Iterator[modal.Queue]:
 
 
 @pytest.fixture
-def project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[dict[str, str], str], ModuleType]]:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str], str], ModuleType]]:
     """Write a user's project and import one of its modules: `project({"job.py": "..."}, "job")`."""
     imported: set[str] = set()
 

@@ -22,11 +22,11 @@ def test_a_container_that_dies_is_replaced_once_and_then_its_input_fails(modal_l
 
 def test_an_input_survives_the_death_of_its_first_container(modal_loopback, serve, queue):
     def die_once(queue):
-        if queue.get(block=False) is None:
-            return "alive"
-        import os
+        if queue.get(block=False) is not None:
+            import os
 
-        os._exit(1)
+            os._exit(1)
+        return "alive"
 
     queue.put("first")
     assert serve(die_once).remote(queue) == "alive"
@@ -132,12 +132,12 @@ def test_a_waiting_input_is_cancelled_without_ever_running(modal_loopback, serve
 
 def test_cancelling_can_terminate_the_container(modal_loopback, serve, queue, wait_for):
     def wait(queue):
+        import contextlib
+
         queue.put("started")
         while True:
-            try:
+            with contextlib.suppress(BaseException):  # it does not want to be cancelled
                 queue.get(partition="never")
-            except BaseException:  # a function that does not want to be cancelled
-                pass
 
     call = serve(wait).spawn(queue)
     assert queue.get() == "started"

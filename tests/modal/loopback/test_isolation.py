@@ -48,13 +48,19 @@ def test_environment_working_directory_and_local_files(serve, image, tmp_path):
         import os
         from pathlib import Path
 
-        return os.environ["GREETING"], os.environ["BOTH"], os.getcwd(), Path("/srv/data/a.txt").read_text(), Path("copied.txt").read_text()
+        return (
+            os.environ["GREETING"],
+            os.environ["BOTH"],
+            os.getcwd(),
+            Path("/srv/data/a.txt").read_text(),
+            Path("copied.txt").read_text(),
+        )
 
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.txt").write_text("mounted")
     (tmp_path / "b.txt").write_text("copied")
     built = (
-        image.env({"GREETING": "it's a \"test\" $HOME", "BOTH": "image"})
+        image.env({"GREETING": 'it\'s a "test" $HOME', "BOTH": "image"})
         .workdir("/work/dir")
         .add_local_file(tmp_path / "b.txt", "/work/dir/copied.txt", copy=True)
         .add_local_dir(tmp_path / "folder", "/srv/data")

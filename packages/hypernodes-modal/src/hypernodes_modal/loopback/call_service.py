@@ -185,5 +185,3 @@ def _read_token(token: str) -> dict[str, str]:
         return DecodedJwt.decode_without_verification(token).payload
     except ValueError as error:
         raise GRPCError(Status.INVALID_ARGUMENT, f"Not a token of this control plane: {error}") from error
-
-

@@ -132,5 +132,3 @@ class ContainerService:
                 for container in containers
             ]
         )
-
-

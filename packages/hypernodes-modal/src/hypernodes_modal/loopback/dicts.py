@@ -67,9 +67,7 @@ class Dicts:
         return api_pb2.DictPopResponse(found=value is not None, value=value)
 
     @rpc
-    async def dict_contains(
-        self, request: api_pb2.DictContainsRequest, caller: Caller
-    ) -> api_pb2.DictContainsResponse:
+    async def dict_contains(self, request: api_pb2.DictContainsRequest, caller: Caller) -> api_pb2.DictContainsResponse:
         return api_pb2.DictContainsResponse(found=request.key in self._dicts.get(request.dict_id).items)
 
     @rpc

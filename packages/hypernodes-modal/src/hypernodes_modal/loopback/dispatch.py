@@ -42,8 +42,8 @@ class Dispatcher:
         self._handlers = handlers
         self._faults = faults
         self._credentials = credentials
-        # A client that hears nothing asks again, with the same key. It must get the answer to its first question: asking
-        # twice for an input must not take two.
+        # A client that hears nothing asks again, with the same key. It must get the answer to its first question:
+        # asking twice for an input must not take two.
         self._replies: OrderedDict[str, Any] = OrderedDict()
         self._kept_bytes = 0
         self.records: list[RpcRecord] = []

@@ -116,11 +116,16 @@ class ClassObject:
 
 
 class Functions:
-    """Defines functions and hands them out."""
+    """Defines functions and hands them out.
 
-    def __init__(self, ids: Ids, apps: Apps, pools: Pools, notices: Notices) -> None:
+    Args:
+        own_root: Whether containers have a file system of their own.
+    """
+
+    def __init__(self, ids: Ids, apps: Apps, pools: Pools, notices: Notices, own_root: bool) -> None:
         self._ids = ids
         self._notices = notices
+        self._own_root = own_root
         self._apps = apps
         self._pools = pools
         self._functions: dict[str, Function] = {}
@@ -332,11 +337,17 @@ class Functions:
             "clusters": definition._experimental_group_size > 1,
             "interactive functions": definition.pty_info.enabled,
         }
+        if definition.volume_mounts and not self._own_root:
+            raise GRPCError(
+                Status.UNIMPLEMENTED,
+                f"Function {definition.function_name!r} mounts a volume. For that, containers need a file system of "
+                "their own (a mount namespace), which this machine does not give them.",
+            )
         for what, is_wanted in unsupported.items():
             if is_wanted:
                 raise GRPCError(
                     Status.UNIMPLEMENTED,
-                    f"Function {definition.function_name!r} uses {what}, which the loopback control plane does not have.",
+                    f"Function {definition.function_name!r} uses {what}, which the loopback control plane lacks.",
                 )
 
 

@@ -7,6 +7,7 @@ line.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -22,10 +23,8 @@ def main() -> None:
         what, _, number_text = line.partition(" ")
         (groups.add if what == "start" else groups.discard)(int(number_text))
     for group in groups:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 

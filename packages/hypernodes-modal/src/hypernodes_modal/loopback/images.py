@@ -104,9 +104,7 @@ class Images:
             )
 
     @rpc
-    async def image_from_id(
-        self, request: api_pb2.ImageFromIdRequest, caller: Caller
-    ) -> api_pb2.ImageFromIdResponse:
+    async def image_from_id(self, request: api_pb2.ImageFromIdRequest, caller: Caller) -> api_pb2.ImageFromIdResponse:
         image = self._get(request.image_id)
         return api_pb2.ImageFromIdResponse(image_id=image.id, metadata=_metadata(image))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class _Server(Server):
 
     @property
     def port(self) -> int:
-        assert self._server is not None
+        assert isinstance(self._server, asyncio.Server)
         return int(self._server.sockets[0].getsockname()[1])
 
     def abort_connections(self) -> None:

@@ -124,15 +124,7 @@ class StartCold:
     function_name: str | None = None
 
 
-Fault = (
-    KillContainer
-    | DelayReplies
-    | DropReplies
-    | DuplicateReplies
-    | ReorderReplies
-    | RefuseConnections
-    | StartCold
-)
+Fault = KillContainer | DelayReplies | DropReplies | DuplicateReplies | ReorderReplies | RefuseConnections | StartCold
 
 
 class Faults:

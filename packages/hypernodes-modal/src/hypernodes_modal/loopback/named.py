@@ -69,8 +69,10 @@ class Named(Generic[_Kind]):
         if found is None or creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_OVERWRITE_IF_EXISTS:
             if creation_type == api_pb2.OBJECT_CREATION_TYPE_UNSPECIFIED:
                 raise not_found(
-                    self._kind, name, f"There are: {', '.join(sorted(self._by_name)) or 'none'}. "
-                    "Make it, or pass create_if_missing=True."
+                    self._kind,
+                    name,
+                    f"There are: {', '.join(sorted(self._by_name)) or 'none'}. "
+                    "Make it, or pass create_if_missing=True.",
                 )
             found = self._add(name)
             self._by_name[name] = found

@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
-_INSTALL = re.compile(r"^(?:(?:python3?|\S*/python3?) -m )?(?:pip3?|(?:\S*/)?uv pip) install\s+(?P<rest>.+)$", re.DOTALL)
+_INSTALL = re.compile(
+    r"^(?:(?:python3?|\S*/python3?) -m )?(?:pip3?|(?:\S*/)?uv pip) install\s+(?P<rest>.+)$", re.DOTALL
+)
 _WITH_VALUE = {
     "--index-url", "-i", "--extra-index-url", "--find-links", "-f", "--requirement", "--requirements", "-r",
     "--python", "--prerelease", "--constraint", "-c", "--target", "--index-strategy", "--index", "--default-index",

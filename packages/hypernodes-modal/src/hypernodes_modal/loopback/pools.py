@@ -245,7 +245,9 @@ class Pool:
         timeout_s = self.function.timeout_s
         self.settle(
             given,
-            _failure(f"Task's current input {given.id} hit its timeout of {timeout_s:g}s", Result.GENERIC_STATUS_TIMEOUT),
+            _failure(
+                f"Task's current input {given.id} hit its timeout of {timeout_s:g}s", Result.GENERIC_STATUS_TIMEOUT
+            ),
         )
         container.kill(EndReason.TIMEOUT)
 

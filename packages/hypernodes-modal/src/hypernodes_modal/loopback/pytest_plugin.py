@@ -1,4 +1,7 @@
-"""Fixtures for tests that use Modal: `pytest_plugins = ["hypernodes_modal.loopback.pytest_plugin"]` in `conftest.py`."""
+"""Fixtures for tests that use Modal.
+
+In the `conftest.py` next to `pyproject.toml`: `pytest_plugins = ["hypernodes_modal.loopback.pytest_plugin"]`.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Queues:
     def __init__(self, ids: Ids) -> None:
         self._queues = Named("Queue", lambda name: Queue(ids.new("qu"), name))
 
-    def names(self) -> list[str]:
+    def ids(self) -> list[str]:
         """Identifiers of all queues there are."""
         return self._queues.ids()
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hypernodes_modal.loopback.calls import FunctionCall
+from hypernodes_modal.loopback.containers import Container
+from hypernodes_modal.loopback.inputs import Input, Result
+
 
 @dataclass
 class RpcRecord:
@@ -85,3 +89,42 @@ class ContainerRecord:
     end_reason: str | None
     inputs_taken: int
     cold_start_s: float | None
+
+
+def call_record(call: FunctionCall) -> CallRecord:
+    """What to show of a function call."""
+    return CallRecord(
+        id=call.id,
+        function_name=call.function.name,
+        app_id=call.function.app_id,
+        is_spawned=call.is_async,
+        is_map=call.is_map,
+        inputs=tuple(_input_record(given) for _, given in sorted(call.inputs.items())),
+    )
+
+
+def container_record(container: Container) -> ContainerRecord:
+    """What to show of a container."""
+    return ContainerRecord(
+        id=container.id,
+        function_name=container.function.name,
+        pid=container.process.pid if container.process else None,
+        state=container.state.value,
+        exit_code=container.exit_code,
+        end_reason=container.end_reason.value if container.end_reason else None,
+        inputs_taken=container.inputs_taken,
+        cold_start_s=container.ready_at - container.started_at if container.ready_at else None,
+    )
+
+
+def _input_record(given: Input) -> InputRecord:
+    status = None
+    if given.output is not None:
+        status = Result.GenericStatus.Name(given.output.result.status).removeprefix("GENERIC_STATUS_")
+    return InputRecord(
+        idx=given.idx,
+        state=given.state.value,
+        container_ids=tuple(given.container_ids),
+        retry_count=given.retry_count,
+        status=status,
+    )

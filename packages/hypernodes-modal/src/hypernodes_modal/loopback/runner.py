@@ -85,6 +85,10 @@ class Runner:
         task.add_done_callback(self._tasks.discard)
         return container
 
+    def forget_ended(self) -> None:
+        """Drop the records of containers that have ended."""
+        self.containers = [each for each in self.containers if each.state is not ContainerState.ENDED]
+
     async def wait_closed(self) -> None:
         """Return when no container is left."""
         while self._tasks:
@@ -150,9 +154,7 @@ class Runner:
         for mount_id in definition.mount_ids:
             self._mounts.lay_out(self._mounts.get(mount_id).files, container.root)
 
-    def _variables(
-        self, container: Container, environment: Environment, from_image: dict[str, str]
-    ) -> dict[str, str]:
+    def _variables(self, container: Container, environment: Environment, from_image: dict[str, str]) -> dict[str, str]:
         definition = container.function.definition
         code = ["/root", "/pkg"] if self._own_root else [str(container.root / "root"), str(container.root / "pkg")]
         home = "/root" if self._own_root else str(container.root / "root")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hypernodes_modal.loopback.blobs import Blobs
     from hypernodes_modal.loopback.containers import Container
     from hypernodes_modal.loopback.ids import Ids
-    from hypernodes_modal.loopback.mounts import Mounts
 
 Snapshot = dict[str, tuple[int, int]]  # relative path: (size in bytes, time of change in ns)
 
@@ -51,9 +50,8 @@ class Volumes:
         directory: Where to keep their files.
     """
 
-    def __init__(self, ids: Ids, blobs: Blobs, mounts: Mounts, directory: Path) -> None:
+    def __init__(self, ids: Ids, blobs: Blobs, directory: Path) -> None:
         self._blobs = blobs
-        self._mounts = mounts
         self._directory = directory
         self._volumes = Named("Volume", lambda name: self._make(ids.new("vo"), name))
         self._seen: dict[tuple[str, str], Snapshot] = {}
@@ -96,9 +94,7 @@ class Volumes:
         return Empty()
 
     @rpc
-    async def volume_commit(
-        self, request: api_pb2.VolumeCommitRequest, caller: Caller
-    ) -> api_pb2.VolumeCommitResponse:
+    async def volume_commit(self, request: api_pb2.VolumeCommitRequest, caller: Caller) -> api_pb2.VolumeCommitResponse:
         container, volume = caller.inside, self._volumes.get(request.volume_id)
         mount = _mount_of(container, volume)
         if mount.read_only:
@@ -128,10 +124,8 @@ class Volumes:
         start = _inside(volume, request.path)
         if not start.exists():
             raise not_found("Path", request.path, f"It is not in volume {volume.name or volume.id!r}.")
-        if start.is_file():
-            found = [start]
-        else:
-            found = sorted(start.rglob("*") if request.recursive else start.iterdir())
+        below = start.rglob("*") if request.recursive else start.iterdir()
+        found = [start] if start.is_file() else sorted(below)
         entries = [
             api_pb2.FileEntry(
                 path=str(path.relative_to(volume.directory)),
