@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_TIMEOUT_S = 300
 _DEFAULT_SCALEDOWN_S = 60
+_MIN_STARTUP_TIMEOUT_S = 20  # the cloud would be faster: that this machine is busy is not the fault of the function
 # Options of a variant that are called the same in the definition of a function.
 _SAME_NAME = (
     "resources",
@@ -65,7 +66,7 @@ class Function:
     @property
     def startup_timeout_s(self) -> float:
         """How long a container may take until it asks for an input, in seconds."""
-        return self.definition.startup_timeout_secs or self.timeout_s
+        return max(self.definition.startup_timeout_secs or self.timeout_s, _MIN_STARTUP_TIMEOUT_S)
 
     @property
     def scaledown_window_s(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -38,26 +39,24 @@ def find_interpreter(version: str) -> Interpreter | None:
         The interpreter, or None if there is none on this machine.
     """
     for candidate in _candidates(version):
-        found = _ask(str(candidate))
+        found = _ask(candidate)
         if found is not None and found.version == version:
             return found
     return None
 
 
-def _candidates(version: str) -> list[str | Path]:
-    candidates: list[str | Path] = []
+def _candidates(version: str) -> list[str]:
+    candidates: list[str] = []
     if version == OWN_VERSION:
         candidates.append(sys.executable)
     on_path = shutil.which(f"python{version}")
     if on_path:
         candidates.append(on_path)
-    home = Path.home()
-    pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv")) / "versions"
-    uv = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share")) / "uv" / "python"
-    for folder in (*pyenv.glob(f"{version}*"), *uv.glob(f"cpython-{version}.*"), Path("/usr"), Path("/usr/local")):
-        executable = folder / "bin" / f"python{version}"
-        if executable.exists():
-            candidates.append(executable)
+    home = os.path.expanduser("~")
+    pyenv = os.path.join(os.environ.get("PYENV_ROOT", f"{home}/.pyenv"), "versions", f"{version}*")
+    uv = os.path.join(os.environ.get("XDG_DATA_HOME", f"{home}/.local/share"), "uv", "python", f"cpython-{version}.*")
+    for folder in (pyenv, uv, "/usr", "/usr/local"):
+        candidates.extend(sorted(glob.glob(os.path.join(folder, "bin", f"python{version}"))))
     return candidates
 
 

@@ -66,36 +66,36 @@ def _own_namespace() -> None:
 
 def _enter(root: str, visible: list[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    for name in SYSTEM:
-        if os.path.lexists(f"/{name}"):
-            _show(libc, root, f"/{name}")
-    for path in visible:
-        _show(libc, root, path)
+    bound: set[str] = set()
+    for path in [*(f"/{name}" for name in SYSTEM), *visible]:
+        if os.path.lexists(path):
+            _show(libc, root, path, bound)
     os.chroot(root)
     os.chdir("/")
 
 
-def _show(libc: ctypes.CDLL, root: str, path: str) -> None:
+def _show(libc: ctypes.CDLL, root: str, path: str, bound: set[str]) -> None:
     """Make a path of this machine visible at the same place in the container, beneath what the container has there."""
     target = root + path
     if os.path.islink(path):
         if not os.path.lexists(target):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.symlink(os.readlink(path), target)
-    elif os.path.ismount(target):
+    elif any(path == above or path.startswith(f"{above}/") for above in bound):
         return
-    elif not os.path.isdir(path):
-        if not os.path.lexists(target):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+    elif not os.path.lexists(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.isdir(path):
+            os.mkdir(target)
+        else:
             with open(target, "wb"):
                 pass
-            _mount(libc, path, target, MS_BIND | MS_REC)
-    elif not os.path.lexists(target):
-        os.makedirs(target)
         _mount(libc, path, target, MS_BIND | MS_REC)
-    elif os.path.isdir(target) and not os.path.islink(target):
+        bound.add(path)
+    elif os.path.isdir(path) and os.path.isdir(target) and not os.path.islink(target):
+        # The image has something of its own in this directory: show what else there is, one by one.
         for name in os.listdir(path):
-            _show(libc, root, os.path.join(path, name))
+            _show(libc, root, os.path.join(path, name), bound)
 
 
 def _mount(libc: ctypes.CDLL, source: str | None, target: str, flags: int) -> None:

@@ -178,7 +178,8 @@ class Runner:
             "MODAL_REGION": "loopback",
             "MODAL_CONTAINER_ARGUMENTS_PATH": str(container.directory / "arguments"),
             "MODAL_CONFIG_PATH": str(container.directory / "no-such-file"),
-            "MODAL_LOOPBACK_ROOT": str(container.root),
+            # Where absolute paths of the image are, since in the cloud that is "/".
+            "MODAL_LOOPBACK_ROOT": "/" if self._own_root else str(container.root),
         }
 
     async def _spawn(self, container: Container) -> None:
