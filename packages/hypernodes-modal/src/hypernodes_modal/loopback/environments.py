@@ -65,7 +65,12 @@ class Environments:
         wanted = json.dumps([recipe.python_version, recipe.requirements, recipe.pip_options])
         key = hashlib.sha256(wanted.encode()).hexdigest()[:16]
         if key not in self._made:
-            self._made[key] = self._make(self._directory / key, recipe, log)
+            directory = self._directory / key
+            try:
+                self._made[key] = self._make(directory, recipe, log)
+            except BaseException:
+                shutil.rmtree(directory, ignore_errors=True)  # so that it can be tried again
+                raise
         return self._made[key]
 
     def _make(self, directory: Path, recipe: Recipe, log: Callable[[str], None]) -> Environment:

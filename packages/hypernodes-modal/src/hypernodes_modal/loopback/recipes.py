@@ -226,7 +226,7 @@ def _instructions(lines: object) -> list[str]:
             continue
         stripped = line.rstrip()
         if stripped.endswith("\\"):
-            open_line += stripped[:-1] + " "
+            open_line += stripped[:-1]
         else:
             found.append((open_line + stripped).strip())
             open_line = ""
