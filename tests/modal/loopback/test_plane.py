@@ -75,6 +75,32 @@ def test_the_environment_is_restored_and_nothing_is_left():
             assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_objects_at_the_top_of_a_module_work_with_one_control_plane_after_the_other():
+    _run(
+        """
+        import modal
+        from hypernodes_modal.loopback import ModalLoopback
+
+        app = modal.App()
+        queue = modal.Queue.from_name("q", create_if_missing=True)
+        answers = modal.Function.from_name("deployed", "double")
+
+        @app.function(serialized=True, image=modal.Image.debian_slim(), name="double")
+        def double(x):
+            return 2 * x
+
+        for number in range(2):
+            with ModalLoopback() as plane:
+                with app.run():
+                    assert double.remote(number) == 2 * number
+                queue.put(number)
+                assert queue.get_many(2) == [number]
+                app.deploy(name="deployed")
+                assert answers.remote(number) == 2 * number
+        """
+    )
+
+
 def test_containers_end_when_their_owner_is_killed(wait_for):
     source = """
         import sys, threading

@@ -54,5 +54,5 @@ def test_a_package_that_nobody_has_fails_the_build_with_what_pip_said(serve, ima
     def use():
         pass
 
-    with pytest.raises(modal.exception.ImageBuildError, match="(?s)pip could not install.*no-such-package-hypernodes"):
+    with pytest.raises(modal.exception.ImageBuildError, match=r"(?s)pip could not install.*no-such-package-hypernodes"):
         serve(use, image=image.pip_install("no-such-package-hypernodes"))

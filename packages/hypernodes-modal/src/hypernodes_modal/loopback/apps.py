@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hypernodes_modal.loopback.ids import Ids
 
 IMAGE_BUILDER_VERSION = "2025.06"
+_HEARTBEAT_TIMEOUT_S = 60.0  # the client says every 15 s that it is there
 _URL = "http://loopback.invalid"  # nothing is shown there; the client only prints it
 
 
@@ -40,6 +41,7 @@ class App:
     class_ids: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     created_at: float = field(default_factory=time.time)
+    heard_of_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_stopped(self) -> bool:
@@ -94,6 +96,13 @@ class Apps:
             app.state = api_pb2.APP_STATE_STOPPED
             for listener in self.on_stop:
                 await listener(app)
+
+    async def stop_forsaken(self) -> None:
+        """Stop ephemeral apps whose client has not been heard of for long: it was killed, or lost its connection."""
+        too_long_ago = time.monotonic() - _HEARTBEAT_TIMEOUT_S
+        for app in self.all():
+            if app.state == api_pb2.APP_STATE_EPHEMERAL and app.heard_of_at < too_long_ago:
+                await self.stop(app)
 
     @rpc
     async def client_hello(self, request: Empty, caller: Caller) -> api_pb2.ClientHelloResponse:
@@ -158,7 +167,7 @@ class Apps:
 
     @rpc
     async def app_heartbeat(self, request: api_pb2.AppHeartbeatRequest, caller: Caller) -> Empty:
-        self.get(request.app_id)
+        self.get(request.app_id).heard_of_at = time.monotonic()
         return Empty()
 
     @rpc

@@ -123,9 +123,7 @@ class CallService:
     @rpc
     async def function_call_cancel(self, request: api_pb2.FunctionCallCancelRequest, caller: Caller) -> Empty:
         call = self.get(request.function_call_id)
-        await self._pools.of(call.function).cancel(
-            call.inputs.values(), terminate_containers=request.terminate_containers
-        )
+        self._pools.of(call.function).cancel(call.inputs.values(), terminate_containers=request.terminate_containers)
         return Empty()
 
     @rpc

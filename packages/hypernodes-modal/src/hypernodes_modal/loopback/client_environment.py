@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 
@@ -53,9 +54,10 @@ def variables_for(url: str, credentials: tuple[str, str], missing_file: str) -> 
 
 
 def _forget() -> None:
-    """Close the client of this process, and empty its caches, which otherwise outlive the control plane."""
+    """Close the client of this process, and drop what it knows, which would otherwise outlive the control plane."""
     import modal
     from modal import _environments
+    from modal._object import _Object
     from modal.client import _Client
 
     known = _Client._client_from_env
@@ -63,3 +65,8 @@ def _forget() -> None:
         modal.Client.from_env().close()
         _Client._client_from_env = None
     _environments.ENVIRONMENT_CACHE.clear()
+    # Objects such as a queue or an image at the top of a module keep the identifier they once got, which means nothing
+    # elsewhere. Without it they are looked up when they are used next.
+    for each in gc.get_objects():
+        if issubclass(type(each), _Object) and each._is_hydrated:
+            each._unhydrate()

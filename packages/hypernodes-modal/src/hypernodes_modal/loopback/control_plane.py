@@ -31,6 +31,7 @@ from hypernodes_modal.loopback.secret_store import Secrets
 from hypernodes_modal.loopback.volumes import Volumes
 
 _CLOSE_GRACE_S = 2.0
+_WATCH_INTERVAL_S = 5.0
 
 
 class ControlPlane:
@@ -106,9 +107,11 @@ class ControlPlane:
         """Listen."""
         await self.blobs.start(self._host)
         await self._listener.listen_on_port(self._host)
+        self._watch = asyncio.get_running_loop().create_task(self._watch_apps())
 
     async def close(self) -> None:
         """Stop everything, and listen no more."""
+        self._watch.cancel()
         self.faults.close()
         await self.stop_apps()
         await self._listener.close()
@@ -145,6 +148,11 @@ class ControlPlane:
         self.runner.forget_ended()
         self.calls.forget_finished()
         self.logs.forget()
+
+    async def _watch_apps(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+            await self.apps.stop_forsaken()
 
     def _container_ended(self, container: Container) -> None:
         self.pools.of(container.function).container_ended(container)

@@ -232,7 +232,7 @@ class Functions:
         function.definition = definition
         function.metadata.class_parameter_info.CopyFrom(definition.class_parameter_info)
         if is_redeployed:
-            await self._pools.retire(function)
+            self._pools.retire(function)
         return api_pb2.FunctionCreateResponse(
             function_id=function.id,
             function=definition,

@@ -24,8 +24,9 @@ _MAX_START_FAILURES = 2
 _MAX_LOSSES = 1  # an input is given to another container once; what kills two containers would kill the third
 _CANCEL_GRACE_S = 10.0
 _STOP_GRACE_S = 3.0
-# The container died for reasons that have nothing to do with the input.
-_NOT_THE_INPUTS_FAULT = {EndReason.PREEMPTED, EndReason.REPLACED, EndReason.CANCELLED}
+# The container died for reasons that have nothing to do with the inputs it still had: where an input was the reason, it
+# has its output already.
+_NOT_THE_INPUTS_FAULT = {EndReason.PREEMPTED, EndReason.REPLACED, EndReason.CANCELLED, EndReason.TIMEOUT}
 
 
 class Pool:
@@ -45,6 +46,7 @@ class Pool:
         self._default_max_containers = default_max_containers
         self._work = Changed()
         self._start_failures = 0
+        self._has_given_up = False  # of containers that cannot start, until there is another input
         self._is_open = True
         self._timers: dict[Input, asyncio.TimerHandle] = {}
 
@@ -62,13 +64,14 @@ class Pool:
         if not self._is_open:
             given.finish(_failure("The app has stopped.", Result.GENERIC_STATUS_TERMINATED))
             return
+        self._has_given_up = False
         self.pending.append(given)
         self.scale()
         self._work.notify()
 
     def scale(self) -> None:
         """Start as many containers as the waiting inputs and the settings of the function ask for."""
-        if not self._is_open:
+        if not self._is_open or self._has_given_up:
             return
         alive = [container for container in self.containers if container.is_alive]
         free = sum(container.free_slots for container in alive)
@@ -127,7 +130,7 @@ class Pool:
             return
         given.finish(result, data_format)
 
-    async def cancel(self, inputs: Iterable[Input], terminate_containers: bool) -> None:
+    def cancel(self, inputs: Iterable[Input], terminate_containers: bool) -> None:
         """End inputs that have no output yet.
 
         Args:
@@ -164,7 +167,14 @@ class Pool:
         self.scale()
         self._work.notify()
 
-    async def close(self, reason: EndReason) -> None:
+    def replace_containers(self) -> None:
+        """End the containers once they have done what they do; others take over."""
+        for container in self.containers:
+            container.retire(EndReason.REPLACED)
+        self._has_given_up = False
+        self._work.notify()
+
+    def close(self, reason: EndReason) -> None:
         """End all inputs and containers.
 
         Args:
@@ -276,6 +286,7 @@ class Pool:
 
     def _fail_pending(self, result: Result) -> None:
         self._start_failures = 0
+        self._has_given_up = True
         waiting, self.pending = self.pending, deque()
         for given in waiting:
             given.finish(result)
@@ -305,16 +316,15 @@ class Pools:
         """Every pool there ever was."""
         return list(self._pools.values())
 
-    async def retire(self, function: Function) -> None:
+    def retire(self, function: Function) -> None:
         """End the containers of a function whose definition changed, once they have done what they do."""
-        for container in self.of(function).containers:
-            container.retire(EndReason.REPLACED)
+        self.of(function).replace_containers()
 
     async def app_stopped(self, app: App) -> None:
         """End everything that runs in an app."""
         for pool in self.all():
             if pool.function.app_id == app.id:
-                await pool.close(EndReason.APP_STOPPED)
+                pool.close(EndReason.APP_STOPPED)
 
 
 def _retry_delay_s(policy: api_pb2.FunctionRetryPolicy, retry_count: int) -> float:
