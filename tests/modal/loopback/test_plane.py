@@ -15,6 +15,7 @@ import modal.exception
 import pytest
 
 from hypernodes_modal.loopback import ModalLoopback
+from hypernodes_modal.loopback.rpc import all_rpcs
 
 pytest_plugins = ["pytester"]
 
@@ -142,6 +143,12 @@ def test_a_program_without_the_token_is_turned_away(modal_loopback, monkeypatch)
 def test_what_is_not_covered_says_what_is(modal_loopback):
     with pytest.raises(modal.exception.UnimplementedError, match="loopback control plane does not have"):
         modal.Sandbox.create(app=modal.App.lookup("sandboxes", create_if_missing=True))
+
+
+def test_every_handler_handles_a_procedure_of_modals(modal_loopback):
+    names = modal_loopback._parts.dispatcher.handled
+    assert len(names) > 60
+    assert names <= all_rpcs().keys()
 
 
 def test_web_endpoints_are_refused(modal_loopback, image):

@@ -40,7 +40,8 @@ class Model:
 
     def put(self):
         idx = len(self.call.inputs)
-        made = self.call.inputs[idx] = Input(f"in-{idx}", self.call, idx, api_pb2.FunctionInput())
+        made = Input(f"in-{idx}", self.call, idx, api_pb2.FunctionInput())
+        self.call.add_input(made)
         self.pool.put(made)
 
     async def take(self, container):

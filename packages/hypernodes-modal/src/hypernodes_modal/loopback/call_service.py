@@ -161,7 +161,7 @@ class CallService:
             given = call.inputs.get(item.idx)
             if given is None:
                 given = Input(self._ids.new("in"), call, item.idx, item.input)
-                call.inputs[item.idx] = given
+                call.add_input(given)
                 self.inputs[given.id] = given
                 pool.put(given)
             answers.append(

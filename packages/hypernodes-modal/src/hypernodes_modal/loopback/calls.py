@@ -31,6 +31,7 @@ class FunctionCall:
         invocation_type: Whether the client waits for it; it decides who retries.
         is_map: Whether it is a map.
         inputs: By position.
+        unfinished: How many inputs have no final output yet.
         chunks: What a generator yielded, by position from 1.
         changed: Notified on every new output and chunk.
     """
@@ -40,6 +41,7 @@ class FunctionCall:
     invocation_type: api_pb2.FunctionCallInvocationType.ValueType
     is_map: bool
     inputs: dict[int, Input] = field(default_factory=dict)
+    unfinished: int = 0
     chunks: list[api_pb2.DataChunk] = field(default_factory=list)
     changed: Changed = field(default_factory=Changed)
     created_at: float = field(default_factory=time.time)
@@ -50,14 +52,15 @@ class FunctionCall:
         """Whether it was spawned: then the control plane retries, otherwise the client."""
         return self.invocation_type in _ASYNC
 
-    @property
-    def unfinished(self) -> int:
-        """How many inputs have no final output yet."""
-        return sum(not given.is_final for given in self.inputs.values())
+    def add_input(self, given: Input) -> None:
+        """The call has another input."""
+        self.inputs[given.idx] = given
+        self.unfinished += 1
 
     def add_output(self, finished: Input) -> None:
         """An input has its output."""
         self._outputs.append(finished)
+        self.unfinished -= 1
         self.changed.notify()
 
     def forget_output(self, finished: Input) -> None:

@@ -48,6 +48,11 @@ class Dispatcher:
         self._kept_bytes = 0
         self.records: list[RpcRecord] = []
 
+    @property
+    def handled(self) -> set[str]:
+        """Names of the procedures that are handled."""
+        return set(self._handlers)
+
     def for_clients(self) -> Endpoint:
         """What to serve where clients connect."""
         return Endpoint(self, None)

@@ -110,6 +110,7 @@ class Input:
     def retry(self, payload: api_pb2.FunctionInput, retry_count: int) -> None:
         """The client wants it tried again after it failed."""
         self._become(InputState.PENDING)
+        self.call.unfinished += 1
         self.output = None
         self.payload = payload
         self.retry_count = retry_count

@@ -85,20 +85,19 @@ def all_rpcs() -> Mapping[str, Rpc]:
 
 
 def handlers_of(services: list[Any]) -> dict[str, Callable[..., Any]]:
-    """The marked methods of some objects, by name.
+    """The marked methods of some objects, by name; also those that older clients do not know and never call.
 
     Raises:
-        ValueError: Two objects handle one procedure, or Modal's service has no such procedure.
+        ValueError: Two objects handle one procedure.
     """
-    known = all_rpcs()
     found: dict[str, Callable[..., Any]] = {}
     for service in services:
         for name in dir(type(service)):
             method = getattr(service, name)
             if not getattr(method, "is_rpc", False):
                 continue
-            if name in found or name not in known:
-                raise ValueError(f"{type(service).__name__}.{name} handles no procedure of Modal's, or a second time")
+            if name in found:
+                raise ValueError(f"{type(service).__name__}.{name} handles a procedure that another handles already")
             found[name] = method
     return found
 
