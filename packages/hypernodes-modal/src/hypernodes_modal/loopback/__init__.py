@@ -1,0 +1,8 @@
+"""A Modal control plane on this machine: unmodified code that uses `modal` runs against it, without an account."""
+
+from __future__ import annotations
+
+from hypernodes_modal.loopback.plane import ModalLoopback
+from hypernodes_modal.loopback.records import CallRecord, ContainerRecord, InputRecord, RpcRecord
+
+__all__ = ["CallRecord", "ContainerRecord", "InputRecord", "ModalLoopback", "RpcRecord"]

@@ -1,0 +1,28 @@
+"""Fixtures for tests that use Modal.
+
+In the `conftest.py` next to `pyproject.toml`: `pytest_plugins = ["hypernodes_modal.loopback.pytest_plugin"]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hypernodes_modal.loopback.plane import ModalLoopback
+
+
+@pytest.fixture(scope="session")
+def modal_loopback_session() -> Iterator[ModalLoopback]:
+    """A control plane that all tests of the session share, so that images are built once."""
+    with ModalLoopback() as plane:
+        yield plane
+
+
+@pytest.fixture
+def modal_loopback(modal_loopback_session: ModalLoopback) -> Iterator[ModalLoopback]:
+    """A control plane for one test: the shared one, with no records and no misbehaviour from the tests before."""
+    modal_loopback_session.forget()
+    yield modal_loopback_session
+    modal_loopback_session.misbehave()
+    modal_loopback_session.stop_apps()
