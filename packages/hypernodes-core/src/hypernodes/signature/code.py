@@ -178,7 +178,7 @@ def compiled_origin(module_name: str) -> bytes:
     return b"extension:" + _digest_of_file(file, status.st_mtime_ns, status.st_size) + b":"
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=65_536)
 def _digest_of_file(path: str, modified_ns: int, size_bytes: int) -> bytes:
     from hashlib import file_digest
 

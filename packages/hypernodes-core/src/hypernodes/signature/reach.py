@@ -88,7 +88,7 @@ class Missing:
         self.origin = origin
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=65_536)
 def _missing(name: str, origin: str) -> Missing:
     """Return the one stand-in for a module, so that it is the same object whenever it is asked for."""
     return Missing(name, origin)
@@ -168,7 +168,7 @@ def _submodule(module: ModuleType, name: str) -> Any:
 # --- reading bytecode --------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=65_536)
 def _roads(key: _Identity) -> tuple[tuple[Road, str], ...]:
     reader = _Reader()
     reader.read(key.code)

@@ -78,7 +78,7 @@ class _File:
                         return _definition(statement, candidate)
         return None
 
-    @functools.lru_cache(maxsize=4096)  # noqa: B019 - as long-lived as the file
+    @functools.lru_cache(maxsize=65_536)  # noqa: B019 - as long-lived as the file
     def _names(self, index: int) -> frozenset[str]:
         return frozenset(getattr(part, "name", "") for part in ast.walk(self.statements[index]))
 
