@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.measure import Measured, Suite, Workload, measure
 from benchmarks.report import machine, table, write
 
-# Each is a module here with a SUITE. Measured by others: calls of a warm remote place, and packing jobs for it.
+# Each is a module here with a SUITE. The place for more: jobs packed and sent to remote places.
 SUITES = ("overhead", "start_up", "efficiency", "transfer", "reruns", "caching")
 
 

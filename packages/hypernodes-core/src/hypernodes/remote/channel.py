@@ -48,6 +48,11 @@ class Channel:
         }
         self._lock = threading.RLock()
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether the worker has anything to say: there is a cache or a callback."""
+        return bool(self._caches or self._listeners)
+
     def handle(self, message: bytes) -> bytes | None:
         """Take a message of the worker's.
 

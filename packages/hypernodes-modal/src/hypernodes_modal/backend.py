@@ -1,0 +1,322 @@
+"""A Modal container as the place where a pipeline runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from time import monotonic, sleep
+from typing import Any, Self, TypeVar
+
+import modal
+import modal.exception as modal_errors
+
+from hypernodes import Backend, ConfigurationError, RemoteBackend
+from hypernodes.engine import ExecutionMode
+from hypernodes.remote.channel import Channel
+from hypernodes_modal import trouble
+from hypernodes_modal.app import FUNCTION_NAME, OpenApp
+from hypernodes_modal.queues import Pump, Queues
+from hypernodes_modal.resources import check_cpu, check_gpu, check_volumes, check_whole, parse_memory
+
+_POLL_S = 5.0
+_PATIENCE_S = 120.0  # with a lost connection, before a call is given up
+_MAX_SUBMITS = 3
+_FIRST_PAUSE_S = 0.2
+
+_T = TypeVar("_T")
+
+
+class ModalBackend(RemoteBackend):
+    """Runs whole pipelines in one Modal container, with one remote call for each `run` or `map`.
+
+    The pipeline, its inputs and the user's own modules travel; `hypernodes`, `hypernodes_modal` and cloudpickle are added
+    to the image; everything else that nodes import must be in the image. The cache and the callbacks stay here, and hear
+    of everything as it happens. The app stays open, and its container warm, until `close`, the end of a `with` block, or
+    the end of the program.
+
+    Args:
+        image: What containers consist of; its Python must have the same minor version as this one.
+        gpu: Kind of GPU, such as "A10G" or "H100:2", or a list of kinds in the order of preference.
+        memory: "32GB", "512MiB", whole MiB, or a pair of request and limit.
+        cpu: Number of cores, or a pair of request and limit.
+        timeout: Limit for one `run` or `map`, in seconds, from 1 second to 24 hours.
+        volumes: Modal volumes by the absolute path at which they are mounted.
+        secrets: Modal secrets.
+        retries: How many times Modal starts the container again when it is lost.
+        region: Where containers may run.
+        cloud: Whose machines they run on.
+        max_containers: The largest number of containers.
+        min_containers: How many containers are kept warm when there is nothing to do; they cost money.
+        scaledown_window: How long an idle container is kept, in seconds, from 2 to 3600.
+        app_name: Name of the app, as Modal shows it.
+        function_options: What else `modal.App.function` takes.
+        environment_name: Modal environment; None for the default one.
+        detach: Whether the app goes on when this program ends.
+        show_logs: Whether what containers print is shown here.
+        node_execution: How the nodes of one run are executed in the container.
+        map_execution: How the items of a map are executed in the container.
+        max_workers: The largest number of calls at a time in the container.
+
+    Raises:
+        TypeError: `image` is not a Modal image.
+        ConfigurationError: A setting has a value it cannot have.
+
+    Example:
+        ```python
+        image = modal.Image.debian_slim(python_version="3.12").uv_pip_install("cloudpickle")
+        pipeline = pipeline.with_backend(ModalBackend(image=image, gpu="A10G"))
+        pipeline.run(inputs={"x": 21})
+        ```
+    """
+
+    place = trouble.PLACE
+
+    def __init__(
+        self,
+        image: modal.Image,
+        gpu: str | list[str] | None = None,
+        memory: str | int | tuple[str | int, str | int] | None = None,
+        cpu: float | tuple[float, float] | None = None,
+        timeout: int = 3600,
+        volumes: Mapping[str, modal.Volume] | None = None,
+        secrets: Sequence[modal.Secret] | None = None,
+        retries: int | modal.Retries | None = None,
+        region: str | Sequence[str] | None = None,
+        cloud: str | None = None,
+        max_containers: int | None = None,
+        min_containers: int | None = None,
+        scaledown_window: int | None = None,
+        app_name: str | None = None,
+        function_options: Mapping[str, Any] | None = None,
+        environment_name: str | None = None,
+        detach: bool = False,
+        show_logs: bool = False,
+        node_execution: ExecutionMode = "sequential",
+        map_execution: ExecutionMode = "sequential",
+        max_workers: int | None = None,
+    ) -> None:
+        super().__init__(node_execution, map_execution, max_workers)
+        if not isinstance(image, modal.Image):
+            raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
+        options: dict[str, Any] = {
+            "gpu": check_gpu(gpu),
+            "memory": parse_memory(memory),
+            "cpu": check_cpu(cpu),
+            "timeout": check_whole("timeout", timeout, 1, 24 * 3600),
+            "volumes": check_volumes(volumes or {}),
+            "secrets": _check_secrets(secrets),
+            "retries": retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10),
+            "region": region,
+            "cloud": cloud,
+            "max_containers": check_whole("max_containers", max_containers, 1),
+            "min_containers": check_whole("min_containers", min_containers, 0),
+            "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
+        }
+        self.image = image
+        self.app_name = app_name
+        self.environment_name = environment_name
+        self.detach = detach
+        self.show_logs = show_logs
+        self.timeout: int | None = timeout
+        self.function_options = _merge(
+            {name: value for name, value in options.items() if value}, function_options or {}
+        )
+        self._deployed_name: str | None = None
+        self._start()
+
+    @classmethod
+    def deployed(
+        cls,
+        app_name: str,
+        environment_name: str | None = None,
+        node_execution: ExecutionMode = "sequential",
+        map_execution: ExecutionMode = "sequential",
+        max_workers: int | None = None,
+    ) -> Self:
+        """Return a backend that uses an app which `hypernodes-modal deploy` deployed, instead of one of its own.
+
+        Args:
+            app_name: Name of the app.
+            environment_name: Modal environment; None for the default one.
+            node_execution: How the nodes of one run are executed in the container.
+            map_execution: How the items of a map are executed in the container.
+            max_workers: The largest number of calls at a time in the container.
+        """
+        backend = object.__new__(cls)
+        RemoteBackend.__init__(backend, node_execution, map_execution, max_workers)
+        backend.app_name = app_name
+        backend.environment_name = environment_name
+        backend.detach = backend.show_logs = False
+        backend.timeout = None
+        backend.function_options = {}
+        backend._deployed_name = app_name
+        backend._start()
+        return backend
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._apps: list[OpenApp] = []  # at most one; its own object, so that it can be closed when this one is gone
+        self._times_entered = 0
+        weakref.finalize(self, _close_all, self._apps)
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        return _outside_event_loop(self._submit, job, channel)
+
+    def runs_here(self, other: Backend) -> bool:
+        """Whether a nested pipeline that asks for another backend can run in the same container."""
+        if not isinstance(other, ModalBackend):
+            return False
+        if other is self:
+            return True
+        if self._deployed_name is not None or other._deployed_name is not None:
+            return self._deployed_name == other._deployed_name and self.environment_name == other.environment_name
+        return self.image is other.image and self.function_options == other.function_options
+
+    def _submit(self, job: bytes, channel: Channel) -> bytes:
+        for attempt in range(1, _MAX_SUBMITS + 1):
+            try:
+                return self._call(job, channel)
+            except modal_errors.ClientClosed:  # by somebody else in this process
+                self.close()
+                if attempt == _MAX_SUBMITS:
+                    raise
+            except modal_errors.InternalFailure as error:
+                if attempt == _MAX_SUBMITS:
+                    raise self._translated(error) from error
+            except modal_errors.Error as error:
+                raise self._translated(error) from error
+        raise AssertionError("the loop returns or raises")  # pragma: no cover
+
+    def _call(self, job: bytes, channel: Channel) -> bytes:
+        function = self._function()
+        with ExitStack() as stack:
+            queues = pump = None
+            if channel.has_listeners:
+                up, down = (stack.enter_context(modal.Queue.ephemeral()) for _ in range(2))
+                queues = Queues(up, down)
+            call = function.spawn(job, queues)
+            if queues is not None:
+                pump = Pump(queues, channel.handle)
+                pump.start()
+            try:
+                return self._wait_for(call)
+            except BaseException:
+                # Also when only this side gives up: an interrupt, a lost connection. Nobody would take the result.
+                with suppress(Exception):
+                    call.cancel(terminate_containers=True)
+                raise
+            finally:
+                if pump is not None:
+                    pump.finish()
+
+    def _wait_for(self, call: modal.FunctionCall[bytes]) -> bytes:
+        lost_since: float | None = None
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                return call.get(timeout=_POLL_S)
+            except (modal_errors.FunctionTimeoutError, modal_errors.OutputExpiredError):
+                raise
+            except TimeoutError:  # still running
+                lost_since, pause = None, _FIRST_PAUSE_S
+            except (*trouble.TRANSIENT, modal_errors.ResourceExhaustedError) as error:
+                lost_since = lost_since or monotonic()
+                if monotonic() - lost_since > _PATIENCE_S:
+                    raise self._translated(error, call.object_id) from error
+                sleep(pause)
+                pause = min(2 * pause, _POLL_S)
+
+    def _translated(self, error: BaseException, call_id: str = "") -> BaseException:
+        return trouble.translate(error, self.timeout, call_id) or error
+
+    # --- the app --------------------------------------------------------------------------------------------------
+
+    def _function(self) -> Any:
+        if self._deployed_name is not None:
+            return modal.Function.from_name(self._deployed_name, FUNCTION_NAME, environment_name=self.environment_name)
+        with self._lock:
+            if self._apps and not self._apps[0].is_usable:  # of the process that forked this one
+                self._apps.clear()
+            if not self._apps:
+                app = OpenApp(
+                    self.app_name,
+                    self.image,
+                    self.function_options,
+                    self.detach,
+                    self.environment_name,
+                    self.show_logs,
+                )
+                self._apps.append(app)
+            return self._apps[0].function
+
+    def close(self) -> None:
+        """Stop the app and its containers; the next run starts them again."""
+        with self._lock:
+            _outside_event_loop(_close_all, self._apps)
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            self._times_entered += 1
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._times_entered -= 1
+            is_last = self._times_entered == 0
+        if is_last:
+            self.close()
+
+    def __repr__(self) -> str:
+        if self._deployed_name is not None:
+            return f"ModalBackend.deployed({self._deployed_name!r})"
+        shown = {
+            name: self.function_options[name] for name in ("gpu", "memory", "cpu") if name in self.function_options
+        }
+        return f"ModalBackend({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def _check_secrets(secrets: Any) -> list[modal.Secret]:
+    found = [secrets] if isinstance(secrets, modal.Secret) else list(secrets or ())
+    for secret in found:
+        if not isinstance(secret, modal.Secret):
+            # Not shown: whoever passes a string here passes the secret itself.
+            raise ConfigurationError(f"secrets must be modal.Secret objects; one is a {type(secret).__name__}")
+    return found
+
+
+def _merge(options: dict[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    for name in further:
+        if name in options or name in ("image", "serialized", "name", "include_source", "is_generator"):
+            raise ConfigurationError(f"function_options must not contain {name!r}, which ModalBackend sets itself")
+    return {**options, **further}
+
+
+def _close_all(apps: list[OpenApp]) -> None:
+    while apps:
+        apps.pop().close()
+
+
+def _outside_event_loop(function: Callable[..., _T], *arguments: Any) -> _T:
+    """Call a function where no event loop runs: Modal's blocking interface warns of one, as in a notebook."""
+    if asyncio._get_running_loop() is None:
+        return function(*arguments)
+    outcome: Future[_T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(function(*arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, name="hypernodes-modal")
+    thread.start()
+    try:
+        return outcome.result()
+    finally:
+        thread.join()
