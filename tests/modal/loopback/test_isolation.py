@@ -142,6 +142,12 @@ def test_what_is_not_done_is_said(modal_loopback, serve, image, caplog):
     assert not any("gcc" in notice for notice in modal_loopback.notices)  # Modal's own base layer, not the user's
 
 
+def test_what_is_ignored_is_said(modal_loopback, serve):
+    served = serve(importable, enable_memory_snapshot=True, cpu=2.0, memory=1024, region="us-east", cloud="aws")
+    assert served.remote("sys") == ["sys"]
+    assert any("memory snapshots" in notice for notice in modal_loopback.notices)
+
+
 def test_a_list_of_gpus_is_accepted(serve):
     assert serve(importable, gpu=["H100", "A100"]).remote("sys") == ["sys"]
 

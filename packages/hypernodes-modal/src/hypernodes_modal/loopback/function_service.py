@@ -120,7 +120,7 @@ class Functions:
             )
             function_id = answer.function_id
         function = self._functions[function_id]
-        self._note_missing_hardware(definition)
+        self._note_what_is_ignored(definition)
         is_redeployed = bool(function.definition.function_name)
         function.definition = definition
         function.metadata.class_parameter_info.CopyFrom(definition.class_parameter_info)
@@ -213,11 +213,15 @@ class Functions:
         self._pools.of(function).scale()
         return api_pb2.FunctionUpdateSchedulingParamsResponse(current_settings=function.definition.autoscaler_settings)
 
-    def _note_missing_hardware(self, definition: api_pb2.Function) -> None:
+    def _note_what_is_ignored(self, definition: api_pb2.Function) -> None:
         gpu = definition.resources.gpu_config
         wanted = gpu.gpu_type or (f"{gpu.count} GPU(s)" if gpu.count else "")
         if wanted:
             self._notices.add(f"function {definition.function_name!r} asks for a GPU ({wanted}) and gets none")
+        if definition.checkpointing_enabled:
+            self._notices.add(f"function {definition.function_name!r} asks for memory snapshots: none are made")
+        if definition.HasField("schedule"):
+            self._notices.add(f"function {definition.function_name!r} has a schedule: it only runs when it is called")
 
     def _check(self, definition: api_pb2.Function) -> None:
         """Refuse what would otherwise look as if it worked."""
