@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import modal
@@ -13,18 +13,22 @@ from hypernodes_modal.container import run_job
 
 FUNCTION_NAME = "run_job"
 _BROUGHT_ALONG = ("hypernodes", "hypernodes_modal", "cloudpickle")
+_FOR_A_CACHE = ("hypernodes_cache", "diskcache")
 
 
-def make_app(name: str | None, image: modal.Image, options: Mapping[str, Any]) -> tuple[modal.App, Any]:
+def make_app(
+    name: str | None, image: modal.Image, options: Mapping[str, Any], with_cache: bool = False
+) -> tuple[modal.App, Any]:
     """Return an app with the function that runs jobs.
 
     Args:
         name: Name of the app; None for one without.
         image: The image, to which the packages that the function needs are added, without a step of building.
         options: What else `modal.App.function` takes.
+        with_cache: Whether a `DiskCache` is used in the container.
     """
     app = modal.App(name)
-    complete = image.add_local_python_source(*_BROUGHT_ALONG)
+    complete = image.add_local_python_source(*_BROUGHT_ALONG, *(_FOR_A_CACHE if with_cache else ()))
     # Not serialized: the versions in the job are to be compared before anything is unpickled.
     made = app.function(image=complete, include_source=False, name=FUNCTION_NAME, **options)(run_job)
     return app, made
@@ -40,6 +44,7 @@ class OpenApp:
         detach: Whether it goes on when this process ends.
         environment_name: Modal environment.
         show_logs: Whether what containers print is shown here.
+        with_cache: Whether a `DiskCache` is used in the container.
 
     Attributes:
         function: The function that runs jobs.
@@ -53,10 +58,11 @@ class OpenApp:
         detach: bool,
         environment_name: str | None,
         show_logs: bool,
+        with_cache: bool,
     ) -> None:
         self._process = os.getpid()
         self._stack = ExitStack()
-        app, self.function = make_app(name, image, options)
+        app, self.function = make_app(name, image, options, with_cache)
         try:
             if show_logs:
                 self._stack.enter_context(modal.enable_output())
@@ -73,4 +79,5 @@ class OpenApp:
     def close(self) -> None:
         """Stop the app."""
         if self.is_usable:
-            self._stack.close()
+            with suppress(modal.exception.ClientClosed):  # then the connection is closed, and the app stopped, already
+                self._stack.close()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
-from time import monotonic, sleep
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import modal
 import modal.exception as modal_errors
@@ -18,14 +17,12 @@ from hypernodes import Backend, ConfigurationError, RemoteBackend
 from hypernodes.engine import ExecutionMode
 from hypernodes.remote.channel import Channel
 from hypernodes_modal import trouble
-from hypernodes_modal.app import FUNCTION_NAME, OpenApp
-from hypernodes_modal.queues import Pump, Queues
+from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
+from hypernodes_modal.calls import Extras, Handle, call_function
 from hypernodes_modal.resources import check_cpu, check_gpu, check_volumes, check_whole, parse_memory
 
-_POLL_S = 5.0
-_PATIENCE_S = 120.0  # with a lost connection, before a call is given up
+CACHE_KEY_VARIABLE = "HYPERNODES_CACHE_KEY"
 _MAX_SUBMITS = 3
-_FIRST_PAUSE_S = 0.2
 
 _T = TypeVar("_T")
 
@@ -33,10 +30,13 @@ _T = TypeVar("_T")
 class ModalBackend(RemoteBackend):
     """Runs whole pipelines in one Modal container, with one remote call for each `run` or `map`.
 
-    The pipeline, its inputs and the user's own modules travel; `hypernodes`, `hypernodes_modal` and cloudpickle are added
-    to the image; everything else that nodes import must be in the image. The cache and the callbacks stay here, and hear
-    of everything as it happens. The app stays open, and its container warm, until `close`, the end of a `with` block, or
-    the end of the program.
+    The pipeline, its inputs and the user's own modules travel; `hypernodes`, `hypernodes_modal` and cloudpickle are
+    added to the image; everything else that nodes import must be in the image. The cache and the callbacks stay here,
+    and hear of everything as it happens. The app stays open, and its container warm, until `close`, the end of a `with`
+    block, or the end of the program.
+
+    A nested pipeline with a `ModalBackend` of its own runs in the same container when it asks for the same, else in a
+    container of its own, which is called from there.
 
     Args:
         image: What containers consist of; its Python must have the same minor version as this one.
@@ -57,6 +57,10 @@ class ModalBackend(RemoteBackend):
         environment_name: Modal environment; None for the default one.
         detach: Whether the app goes on when this program ends.
         show_logs: Whether what containers print is shown here.
+        cache_location: "local" to keep results in the caller's cache. "remote" when the cache is a `DiskCache` on a
+            path in one of `volumes`: it is then used in the container, the volume is reloaded before and committed
+            after a job, and nothing is looked up here. All containers need one key for it: HYPERNODES_CACHE_KEY, set
+            here or in one of `secrets`.
         node_execution: How the nodes of one run are executed in the container.
         map_execution: How the items of a map are executed in the container.
         max_workers: The largest number of calls at a time in the container.
@@ -95,6 +99,7 @@ class ModalBackend(RemoteBackend):
         environment_name: str | None = None,
         detach: bool = False,
         show_logs: bool = False,
+        cache_location: Literal["local", "remote"] = "local",
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
         max_workers: int | None = None,
@@ -116,7 +121,18 @@ class ModalBackend(RemoteBackend):
             "min_containers": check_whole("min_containers", min_containers, 0),
             "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
         }
+        if cache_location not in ("local", "remote"):
+            raise ConfigurationError(f"cache_location must be 'local' or 'remote'; got {cache_location!r}")
+        if cache_location == "remote" and not options["volumes"]:
+            raise ConfigurationError(
+                "cache_location='remote' needs the volume that holds the cache: volumes={path: volume}"
+            )
+        if cache_location == "remote" and CACHE_KEY_VARIABLE in os.environ:
+            key: dict[str, str | None] = {CACHE_KEY_VARIABLE: os.environ[CACHE_KEY_VARIABLE]}
+            options["secrets"].append(modal.Secret.from_dict(key))
         self.image = image
+        self.cache_location = cache_location
+        self.keeps_caches_there = cache_location == "remote"
         self.app_name = app_name
         self.environment_name = environment_name
         self.detach = detach
@@ -151,6 +167,7 @@ class ModalBackend(RemoteBackend):
         backend.app_name = app_name
         backend.environment_name = environment_name
         backend.detach = backend.show_logs = False
+        backend.cache_location = "local"
         backend.timeout = None
         backend.function_options = {}
         backend._deployed_name = app_name
@@ -181,7 +198,9 @@ class ModalBackend(RemoteBackend):
     def _submit(self, job: bytes, channel: Channel) -> bytes:
         for attempt in range(1, _MAX_SUBMITS + 1):
             try:
-                return self._call(job, channel)
+                others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
+                extras = Extras(others, self._cache_volumes)
+                return call_function(self._function(), job, channel, self.timeout, extras)
             except modal_errors.ClientClosed:  # by somebody else in this process
                 self.close()
                 if attempt == _MAX_SUBMITS:
@@ -193,47 +212,21 @@ class ModalBackend(RemoteBackend):
                 raise self._translated(error) from error
         raise AssertionError("the loop returns or raises")  # pragma: no cover
 
-    def _call(self, job: bytes, channel: Channel) -> bytes:
-        function = self._function()
-        with ExitStack() as stack:
-            queues = pump = None
-            if channel.has_listeners:
-                up, down = (stack.enter_context(modal.Queue.ephemeral()) for _ in range(2))
-                queues = Queues(up, down)
-            call = function.spawn(job, queues)
-            if queues is not None:
-                pump = Pump(queues, channel.handle)
-                pump.start()
-            try:
-                return self._wait_for(call)
-            except BaseException:
-                # Also when only this side gives up: an interrupt, a lost connection. Nobody would take the result.
-                with suppress(Exception):
-                    call.cancel(terminate_containers=True)
-                raise
-            finally:
-                if pump is not None:
-                    pump.finish()
+    def can_call(self, other: Backend) -> bool:
+        """Whether a nested pipeline with another backend can be called from the container."""
+        return isinstance(other, ModalBackend)
 
-    def _wait_for(self, call: modal.FunctionCall[bytes]) -> bytes:
-        lost_since: float | None = None
-        pause = _FIRST_PAUSE_S
-        while True:
-            try:
-                return call.get(timeout=_POLL_S)
-            except (modal_errors.FunctionTimeoutError, modal_errors.OutputExpiredError):
-                raise
-            except TimeoutError:  # still running
-                lost_since, pause = None, _FIRST_PAUSE_S
-            except (*trouble.TRANSIENT, modal_errors.ResourceExhaustedError) as error:
-                lost_since = lost_since or monotonic()
-                if monotonic() - lost_since > _PATIENCE_S:
-                    raise self._translated(error, call.object_id) from error
-                sleep(pause)
-                pause = min(2 * pause, _POLL_S)
+    def handle(self) -> Handle:
+        """Return what a container needs to call this backend's function."""
+        return Handle(self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers)
 
-    def _translated(self, error: BaseException, call_id: str = "") -> BaseException:
-        return trouble.translate(error, self.timeout, call_id) or error
+    def _translated(self, error: BaseException) -> BaseException:
+        return trouble.translate(error, self.timeout) or error
+
+    @property
+    def _cache_volumes(self) -> list[modal.Volume]:
+        """The volumes in which a cache may be used by the container."""
+        return list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
 
     # --- the app --------------------------------------------------------------------------------------------------
 
@@ -251,9 +244,24 @@ class ModalBackend(RemoteBackend):
                     self.detach,
                     self.environment_name,
                     self.show_logs,
+                    with_cache=self.keeps_caches_there,
                 )
                 self._apps.append(app)
             return self._apps[0].function
+
+    def deploy(self, app_name: str) -> None:
+        """Deploy the function that runs jobs as an app that stays; `deployed` finds it by the name of the app.
+
+        Args:
+            app_name: Name of the app.
+        """
+        if self._deployed_name is not None:
+            raise ConfigurationError(f"{self!r} is deployed already")
+        app, _ = make_app(app_name, self.image, self.function_options, self.keeps_caches_there)
+        try:
+            _outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
+        except modal_errors.Error as error:
+            raise self._translated(error) from error
 
     def close(self) -> None:
         """Stop the app and its containers; the next run starts them again."""

@@ -97,7 +97,10 @@ class Pump(threading.Thread):
         pieces: list[bytes] = []
         while True:
             is_over = self._is_over.is_set()
-            entries = self._queues.up.get_many(100, block=True, timeout=0.05 if is_over else _WAIT_S)
+            try:
+                entries = self._queues.up.get_many(100, timeout=0.05 if is_over else _WAIT_S)
+            except Empty:
+                entries = []
             for entry in entries:
                 if entry[:1] == _END:
                     return

@@ -42,12 +42,14 @@ class RemoteBackend(Backend):
 
     Attributes:
         place: Name of the place, in messages.
+        keeps_caches_there: Whether caches travel with the pipeline and are used there, rather than here.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
     """
 
     place = "remote"
+    keeps_caches_there = False
 
     def __init__(
         self,
@@ -78,6 +80,13 @@ class RemoteBackend(Backend):
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline that asks for another backend can run where this one runs."""
         return other is self
+
+    def can_call(self, other: Backend) -> bool:
+        """Whether a nested pipeline with another backend can be called from this place, as one of `Channel.places`.
+
+        If not, that backend travels with the pipeline, and does there what it does.
+        """
+        return False
 
     # --- once -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
 from hypernodes.engine.parcels import LeftBehind
@@ -27,6 +28,10 @@ class Channel:
         caches: The caches, by number.
         callbacks: The callbacks, by number.
         recall: Returns what a reference of the worker's stands for.
+        places: Other backends that nested pipelines in the job ask for.
+
+    Attributes:
+        places: Other backends that nested pipelines in the job ask for, by their number in it.
     """
 
     def __init__(
@@ -35,7 +40,9 @@ class Channel:
         caches: Mapping[int, Cache],
         callbacks: Mapping[int, PipelineCallback],
         recall: Callable[[Any], Any],
+        places: Sequence[Backend] = (),
     ) -> None:
+        self.places = places
         self._state = state
         self._caches = caches
         self._recall = recall

@@ -35,8 +35,8 @@ except ImportError as error:
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
 
-# Installed on both sides, also when they are run from a checkout.
-_OURS = ("hypernodes", "hypernodes_cache", "hypernodes_modal")
+# There on both sides, also where they are run from a checkout, or were copied to some folder.
+_ON_BOTH_SIDES = ("hypernodes", "hypernodes_cache", "hypernodes_modal", "cloudpickle", "diskcache")
 _registering = threading.RLock()
 
 
@@ -104,7 +104,7 @@ def unpack(data: bytes | memoryview, resolve: Callable[[Any], Any] | None = None
 
 def is_own(module_name: str) -> bool:
     """Whether a module is the user's own, rather than of an installed distribution."""
-    return module_name.partition(".")[0] not in _OURS and not origin_of(module_name)
+    return module_name.partition(".")[0] not in _ON_BOTH_SIDES and not origin_of(module_name)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]

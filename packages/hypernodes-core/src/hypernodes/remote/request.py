@@ -58,9 +58,12 @@ class Request:
         self._caches: dict[int, Cache] = {}
         self._callbacks: dict[int, PipelineCallback] = {}
         self._numbers: dict[int, int] = {}
+        self._places: list[Backend] = []
         self._packed: Packed | None = None
         self.plan = plan
-        self.survey = Survey(plan, root, engine.place, self._number_of_cache)
+        self.survey = Survey(
+            plan, root, engine.place, self._number_of_cache, are_caches_here=not backend.keeps_caches_there
+        )
         self.state = RunState(root, engine.place, is_nested=True)
         self.state.code = self.survey.state.code
 
@@ -73,7 +76,7 @@ class Request:
             Exception: What a node raised there.
         """
         job = self._pack(part)
-        channel = Channel(self.state, self._caches, self._callbacks, self._recall)
+        channel = Channel(self.state, self._caches, self._callbacks, self._recall, self._places)
         return self._open(self._backend.submit(job, channel), channel)
 
     # --- there ----------------------------------------------------------------------------------------------------
@@ -133,12 +136,17 @@ class Request:
 
     def _reference(self, obj: Any) -> Any:
         """What stands for things of the caller's that stay here."""
-        if isinstance(obj, Cache):
+        if isinstance(obj, Cache) and not self._backend.keeps_caches_there:
             return "cache", self._number_of_cache(obj)
         if isinstance(obj, PipelineCallback):
             return "callback", self._number(obj, self._callbacks)
-        if isinstance(obj, Backend) and self._backend.runs_here(obj):
-            return "here", 0
+        if isinstance(obj, Backend):
+            if self._backend.runs_here(obj):
+                return "here", 0
+            if self._backend.can_call(obj):
+                if not any(known is obj for known in self._places):
+                    self._places.append(obj)
+                return "place", next(n for n, known in enumerate(self._places) if known is obj)
         return None
 
     def _number_of_cache(self, cache: Cache) -> int:

@@ -26,13 +26,17 @@ class Survey:
         root: Context of the pipeline.
         place: Name of the backend, for messages.
         number_of: Gives a cache its number in the job.
+        are_caches_here: Whether there is anything to look into.
 
     Attributes:
         state: State of a run that only looks.
     """
 
-    def __init__(self, plan: Plan, root: CallbackContext, place: str, number_of: Any) -> None:
+    def __init__(
+        self, plan: Plan, root: CallbackContext, place: str, number_of: Any, are_caches_here: bool = True
+    ) -> None:
         self._plan = plan
+        self._looks = plan.is_cached and are_caches_here
         self._root = root
         self._number_of = number_of
         self.state: RunState = survey_state(root, place)
@@ -45,6 +49,8 @@ class Survey:
 
     def answers(self) -> dict[int, Answers]:
         """Return what is known of the caches, by their numbers."""
+        if not self._looks:
+            return {}
         assert isinstance(self.state.store, RecordingStore)
         misses = self.state.store.misses
         numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
@@ -70,7 +76,7 @@ class Survey:
         Args:
             values: Value of every slot, with the inputs filled in; results that are found are filled in too.
         """
-        if not self._plan.is_cached:
+        if not self._looks:
             return RunPart(values, Known([], {}, frozenset())), True
         frame = CachedFrame(self._plan, self.state, values, self._root)
         frame.start()
@@ -169,7 +175,7 @@ class Survey:
         """
         names = tuple(given.columns)
         part = MapPart(names, [], [], {}, dict(given.shared), {}, on_error)
-        if not self._plan.is_cached:
+        if not self._looks:
             part.rows.extend(given.rows())
             part.indexes.extend(range(len(part.rows)))
             return part

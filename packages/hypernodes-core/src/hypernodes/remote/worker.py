@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import PipelineExecutionEngine
@@ -32,13 +33,14 @@ from hypernodes.remote.proxies import CacheProxy, CallbackProxy
 _LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
 
 
-def execute(job: bytes, exchange: Exchange | None = None) -> bytes:
+def execute(job: bytes, exchange: Exchange | None = None, places: Sequence[Backend] = ()) -> bytes:
     """Run a job.
 
     Args:
         job: What `RemoteBackend` gave to `submit`.
         exchange: Hands a message to the caller's `Channel.handle` and returns what that returned; called from one
             thread at a time. None when nothing can be said while the job runs.
+        places: What stands here for the backends in `Channel.places`.
 
     Returns:
         The outcome, for `submit` to return. Whatever goes wrong in the job is told in there; nothing is raised but
@@ -50,14 +52,15 @@ def execute(job: bytes, exchange: Exchange | None = None) -> bytes:
     except (RemoteVersionError, SerializationError) as error:
         return with_header(b"", kind="refused", reason=str(error))
     try:
-        return _Worker(payload, exchange).run()
+        return _Worker(payload, exchange, places).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
         return with_header(b"", kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
 
 
 class _Worker:
-    def __init__(self, payload: memoryview, exchange: Exchange | None) -> None:
+    def __init__(self, payload: memoryview, exchange: Exchange | None, places: Sequence[Backend]) -> None:
+        self._places = places
         self._caches: dict[int, CacheProxy] = {}
         self._callbacks: dict[int, CallbackProxy] = {}
         self._here = LocalBackend()
@@ -88,6 +91,8 @@ class _Worker:
             return self._callbacks.setdefault(number, CallbackProxy(number))
         if kind == "here":
             return self._here
+        if kind == "place":
+            return self._places[number]
         raise SerializationError(f"unknown reference {reference!r}", path="job")
 
     def run(self) -> bytes:
