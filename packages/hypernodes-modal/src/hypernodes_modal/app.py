@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import modal
 
 from hypernodes_modal.container import run_job
+from hypernodes_modal.trouble import TRANSIENT
 
 FUNCTION_NAME = "run_job"
 _BROUGHT_ALONG = ("hypernodes", "hypernodes_modal", "cloudpickle")
@@ -73,4 +74,7 @@ class OpenApp:
     def close(self) -> None:
         """Stop the app."""
         if self.is_usable:
-            self._stack.close()
+            # Without a connection, or with a client that was closed, it cannot be told; Modal stops an app that it has
+            # not heard of for a while.
+            with suppress(*TRANSIENT, modal.exception.ClientClosed):
+                self._stack.close()

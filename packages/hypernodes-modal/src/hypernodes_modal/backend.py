@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import modal
 import modal.exception as modal_errors
@@ -18,16 +15,15 @@ from hypernodes import Backend, ConfigurationError, RemoteBackend
 from hypernodes.engine import ExecutionMode
 from hypernodes.remote.channel import Channel
 from hypernodes_modal import trouble
-from hypernodes_modal.app import FUNCTION_NAME, OpenApp
-from hypernodes_modal.queues import Pump, Queues
+from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
+from hypernodes_modal.call import RemoteCall
+from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.resources import check_cpu, check_gpu, check_volumes, check_whole, parse_memory
 
-_POLL_S = 5.0
-_PATIENCE_S = 120.0  # with a lost connection, before a call is given up
 _MAX_SUBMITS = 3
+_START_PATIENCE_S = 10.0  # with a connection that fails before anything was started
 _FIRST_PAUSE_S = 0.2
-
-_T = TypeVar("_T")
+_LONGEST_PAUSE_S = 2.0
 
 
 class ModalBackend(RemoteBackend):
@@ -61,6 +57,9 @@ class ModalBackend(RemoteBackend):
         map_execution: How the items of a map are executed in the container.
         max_workers: The largest number of calls at a time in the container.
 
+    Attributes:
+        patience_s: How long a lost connection is waited for before a call is given up, in seconds.
+
     Raises:
         TypeError: `image` is not a Modal image.
         ConfigurationError: A setting has a value it cannot have.
@@ -74,6 +73,7 @@ class ModalBackend(RemoteBackend):
     """
 
     place = trouble.PLACE
+    patience_s: float = 120.0
 
     def __init__(
         self,
@@ -126,6 +126,7 @@ class ModalBackend(RemoteBackend):
             {name: value for name, value in options.items() if value}, function_options or {}
         )
         self._deployed_name: str | None = None
+        self._check_what_modal_checks()
         self._start()
 
     @classmethod
@@ -157,6 +158,13 @@ class ModalBackend(RemoteBackend):
         backend._start()
         return backend
 
+    def _check_what_modal_checks(self) -> None:
+        """Make an app that is never run, since Modal looks at some settings only then."""
+        try:
+            make_app(self.app_name, self.image, self.function_options)
+        except (TypeError, ValueError, modal_errors.Error) as error:
+            raise ConfigurationError(f"Modal does not accept the settings of ModalBackend: {error}") from error
+
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._apps: list[OpenApp] = []  # at most one; its own object, so that it can be closed when this one is gone
@@ -166,7 +174,10 @@ class ModalBackend(RemoteBackend):
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        return _outside_event_loop(self._submit, job, channel)
+        calls: list[RemoteCall] = []
+        return outside_event_loop(
+            lambda: self._submit(job, channel, calls), on_interrupt=lambda: [call.cancel() for call in calls]
+        )
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline that asks for another backend can run in the same container."""
@@ -178,62 +189,40 @@ class ModalBackend(RemoteBackend):
             return self._deployed_name == other._deployed_name and self.environment_name == other.environment_name
         return self.image is other.image and self.function_options == other.function_options
 
-    def _submit(self, job: bytes, channel: Channel) -> bytes:
-        for attempt in range(1, _MAX_SUBMITS + 1):
-            try:
-                return self._call(job, channel)
-            except modal_errors.ClientClosed:  # by somebody else in this process
-                self.close()
-                if attempt == _MAX_SUBMITS:
-                    raise
-            except modal_errors.InternalFailure as error:
-                if attempt == _MAX_SUBMITS:
-                    raise self._translated(error) from error
-            except modal_errors.Error as error:
-                raise self._translated(error) from error
-        raise AssertionError("the loop returns or raises")  # pragma: no cover
-
-    def _call(self, job: bytes, channel: Channel) -> bytes:
-        function = self._function()
-        with ExitStack() as stack:
-            queues = pump = None
-            if channel.has_listeners:
-                up, down = (stack.enter_context(modal.Queue.ephemeral()) for _ in range(2))
-                queues = Queues(up, down)
-            call = function.spawn(job, queues)
-            if queues is not None:
-                pump = Pump(queues, channel.handle)
-                pump.start()
-            try:
-                return self._wait_for(call)
-            except BaseException:
-                # Also when only this side gives up: an interrupt, a lost connection. Nobody would take the result.
-                with suppress(Exception):
-                    call.cancel(terminate_containers=True)
-                raise
-            finally:
-                if pump is not None:
-                    pump.finish()
-
-    def _wait_for(self, call: modal.FunctionCall[bytes]) -> bytes:
-        lost_since: float | None = None
-        pause = _FIRST_PAUSE_S
+    def _submit(self, job: bytes, channel: Channel, calls: list[RemoteCall]) -> bytes:
+        began_at = monotonic()
+        submits = 0
+        pause_s = _FIRST_PAUSE_S
         while True:
+            call_id = ""
             try:
-                return call.get(timeout=_POLL_S)
-            except (modal_errors.FunctionTimeoutError, modal_errors.OutputExpiredError):
-                raise
-            except TimeoutError:  # still running
-                lost_since, pause = None, _FIRST_PAUSE_S
-            except (*trouble.TRANSIENT, modal_errors.ResourceExhaustedError) as error:
-                lost_since = lost_since or monotonic()
-                if monotonic() - lost_since > _PATIENCE_S:
-                    raise self._translated(error, call.object_id) from error
-                sleep(pause)
-                pause = min(2 * pause, _POLL_S)
+                call = RemoteCall(self._function(), self.patience_s)
+                calls[:] = [call]
+                try:
+                    return call.run(job, channel)
+                finally:
+                    call_id = call.call_id
+            except trouble.TRANSIENT as error:
+                # Without an id nothing has been started, so that it can be tried again without doing anything twice.
+                if call_id or monotonic() - began_at > min(self.patience_s, _START_PATIENCE_S):
+                    raise trouble.translate(error, self.timeout, call_id) from error
+                sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except modal_errors.Error as error:
+                submits += 1
+                if submits == _MAX_SUBMITS or not self._can_try_again(error, call_id):
+                    raise trouble.translate(error, self.timeout, call_id) from error
 
-    def _translated(self, error: BaseException, call_id: str = "") -> BaseException:
-        return trouble.translate(error, self.timeout, call_id) or error
+    def _can_try_again(self, error: modal_errors.Error, call_id: str) -> bool:
+        if isinstance(error, modal_errors.InternalFailure):
+            return True
+        is_gone = isinstance(error, modal_errors.ClientClosed)  # by somebody else in this process
+        if not call_id:  # the app was stopped from outside, for instance on Modal's pages
+            is_gone |= isinstance(error, (modal_errors.NotFoundError, modal_errors.InvalidError))
+        if is_gone and self._apps:
+            self.close()
+            return True
+        return False
 
     # --- the app --------------------------------------------------------------------------------------------------
 
@@ -258,7 +247,7 @@ class ModalBackend(RemoteBackend):
     def close(self) -> None:
         """Stop the app and its containers; the next run starts them again."""
         with self._lock:
-            _outside_event_loop(_close_all, self._apps)
+            outside_event_loop(lambda: _close_all(self._apps))
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -281,6 +270,11 @@ class ModalBackend(RemoteBackend):
         return f"ModalBackend({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
+def _close_all(apps: list[OpenApp]) -> None:
+    while apps:
+        apps.pop().close()
+
+
 def _check_secrets(secrets: Any) -> list[modal.Secret]:
     found = [secrets] if isinstance(secrets, modal.Secret) else list(secrets or ())
     for secret in found:
@@ -295,28 +289,3 @@ def _merge(options: dict[str, Any], further: Mapping[str, Any]) -> dict[str, Any
         if name in options or name in ("image", "serialized", "name", "include_source", "is_generator"):
             raise ConfigurationError(f"function_options must not contain {name!r}, which ModalBackend sets itself")
     return {**options, **further}
-
-
-def _close_all(apps: list[OpenApp]) -> None:
-    while apps:
-        apps.pop().close()
-
-
-def _outside_event_loop(function: Callable[..., _T], *arguments: Any) -> _T:
-    """Call a function where no event loop runs: Modal's blocking interface warns of one, as in a notebook."""
-    if asyncio._get_running_loop() is None:
-        return function(*arguments)
-    outcome: Future[_T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(function(*arguments))
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=work, name="hypernodes-modal")
-    thread.start()
-    try:
-        return outcome.result()
-    finally:
-        thread.join()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypernodes.remote.worker import execute
 from hypernodes_modal.queues import QueueExchange, Queues
 
@@ -18,8 +16,10 @@ def run_job(job: bytes, queues: Queues | None) -> bytes:
     Returns:
         The outcome.
     """
-    exchange: Any = None if queues is None else QueueExchange(queues)
-    outcome = execute(job, exchange)
-    if exchange is not None:
-        exchange.close()
+    if queues is None:
+        return execute(job)
+    exchange = QueueExchange(queues)
+    # A container before this one may have had results kept of which the job does not know.
+    outcome = execute(job, exchange, is_repeated=not exchange.is_first_attempt)
+    exchange.close()
     return outcome
