@@ -13,6 +13,10 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
+from hypernodes_modal.loopback.pytest_plugin import modal_loopback, modal_loopback_session
+
+__all__ = ["modal_loopback", "modal_loopback_session"]  # fixtures; Modal is imported when one is used
+
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 

@@ -10,6 +10,7 @@ from typing import Any
 import modal
 
 from hypernodes_modal.container import run_job
+from hypernodes_modal.trouble import TRANSIENT
 
 FUNCTION_NAME = "run_job"
 _BROUGHT_ALONG = ("hypernodes", "hypernodes_modal", "cloudpickle")
@@ -79,5 +80,7 @@ class OpenApp:
     def close(self) -> None:
         """Stop the app."""
         if self.is_usable:
-            with suppress(modal.exception.ClientClosed):  # then the connection is closed, and the app stopped, already
+            # Without a connection, or with a client that was closed, it cannot be told; Modal stops an app that it has
+            # not heard of for a while.
+            with suppress(*TRANSIENT, modal.exception.ClientClosed):
                 self._stack.close()

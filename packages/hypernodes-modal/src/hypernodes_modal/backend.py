@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from time import monotonic, sleep
+from typing import Any, Literal, Self
 
 import modal
 import modal.exception as modal_errors
@@ -18,13 +17,16 @@ from hypernodes.engine import ExecutionMode
 from hypernodes.remote.channel import Channel
 from hypernodes_modal import trouble
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
-from hypernodes_modal.calls import Extras, Handle, call_function
+from hypernodes_modal.call import Extras, RemoteCall
+from hypernodes_modal.event_loops import outside_event_loop
+from hypernodes_modal.others import Handle
 from hypernodes_modal.resources import check_cpu, check_gpu, check_volumes, check_whole, parse_memory
 
 CACHE_KEY_VARIABLE = "HYPERNODES_CACHE_KEY"
 _MAX_SUBMITS = 3
-
-_T = TypeVar("_T")
+_START_PATIENCE_S = 10.0  # with a connection that fails before anything was started
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 2.0
 
 
 class ModalBackend(RemoteBackend):
@@ -65,6 +67,9 @@ class ModalBackend(RemoteBackend):
         map_execution: How the items of a map are executed in the container.
         max_workers: The largest number of calls at a time in the container.
 
+    Attributes:
+        patience_s: How long a lost connection is waited for before a call is given up, in seconds.
+
     Raises:
         TypeError: `image` is not a Modal image.
         ConfigurationError: A setting has a value it cannot have.
@@ -78,6 +83,7 @@ class ModalBackend(RemoteBackend):
     """
 
     place = trouble.PLACE
+    patience_s: float = 120.0
 
     def __init__(
         self,
@@ -142,6 +148,7 @@ class ModalBackend(RemoteBackend):
             {name: value for name, value in options.items() if value}, function_options or {}
         )
         self._deployed_name: str | None = None
+        self._check_what_modal_checks()
         self._start()
 
     @classmethod
@@ -174,6 +181,13 @@ class ModalBackend(RemoteBackend):
         backend._start()
         return backend
 
+    def _check_what_modal_checks(self) -> None:
+        """Make an app that is never run, since Modal looks at some settings only then."""
+        try:
+            make_app(self.app_name, self.image, self.function_options)
+        except (TypeError, ValueError, modal_errors.Error) as error:
+            raise ConfigurationError(f"Modal does not accept the settings of ModalBackend: {error}") from error
+
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._apps: list[OpenApp] = []  # at most one; its own object, so that it can be closed when this one is gone
@@ -183,7 +197,10 @@ class ModalBackend(RemoteBackend):
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        return _outside_event_loop(self._submit, job, channel)
+        calls: list[RemoteCall] = []
+        return outside_event_loop(
+            lambda: self._submit(job, channel, calls), on_interrupt=lambda: [call.cancel() for call in calls]
+        )
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline that asks for another backend can run in the same container."""
@@ -195,22 +212,40 @@ class ModalBackend(RemoteBackend):
             return self._deployed_name == other._deployed_name and self.environment_name == other.environment_name
         return self.image is other.image and self.function_options == other.function_options
 
-    def _submit(self, job: bytes, channel: Channel) -> bytes:
-        for attempt in range(1, _MAX_SUBMITS + 1):
+    def _submit(self, job: bytes, channel: Channel, calls: list[RemoteCall]) -> bytes:
+        began_at = monotonic()
+        submits = 0
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            call_id = ""
             try:
-                others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
-                extras = Extras(others, self._cache_volumes)
-                return call_function(self._function(), job, channel, self.timeout, extras)
-            except modal_errors.ClientClosed:  # by somebody else in this process
-                self.close()
-                if attempt == _MAX_SUBMITS:
-                    raise
-            except modal_errors.InternalFailure as error:
-                if attempt == _MAX_SUBMITS:
-                    raise self._translated(error) from error
+                call = RemoteCall(self._function(), self.patience_s, self._extras(channel))
+                calls[:] = [call]
+                try:
+                    return call.run(job, channel)
+                finally:
+                    call_id = call.call_id
+            except trouble.TRANSIENT as error:
+                # Without an id nothing has been started, so that it can be tried again without doing anything twice.
+                if call_id or monotonic() - began_at > min(self.patience_s, _START_PATIENCE_S):
+                    raise trouble.translate(error, self.timeout, call_id) from error
+                sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except modal_errors.Error as error:
-                raise self._translated(error) from error
-        raise AssertionError("the loop returns or raises")  # pragma: no cover
+                submits += 1
+                if submits == _MAX_SUBMITS or not self._can_try_again(error, call_id):
+                    raise trouble.translate(error, self.timeout, call_id) from error
+
+    def _can_try_again(self, error: modal_errors.Error, call_id: str) -> bool:
+        if isinstance(error, modal_errors.InternalFailure):
+            return True
+        is_gone = isinstance(error, modal_errors.ClientClosed)  # by somebody else in this process
+        if not call_id:  # the app was stopped from outside, for instance on Modal's pages
+            is_gone |= isinstance(error, (modal_errors.NotFoundError, modal_errors.InvalidError))
+        if is_gone and self._apps:
+            self.close()
+            return True
+        return False
 
     def can_call(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can be called from the container."""
@@ -220,13 +255,9 @@ class ModalBackend(RemoteBackend):
         """Return what a container needs to call this backend's function."""
         return Handle(self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers)
 
-    def _translated(self, error: BaseException) -> BaseException:
-        return trouble.translate(error, self.timeout) or error
-
-    @property
-    def _cache_volumes(self) -> list[modal.Volume]:
-        """The volumes in which a cache may be used by the container."""
-        return list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
+    def _extras(self, channel: Channel) -> Extras:
+        others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
+        return Extras(others, list(self.function_options["volumes"].values()) if self.keeps_caches_there else [])
 
     # --- the app --------------------------------------------------------------------------------------------------
 
@@ -259,14 +290,14 @@ class ModalBackend(RemoteBackend):
             raise ConfigurationError(f"{self!r} is deployed already")
         app, _ = make_app(app_name, self.image, self.function_options, self.keeps_caches_there)
         try:
-            _outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
+            outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
         except modal_errors.Error as error:
-            raise self._translated(error) from error
+            raise trouble.translate(error, self.timeout, "") from error
 
     def close(self) -> None:
         """Stop the app and its containers; the next run starts them again."""
         with self._lock:
-            _outside_event_loop(_close_all, self._apps)
+            outside_event_loop(lambda: _close_all(self._apps))
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -289,6 +320,11 @@ class ModalBackend(RemoteBackend):
         return f"ModalBackend({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
+def _close_all(apps: list[OpenApp]) -> None:
+    while apps:
+        apps.pop().close()
+
+
 def _check_secrets(secrets: Any) -> list[modal.Secret]:
     found = [secrets] if isinstance(secrets, modal.Secret) else list(secrets or ())
     for secret in found:
@@ -303,28 +339,3 @@ def _merge(options: dict[str, Any], further: Mapping[str, Any]) -> dict[str, Any
         if name in options or name in ("image", "serialized", "name", "include_source", "is_generator"):
             raise ConfigurationError(f"function_options must not contain {name!r}, which ModalBackend sets itself")
     return {**options, **further}
-
-
-def _close_all(apps: list[OpenApp]) -> None:
-    while apps:
-        apps.pop().close()
-
-
-def _outside_event_loop(function: Callable[..., _T], *arguments: Any) -> _T:
-    """Call a function where no event loop runs: Modal's blocking interface warns of one, as in a notebook."""
-    if asyncio._get_running_loop() is None:
-        return function(*arguments)
-    outcome: Future[_T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(function(*arguments))
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=work, name="hypernodes-modal")
-    thread.start()
-    try:
-        return outcome.result()
-    finally:
-        thread.join()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hypernodes.remote.worker import execute
-from hypernodes_modal.calls import CalledBackend, Extras
+from hypernodes_modal.call import Extras
+from hypernodes_modal.others import CalledBackend
 from hypernodes_modal.queues import QueueExchange, Queues
 
 
@@ -20,11 +21,15 @@ def run_job(job: bytes, queues: Queues | None, extras: Extras) -> bytes:
     """
     for volume in extras.volumes:
         volume.reload()
-    exchange = None if queues is None else QueueExchange(queues)
+    places = [CalledBackend(handle) for handle in extras.others]
     try:
-        return execute(job, exchange, [CalledBackend(handle) for handle in extras.others])
+        if queues is None:
+            return execute(job, None, places)
+        exchange = QueueExchange(queues)
+        # A container before this one may have had results kept of which the job does not know.
+        outcome = execute(job, exchange, places, is_repeated=not exchange.is_first_attempt)
+        exchange.close()
+        return outcome
     finally:
-        if exchange is not None:
-            exchange.close()
         for volume in extras.volumes:
             volume.commit()

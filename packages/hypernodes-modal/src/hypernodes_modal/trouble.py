@@ -23,15 +23,15 @@ TRANSIENT = (modal_errors.ConnectionError, modal_errors.ServiceError, modal_erro
 _KEPT = "What it had computed before is kept in the cache, if there is one."
 
 
-def translate(error: BaseException, timeout_s: int | None, call_id: str = "") -> RemoteError | None:
-    """Return an error of ours for one that Modal raised; None when it is not Modal's.
+def translate(error: BaseException, timeout_s: int | None, call_id: str = "") -> RemoteError:
+    """Return an error of ours for one that Modal raised.
 
     Args:
         error: What was raised.
         timeout_s: Time limit of the backend.
         call_id: Id of the call; empty when none was started.
     """
-    text = str(error).strip() or type(error).__name__
+    text = str(error).strip().rstrip(".") or type(error).__name__
     facts: dict[str, Any] = {"place": PLACE}
     match error:
         case modal_errors.AuthError():
@@ -66,9 +66,8 @@ def translate(error: BaseException, timeout_s: int | None, call_id: str = "") ->
             return ModalConnectionError(
                 f"the connection to Modal was lost: {text}.{where} {_KEPT}", call_id=call_id, **facts
             )
-        case modal_errors.Error():
+        case _:
             return RemoteError(f"Modal failed: {type(error).__name__}: {text}. {_KEPT}", **facts)
-    return None
 
 
 def _advice(text: str) -> str:

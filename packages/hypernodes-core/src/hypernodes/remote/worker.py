@@ -33,7 +33,9 @@ from hypernodes.remote.proxies import CacheProxy, CallbackProxy
 _LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
 
 
-def execute(job: bytes, exchange: Exchange | None = None, places: Sequence[Backend] = ()) -> bytes:
+def execute(
+    job: bytes, exchange: Exchange | None = None, places: Sequence[Backend] = (), is_repeated: bool = False
+) -> bytes:
     """Run a job.
 
     Args:
@@ -41,6 +43,8 @@ def execute(job: bytes, exchange: Exchange | None = None, places: Sequence[Backe
         exchange: Hands a message to the caller's `Channel.handle` and returns what that returned; called from one
             thread at a time. None when nothing can be said while the job runs.
         places: What stands here for the backends in `Channel.places`.
+        is_repeated: Whether the same job was begun before and may have had results kept since it was made, so that
+            the caller's caches are asked again.
 
     Returns:
         The outcome, for `submit` to return. Whatever goes wrong in the job is told in there; nothing is raised but
@@ -52,14 +56,16 @@ def execute(job: bytes, exchange: Exchange | None = None, places: Sequence[Backe
     except (RemoteVersionError, SerializationError) as error:
         return with_header(b"", kind="refused", reason=str(error))
     try:
-        return _Worker(payload, exchange, places).run()
+        return _Worker(payload, exchange, places, is_repeated).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
         return with_header(b"", kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
 
 
 class _Worker:
-    def __init__(self, payload: memoryview, exchange: Exchange | None, places: Sequence[Backend]) -> None:
+    def __init__(
+        self, payload: memoryview, exchange: Exchange | None, places: Sequence[Backend], is_repeated: bool
+    ) -> None:
         self._places = places
         self._caches: dict[int, CacheProxy] = {}
         self._callbacks: dict[int, CallbackProxy] = {}
@@ -70,7 +76,8 @@ class _Worker:
         self._packing = Packing([obj for obj, _ in code])
         self._outbox = Outbox(exchange, self._packing)
         for number, cache in self._caches.items():
-            cache.connect(self.job.answers.get(number, Answers({}, frozenset())), self._outbox)
+            answers = self.job.answers.get(number, Answers({}, frozenset()))
+            cache.connect(answers._replace(misses=frozenset()) if is_repeated else answers, self._outbox)
         for number, callback in self._callbacks.items():
             callback.connect(self.job.heard.get(number, ()), self._outbox)
         where = self.job.where
