@@ -12,21 +12,25 @@ from hypernodes.engine.parcels import LeftBehind
 from hypernodes.engine.raised import Raised, restore
 from hypernodes.engine.run_state import RunState
 from hypernodes.remote.job import Where
-from hypernodes.remote.messages import Entries, Event, Message, Question, wants_reply
+from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply
 from hypernodes.remote.packing import pack, unpack
 
 
 class Channel:
     """Takes what the worker says while a job runs.
 
-    A backend whose transport can talk during a job carries every message of the worker to `handle`, in order, and what
-    that returns back. One that cannot leaves it alone: everything then comes with the outcome.
+    A backend whose transport can talk during a job carries every message of the worker to `handle`, and what that
+    returns back. Messages that come twice or in another order do no harm. A transport that cannot talk leaves the
+    channel alone: everything then comes with the outcome.
 
     Args:
         state: State of the run.
         caches: The caches, by number.
         callbacks: The callbacks, by number.
         recall: Returns what a reference of the worker's stands for.
+
+    Attributes:
+        is_cancelled: Whether nobody waits for the job any more.
     """
 
     def __init__(
@@ -46,7 +50,13 @@ class Channel:
         self._listeners = {
             number: Listeners([callback], root.switched_off, root.lock) for number, callback in callbacks.items()
         }
+        self._next = 0  # number of the first message that has not been taken
+        self._early: dict[int, memoryview] = {}
+        self._is_over = False
         self._lock = threading.RLock()
+        self._ending = threading.Lock()
+        self._end: Callable[[], object] | None = None
+        self.is_cancelled = False
 
     def handle(self, message: bytes) -> bytes | None:
         """Take a message of the worker's.
@@ -57,26 +67,78 @@ class Channel:
         Returns:
             The reply, when the worker waits for one (`wants_reply`).
         """
+        number, content = open_message(message)
         with self._lock:
-            try:
-                content, _ = unpack(memoryview(message)[1:], self._recall)
-            except Exception as error:
-                self._state.warn(
-                    self._state.place,
-                    "message",
-                    f"something that {self._state.place} sent while it ran cannot be read here and is lost: "
-                    f"{type(error).__name__}: {error}",
-                )
-                content = []
             if wants_reply(message):
-                return self._answer(content)
-            self._take(content)
+                return self._answer(self._read(content))
+            if number >= self._next and not self._is_over:
+                self._early[number] = content
+                while self._next in self._early:
+                    self._take_next()
             return None
 
-    def take_all(self, messages: Sequence[bytes]) -> None:
-        """Take the messages that came with the outcome."""
-        for message in messages:
-            self.handle(message)
+    def when_cancelled(self, end: Callable[[], object]) -> None:
+        """Say how the job is ended before its time.
+
+        A backend that can do so calls this when the job runs; otherwise a run that is cancelled waits for the job.
+
+        Args:
+            end: Makes `submit` return or raise soon; called at most once, from another thread.
+        """
+        with self._ending:
+            self._end = end
+            is_late = self.is_cancelled
+        if is_late:
+            end()
+
+    def cancel(self) -> None:
+        """End the job, if the backend can: nobody waits for it any more."""
+        with self._ending:
+            is_first = not self.is_cancelled
+            self.is_cancelled = True
+            end = self._end
+        if is_first and end is not None:
+            end()
+
+    def finish(self, messages: Sequence[bytes] = (), count: int | None = None) -> None:
+        """Take what has come and nothing more.
+
+        Args:
+            messages: Those that came with the outcome.
+            count: How many there are in all; None when there is no outcome that says so.
+        """
+        with self._lock:
+            for message in messages:
+                self.handle(message)
+            lost = 0 if count is None else count - self._next - len(self._early)
+            for number in sorted(self._early):
+                self._next = number
+                self._take_next()
+            self._is_over = True
+            if lost > 0:
+                self._state.warn(
+                    self._state.place,
+                    "lost messages",
+                    f"{lost} of {count} messages of {self._state.place} were lost on the way: callbacks did not hear "
+                    "of all that happened, and some results are not in the cache.",
+                )
+
+    def _take_next(self) -> None:
+        content = self._early.pop(self._next)
+        self._next += 1
+        self._take(self._read(content))
+
+    def _read(self, content: memoryview) -> Any:
+        try:
+            return unpack(content, self._recall)[0]
+        except Exception as error:
+            self._state.warn(
+                self._state.place,
+                "message",
+                f"something that {self._state.place} sent while it ran cannot be read here and is lost: "
+                f"{type(error).__name__}: {error}",
+            )
+            return []
 
     def _answer(self, question: Any) -> bytes:
         found: Mapping[str, Any] = {}

@@ -1,10 +1,12 @@
 """What is said over the channel beside a job: events, new results and questions there, answers back.
 
-Values in messages are packed one by one, so that one that cannot be loaded spoils nothing else.
+Values in messages are packed one by one, so that one that cannot be loaded spoils nothing else. Messages are numbered
+from zero, so that the caller takes each of them once and in order, whatever the transport does to them.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple, TypeAlias
 
 from hypernodes.engine.raised import Raised
@@ -63,9 +65,26 @@ class Question(NamedTuple):
 
 Message: TypeAlias = Event | Entries | Warned
 
-NOTE, QUESTION = b"!", b"?"  # first byte of what is sent: whether an answer is waited for
+_NOTE, _QUESTION = b"!", b"?"  # first byte of what is sent: whether an answer is waited for
+_HEAD = struct.Struct(">cQ")
+
+
+def note(number: int, content: bytes) -> bytes:
+    """Return a message that nobody waits for an answer to."""
+    return _HEAD.pack(_NOTE, number) + content
+
+
+def question(content: bytes) -> bytes:
+    """Return a message whose answer is waited for; it has no number, since it may be answered any number of times."""
+    return _HEAD.pack(_QUESTION, 0) + content
 
 
 def wants_reply(message: bytes) -> bool:
     """Whether the worker waits for an answer to a message."""
-    return message[:1] == QUESTION
+    return message[:1] == _QUESTION
+
+
+def open_message(message: bytes) -> tuple[int, memoryview]:
+    """Return number and content of a message."""
+    _, number = _HEAD.unpack_from(message)
+    return number, memoryview(message)[_HEAD.size :]
