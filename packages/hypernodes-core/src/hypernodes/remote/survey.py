@@ -15,7 +15,7 @@ from hypernodes.engine.run_state import RunState
 from hypernodes.engine.store import manifest_key
 from hypernodes.engine.survey import RecordingStore, item_frames, open_maps, plans_in, slots_taken, survey_state
 from hypernodes.plan import CallStep, OnError, Plan
-from hypernodes.remote.job import ABSENT, MISS_PREFIX_BYTES, Answers, Kept, MapPart, RunPart
+from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
 
 
 class Survey:
@@ -58,9 +58,7 @@ class Survey:
         return {
             number: Answers(
                 self._answers.get(number, {}),
-                frozenset(
-                    bytes.fromhex(key[: 2 * MISS_PREFIX_BYTES]) for key in misses.get(identity, ()) if not key[64:]
-                ),
+                frozenset(map(miss_of, misses.get(identity, ()))),
             )
             for number, identity in numbers.items()
         }
