@@ -8,7 +8,8 @@ from random import Random
 
 from hypernodes import RemoteBackend, WorkerLostError
 from hypernodes.remote.channel import Channel
-from hypernodes.remote.messages import wants_reply
+from hypernodes.remote.messages import Entries, open_message, wants_reply
+from hypernodes.remote.packing import unpack
 from hypernodes.remote.worker import execute
 
 
@@ -63,6 +64,11 @@ class Unreliable(RemoteBackend):
 
     Args:
         seed: Says what happens.
+
+    Attributes:
+        was_broken: Whether the line broke.
+        was_killed: Whether the worker was lost.
+        arrived: The results that arrived over the line, by key and the number of their cache.
     """
 
     place = "unreliable"
@@ -70,14 +76,16 @@ class Unreliable(RemoteBackend):
     def __init__(self, seed: int, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
         self._random = Random(seed)
-        self.was_killed = False
+        self.was_broken = self.was_killed = False
+        self.arrived: set[tuple[int, str]] = set()
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        line = _Line(self._random, channel.handle)
+        line = _Line(self._random, channel.handle, self.arrived)
         outcome: list[bytes] = []
         worker = threading.Thread(target=lambda: outcome.append(execute(job, line.exchange)))
         worker.start()
         worker.join()
+        self.was_broken |= line.is_broken
         if line.is_killed:
             self.was_killed = True
             raise WorkerLostError("the worker was lost", place=self.place, exit_code=None, log_tail="")
@@ -86,20 +94,22 @@ class Unreliable(RemoteBackend):
 
 
 class _Line:
-    def __init__(self, random: Random, handle: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, random: Random, handle: Callable[[bytes], bytes | None], arrived: set[tuple[int, str]]) -> None:
         self._random = random
-        self._handle = handle
+        self._take = handle
+        self._arrived = arrived
         self._under_way: list[bytes] = []
         self._until_break = random.choice([None, None, random.randrange(12)])
         self._until_kill = random.choice([None, None, random.randrange(12)])
-        self.is_killed = False
+        self.is_killed = self.is_broken = False
 
     def exchange(self, message: bytes) -> bytes | None:
         if self._is_due("_until_kill"):
             self.is_killed = True
         if self.is_killed:
             raise ConnectionError("nobody is there any more")
-        if self._until_break == 0 or self._is_due("_until_break"):
+        if self._is_due("_until_break"):
+            self.is_broken = True
             if self._random.random() < 0.5:  # it arrives, but the worker is told that it does not
                 self._handle(message)
             raise ConnectionError("the line is broken")
@@ -118,6 +128,13 @@ class _Line:
         arrived, self._under_way = self._under_way[:count], self._under_way[count:]
         for message in arrived:
             self._handle(message)
+
+    def _handle(self, message: bytes) -> bytes | None:
+        if not wants_reply(message):
+            content, _ = unpack(open_message(message)[1], lambda reference: reference)
+            entries = [note for note in content if isinstance(note, Entries)]
+            self._arrived.update((note.cache, key) for note in entries for key in note.values)
+        return self._take(message)
 
     def _is_due(self, what: str) -> bool:
         left = getattr(self, what)
