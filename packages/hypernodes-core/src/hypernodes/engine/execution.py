@@ -155,29 +155,7 @@ class Execution:
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call `run` or `map` in a thread of its own; cancelling the caller cancels it, and waits for its end."""
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[_T] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def work() -> None:
-            try:
-                result = context.run(function, *arguments)
-            except BaseException as error:
-                loop.call_soon_threadsafe(outcome.set_exception, _settable(error))
-            else:
-                loop.call_soon_threadsafe(outcome.set_result, result)
-
-        thread = threading.Thread(target=work, name="hypernodes-scheduler")
-        thread.start()
-        try:
-            return await asyncio.shield(outcome)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait([outcome])
-            outcome.exception()  # mark it as seen
-            raise
-        finally:
-            thread.join()
+        return await call_in_thread(self.cancel, function, *arguments)
 
     def cancel(self) -> None:
         """End it from another thread, as soon as possible; the thread that runs it gets a `CancelledError`."""
@@ -213,6 +191,39 @@ class Execution:
                 if around is not None:
                     around.remove(self)
                 places.close()
+
+
+async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _T], *arguments: Any) -> _T:
+    """Call a function in a thread of its own without blocking the event loop.
+
+    Args:
+        cancel: Called when the awaiting task is cancelled, to end the function before its time; its end is waited for.
+        function: What to call; it sees the context variables of the caller.
+        arguments: What to call it with.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[_T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            result = context.run(function, *arguments)
+        except BaseException as error:
+            loop.call_soon_threadsafe(outcome.set_exception, _settable(error))
+        else:
+            loop.call_soon_threadsafe(outcome.set_result, result)
+
+    thread = threading.Thread(target=work, name="hypernodes-scheduler")
+    thread.start()
+    try:
+        return await asyncio.shield(outcome)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.wait([outcome])
+        outcome.exception()  # mark it as seen
+        raise
+    finally:
+        thread.join()
 
 
 class _Collected:

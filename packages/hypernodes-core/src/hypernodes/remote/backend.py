@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import end_map, start_map
-from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine, map_plan
-from hypernodes.engine.execution import Execution, Known
+from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine, map_plan, stream_plan
+from hypernodes.engine.execution import Execution, Known, call_in_thread
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs, check_given_columns
 from hypernodes.engine.run_state import RunState
+from hypernodes.engine.runs import Runs, current_runs
 from hypernodes.plan import MapMode, OnError, Plan
 from hypernodes.remote.channel import Channel
+from hypernodes.remote.chunks import chunks_of
 from hypernodes.remote.job import EngineSettings
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
     from hypernodes.remote.preflight import Preflight
+
+_T = TypeVar("_T")
 
 
 class RemoteBackend(Backend):
@@ -181,6 +185,65 @@ class RemoteBackend(Backend):
             found |= request.submit(part)
         return [found[index] for index in sorted(found)]
 
+    def map_iter(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+        is_ordered: bool = True,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run `pipeline` once per item and yield index and outputs of each, in item order; see `Backend.map_iter`.
+
+        Items are read and sent in chunks, one job each: few at first, so that the first results are there soon, then
+        more as long as a chunk takes less than about two seconds. The next chunk is read and sent when all results of
+        the last one have been taken.
+        """
+        plan, given = stream_plan(pipeline, columns, map_mode, inputs, output_name)
+        return self._stream(plan, given, on_error, CallbackContext((pipeline.id,)))
+
+    def _stream(
+        self, plan: Plan, given: MapInputs, on_error: OnError, root: CallbackContext
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        request = self._request(plan, root)
+        start_map(plan, request.state, root, given.total())
+        started_at = perf_counter()
+        try:
+            for chunk in chunks_of(given):
+                rows = self._map_rows(request, chunk, on_error)
+                request.survey.forget()
+                for index, row in zip(chunk.indexes or (), rows, strict=True):
+                    yield index, dict(zip(plan.outputs, row, strict=True))
+        finally:
+            end_map(plan, request.state, root, perf_counter() - started_at)
+
+    # --- from async code ------------------------------------------------------------------------------------------
+
+    async def arun(
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+    ) -> dict[str, Any]:
+        """Run `pipeline` once without blocking the event loop; cancelling the awaiting task ends the job."""
+        return await _call_in_thread(self.run, pipeline, inputs, ctx, output_name)
+
+    async def amap_columns(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> dict[str, list[Any]]:
+        """Run `pipeline` once per item likewise."""
+        return await _call_in_thread(self.map_columns, pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
+
     # --- what would travel ----------------------------------------------------------------------------------------
 
     def preflight(
@@ -204,6 +267,16 @@ class RemoteBackend(Backend):
 
         settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.place)
         return Request(self, plan, root, settings)
+
+
+async def _call_in_thread(function: Callable[..., _T], *arguments: Any) -> _T:
+    runs = Runs()
+
+    def call() -> _T:
+        current_runs.set(runs)
+        return function(*arguments)
+
+    return await call_in_thread(runs.cancel, call)
 
 
 def _fill(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:

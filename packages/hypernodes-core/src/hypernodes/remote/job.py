@@ -82,14 +82,19 @@ class Answers(NamedTuple):
 
     Attributes:
         values: Results by key; `Kept` where only their existence matters.
-        misses: Beginnings of the keys that it does not hold.
+        misses: The keys that it does not hold, shortened with `miss_of`.
     """
 
     values: dict[str, Any]
     misses: frozenset[bytes]
 
 
-MISS_PREFIX_BYTES = 8  # of 32: taking a hit for a miss by accident would only cost computing it again
+_MISS_BYTES = 8  # of 32: taking a hit for a miss by accident would only cost computing it again
+
+
+def miss_of(key: str) -> bytes:
+    """Return what stands for a key in `Answers.misses`."""
+    return bytes.fromhex(key[: 2 * _MISS_BYTES]) + key[64:].encode()
 
 
 class Job(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
@@ -11,7 +12,7 @@ from typing import Any
 from hypernodes.engine.parcels import LeftBehind
 from hypernodes.engine.raised import Raised, describe
 from hypernodes.remote.job import Kept
-from hypernodes.remote.messages import NOTE, QUESTION, Message, Question
+from hypernodes.remote.messages import ATTEMPT_BYTES, Message, Question, note, question
 from hypernodes.remote.packing import pack, unpack
 
 Exchange = Callable[[bytes], bytes | None]  # sends a message to the caller; returns its reply to a question
@@ -29,6 +30,7 @@ class Outbox:
         packing: Packs what is sent.
 
     Attributes:
+        count: Number of messages so far.
         unsent: What could not be sent while the job ran.
     """
 
@@ -39,7 +41,10 @@ class Outbox:
         self._waiting_since = 0.0
         self._lock = threading.Lock()
         self._packed: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
+        self._exchanging = threading.Lock()
         self._failure: BaseException | None = None
+        self._attempt = secrets.token_bytes(ATTEMPT_BYTES)
+        self.count = 0
         self.unsent: list[bytes] = []
         self._thread: threading.Thread | None = None
         if exchange is not None:
@@ -60,7 +65,7 @@ class Outbox:
             if at_once or len(self._waiting) >= _MAX_WAITING or monotonic() - self._waiting_since > _LONGEST_WAIT_S:
                 self._pack_waiting()
 
-    def ask(self, question: Question) -> Any:
+    def ask(self, what: Question) -> Any:
         """Return the caller's answer; it has seen everything that was sent before.
 
         Raises:
@@ -68,7 +73,8 @@ class Outbox:
         """
         assert self._exchange is not None
         self.flush()
-        reply = self._exchange(QUESTION + self.packing.pack(question))
+        with self._exchanging:
+            reply = self._exchange(question(self.packing.pack(what)))
         if reply is None:
             raise ConnectionError("the caller does not answer")
         return unpack(reply)[0]
@@ -93,7 +99,8 @@ class Outbox:
     def _pack_waiting(self) -> None:
         if self._waiting:
             messages, self._waiting = self._waiting, []
-            packed = NOTE + self.packing.pack(messages)
+            packed = note(self._attempt, self.count, self.packing.pack(messages))
+            self.count += 1
             if self._exchange is None:
                 self.unsent.append(packed)
             else:
@@ -119,7 +126,8 @@ class Outbox:
     def _send(self, packed: bytes) -> None:
         assert self._exchange is not None
         try:
-            self._exchange(packed)
+            with self._exchanging:
+                self._exchange(packed)
         except Exception as error:  # liveness is lost, nothing else: the rest comes with the outcome
             self._failure = error
             self.unsent.append(packed)
@@ -168,7 +176,3 @@ class Packing:
     def _known(self, reference: tuple[Any, ...]) -> Any:
         kind, *where = reference
         return self._code[where[0]] if kind == "code" else Kept(*where)
-
-
-def _left_behind(value: Any, error: Exception) -> LeftBehind:
-    return LeftBehind(type(value).__qualname__, f"{type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from hypernodes import signature
@@ -11,6 +12,7 @@ from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
 from hypernodes.engine.plan_code import code_of
 from hypernodes.engine.raised import RemoteTraceback, restore
 from hypernodes.engine.run_state import RunState
+from hypernodes.engine.runs import current_runs
 from hypernodes.engine.survey import plans_in
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
@@ -73,11 +75,24 @@ class Request:
         Raises:
             SerializationError: Something cannot be sent; nothing was.
             RemoteError: The remote place failed.
+            CancelledError: The run was cancelled.
             Exception: What a node raised there.
         """
         job = self._pack(part)
         channel = Channel(self.state, self._caches, self._callbacks, self._recall, self._places)
-        return self._open(self._backend.submit(job, channel), channel)
+        around = current_runs.get()
+        if around is not None:
+            around.add(channel)
+        try:
+            return self._open(self._backend.submit(job, channel), channel)
+        except Exception as error:
+            if channel.is_cancelled:
+                raise CancelledError("the run was cancelled") from error
+            raise
+        finally:
+            if around is not None:
+                around.remove(channel)
+            channel.finish()
 
     # --- there ----------------------------------------------------------------------------------------------------
 
@@ -180,14 +195,14 @@ class Request:
             error = RemoteError(f"{place} could not run the job: {header['reason']}", place=place)
             raise error from RemoteTraceback(header["traceback"])
         try:
-            (result, messages), _ = unpack(payload, self._recall)
+            (result, messages, count), _ = unpack(payload, self._recall)
         except Exception as error:
             raise RemoteError(
                 f"the result of {place} cannot be loaded here: {type(error).__name__}: {error}. "
                 "What is installed there and here may differ.",
                 place=place,
             ) from error
-        channel.take_all(messages)
+        channel.finish(messages, count)
         if kind == "raised":
             raise restore(result, lambda packed: unpack(packed, self._recall)[0])
         return result

@@ -84,6 +84,7 @@ class SubprocessBackend(RemoteBackend):
         if process is None or not process.is_alive:
             process = _Process(self.python, {**os.environ, **self.env}, self.cwd)
         try:
+            channel.when_cancelled(process.interrupt)
             outcome = process.call(job, channel)
         except BaseException:  # also an interrupt: what runs there is of no use to anybody
             process.kill()
@@ -208,13 +209,19 @@ class _Process:
         else:
             self._release()
 
-    def kill(self) -> None:
-        """End it at once, with all that it started."""
+    def interrupt(self) -> None:
+        """End it at once, with all that it started; `call`, in another thread, raises."""
         with contextlib.suppress(OSError):
+            if self._process.returncode is not None:
+                return  # its id may belong to another process by now
             if os.name == "posix":
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.kill()
+
+    def kill(self) -> None:
+        """End it at once, and release what belongs to it here."""
+        self.interrupt()
         self._process.wait()
         self._release()
 

@@ -15,7 +15,7 @@ from hypernodes.engine.run_state import RunState
 from hypernodes.engine.store import manifest_key
 from hypernodes.engine.survey import RecordingStore, item_frames, open_maps, plans_in, slots_taken, survey_state
 from hypernodes.plan import CallStep, OnError, Plan
-from hypernodes.remote.job import ABSENT, MISS_PREFIX_BYTES, Answers, Kept, MapPart, RunPart
+from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
 
 
 class Survey:
@@ -43,6 +43,13 @@ class Survey:
         self._answers: dict[int, dict[str, Any]] = {}
         self._kept: dict[tuple[int, str], Any] = {}
 
+    def forget(self) -> None:
+        """Forget what was found, before other items of the same map are looked up."""
+        assert isinstance(self.state.store, RecordingStore)
+        self.state.store.misses.clear()
+        self._answers.clear()
+        self._kept.clear()
+
     def kept(self, cache: int, key: str) -> Any:
         """Return a result that stayed here."""
         return self._kept[cache, key]
@@ -57,9 +64,7 @@ class Survey:
         return {
             number: Answers(
                 self._answers.get(number, {}),
-                frozenset(
-                    bytes.fromhex(key[: 2 * MISS_PREFIX_BYTES]) for key in misses.get(identity, ()) if not key[64:]
-                ),
+                frozenset(map(miss_of, misses.get(identity, ()))),
             )
             for number, identity in numbers.items()
         }
@@ -177,22 +182,22 @@ class Survey:
         part = MapPart(names, [], [], {}, dict(given.shared), {}, on_error)
         if not self._looks:
             part.rows.extend(given.rows())
-            part.indexes.extend(range(len(part.rows)))
+            part.indexes.extend(given.indexes or range(len(part.rows)))
             return part
         items = ItemFrames(self._plan, self.state, self._root, given)
         elements: list[list[bytes]] = [[] for _ in names]
         while (found := items.next_item()) is not None:
             values, frame = found
             assert isinstance(frame, CachedFrame)
-            is_failed = items.has_failed_input(values)
-            if not is_failed:
+            assert frame.item_index is not None
+            if not items.has_failed_input(values):
                 frame.start()
                 if frame.is_done:
                     took(frame)
                     continue
                 self.answer(frame, set())
             part.rows.append(tuple(values[slot] for slot in items.mapped_slots))
-            part.indexes.append(items.count - 1)
+            part.indexes.append(frame.item_index)
             for column, slot in zip(elements, items.mapped_slots, strict=True):
                 column.append(frame.signatures[slot] or b"")
         slot_names = {slot: name for name, slot in self._plan.inputs.items()}

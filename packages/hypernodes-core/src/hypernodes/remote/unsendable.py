@@ -18,7 +18,7 @@ class Culprit(NamedTuple):
     """What cannot be sent.
 
     Attributes:
-        path: From the outside in, e.g. `("node 'encode'", "closure 'client'", "attribute '_lock'")`.
+        path: From the outside in, e.g. `("encode", "closure 'client'", "attribute '_lock'")`.
         error: Why.
         in_module: The module of the user's and the name in it through which the path leads, if it leads through one.
     """
@@ -46,7 +46,7 @@ def find_culprit(value: Any, pack: Callable[[Any], object]) -> Culprit | None:
             if id(child) not in seen and (inner := _refusal(child, pack)) is not None:
                 if isinstance(value, ModuleType):
                     in_module = (value.__name__, label.split("'")[1])
-                path.append(label)
+                path += [label] if label else []
                 value, error = child, inner
                 seen.add(id(child))
                 break
@@ -64,18 +64,19 @@ def _refusal(value: Any, pack: Callable[[Any], object]) -> Exception | None:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What an object is made of, with a label for the path; an empty one for what a reader need not know of."""
     if isinstance(value, Plan):
         for step in value.steps:
-            yield f"node {step.node.name!r}", step
+            yield step.node.name, step
         for name, slot in value.inputs.items():
             yield f"default of {name!r}", value.template[slot]
     elif isinstance(value, CallStep):
-        yield "its function", value.node
+        yield "", value.node
     elif isinstance(value, NestedStep):
-        yield "its pipeline", value.inner
-        yield "its mapping", value.node
+        yield "", value.inner
+        yield "", value.node
     elif isinstance(value, Node):
-        yield "function", value.func
+        yield "", value.func
     elif isinstance(value, FunctionType):
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             yield f"closure {name!r}", cell.cell_contents

@@ -126,7 +126,7 @@ class _Worker:
 
     def _pack_result(self, result: Any, unsent: list[bytes], facts: dict[str, Any]) -> bytes:
         try:
-            return self._packing.pack((result, unsent))
+            return self._packing.pack((result, unsent, self._outbox.count))
         except Exception as error:
             facts["kind"] = "raised"
             names = _unsendable_names(result, self._packing) if isinstance(result, Mapping) else ""
@@ -134,7 +134,7 @@ class _Worker:
                 f"the result{names} cannot be sent back from {self.job.engine.place}: {type(error).__name__}: {error}",
                 path="result",
             )
-            return self._packing.pack((self._packing.describe(problem), unsent))
+            return self._packing.pack((self._packing.describe(problem), unsent, self._outbox.count))
 
     def _warn(self, subject: str, reason: str, text: str) -> None:
         self._outbox.add(Warned(subject, reason, text))
