@@ -181,7 +181,7 @@ class Execution:
             )
             around = current_runs.get()
             try:
-                self._scheduler = Scheduler(places)
+                self._scheduler = Scheduler(places, self._state)
                 if around is not None:
                     around.add(self)
                 if self._is_cancelled:
