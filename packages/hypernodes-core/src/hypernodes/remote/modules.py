@@ -6,6 +6,8 @@ import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from hypernodes.engine.packing import travelling_modules
+
 _restored: dict[str, ModuleType] = {}
 _LEFT_OUT = "__hypernodes_left_out__"
 _INCIDENTAL = frozenset(
@@ -72,8 +74,8 @@ def restore_module(shell: Shell, is_found_by_imports: bool) -> ModuleType:
         if is_found_by_imports and shell.name not in sys.modules:
             import cloudpickle
 
-            sys.modules[shell.name] = _restored[shell.name] = module
-            cloudpickle.register_pickle_by_value(module)  # worker processes of this one cannot import it
+            sys.modules[shell.name] = _restored[shell.name] = travelling_modules[shell.name] = module
+            cloudpickle.register_pickle_by_value(module)
     return module
 
 
@@ -81,11 +83,16 @@ def forget_restored() -> None:
     """Forget the modules of the last job: the next one brings its own."""
     while _restored:
         name, module = _restored.popitem()
+        del travelling_modules[name]
         if sys.modules.get(name) is module:
             del sys.modules[name]
 
 
 class _RestoredModule(ModuleType):
+    def __reduce__(self) -> tuple[Any, ...]:
+        left_out = self.__dict__.get(_LEFT_OUT, ())
+        return restore_module, (shell_of(self), True), {**state_of(self, set()), _LEFT_OUT: left_out}
+
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get(_LEFT_OUT, ()):
             raise AttributeError(f"{self.__name__}.{name} stayed with the caller, because it cannot be sent")
