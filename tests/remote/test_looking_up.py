@@ -231,6 +231,17 @@ def test_what_could_not_be_looked_up_before_is_asked_back(place: InProcess, hear
     assert place.questions <= 6
 
 
+def test_what_may_turn_out_to_be_needed_there_travels(place: InProcess, heard: Recorder) -> None:
+    @node(output_name="combined")
+    def combine(drawn: bytes, vector: bytes) -> bytes:
+        return drawn + vector
+
+    pipeline = Pipeline([draw, encode, combine], backend=place, cache=MemoryCache(), callbacks=[heard])
+    for _ in range(2):
+        assert pipeline.run({"document": b"ab", "text": b"cd"}, "combined") == {"combined": b"abdc"}
+    assert heard.computed.count("encode") == 1
+
+
 def test_many_items_take_few_round_trips(place: InProcess, heard: Recorder) -> None:
     @node(output_name="numbers", cache=False)
     def count(limit: int) -> list[int]:

@@ -111,7 +111,7 @@ class ItemFrames:
             row = next(self._rows, None)
         except ValueError as error:
             if str(error).startswith("zip() argument"):
-                raise _unequal(self._plan, self._read, error) from error
+                raise unequal_lengths(self._plan, self._read, error) from error
             raise
         if row is None:
             return None
@@ -129,7 +129,14 @@ class ItemFrames:
         return values, frame
 
 
-def _unequal(plan: Plan, count: int, error: ValueError) -> MapLengthError:
+def unequal_lengths(plan: Plan, count: int, error: ValueError) -> MapLengthError:
+    """Return the error for inputs that turn out to be of different lengths while they are read.
+
+    Args:
+        plan: The plan of one item.
+        count: Number of items that were read before.
+        error: What `zip` said.
+    """
     return MapLengthError(
         f"pipeline {plan.scopes[0].pipeline_id!r} pairs its inputs item by item, but one of them ends after {count} "
         f"values and another does not ({error}); use map_mode='product' for every combination",

@@ -211,7 +211,7 @@ class RemoteBackend(Backend):
         start_map(plan, request.state, root, given.total())
         started_at = perf_counter()
         try:
-            for chunk in chunks_of(given):
+            for chunk in chunks_of(plan, given):
                 rows = self._map_rows(request, chunk, on_error)
                 request.survey.forget()
                 for index, row in zip(chunk.indexes or (), rows, strict=True):

@@ -77,7 +77,7 @@ class Outbox:
             reply = self._exchange(question(self.packing.pack(what)))
         if reply is None:
             raise ConnectionError("the caller does not answer")
-        return unpack(reply)[0]
+        return unpack(reply, is_of_job=True)[0]
 
     def flush(self) -> None:
         """Wait until everything has been sent."""

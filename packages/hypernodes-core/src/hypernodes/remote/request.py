@@ -101,6 +101,8 @@ class Request:
         left_out: dict[str, set[str]] = {}
         for _ in range(_MAX_LEFT_OUT):
             try:
+                if left_out:
+                    pack(job.plan, self._reference, left_out)  # before the inputs, which may be large
                 self._packed = pack(job, self._reference, left_out, self._describe_code)
             except Exception as error:
                 self._leave_out(job, left_out, error)
@@ -118,9 +120,10 @@ class Request:
             pieces += [(names.get(slot, "a default"), value) for slot, value in enumerate(job.part.values)]
         else:
             pieces += [(f"input {name!r}", value) for name, value in job.part.shared.items()]
-            pieces += [("items", row) for row in job.part.rows]
+            for index, row in zip(job.part.indexes, job.part.rows, strict=True):
+                pieces += [(f"item {index} of {n!r}", value) for n, value in zip(job.part.names, row, strict=True)]
         for name, piece in pieces:
-            culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out))
+            culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out), left_out)
             if culprit is None:
                 continue
             if culprit.in_module is not None:

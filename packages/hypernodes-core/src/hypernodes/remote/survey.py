@@ -13,7 +13,15 @@ from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.store import manifest_key
-from hypernodes.engine.survey import RecordingStore, item_frames, open_maps, plans_in, slots_taken, survey_state
+from hypernodes.engine.survey import (
+    RecordingStore,
+    item_frames,
+    open_maps,
+    plans_in,
+    slots_taken,
+    steps_to_come,
+    survey_state,
+)
 from hypernodes.plan import CallStep, OnError, Plan
 from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
 
@@ -85,7 +93,7 @@ class Survey:
             return RunPart(values, Known([], {}, frozenset())), True
         frame = CachedFrame(self._plan, self.state, values, self._root)
         frame.start()
-        remaining = frame.remaining_steps()
+        remaining = steps_to_come(frame)
         found = frozenset(step.index for step in frame.found_steps())
         known = Known(frame.signatures, frame.elements, found)
         if not remaining:
@@ -136,7 +144,7 @@ class Survey:
             frame: The execution, after it was looked up.
             travelling: Its outputs that are taken there.
         """
-        remaining = frame.remaining_steps()
+        remaining = steps_to_come(frame)
         taken = slots_taken(remaining) | travelling
         for step in frame.found_steps():
             if isinstance(step, CallStep):

@@ -26,6 +26,7 @@ from hypernodes.remote.job import (
     with_header,
 )
 from hypernodes.remote.messages import Warned
+from hypernodes.remote.modules import forget_restored
 from hypernodes.remote.outbox import Exchange, Outbox, Packing
 from hypernodes.remote.packing import unpack
 from hypernodes.remote.proxies import CacheProxy, CallbackProxy
@@ -72,7 +73,8 @@ class _Worker:
         self._here = LocalBackend()
         self.job: Job
         code: list[tuple[Any, bytes | None]]
-        self.job, code = unpack(payload, self._resolve)
+        forget_restored()
+        self.job, code = unpack(payload, self._resolve, is_of_job=True)
         self._packing = Packing([obj for obj, _ in code])
         self._outbox = Outbox(exchange, self._packing)
         for number, cache in self._caches.items():
