@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hypernodes.cache.base import Cache
+from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
 from hypernodes.engine.parcels import LeftBehind
 from hypernodes.engine.raised import Raised, restore
@@ -102,7 +103,10 @@ class Channel:
     def _keep(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]
         for key, packed in entries.values.items():
-            self._state.store.keep(cache, {key: self._load(packed)}, entries.labels.get(key, ""))
+            value = self._load(packed)
+            if is_record_key(key):
+                value = self._state.history.completed(key, value)
+            self._state.store.keep(cache, {key: value}, entries.labels.get(key, ""))
         self._state.store.flush()
 
     def _argument(self, value: bytes | Raised) -> Any:
