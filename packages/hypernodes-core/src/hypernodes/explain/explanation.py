@@ -25,6 +25,7 @@ class NodeExplanation(NamedTuple):
         path: Names of the pipelines around it, within the one that is explained; outermost first.
         hits: How often its results would come from the cache: at most once in a run, else once per item.
         runs: How often it would run.
+        repeats: How often it would find what the same run computed before, for an equal item.
         unknown: How often cannot be known yet which of both, because it depends on something that would run first.
         has_unknown_items: Whether it is further not known how many items there will be.
         reasons: Why it would run, or cannot be known; the most telling first.
@@ -35,6 +36,7 @@ class NodeExplanation(NamedTuple):
     path: tuple[str, ...]
     hits: int
     runs: int
+    repeats: int
     unknown: int
     has_unknown_items: bool
     reasons: tuple[str, ...]
@@ -45,7 +47,7 @@ class NodeExplanation(NamedTuple):
         """All of it in one word."""
         if self.is_overridden:
             return "overridden"
-        kinds = (bool(self.hits), bool(self.runs), bool(self.unknown or self.has_unknown_items))
+        kinds = (bool(self.hits), bool(self.runs or self.repeats), bool(self.unknown or self.has_unknown_items))
         if sum(kinds) > 1:
             # How often it runs may be open, but not that it does.
             return "run" if not self.hits and not self.unknown else "partly"
@@ -57,10 +59,15 @@ class NodeExplanation(NamedTuple):
         """How often what would happen, in words."""
         if self.is_overridden or self.status == "not needed":
             return _STATUS_WORDS[self.status]
-        times = self.hits + self.runs + self.unknown
+        times = self.hits + self.runs + self.repeats + self.unknown
         if times <= 1 and not self.has_unknown_items:
             return _STATUS_WORDS[self.status]
-        pairs = ((self.hits, "hit"), (self.runs, "would run"), (self.unknown, "not known yet"))
+        pairs = (
+            (self.hits, "hit"),
+            (self.runs, "would run"),
+            (self.repeats, "equal to one before"),
+            (self.unknown, "not known yet"),
+        )
         words = [f"{number} {word}" for number, word in pairs if number]
         if self.has_unknown_items:
             words.append("unknown number of items" if not words else "more items not known yet")

@@ -19,7 +19,7 @@ from hypernodes.engine.mapping import check_given_columns, is_mapped_inside
 from hypernodes.engine.survey import item_frames, survey_state
 from hypernodes.errors import DependencyError, MapInputError
 from hypernodes.explain.explanation import Explanation, NodeExplanation
-from hypernodes.explain.presence import GoneError, PresenceStore
+from hypernodes.explain.presence import GoneError, PresenceStore, Present
 from hypernodes.explain.reasons import Reasons
 from hypernodes.failures import Failure
 from hypernodes.graph import Graph
@@ -96,6 +96,7 @@ class Tally:
 
     Attributes:
         hits: How often it is in the cache.
+        repeats: How often it would be in the cache by then, since something equal comes before in the same run.
         runs: How often it would run.
         unknown: How often that cannot be known yet.
         has_unknown_items: Whether it is not known either how many items there will be.
@@ -103,10 +104,10 @@ class Tally:
         reasons: Why it cannot be known.
     """
 
-    __slots__ = ("first", "has_unknown_items", "hits", "reasons", "runs", "unknown")
+    __slots__ = ("first", "has_unknown_items", "hits", "reasons", "repeats", "runs", "unknown")
 
     def __init__(self) -> None:
-        self.hits = self.runs = self.unknown = 0
+        self.hits = self.repeats = self.runs = self.unknown = 0
         self.has_unknown_items = False
         self.first: CachedFrame | None = None
         self.reasons: dict[str, None] = {}
@@ -124,6 +125,7 @@ class _Look:
         self._pipeline = pipeline
         self._plan = plan
         self._warnings: dict[tuple[str, str], str] = {}
+        self._not_there = 0  # grows with everything that would be computed, or may be
         self.root = CallbackContext((pipeline.id,))
         self.state = survey_state(self.root, "explain")
         self._store = self.state.store = PresenceStore(self.state.warn)
@@ -137,35 +139,55 @@ class _Look:
     # --- counting -------------------------------------------------------------------------------------------------
 
     def take(self, frame: CachedFrame) -> bool:
-        """Count one execution, after it was looked up; return whether nothing would have to run in it."""
-        if frame.is_done:
-            self._count_found(frame)
-            return True
-        remaining, undecided = frame.remaining_steps(), set(frame.undecided_steps())
+        """Count one execution, after it was looked up; return whether all that it needs is in the caches now."""
+        before = self._not_there
         self._count_found(frame)
+        if frame.is_done:
+            return self._not_there == before
+        remaining, undecided = frame.remaining_steps(), set(frame.undecided_steps())
         missing = {slot for step in remaining for slot in step.outputs if slot is not None}
         for step in remaining:
             if step in undecided:
                 self._count_unknown(frame, step, missing)
             elif isinstance(step, CallStep):
-                tally = self._tallies[step]
-                tally.runs += 1
-                tally.first = tally.first or frame
+                self._count_call(frame, step)
             else:
                 self._count_nested(frame, step, missing)
         if undecided:
             self._count_possibly_needed(frame, undecided, missing)
-        return False
+        return self._not_there == before
+
+    def _count_call(self, frame: CachedFrame, step: CallStep) -> None:
+        """Count a call that has to be made, unless an equal one comes before it in the same run."""
+        self._not_there += 1
+        tally = self._tallies[step]
+        key = frame.key_of(step)
+        cache = frame.plan.scopes[step.scope].cache
+        if key is not None and cache is not None:
+            keys = [frame.identities.key(slot) for slot in step.outputs if slot is not None]
+            if self._store.expects(cache, keys):
+                tally.repeats += 1
+                return
+            self._store.expect(cache, keys)
+            self.state.remember(key)
+        tally.runs += 1
+        tally.first = tally.first or frame
 
     def _count_found(self, frame: CachedFrame) -> None:
         for step in frame.found_steps():
             if isinstance(step, CallStep):
-                self._tallies[step].hits += 1
+                self._count_hits(step, [frame.values[slot] for slot in step.outputs if slot is not None][:1])
                 continue
             counted: set[CallStep] = set()
             for inner, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                 if slot is not None:
                     self._count_lists(step.inner, inner, [frame.values[slot]], counted)
+
+    def _count_hits(self, step: CallStep, values: Sequence[Present]) -> None:
+        expected = sum(value.is_expected for value in values)
+        self._tallies[step].hits += len(values) - expected
+        self._tallies[step].repeats += expected
+        self._not_there += expected
 
     def _count_lists(self, plan: Plan, slot: int, lists: Sequence[Any], counted: set[CallStep]) -> None:
         """Count the results of a mapped pipeline that were found: lists of what is in a slot for each item."""
@@ -175,10 +197,11 @@ class _Look:
             self._count_lists(producer.inner, inner, [element for found in lists for element in found], counted)
         elif producer not in counted:
             counted.add(producer)
-            self._tallies[producer].hits += sum(map(len, lists))
+            self._count_hits(producer, [value for values in lists for value in values])
 
     def _count_unknown(self, frame: CachedFrame, step: Step, missing: set[int], reason: str = "") -> None:
         """Count a step of which cannot be known whether it would run."""
+        self._not_there += 1
         if not reason:
             sources = frame.identities.unidentified_sources(step)
             reason = _depends_on(frame.plan.steps[source].node.name for source in sources)
@@ -190,6 +213,7 @@ class _Look:
             self._count_unknown_items(step.inner, _item_count(step, frame.values, missing), reason)
 
     def _count_unknown_items(self, plan: Plan, count: int | None, reason: str) -> None:
+        self._not_there += 1
         for step in plan.steps:
             if isinstance(step, NestedStep):
                 self._count_unknown_items(step.inner, None, reason)
@@ -227,8 +251,8 @@ class _Look:
             return
         try:
             self._open(frame, step)
-        except GoneError:
-            self._count_unknown_items(step.inner, None, "its items cannot be read from the cache")
+        except GoneError as error:
+            self._count_unknown_items(step.inner, None, str(error))
         except DependencyError as error:
             self._count_unknown_items(step.inner, None, f"would fail: {error}")
 
@@ -263,6 +287,7 @@ class _Look:
             values: Value of every slot before it runs; None where that is not known.
         """
         missing = {slot for step in plan.steps for slot in step.outputs if slot is not None}
+        self._not_there += count != 0
         for step in plan.steps:
             if isinstance(step, CallStep):
                 self._tallies[step].runs += count or 0
@@ -287,7 +312,7 @@ class _Look:
             if node not in top:
                 names = " and ".join(f"`{name}`" for name, producer in given.items() if producer is node)
                 reasons = (f"a value is given for {names}",)
-                yield NodeExplanation(node.name, (), 0, 0, 0, False, reasons, is_overridden=True)
+                yield NodeExplanation(node.name, (), 0, 0, 0, 0, False, reasons, is_overridden=True)
 
     def _explained(self, plan: Plan, path: tuple[str, ...], reasons: Reasons) -> Iterator[NodeExplanation]:
         for step in plan.steps:
@@ -304,6 +329,7 @@ class _Look:
                 around,
                 tally.hits,
                 tally.runs,
+                tally.repeats,
                 tally.unknown,
                 tally.has_unknown_items,
                 tuple(dict.fromkeys(why)),

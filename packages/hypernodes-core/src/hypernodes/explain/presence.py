@@ -6,25 +6,44 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypernodes.cache.base import MISS, Cache
-from hypernodes.engine.store import Store, is_manifest_key
+from hypernodes.engine.store import Store, Warn, is_manifest_key
 
 
 class Present:
-    """Stands for a value that is in a cache."""
+    """Stands for a value that is in a cache.
 
-    __slots__ = ("cache", "key")
+    Attributes:
+        cache: Where it is.
+        key: What it is kept under.
+        is_expected: Whether it is not there yet, but would be by the time it is needed.
+    """
 
-    def __init__(self, cache: Cache, key: str) -> None:
+    __slots__ = ("cache", "is_expected", "key")
+
+    def __init__(self, cache: Cache, key: str, is_expected: bool = False) -> None:
         self.cache = cache
         self.key = key
+        self.is_expected = is_expected
 
 
 class GoneError(Exception):
-    """A value that was there cannot be loaded."""
+    """A value cannot be loaded; says why."""
 
 
 class PresenceStore(Store):
     """Looks into caches, loads as little as it can, and writes nothing."""
+
+    def __init__(self, warn: Warn) -> None:
+        super().__init__(warn)
+        self._expected: set[tuple[int, str]] = set()
+
+    def expect(self, cache: Cache, keys: Iterable[str]) -> None:
+        """Take note of results that the run would have kept by now."""
+        self._expected.update((id(cache), key) for key in keys)
+
+    def expects(self, cache: Cache, keys: Iterable[str]) -> bool:
+        """Whether the run would have kept all of these results by now."""
+        return all((id(cache), key) in self._expected for key in keys)
 
     def get_many(self, cache: Cache, keys: Iterable[str]) -> Mapping[str, Any]:
         keys = list(dict.fromkeys(keys))
@@ -33,6 +52,10 @@ class PresenceStore(Store):
         results = [key for key in keys if not is_manifest_key(key)] if manifests else keys
         if results:
             found.update({key: Present(cache, key) for key in self._present(cache, results)})
+        if self._expected and len(found) < len(keys):
+            identity = id(cache)
+            awaited = [key for key in keys if key not in found and (identity, key) in self._expected]
+            found.update({key: Present(cache, key, is_expected=True) for key in awaited})
         return found
 
     def _present(self, cache: Cache, keys: list[str]) -> set[str]:
@@ -56,9 +79,11 @@ class PresenceStore(Store):
             GoneError: It cannot be loaded.
         """
         if isinstance(value, Present):
+            if value.is_expected:
+                raise GoneError("depends on something that would run first")
             found = super().get_many(value.cache, [value.key])
             if value.key not in found:
-                raise GoneError(value.key)
+                raise GoneError("its items cannot be read from the cache")
             return found[value.key]
         return [self.load(element) for element in value] if _stands_for_others(value) else value
 
