@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hypernodes import CallbackContext, MemoryCache, PipelineCallback
+from hypernodes.cache.record import is_record_key
 
 
 class Recorder(PipelineCallback):
@@ -114,7 +115,8 @@ class RecordingCache(MemoryCache):
 
     def put(self, key: str, value: Any) -> None:
         super().put(key, value)
-        self.stored.append(key)
+        if not is_record_key(key):
+            self.stored.append(key)
 
 
 def run_python(*arguments: str, cwd: Path | None = None, hash_seed: int = 0) -> str:

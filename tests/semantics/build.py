@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hypernodes import MISS, Backend, Cache, CallbackContext, Node, Pipeline, PipelineCallback, PipelineNode
+from hypernodes.cache.record import is_record_key
 from tests.semantics.reference import Event
 from tests.semantics.specification import Execution, FunctionSpec, NestedSpec, Parameter, PipelineSpec, Value
 
@@ -46,21 +47,26 @@ class DictCache(Cache):
 
     def __init__(self) -> None:
         self.entries: dict[str, Any] = {}
+        self.records: dict[str, Any] = {}  # about nodes: no results, and not the same from run to run
+
+    def _place_of(self, key: str) -> dict[str, Any]:
+        return self.records if is_record_key(key) else self.entries
 
     def get(self, key: str) -> Any:
-        return self.entries.get(key, MISS)
+        return self._place_of(key).get(key, MISS)
 
     def put(self, key: str, value: Any) -> None:
-        self.entries[key] = value
+        self._place_of(key)[key] = value
 
     def contains(self, key: str) -> bool:
-        return key in self.entries
+        return key in self._place_of(key)
 
     def delete(self, key: str) -> None:
-        self.entries.pop(key, None)
+        self._place_of(key).pop(key, None)
 
     def clear(self) -> None:
         self.entries.clear()
+        self.records.clear()
 
 
 class Recorder(PipelineCallback):

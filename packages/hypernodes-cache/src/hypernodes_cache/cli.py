@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import pprint
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from hypernodes import ConfigurationError
+from hypernodes.cache.record import describe_record, is_record_key
 from hypernodes_cache.disk_cache import DiskCache
 from hypernodes_cache.inspection import Entry, printable
 
@@ -22,7 +22,6 @@ _SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**1
 }
 _AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SHORTEST_PREFIX = 6  # of a key: fewer characters are more likely the name of a node
-_RECORD_PREFIX = "about-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +80,7 @@ def _ls(cache: DiskCache, arguments: argparse.Namespace) -> int:
         "size": lambda entry: -entry.size_bytes,
         "used": lambda entry: -entry.used_at,
     }
-    entries = sorted(cache.entries(), key=order[arguments.sort])
+    entries = sorted(_results(cache.entries()), key=order[arguments.sort])
     if arguments.node is not None:
         entries = [entry for entry in entries if entry.label == arguments.node]
     shown = entries[: arguments.limit] if arguments.limit > 0 else entries
@@ -106,7 +105,7 @@ def _ls(cache: DiskCache, arguments: argparse.Namespace) -> int:
 
 def _stats(cache: DiskCache, _: argparse.Namespace) -> int:
     by_node: dict[str, list[Entry]] = {}
-    for entry in cache.entries():
+    for entry in _results(cache.entries()):
         by_node.setdefault(entry.label or "-", []).append(entry)
     _print_table(
         ("node", "entries", "size", "newest", "oldest"),
@@ -121,8 +120,8 @@ def _stats(cache: DiskCache, _: argparse.Namespace) -> int:
             for label, entries in sorted(by_node.items())
         ],
     )
-    stats = cache.stats()
-    print(f"{stats.entries} entries, {_in_bytes(stats.size_bytes or 0)} on disk")
+    count = sum(map(len, by_node.values()))
+    print(f"{_count(count, 'entry', 'entries')}, {_in_bytes(cache.stats().size_bytes or 0)} on disk")
     return 0
 
 
@@ -138,14 +137,11 @@ def _why(cache: DiskCache, arguments: argparse.Namespace) -> int:
         print(f"  used    {_ago(entry.used_at)} ago")
         print(f"  size    {_in_bytes(entry.size_bytes)}, {entry.codec}{', pinned' if entry.is_pinned else ''}")
     labels = {entry.label for entry in entries if entry.label}
-    for record in everything:
-        if record.key.startswith(_RECORD_PREFIX) and (
-            record.label in labels or record.key.removeprefix(_RECORD_PREFIX) in labels
-        ):
-            print(f"recorded about {record.label or record.key.removeprefix(_RECORD_PREFIX)}:")
-            found = cache.get_many([record.key])
-            text = pprint.pformat(found[record.key], width=100) if found else "cannot be read"
-            print("\n".join(f"  {printable(line)}" for line in text.splitlines()))
+    for record in _records(everything, labels):
+        print(f"noted about {record.label} when it was last computed:")
+        found = cache.get_many([record.key])
+        lines = describe_record(found[record.key]) if found else ["cannot be read"]
+        print("\n".join(f"  {printable(line)}" for line in lines))
     return 0
 
 
@@ -153,7 +149,12 @@ def _why(cache: DiskCache, arguments: argparse.Namespace) -> int:
 
 
 def _invalidate(cache: DiskCache, arguments: argparse.Namespace) -> int:
-    return _for_each(cache, arguments.what, cache.delete, "forgotten")
+    records = _records(cache.entries(), arguments.what)
+    status = _for_each(cache, arguments.what, cache.delete, "forgotten")
+    if status == 0:
+        for record in records:
+            cache.delete(record.key)
+    return status
 
 
 def _pin(cache: DiskCache, arguments: argparse.Namespace) -> int:
@@ -196,9 +197,19 @@ def _matching(entries: Iterable[Entry], wanted: Sequence[str]) -> list[Entry]:
     prefixes = tuple(what for what in wanted if len(what) >= _SHORTEST_PREFIX)
     return [
         entry
-        for entry in entries
-        if not entry.key.startswith(_RECORD_PREFIX)
-        and (entry.label in wanted or entry.key in wanted or (prefixes and entry.key.startswith(prefixes)))
+        for entry in _results(entries)
+        if entry.label in wanted or entry.key in wanted or (prefixes and entry.key.startswith(prefixes))
+    ]
+
+
+def _results(entries: Iterable[Entry]) -> list[Entry]:
+    return [entry for entry in entries if not is_record_key(entry.key)]
+
+
+def _records(entries: Iterable[Entry], labels: Container[str]) -> list[Entry]:
+    """Return what is noted about nodes of these names."""
+    return [
+        entry for entry in entries if is_record_key(entry.key) and entry.label is not None and entry.label in labels
     ]
 
 

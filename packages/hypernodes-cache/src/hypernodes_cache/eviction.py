@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from diskcache.core import DBNAME
 
+from hypernodes.cache.record import RECORD_PREFIX
 from hypernodes_cache.store import Store
 
 # A writer that is this slow between its last byte and its entry loses the entry, which is then computed again.
@@ -17,6 +18,8 @@ LEFTOVER_AGE_S = 3600.0
 
 _TIDY_EVERY_S = 24 * 3600.0
 _MARKER = f"{DBNAME}-tidied"  # diskcache takes what begins so for a part of the database
+# What is noted about nodes is not used by runs, so it would always be among what was not used for long.
+_IS_RECORD = f"SUBSTR(CAST(Cache.key AS BLOB), 1, {len(RECORD_PREFIX)}) = CAST('{RECORD_PREFIX}' AS BLOB)"
 _ROW_BYTES = 256  # about what a row and its keys take besides the value
 
 
@@ -37,7 +40,8 @@ def evict(store: Store, size_limit: int | None = None, unused_for_s: float | Non
 
     Args:
         store: Where they are.
-        size_limit: When more bytes than this are taken, those used longest ago go, until a tenth of it is free.
+        size_limit: When more bytes than this are taken, those used longest ago go, until a tenth of it is free. What is
+            noted about a node goes with the last of its results.
         unused_for_s: Those not used for so many seconds go, whatever room there is.
     """
     doomed: list[int] = []
@@ -49,7 +53,7 @@ def evict(store: Store, size_limit: int | None = None, unused_for_s: float | Non
         return 0
     rows = store._con.execute(
         f"SELECT rowid, access_time, size + COALESCE(LENGTH(value), 0) + {_ROW_BYTES} FROM Cache"
-        " WHERE NOT EXISTS (SELECT 1 FROM Pins WHERE Pins.key = Cache.key) ORDER BY access_time"
+        f" WHERE NOT EXISTS (SELECT 1 FROM Pins WHERE Pins.key = Cache.key) AND NOT {_IS_RECORD} ORDER BY access_time"
     )
     for rowid, used_at, size in rows.fetchall():
         is_old = used_before is not None and not (isinstance(used_at, float) and used_at >= used_before)
@@ -57,7 +61,14 @@ def evict(store: Store, size_limit: int | None = None, unused_for_s: float | Non
             break
         doomed.append(rowid)
         excess -= size
-    return store.remove_rows(doomed)
+    return store.remove_rows(doomed) + _drop_records_of_the_forgotten(store)
+
+
+def _drop_records_of_the_forgotten(store: Store) -> int:
+    """Drop what is noted about nodes none of whose results are left; return how much."""
+    labels = "SELECT tag FROM Cache WHERE tag NOT NULL AND NOT " + _IS_RECORD
+    rows = store._con.execute(f"SELECT rowid FROM Cache WHERE {_IS_RECORD} AND COALESCE(tag NOT IN ({labels}), 1)")
+    return store.remove_rows([rowid for (rowid,) in rows.fetchall()])
 
 
 def tidy(store: Store, leftover_age_s: float = LEFTOVER_AGE_S) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
@@ -22,6 +22,9 @@ from hypernodes.graph import Graph, GraphNode, suggest
 from hypernodes.node import Node
 from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode, check_on_error
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
+
+if TYPE_CHECKING:
+    from hypernodes.explain import Explanation
 
 _MAX_PLANS = 64
 _DEFAULT_BACKEND = LocalBackend()
@@ -217,6 +220,58 @@ class Pipeline:
         columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
         checked = check_on_error(on_error)
         return await self._effective_backend.amap_columns(self, columns, mode, shared, None, output_name, checked)
+
+    # --- looking ahead --------------------------------------------------------------------------------------------
+
+    def explain(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        output_name: OutputNames = None,
+        map_over: str | Sequence[str] | None = None,
+        map_mode: MapMode = "zip",
+    ) -> Explanation:
+        """Say what `run`, or `map`, would find in the cache and what it would compute, and why; nothing is computed.
+
+        Nothing is written either, and no callback is called. Results are not loaded to see whether they are there, so
+        one that is damaged counts as found here and is computed when it is needed. What depends on something that would
+        run first, without being known by what went in, cannot be known yet.
+
+        Args:
+            inputs: Value for every root input, as for `run` or `map`.
+            output_name: Explain only these outputs and what they need; all outputs when None.
+            map_over: Name, or names, of the inputs that vary from item to item; None to explain `run`.
+            map_mode: "zip" or "product"; see `map`.
+
+        Returns:
+            An object that shows a table; `explanation["name of a node"]` gives a row of it.
+
+        Raises:
+            MissingInputError: A root input has neither a value nor a default.
+            MapInputError: A mapped-over input cannot be mapped over, or can be read only once.
+            DependencyError: The inputs or outputs do not fit otherwise.
+
+        Example:
+            >>> from hypernodes import MemoryCache, Pipeline, node
+            >>> @node(output_name="y")
+            ... def add(x, k):
+            ...     return x + k
+            >>> pipeline = Pipeline(nodes=[add], cache=MemoryCache(), name="adding")
+            >>> pipeline.run(inputs={"x": 1, "k": 5})
+            {'y': 6}
+            >>> pipeline.explain(inputs={"x": 1, "k": 10})
+            pipeline 'adding': 1 would run
+              add  would run  input `k` changed 5 → 10
+        """
+        from hypernodes.explain import explain_map, explain_run
+
+        if map_over is None:
+            if inputs is not None and not isinstance(inputs, Mapping):
+                _refuse_inputs(inputs)
+            return explain_run(self, inputs or {}, output_name)
+        columns, shared, mode = self._map_arguments(inputs or {}, map_over, map_mode)
+        return explain_map(self, columns, mode, shared, output_name)
+
+    # --- what was given -------------------------------------------------------------------------------------------
 
     def _map_arguments(
         self, inputs: Mapping[str, Any], map_over: str | Sequence[str], map_mode: MapMode

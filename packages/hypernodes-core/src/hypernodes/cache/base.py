@@ -42,7 +42,9 @@ class Cache(ABC):
     """Values kept under string keys. Subclass it to keep them somewhere else.
 
     Keys are signatures (hexadecimal strings); whoever asks for the same key wants the same value, so an entry never
-    changes and may be dropped at any time. Implementations must be safe to use from several threads.
+    changes and may be dropped at any time. Under keys that begin with "about-" a small dict is kept for every node, for
+    `Pipeline.explain`; it is replaced when the node is computed again (see `hypernodes.cache.record`). Implementations
+    must be safe to use from several threads.
     """
 
     @abstractmethod

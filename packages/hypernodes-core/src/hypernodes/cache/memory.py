@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 from hypernodes.cache.base import MISS, Cache, CacheStats
+from hypernodes.cache.record import is_record_key
 from hypernodes.errors import ConfigurationError, is_positive
 
 
@@ -46,12 +47,15 @@ class MemoryCache(Cache):
         self._entries: OrderedDict[str, Any] = OrderedDict()
         self._sizes: dict[str, int] = {}  # only when there is a limit of bytes: measuring takes time
         self._size_bytes = 0
+        self._records: dict[str, Any] = {}  # about nodes, not results: one each, outside of all limits
         self._hits = 0
         self._misses = 0
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Any:
         with self._lock:
+            if is_record_key(key):
+                return self._records.get(key, MISS)
             value = self._entries.get(key, MISS)
             if value is MISS:
                 self._misses += 1
@@ -62,6 +66,10 @@ class MemoryCache(Cache):
             return value
 
     def put(self, key: str, value: Any) -> None:
+        if is_record_key(key):
+            with self._lock:
+                self._records[key] = value
+            return
         if self.max_bytes is None:
             size = 0
         else:
@@ -81,15 +89,17 @@ class MemoryCache(Cache):
 
     def contains(self, key: str) -> bool:
         with self._lock:
-            return key in self._entries
+            return key in self._entries or key in self._records
 
     def delete(self, key: str) -> None:
         with self._lock:
+            self._records.pop(key, None)
             self._forget(key)
 
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
+            self._records.clear()
             self._sizes.clear()
             self._size_bytes = 0
 

@@ -86,6 +86,7 @@ class Execution:
             inputs: The inputs as they were given.
             known: What has been found out before.
         """
+        self._begin_history()
         if self._is_in_order:
             return self._run(self._frame(values, known), inputs, run_in_order)
         with self._places() as (_, scheduler):
@@ -127,6 +128,7 @@ class Execution:
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
+        self._begin_history(given)
         if self._is_in_order and on_error == "raise" and self._engine.map_execution == "sequential":
             columns = map_in_order(self._plan, self._state, self._root, given)
         else:
@@ -138,6 +140,7 @@ class Execution:
 
     def map_part(self, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
         """Run the plan for some items of a map; return the outputs of each by its index."""
+        self._begin_history(given)
         collected = _Collected()
         with self._places() as (_, scheduler):
             scheduler.execute(
@@ -147,11 +150,17 @@ class Execution:
 
     def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run the plan once per item; yield index and outputs of each."""
+        self._begin_history(given)
         with self._places() as (places, scheduler):
             stream = ItemStream(scheduler, is_ordered, limit=places.open_items)
             activity = MapActivity(self._plan, self._state, self._root, given, on_error, deliver=stream)
             for index, outputs in stream.results(activity):
                 yield index, dict(zip(self._plan.outputs, outputs, strict=True))
+
+    def _begin_history(self, given: MapInputs | None = None) -> None:
+        if self._plan.is_cached:
+            is_item = bool(self._root.item_path)  # of a map around it, from item to item of which anything may differ
+            self._state.history.begin(self._plan, self._plan.inputs if is_item else given.columns if given else ())
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call `run` or `map` in a thread of its own; cancelling the caller cancels it, and waits for its end."""

@@ -176,6 +176,10 @@ class CachedFrame(Frame):
         """Return all that has to run, or may have to."""
         return [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
 
+    def undecided_steps(self) -> list[Step]:
+        """Return those of which it is not known yet whether they have to run."""
+        return [step for step in self.plan.steps if self._status[step.index] == _DEFERRED]
+
     def found_steps(self) -> list[Step]:
         """Return the steps whose results were found."""
         return [step for step in self.plan.steps if self._status[step.index] == _DONE]
@@ -317,6 +321,8 @@ class CachedFrame(Frame):
             return
         known = [(slot, self.signatures[slot]) for slot in step.outputs if slot is not None]
         self.run.store.keep(cache, {own.hex(): self.values[slot] for slot, own in known if own}, step.node.name)
+        if step not in self.run.history.noted:
+            self.run.history.note(self, step)
 
     def keep_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
         """Keep which results a mapped pipeline put into the list in a slot."""

@@ -129,11 +129,12 @@ def nested_columns(step: NestedStep, values: list[Any]) -> list[Sequence[Any]]:
 def keep_shared_iterators(step: NestedStep, values: list[Any]) -> None:
     """Keep an iterator as a list where every item of a map maps over it, so that the first does not use it up."""
     for name, slot in step.shared:
-        if isinstance(values[slot], Iterator) and _is_mapped_inside(step.inner, step.inner.inputs[name]):
+        if isinstance(values[slot], Iterator) and is_mapped_inside(step.inner, step.inner.inputs[name]):
             values[slot] = list(values[slot])
 
 
-def _is_mapped_inside(plan: Plan, slot: int) -> bool:
+def is_mapped_inside(plan: Plan, slot: int) -> bool:
+    """Whether a mapped pipeline in a plan, at any depth, maps over what is in a slot."""
     for step in plan.steps:
         if isinstance(step, CallStep):
             continue
@@ -142,7 +143,7 @@ def _is_mapped_inside(plan: Plan, slot: int) -> bool:
                 continue
             if name in step.mapped:
                 return True
-            if name in step.inner.inputs and _is_mapped_inside(step.inner, step.inner.inputs[name]):
+            if name in step.inner.inputs and is_mapped_inside(step.inner, step.inner.inputs[name]):
                 return True
     return False
 

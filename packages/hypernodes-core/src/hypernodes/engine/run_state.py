@@ -5,13 +5,16 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners
 from hypernodes.engine.store import Store, Warn
 from hypernodes.errors import CacheWarning
 from hypernodes.plan import CallStep, Plan
+
+if TYPE_CHECKING:
+    from hypernodes.engine.history import History
 
 _RECENT = 16_384
 _QUICK_S = 0.001
@@ -29,6 +32,7 @@ class RunState:
         memo: Memo of the digests of classes and functions.
         tell_warning: Shows the user a warning about a subject, for a reason, with a text.
         store: What it reads from caches and writes to them.
+        history: What it notes about nodes that compute something.
         is_silent: Whether nobody is told of anything.
         look_ahead: Number of items that are looked up together at least.
         computed: Number of results with a signature that were computed so far.
@@ -57,6 +61,12 @@ class RunState:
     @cached_property
     def store(self) -> Store:
         return Store(self.warn)
+
+    @cached_property
+    def history(self) -> History:
+        from hypernodes.engine.history import History
+
+        return History()
 
     def listeners(self, plan: Plan) -> tuple[Listeners, ...]:
         """Return who hears the events of each scope of `plan`."""

@@ -16,6 +16,7 @@ from hypernodes.cache.base import MISS, Cache
 from hypernodes.engine.parcels import LeftBehind
 
 LONGEST_WAIT_S = 0.02
+_MANIFEST = "-items"
 _CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 Warn = Callable[[str, str, str], None]  # the subject, the kind of problem (said once for both), the message
@@ -146,4 +147,9 @@ def read_manifest(manifest: Any) -> list[bytes] | None:
 
 def manifest_key(signature_hex: str) -> str:
     """Return the key under which the items of a mapped result are listed."""
-    return f"{signature_hex}-items"
+    return f"{signature_hex}{_MANIFEST}"
+
+
+def is_manifest_key(key: str) -> bool:
+    """Whether the items of a mapped result are listed under a key, rather than a result kept."""
+    return key.endswith(_MANIFEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,13 +17,14 @@ from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs, check_given_columns
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.runs import Runs, current_runs
+from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError, Plan
-from hypernodes.remote.channel import Channel
 from hypernodes.remote.chunks import chunks_of
 from hypernodes.remote.job import EngineSettings
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
+    from hypernodes.remote.channel import Channel
     from hypernodes.remote.preflight import Preflight
 
 _T = TypeVar("_T")
@@ -62,6 +64,11 @@ class RemoteBackend(Backend):
         max_workers: int | None = None,
     ) -> None:
         PipelineExecutionEngine(node_execution, map_execution, max_workers)  # checks them
+        if find_spec("cloudpickle") is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
+                "pip install hypernodes-core[remote]"
+            )
         self.node_execution: ExecutionMode = node_execution
         self.map_execution: ExecutionMode = map_execution
         self.max_workers = max_workers

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
+from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
 from hypernodes.engine.parcels import LeftBehind
 from hypernodes.engine.raised import Raised, restore
@@ -16,7 +17,6 @@ from hypernodes.engine.run_state import RunState
 from hypernodes.remote.job import Where
 from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply
 from hypernodes.remote.packing import pack, unpack
-
 
 _ENDS = {"on_node_cached": "on_node_end", "on_map_item_cached": "on_map_item_end"}
 
@@ -202,7 +202,10 @@ class Channel:
     def _keep(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]
         for key, packed in entries.values.items():
-            self._state.store.keep(cache, {key: self._load(packed)}, entries.labels.get(key, ""))
+            value = self._load(packed)
+            if is_record_key(key):
+                value = self._state.history.completed(key, value)
+            self._state.store.keep(cache, {key: value}, entries.labels.get(key, ""))
         self._state.store.flush()
 
     def _argument(self, value: bytes | Raised) -> Any:

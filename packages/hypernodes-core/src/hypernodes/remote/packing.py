@@ -17,20 +17,14 @@ from importlib.util import resolve_name
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Self
 
+import cloudpickle
+
 from hypernodes.engine.packing import PROTOCOL
 from hypernodes.engine.raised import Raised, describe, restore
-from hypernodes.errors import ConfigurationError
 from hypernodes.failures import Failure
 from hypernodes.node import Node
 from hypernodes.remote.modules import Namespace, Shell, restore_module, shell_of, state_of
 from hypernodes.signature.origin import origin_of
-
-try:
-    import cloudpickle
-except ImportError as error:
-    raise ConfigurationError(
-        "a remote backend sends pipelines with cloudpickle, which is not installed: pip install hypernodes-core[remote]"
-    ) from error
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
 

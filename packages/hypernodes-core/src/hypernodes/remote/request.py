@@ -68,6 +68,7 @@ class Request:
         )
         self.state = RunState(root, engine.place, is_nested=True)
         self.state.code = self.survey.state.code
+        self.state.history.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
         """Have a part of the plan executed remotely; return the outputs by name, or by the index of the item.

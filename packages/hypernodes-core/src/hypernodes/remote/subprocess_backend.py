@@ -17,7 +17,6 @@ from hypernodes.engine.engine import ExecutionMode, OutputNames
 from hypernodes.errors import ConfigurationError, WorkerLostError
 from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend
-from hypernodes.remote.channel import Channel
 from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PRINTED, REPLY, Frames
 from hypernodes.remote.messages import wants_reply
 
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
 
 _T = TypeVar("_T")
+if TYPE_CHECKING:
+    from hypernodes.remote.channel import Channel
+
 _TAIL_LINES = 30
 _END_TIMEOUT_S = 5
 

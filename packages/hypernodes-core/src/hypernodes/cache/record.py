@@ -1,0 +1,85 @@
+"""What a cache remembers about the last computation of a node, beside its results, so that people can see what changed.
+
+A record is a plain dict, since what wrote it may be older or younger than what reads it:
+
+- `format`: "1"; anything else is not read;
+- `node`: name of the node, and `version` its `@node(version=...)`, where it has one;
+- `computed_at`: when, in seconds since the epoch;
+- `code_digest`: what identifies its code as a whole;
+- `code`: for every piece of that code its digest; empty where nobody could look into it;
+- `inputs`: for every parameter a dict of what is known: `digest`, unless it varies from item to item; `shown`, its
+  value in words where that is short; `from`, the name of the node that made it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+RECORD_PREFIX: Final = "about-"
+FORMAT: Final = "1"
+
+
+def is_record_key(key: str) -> bool:
+    """Whether what is kept under a key is about a node, rather than a result."""
+    return key.startswith(RECORD_PREFIX)
+
+
+def checked_record(value: Any) -> dict[str, Any] | None:
+    """Return a record as it was read from a cache; None when it is none that can be understood."""
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        return None
+    code, inputs = value.get("code"), value.get("inputs")
+    is_sound = (
+        isinstance(value.get("node"), str)
+        and isinstance(value.get("version", ""), str)
+        and isinstance(value.get("computed_at"), float)
+        and isinstance(value.get("code_digest"), bytes)
+        and isinstance(code, dict)
+        and all(isinstance(label, str) and isinstance(own, bytes) for label, own in code.items())
+        and isinstance(inputs, dict)
+        and all(isinstance(name, str) and _is_input(known) for name, known in inputs.items())
+    )
+    return value if is_sound else None
+
+
+def _is_input(known: Any) -> bool:
+    return (
+        isinstance(known, dict)
+        and isinstance(known.get("digest", b""), bytes)
+        and isinstance(known.get("shown", ""), str)
+        and isinstance(known.get("from", ""), str)
+    )
+
+
+def describe_record(value: Any) -> list[str]:
+    """Return a record in words, line by line.
+
+    Args:
+        value: The record, as it was read from a cache.
+    """
+    record = checked_record(value)
+    if record is None:
+        return ["a record that this version cannot read"]
+    lines = [f"computed  {_date(record['computed_at'])}"]
+    if "version" in record:
+        lines.append(f"version   {record['version']}")
+    heads = ["code", *[""] * len(record["code"])]
+    lines += [f"{head:<10}{label}" for head, label in zip(heads, record["code"] or ["not looked into"], strict=False)]
+    heads = ["inputs", *[""] * len(record["inputs"])]
+    inputs = [_describe_input(name, known) for name, known in record["inputs"].items()]
+    return lines + [f"{head:<10}{text}" for head, text in zip(heads, inputs or ["none"], strict=False)]
+
+
+def _describe_input(name: str, known: dict[str, Any]) -> str:
+    source = f", made by {known['from']}" if "from" in known else ""
+    if "shown" in known:
+        return f"{name} = {known['shown']}{source}"
+    return f"{name}{source}" if "digest" in known else f"{name}{source}, which varies from item to item"
+
+
+def _date(moment: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    except (OverflowError, ValueError, OSError):  # no moment that a calendar knows
+        return "?"

@@ -1,0 +1,178 @@
+"""What `Pipeline.explain` answers, as an object that reads well in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+Status: TypeAlias = Literal["hit", "run", "partly", "unknown", "not needed", "overridden"]
+
+_STATUS_WORDS: dict[Status, str] = {
+    "hit": "hit",
+    "run": "would run",
+    "partly": "partly",
+    "unknown": "not known yet",
+    "not needed": "not needed",
+    "overridden": "replaced",
+}
+
+
+class NodeExplanation(NamedTuple):
+    """What would become of one node.
+
+    Attributes:
+        name: Name of the node.
+        path: Names of the pipelines around it, within the one that is explained; outermost first.
+        hits: How often its results would come from the cache: at most once in a run, else once per item.
+        runs: How often it would run.
+        repeats: How often it would find what the same run computed before, for an equal item.
+        unknown: How often cannot be known yet which of both, because it depends on something that would run first.
+        has_unknown_items: Whether it is further not known how many items there will be.
+        reasons: Why it would run, or cannot be known; the most telling first.
+        is_overridden: Whether a value is given in its place.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    hits: int
+    runs: int
+    repeats: int
+    unknown: int
+    has_unknown_items: bool
+    reasons: tuple[str, ...]
+    is_overridden: bool = False
+
+    @property
+    def status(self) -> Status:
+        """All of it in one word."""
+        if self.is_overridden:
+            return "overridden"
+        kinds = (bool(self.hits), bool(self.runs or self.repeats), bool(self.unknown or self.has_unknown_items))
+        if sum(kinds) > 1:
+            # How often it runs may be open, but not that it does.
+            return "run" if not self.hits and not self.unknown else "partly"
+        statuses: tuple[Status, ...] = ("hit", "run", "unknown")
+        return next((status for status, is_so in zip(statuses, kinds, strict=True) if is_so), "not needed")
+
+    @property
+    def counts(self) -> str:
+        """How often what would happen, in words."""
+        if self.is_overridden or self.status == "not needed":
+            return _STATUS_WORDS[self.status]
+        times = self.hits + self.runs + self.repeats + self.unknown
+        if times <= 1 and not self.has_unknown_items:
+            return _STATUS_WORDS[self.status]
+        pairs = (
+            (self.hits, "hit"),
+            (self.runs, "would run"),
+            (self.repeats, "equal to one before"),
+            (self.unknown, "not known yet"),
+        )
+        words = [f"{number} {word}" for number, word in pairs if number]
+        if self.has_unknown_items:
+            words.append("unknown number of items" if not words else "more items not known yet")
+        return ", ".join(words)
+
+    @property
+    def title(self) -> str:
+        """Its name and where it is."""
+        return " → ".join((*self.path, self.name))
+
+
+class Explanation:
+    """What a run or a map would find in its caches, and what it would compute, and why.
+
+    Attributes:
+        pipeline_id: Id of the pipeline.
+        nodes: Its nodes, with those of nested pipelines, in the order in which they would run.
+        items: Number of items of the map; None for a run.
+        items_found: How many of these need nothing computed; None for a run.
+        warnings: What the run would warn of.
+    """
+
+    def __init__(
+        self,
+        pipeline_id: str,
+        nodes: Sequence[NodeExplanation],
+        items: int | None = None,
+        items_found: int | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self.pipeline_id = pipeline_id
+        self.nodes = tuple(nodes)
+        self.items = items
+        self.items_found = items_found
+        self.warnings = tuple(warnings)
+
+    @property
+    def hits(self) -> int:
+        """How many results would come from a cache."""
+        return sum(node.hits for node in self.nodes)
+
+    @property
+    def runs(self) -> int:
+        """How many calls of nodes are certain."""
+        return sum(node.runs for node in self.nodes)
+
+    @property
+    def unknown(self) -> int:
+        """How many results cannot be told apart yet, of those that are known to be needed."""
+        return sum(node.unknown for node in self.nodes)
+
+    @property
+    def is_fully_cached(self) -> bool:
+        """Whether nothing at all would run."""
+        return not any(node.runs or node.unknown or node.has_unknown_items for node in self.nodes)
+
+    def __getitem__(self, name: str | tuple[str, ...]) -> NodeExplanation:
+        """Return what would become of a node.
+
+        Args:
+            name: Its name; or the names of the pipelines around it and its name, where several have that.
+
+        Raises:
+            KeyError: No node is called so, or several are.
+        """
+        path = (name,) if isinstance(name, str) else tuple(name)
+        found = [node for node in self.nodes if (*node.path, node.name)[-len(path) :] == path]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            paths = ", ".join(repr((*node.path, node.name)) for node in found)
+            raise KeyError(f"several nodes are called {name!r}; ask for one of {paths}")
+        raise KeyError(f"no node is called {name!r}; there are {', '.join(repr(node.name) for node in self.nodes)}")
+
+    @property
+    def summary(self) -> str:
+        """All of it in one line."""
+        pairs = ((self.hits, "hit"), (self.runs, "would run"), (self.unknown, "not known yet"))
+        counts = ", ".join(f"{number} {word}" for number, word in pairs if number) or "nothing to compute"
+        if any(node.has_unknown_items for node in self.nodes):
+            counts += ", and items of which the number is not known yet"
+        over = "" if self.items is None else f", map over {self.items} items ({self.items_found} found whole)"
+        return f"pipeline {self.pipeline_id!r}{over}: {counts}"
+
+    def __repr__(self) -> str:
+        rows = [(node.title, node.counts, "; ".join(node.reasons)) for node in self.nodes]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        lines = [
+            f"  {title:<{widths[0]}}  {counts:<{widths[1]}}  {reasons}".rstrip() for title, counts, reasons in rows
+        ]
+        return "\n".join([self.summary, *lines, *(f"warning: {text}" for text in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align: left">{escape(text)}</td>'
+                for text in (node.title, node.counts, "; ".join(node.reasons))
+            )
+            + "</tr>"
+            for node in self.nodes
+        )
+        heads = "".join(f'<th style="text-align: left">{head}</th>' for head in ("node", "cache", "why"))
+        warnings = "".join(f"<p>warning: {escape(text)}</p>" for text in self.warnings)
+        table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        return f"<p>{escape(self.summary)}</p>{table}{warnings}"

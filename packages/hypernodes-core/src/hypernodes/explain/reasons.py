@@ -1,0 +1,91 @@
+"""Why a node would run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hypernodes.cache.base import MISS
+from hypernodes.cache.record import checked_record
+from hypernodes.engine.history import Outline, components_of, inputs_of
+from hypernodes.engine.identity import NEVER
+from hypernodes.engine.lookup import CachedFrame
+from hypernodes.engine.plan_code import code_of
+from hypernodes.engine.run_state import RunState
+from hypernodes.explain.changes import changes
+from hypernodes.explain.presence import PresenceStore
+from hypernodes.plan import CallStep, Plan
+
+
+class Reasons:
+    """Finds reasons.
+
+    Args:
+        store: Reads the records.
+        outline: Says where they are.
+        warnings: What was warned of, by subject and kind of problem.
+        state: State of the look.
+    """
+
+    def __init__(
+        self, store: PresenceStore, outline: Outline, warnings: Mapping[tuple[str, str], str], state: RunState
+    ) -> None:
+        self._store = store
+        self._outline = outline
+        self._warnings = warnings
+        self._state = state
+
+    def of(self, plan: Plan, step: CallStep, frame: CachedFrame | None, has_hits: bool) -> list[str]:
+        """Return why a node would run, at least one reason.
+
+        Args:
+            plan: The plan it is a step of.
+            step: The node's step.
+            frame: An execution in which it would run; None when nothing in that plan is cached.
+            has_hits: Whether some of its results are there.
+        """
+        cache = plan.scopes[step.scope].cache
+        if not step.node.cache:
+            return ["never cached (cache=False)"]
+        if cache is None or frame is None:
+            return ["no cache"]
+        digest = code_of(plan, self._state).calls[step.index]
+        if digest is None:
+            return ["its code cannot be identified (see the warning)"]
+        if not frame.identities.can_be_identified(step):
+            return [self._unidentified(frame, step)]
+        varying = self._outline.varying[plan]
+        now: dict[str, Any] = {"code_digest": digest, "code": {}, "inputs": inputs_of(frame, step, varying)}
+        if has_hits:
+            return [_new_items(now["inputs"], {})]
+        kept = self._store.record(cache, self._outline.keys[step])
+        if kept is MISS:
+            return ["never computed"]
+        then = checked_record(kept)
+        if then is None:
+            return ["cannot tell what changed since the last entry: what was noted about it cannot be read"]
+        if then["code_digest"] != digest:
+            now["code"] = components_of(step.node, digest)
+        if step.node.version is not None:
+            now["version"] = repr(step.node.version)
+        return changes(step.node, then, now) or [_new_items(now["inputs"], then["inputs"])]
+
+    def _unidentified(self, frame: CachedFrame, step: CallStep) -> str:
+        for name, slot in step.named:
+            if name not in step.node.cache_ignore and frame.identities.of(slot) == NEVER:
+                producer = frame.plan.producers[slot]
+                if producer >= 0:
+                    return f"runs uncached: it takes a result of `{frame.plan.steps[producer].node.name}`"
+                return f"runs uncached: input `{name}` cannot be identified (see the warning)"
+        return "runs uncached"  # pragma: no cover
+
+
+def _new_items(now: Mapping[str, Mapping[str, Any]], then: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say of a node of which nothing known has changed why its result is not there."""
+    varying = [name for name, known in now.items() if "digest" not in known]
+    if varying:
+        return f"not computed yet for these values of {', '.join(f'`{name}`' for name in varying)}"
+    other = [name for name, known in now.items() if "digest" not in then.get(name, {}) and name in then]
+    if other:
+        return f"not computed yet for this value of {', '.join(f'`{name}`' for name in other)}"
+    return "its result is no longer in the cache, or could not be stored"
