@@ -17,7 +17,7 @@ from tests.semantics.build import Built
 from tests.semantics.generate import Scenario, scenarios
 from tests.semantics.modes import MODES, Modes, local_backend
 from tests.semantics.reference import Event, Expected, Reference
-from tests.semantics.specification import Execution, PlannedError
+from tests.semantics.specification import CacheSetting, Execution, NestedSpec, PipelineSpec, PlannedError
 
 MAX_CALLS = 300
 
@@ -186,13 +186,26 @@ def check_caches(built: Built, reference: Reference) -> None:
         assert Counter(map(repr, held)) == Counter(map(repr, reference.entries.get(label, {}).values())), label
 
 
-def check_progress_is_kept(before: Observed, after: Observed, expected: Expected) -> None:
-    """Check that the calls that returned before a failure are not made again."""
-    failed = {(event.path, event.items, event.subject) for event, _ in before.events if event.hook == "error"}
-    returned = {
-        (event.subject, repr(tuple(carried.values())))
-        for event, carried in before.events
-        if event.hook == "node_start" and (event.path, event.items, event.subject) not in failed
-    }
-    again = returned & (expected.kept - expected.not_kept) & set(after.calls)
+def check_progress_is_kept(pipeline: PipelineSpec, before: Observed, after: Observed, expected: Expected) -> None:
+    """Check that the calls that returned before a failure are not made again for the same cache."""
+
+    def calls(observed: Observed) -> set[tuple[CacheSetting, str, str]]:
+        failed = {(event.path, event.items, event.subject) for event, _ in observed.events if event.hook == "error"}
+        return {
+            (cache_at(pipeline, event), event.subject, repr(tuple(carried.values())))
+            for event, carried in observed.events
+            if event.hook == "node_start" and (observed is after or event[1:] not in failed)
+        }
+
+    kept = expected.kept - expected.not_kept
+    again = [call for call in calls(before) & calls(after) if call[1:] in kept]
     assert not again, f"called again: {again}"
+
+
+def cache_at(pipeline: PipelineSpec, event: Event) -> CacheSetting:
+    """Return which cache keeps the results of the node that an event is about."""
+    cache = pipeline.cache
+    for name, _ in event.path[1:]:
+        pipeline = next(node.pipeline for node in pipeline.nodes if isinstance(node, NestedSpec) and node.name == name)
+        cache = cache if pipeline.cache is None else pipeline.cache
+    return cache
