@@ -67,7 +67,7 @@ def check_scenario(scenario: Scenario, backend: Backend, folder: str) -> None:
             break  # what the caches hold now depends on who came first
         check(observed, expected)
         if expected.failures:
-            check_progress_is_kept(observed, Observed(built, execution), expected)
+            check_progress_is_kept(scenario.pipeline, observed, Observed(built, execution), expected)
             break
         check_caches(built, reference)
         if not built.caches:
