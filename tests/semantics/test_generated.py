@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis.strategies import sampled_from
 
 from hypernodes import Backend, HyperNodesError
@@ -18,9 +18,12 @@ from tests.semantics.generate import Scenario, scenarios
 from tests.semantics.modes import MODES, Modes, local_backend
 from tests.semantics.reference import Event, Expected, Reference
 from tests.semantics.specification import (
+    Behaviour,
     CacheSetting,
     Execution,
+    FunctionSpec,
     NestedSpec,
+    Parameter,
     PipelineSpec,
     PlannedError,
     without_caches,
@@ -42,6 +45,45 @@ def folder() -> Iterator[str]:
         yield path
 
 
+def _example(nodes: tuple[FunctionSpec | NestedSpec, ...], execution: Execution) -> Scenario:
+    return Scenario(PipelineSpec("p1", nodes, "top"), (execution,) * 4)
+
+
+def _function(number: int, inputs: tuple[str, ...], is_cached: bool = True, fails: bool = False) -> FunctionSpec:
+    parameters = tuple(map(Parameter, inputs))
+    return FunctionSpec(
+        f"f{number}", parameters, (f"o{number}",), Behaviour(number, fails_on=int(fails)), cache=is_cached
+    )
+
+
+# With a cache the second function has to fail, which has to run before the third can be looked up; without one the
+# first is the first to fail.
+FAILS_BEFORE_IT_IS_IDENTIFIED = _example(
+    (_function(1, ("i1",), fails=True), _function(2, ("i1",), is_cached=False, fails=True), _function(3, ("o1", "o2"))),
+    Execution({"i1": 0}, "o3"),
+)
+# Nothing fails, since only an output that nobody asks for takes what the first function makes.
+FAILS_FOR_AN_UNWANTED_OUTPUT = _example(
+    (
+        _function(1, ("i1",), fails=True),
+        NestedSpec("n2", PipelineSpec("p2", (_function(3, ("i2",)), _function(4, ("i2", "o1")))), map_over=("i2",)),
+    ),
+    Execution({"i1": [True, 7], "i2": [0, 1]}, "o3", ("i1",)),
+)
+# A function that stands in two places with different caches is computed for each of them.
+FAILS_BESIDE_A_CACHE_OF_ITS_OWN = _example(
+    (
+        _function(1, ()),
+        NestedSpec("n2", PipelineSpec("p2", (_function(1, ()),), "c2"), output_mapping={"o1": "o2"}),
+        _function(3, (), fails=True),
+    ),
+    Execution({}),
+)
+
+
+@example(FAILS_BEFORE_IT_IS_IDENTIFIED, ("sequential", "sequential"))
+@example(FAILS_FOR_AN_UNWANTED_OUTPUT, ("async", "async"))
+@example(FAILS_BESIDE_A_CACHE_OF_ITS_OWN, ("threaded", "sequential"))
 @settings(
     max_examples=max(640, settings().max_examples),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
