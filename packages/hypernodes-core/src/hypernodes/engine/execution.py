@@ -72,7 +72,7 @@ class Execution:
         self._is_nested = is_nested
         self._loop = loop
         # Nobody cancels it, and all that happens happens in this thread, one thing after the other.
-        is_alone = plan.is_plain and not plan.is_cached and not is_nested and loop is None
+        is_alone = plan.is_plain and not is_nested and loop is None
         self._is_in_order = is_alone and engine.runs_in_order(plan)
         self._state = state or RunState(root, engine.place, is_nested, self._is_in_order)
         self._scheduler: Scheduler | None = None
@@ -128,7 +128,7 @@ class Execution:
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
         if self._is_in_order and on_error == "raise" and self._engine.map_execution == "sequential":
-            columns = map_in_order(self._plan, self._state, self._root, given)
+            columns = map_in_order(self._plan, self._state, self._root, given).columns
         else:
             with self._places() as (_, scheduler):
                 activity = MapActivity(self._plan, self._state, self._root, given, on_error)

@@ -21,10 +21,25 @@ class MappedOutput(NamedTuple):
     inputs: frozenset[str]
 
 
+class SignedCall(NamedTuple):
+    """What the signatures of the results of a call are made of.
+
+    Attributes:
+        step: The step.
+        code: Digest of its function.
+        signed: The slots whose contents make a difference, in order.
+    """
+
+    step: CallStep
+    code: bytes
+    signed: tuple[int, ...]
+
+
 class PlanCode:
     """Signatures of the code of a plan, computed once per run.
 
     Attributes:
+        identified: The steps, if all of them are calls whose results are known by what goes in; else None.
         calls: For each step, the digest of its function; None when its results cannot be identified by what went in,
             because it is never cached, has no cache around it, or its code cannot be hashed.
         mapped: For each step that is a mapped pipeline, what each output is; None like above.
@@ -40,6 +55,12 @@ class PlanCode:
             self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
             self.mapped.append(None if is_call else _mapped_code(step, run))  # type: ignore[arg-type]
             self.signed.append(_signed_arguments(step, self.mapped[-1]))
+        calls = [
+            SignedCall(step, code, signed)
+            for step, code, signed in zip(plan.steps, self.calls, self.signed, strict=True)
+            if isinstance(step, CallStep) and code is not None
+        ]
+        self.identified = calls if len(calls) == len(plan.steps) else None
 
 
 def code_of(plan: Plan, run: RunState) -> PlanCode:
@@ -73,6 +94,11 @@ def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:
     return tuple(signature.combine(b"output %d" % i, [signature_of_step]) for i in range(len(step.outputs)))
 
 
+def sign_call(code: bytes, inputs: list[bytes]) -> bytes:
+    """Return the signature of a call, from the digest of its function and the signatures of what goes in."""
+    return signature.combine(b"call", [code, *inputs])
+
+
 def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
     if not step.node.cache or plan.scopes[step.scope].cache is None:
         return None
@@ -103,7 +129,7 @@ def _mapped_code(step: NestedStep, run: RunState) -> tuple[MappedOutput | None, 
             if digest is None or None in sources:
                 known.update((slot, None) for slot in inner.outputs if slot is not None)
                 continue
-            whole = signature.combine(b"call", [digest, *(source[0] for source in sources if source)])
+            whole = sign_call(digest, [source[0] for source in sources if source])
             inputs = frozenset[str]().union(*(source[1] for source in sources if source))
             for slot, own in zip(inner.outputs, sign_outputs(inner, whole), strict=True):
                 if slot is not None:
