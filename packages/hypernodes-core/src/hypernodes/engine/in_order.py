@@ -7,30 +7,20 @@ nothing is ever waited for. Events and look-ups are those of the scheduler.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import end_map, end_nested, start_map, start_nested
 from hypernodes.engine.frame import Frame
-from hypernodes.engine.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.identified import map_identified
+from hypernodes.engine.items import ItemFrames, ItemResults, nested_map_inputs
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs
+from hypernodes.engine.plan_code import code_of
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.step import add_note, call
 from hypernodes.failures import Failure
 from hypernodes.plan import CallStep, NestedStep, Plan
-
-
-class ItemResults(NamedTuple):
-    """What came of a map.
-
-    Attributes:
-        columns: For each requested output, one result per item.
-        elements: For each requested output, the signature of each result; empty ones where there are none.
-    """
-
-    columns: list[list[Any]]
-    elements: list[list[bytes]]
 
 
 def run_in_order(frame: Frame) -> None:
@@ -133,6 +123,10 @@ def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapIn
     Raises:
         Exception: What a node raised, with a note saying where; or what stands in the place of an input that failed.
     """
+    if plan.is_cached and not plan.is_heard:
+        calls = code_of(plan, run).identified
+        if calls is not None:
+            return map_identified(plan, run, base, calls, inputs, run_in_order)
     items = ItemFrames(plan, run, base, inputs)
     slots = tuple(plan.outputs.values())
     columns: list[list[Any]] = [[] for _ in slots]
@@ -146,10 +140,12 @@ def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapIn
                 if isinstance(failure := values[slot], Failure):
                     frame.skip()
                     raise failure.error
-            run_in_order(frame)
-            for column, slot in zip(columns, slots, strict=True):
+            if isinstance(frame, CachedFrame):
+                _run_cached(frame)
+            else:
+                _run_all(frame)
+            for column, signed, slot in zip(columns, elements, slots, strict=True):
                 column.append(values[slot])
-            for signed, slot in zip(elements, slots, strict=True):
                 signed.append((frame.signatures[slot] or b"") if isinstance(frame, CachedFrame) else b"")
     finally:
         end_map(plan, run, base, perf_counter() - started_at)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hypernodes import signature
+from hypernodes.cache.base import Cache
 from hypernodes.engine.run_state import RunState
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
@@ -28,22 +30,42 @@ class SignedCall(NamedTuple):
         step: The step.
         code: Digest of its function.
         signed: The slots whose contents make a difference, in order.
+        kept: The slots of the results that are kept, one at least.
     """
 
     step: CallStep
     code: bytes
     signed: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+class IdentifiedCalls(NamedTuple):
+    """A plan of calls all of which are known by what goes in, with one cache for all.
+
+    Attributes:
+        cache: The cache.
+        calls: The steps.
+        inputs: The slots of the inputs and defaults that are a part of signatures.
+        requested: Positions of the steps that make what is asked for.
+        slots: The slots of what these keep.
+    """
+
+    cache: Cache
+    calls: tuple[SignedCall, ...]
+    inputs: frozenset[int]
+    requested: tuple[int, ...]
+    slots: tuple[int, ...]
 
 
 class PlanCode:
     """Signatures of the code of a plan, computed once per run.
 
     Attributes:
-        identified: The steps, if all of them are calls whose results are known by what goes in; else None.
         calls: For each step, the digest of its function; None when its results cannot be identified by what went in,
             because it is never cached, has no cache around it, or its code cannot be hashed.
         mapped: For each step that is a mapped pipeline, what each output is; None like above.
         signed: For each step, the slots whose contents make a difference to its results, in order.
+        identified: The whole plan, if it is so simple; else None.
     """
 
     def __init__(self, plan: Plan, run: RunState) -> None:
@@ -55,12 +77,7 @@ class PlanCode:
             self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
             self.mapped.append(None if is_call else _mapped_code(step, run))  # type: ignore[arg-type]
             self.signed.append(_signed_arguments(step, self.mapped[-1]))
-        calls = [
-            SignedCall(step, code, signed)
-            for step, code, signed in zip(plan.steps, self.calls, self.signed, strict=True)
-            if isinstance(step, CallStep) and code is not None
-        ]
-        self.identified = calls if len(calls) == len(plan.steps) else None
+        self.identified = _identified(plan, self.calls, self.signed)
 
 
 def code_of(plan: Plan, run: RunState) -> PlanCode:
@@ -70,6 +87,27 @@ def code_of(plan: Plan, run: RunState) -> PlanCode:
         code = run.code[plan] = PlanCode(plan, run)
     assert isinstance(code, PlanCode)
     return code
+
+
+def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tuple[int, ...]]) -> IdentifiedCalls | None:
+    calls: list[SignedCall] = []
+    caches: dict[int, Cache] = {}
+    for step, code, slots in zip(plan.steps, codes, signed, strict=True):
+        cache = plan.scopes[step.scope].cache
+        if isinstance(step, NestedStep) or code is None or cache is None:
+            return None
+        caches[id(cache)] = cache
+        calls.append(SignedCall(step, code, slots, tuple([slot for slot in step.outputs if slot is not None])))
+    if len(caches) != 1:
+        return None
+    requested = sorted({plan.producers[slot] for slot in plan.outputs.values()} - {-1})
+    return IdentifiedCalls(
+        cache=caches.popitem()[1],
+        calls=tuple(calls),
+        inputs=frozenset(slot for call in calls for slot in call.signed if plan.producers[slot] < 0),
+        requested=tuple(requested),
+        slots=tuple([slot for position in requested for slot in calls[position].kept]),
+    )
 
 
 def _signed_arguments(step: Step, mapped: tuple[MappedOutput | None, ...] | None) -> tuple[int, ...]:
