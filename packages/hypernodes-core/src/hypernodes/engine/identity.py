@@ -50,11 +50,21 @@ class Identities:
         else:
             outputs = self._code.mapped[step.index]
             is_known = outputs is not None and None not in outputs and step.inner.scopes[0].cache is not None
-        return is_known and all(self.of(slot) != NEVER for slot in self._code.signed[step.index])
+        if not is_known:
+            return False
+        signatures = self.signatures
+        for slot in self._code.signed[step.index]:  # noqa: SIM110 - asked several times for every step
+            if not signatures[slot] and self.of(slot) == NEVER:
+                return False
+        return True
 
     def is_signed(self, step: Step) -> bool:
         """Whether the signatures of everything that a step takes are known."""
-        return all(self.of(slot) is not UNKNOWN for slot in self._code.signed[step.index])
+        signatures = self.signatures
+        for slot in self._code.signed[step.index]:
+            if signatures[slot] is UNKNOWN and self.of(slot) is UNKNOWN:
+                return False
+        return True
 
     def of(self, slot: int) -> bytes | None:
         """Return the signature of what is in a slot; inputs and defaults are identified when first asked for."""

@@ -110,15 +110,21 @@ class CachedFrame(Frame):
         """Take the answers to `questions`, by the id of the cache; there may be new ones afterwards."""
         questions, self.questions = self.questions, []
         for step, cache, keys in questions:
-            values = found[id(cache)]
-            if all(key in values for key in keys):
-                slots = [slot for slot in step.outputs if slot is not None]
-                for slot, key in zip(slots, keys, strict=True):
-                    self.values[slot] = values[key]
+            if self._take(step, keys, found[id(cache)]):
                 self._hit(step)
             else:
                 self._want(step)
                 self._demand(step.needs)
+
+    def _take(self, step: CallStep, keys: Sequence[str], found: Mapping[str, Any]) -> bool:
+        """Take the results of a step if all of them were found."""
+        for key in keys:
+            if key not in found:
+                return False
+        slots = [slot for slot in step.outputs if slot is not None]
+        for slot, key in zip(slots, keys, strict=True):
+            self.values[slot] = found[key]
+        return True
 
     def expect(self) -> None:
         """Everything is answered: count the steps to come, for the events of nested pipelines."""
@@ -253,11 +259,8 @@ class CachedFrame(Frame):
         if not self.identities.can_be_identified(step):
             return False
         _, cache, keys = self._question(step)
-        found = self.run.store.get_many(cache, keys)
-        if any(key not in found for key in keys):
+        if not self._take(step, keys, self.run.store.get_many(cache, keys)):
             return False
-        for slot, key in zip((slot for slot in step.outputs if slot is not None), keys, strict=True):
-            self.values[slot] = found[key]
         self._hit(step)
         if self._started_at is not None or self.item_index is None:
             self._announce_hits()
