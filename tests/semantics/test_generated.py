@@ -114,23 +114,44 @@ def check_scenario(scenario: Scenario, backend: Backend, folder: str) -> None:
         check_caches(built, reference)
         if not built.caches:
             break
-    bare = Built(scenario.pipeline, folder, backend, is_observed=False)
+    bare = Built(scenario.pipeline, folder, backend, is_heard=False, is_cached=False)
     # Without caches nothing has to run first to be identified, so other nodes may be the first to fail.
     check_result(Observed(bare, execution), Reference(without_caches(scenario.pipeline)).execute(execution))
 
 
 @settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))
-@given(scenario=scenarios(is_plain=True))
+@given(scenario=scenarios(may_be_cached=False, may_wait=False))
 def test_the_short_ways_of_sequential_runs_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
     """Without caches and `async def` functions the engine runs nodes and items in plain loops."""
     backend = local_backend(("sequential", "sequential"))
     heard = Built(scenario.pipeline, folder, backend)
-    bare = Built(scenario.pipeline, folder, backend, is_observed=False)
+    bare = Built(scenario.pipeline, folder, backend, is_heard=False, is_cached=False)
     for execution in scenario.executions:
         expected = Reference(scenario.pipeline).execute(execution)
         assume(expected.calls.total() <= MAX_CALLS)
         check(Observed(heard, execution), expected)
         check_result(Observed(bare, execution), expected)
+
+
+@settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))
+@given(scenario=scenarios(may_wait=False))
+def test_sequential_runs_that_nobody_hears_compute_and_keep_what_the_reference_says(
+    folder: str, scenario: Scenario
+) -> None:
+    """With caches and without callbacks the engine looks items up, and runs them, in plain loops."""
+    backend = local_backend(("sequential", "sequential"))
+    reference = Reference(scenario.pipeline)
+    built = Built(scenario.pipeline, folder, backend, is_heard=False)
+    for execution in scenario.executions:
+        expected = reference.execute(execution)
+        assume(expected.calls.total() <= MAX_CALLS)
+        observed = Observed(built, execution)
+        check_result(observed, expected)
+        if expected.failures:
+            assert observed.calls <= expected.calls
+            break
+        assert observed.calls == (Counter() if expected.refusals else expected.calls)
+        check_caches(built, reference)
 
 
 class Observed:

@@ -58,12 +58,15 @@ class Answers:
     def take(self, keys: Sequence[str]) -> Sequence[Any] | None:
         """Return the values of keys, for one who may change them; None when any is not there."""
         found, taken = self._found, self._taken
-        if any(key not in found for key in keys):
-            return None
-        if not taken.isdisjoint(keys) and not all(is_constant(found[key]) for key in keys):
+        values: list[Any] = []
+        for key in keys:
+            if key not in found:
+                return None
+            values.append(found[key])
+        if not taken.isdisjoint(keys) and not all(map(is_constant, values)):
             return self._store.get_each(self._cache, keys)
         taken.update(keys)
-        return [found[key] for key in keys]
+        return values
 
 
 class CachedFrame(Frame):
@@ -139,15 +142,19 @@ class CachedFrame(Frame):
         """Take the answers to `questions`, by the id of the cache; there may be new ones afterwards."""
         questions, self.questions = self.questions, []
         for step, cache, keys in questions:
-            values = found[id(cache)].take(keys)
-            if values is not None:
-                slots = [slot for slot in step.outputs if slot is not None]
-                for slot, value in zip(slots, values, strict=True):
-                    self.values[slot] = value
+            if self._take(step, found[id(cache)].take(keys)):
                 self._hit(step)
             else:
                 self._want(step)
                 self._demand(step.needs)
+
+    def _take(self, step: CallStep, values: Sequence[Any] | None) -> bool:
+        """Take the results of a step if all of them were found."""
+        if values is None:
+            return False
+        for slot, value in zip((slot for slot in step.outputs if slot is not None), values, strict=True):
+            self.values[slot] = value
+        return True
 
     def expect(self) -> None:
         """Everything is answered: count the steps to come, for the events of nested pipelines."""
@@ -288,11 +295,8 @@ class CachedFrame(Frame):
         if not self.identities.can_be_identified(step):
             return False
         _, cache, keys = self._question(step)
-        found = self.run.store.get_many(cache, keys)
-        if any(key not in found for key in keys):
+        if not self._take(step, self.run.store.get_each(cache, keys)):
             return False
-        for slot, key in zip((slot for slot in step.outputs if slot is not None), keys, strict=True):
-            self.values[slot] = found[key]
         self._hit(step)
         if self._started_at is not None or self.item_index is None:
             self._announce_hits()

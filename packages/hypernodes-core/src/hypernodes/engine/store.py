@@ -18,6 +18,8 @@ from hypernodes.engine.parcels import LeftBehind
 LONGEST_WAIT_S = 0.02
 _MANIFEST = "-items"
 _CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
+_UNKEEPABLE = (Iterator, LeftBehind)
+_READ_ONCE = "it is an iterator, which can be read only once. Return a list"
 
 Warn = Callable[[str, str, str], None]  # the subject, the kind of problem (said once for both), the message
 
@@ -83,26 +85,25 @@ class Store:
 
     def keep(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
         """Note results of a node that are to be kept."""
-        if any(isinstance(value, Iterator) for value in entries.values()):
-            reason = "it is an iterator, which can be read only once. Return a list"
-            self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
-            return
-        if any(isinstance(value, LeftBehind) for value in entries.values()):
-            reason = "it cannot be sent back from the process that made it"
-            self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
-            return
+        for value in entries.values():
+            if isinstance(value, _UNKEEPABLE):
+                is_iterator = isinstance(value, Iterator)
+                reason = _READ_ONCE if is_iterator else "it cannot be sent back from the process that made it"
+                self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
+                return
+        now = monotonic()
         if not self._unsaved:
-            self._unsaved_since = monotonic()
+            self._unsaved_since = now
         _, unsaved, labels = self._unsaved.setdefault(id(cache), (cache, {}, {}))
-        can_wait = True
+        can_wait = now - self._unsaved_since <= LONGEST_WAIT_S
         for key, value in entries.items():
-            if is_constant(value):
+            if type(value) in _CONSTANT:
                 unsaved[key] = value
             else:
                 unsaved[key], is_stable = cache.prepare(value)
                 can_wait = can_wait and is_stable
-        labels.update(dict.fromkeys(entries, node_name))
-        if not can_wait or self.seconds_left() == 0:
+            labels[key] = node_name
+        if not can_wait:
             self.flush()
 
     def seconds_left(self) -> float | None:

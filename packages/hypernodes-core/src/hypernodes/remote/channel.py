@@ -25,9 +25,9 @@ class Channel:
     """Takes what the worker says while a job runs.
 
     A backend whose transport can talk during a job carries every message of the worker to `handle`, and what that
-    returns back. Messages that come twice or in another order do no harm, nor does a place that gives the job to another
-    worker when one is lost: what was heard is not heard again. A transport that cannot talk leaves the channel alone:
-    everything then comes with the outcome.
+    returns back. Messages that come twice or in another order do no harm, nor does a place that gives the job to
+    another worker when one is lost: what was heard is not heard again. A transport that cannot talk leaves the channel
+    alone: everything then comes with the outcome.
 
     Args:
         state: State of the run.
