@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from time import monotonic, sleep
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from hypernodes_modal import trouble
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
 from hypernodes_modal.call import RemoteCall
 from hypernodes_modal.event_loops import outside_event_loop
-from hypernodes_modal.resources import check_cpu, check_gpu, check_volumes, check_whole, parse_memory
+from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
 
 _MAX_SUBMITS = 3
 _START_PATIENCE_S = 10.0  # with a connection that fails before anything was started
@@ -29,10 +30,10 @@ _LONGEST_PAUSE_S = 2.0
 class ModalBackend(RemoteBackend):
     """Runs whole pipelines in one Modal container, with one remote call for each `run` or `map`.
 
-    The pipeline, its inputs and the user's own modules travel; `hypernodes`, `hypernodes_modal` and cloudpickle are added
-    to the image; everything else that nodes import must be in the image. The cache and the callbacks stay here, and hear
-    of everything as it happens. The app stays open, and its container warm, until `close`, the end of a `with` block, or
-    the end of the program.
+    The pipeline, its inputs and the user's own modules travel; `hypernodes`, `hypernodes_modal` and cloudpickle are
+    added to the image; everything else that nodes import must be in the image. The cache and the callbacks stay here,
+    and hear of everything as it happens. The app stays open, and its container warm, until `close`, the end of a `with`
+    block, or the end of the program.
 
     Args:
         image: What containers consist of; its Python must have the same minor version as this one.
@@ -117,7 +118,7 @@ class ModalBackend(RemoteBackend):
             "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
         }
         self.image = image
-        self.app_name = app_name
+        self.app_name = check_name("app_name", app_name)
         self.environment_name = environment_name
         self.detach = detach
         self.show_logs = show_logs
@@ -174,10 +175,13 @@ class ModalBackend(RemoteBackend):
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        calls: list[RemoteCall] = []
-        return outside_event_loop(
-            lambda: self._submit(job, channel, calls), on_interrupt=lambda: [call.cancel() for call in calls]
-        )
+        calls: list[RemoteCall] = []  # the one under way
+
+        def cancel() -> None:
+            for call in calls:
+                call.cancel()
+
+        return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline that asks for another backend can run in the same container."""
@@ -288,4 +292,6 @@ def _merge(options: dict[str, Any], further: Mapping[str, Any]) -> dict[str, Any
     for name in further:
         if name in options or name in ("image", "serialized", "name", "include_source", "is_generator"):
             raise ConfigurationError(f"function_options must not contain {name!r}, which ModalBackend sets itself")
+        if name not in signature(modal.App.function).parameters:
+            raise ConfigurationError(f"function_options: modal.App.function takes no {name!r}")
     return {**options, **further}
