@@ -30,7 +30,7 @@ def image() -> modal.Image:
 
 
 @pytest.fixture
-def make_backend(modal_loopback: ModalLoopback, image: modal.Image) -> Iterator[MakeBackend]:
+def make_backend(plane: ModalLoopback, image: modal.Image) -> Iterator[MakeBackend]:
     """Makes backends that are closed at the end."""
     with ExitStack() as stack:
 
@@ -47,14 +47,14 @@ def backend(make_backend: MakeBackend) -> ModalBackend:
 
 @pytest.fixture(scope="module")
 def warm_backend(modal_loopback_session: ModalLoopback, image: modal.Image) -> Iterator[ModalBackend]:
-    """One backend for all tests of a module that leave its container alive; not beside `modal_loopback`."""
+    """One backend for all tests of a module, which leave its container alive."""
     with ModalBackend(image) as made:
         yield made
 
 
 @pytest.fixture
 def plane(modal_loopback_session: ModalLoopback) -> Iterator[ModalLoopback]:
-    """The control plane, with no records of the tests before, and with their apps."""
+    """The control plane, with no records of the tests before, but with apps that are still open."""
     modal_loopback_session.misbehave()
     modal_loopback_session.forget()
     yield modal_loopback_session
