@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from time import monotonic, sleep
 from typing import Any, Literal, Self
 
@@ -20,7 +21,7 @@ from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
 from hypernodes_modal.call import Extras, RemoteCall
 from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.others import Handle
-from hypernodes_modal.resources import check_cpu, check_gpu, check_volumes, check_whole, parse_memory
+from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
 
 CACHE_KEY_VARIABLE = "HYPERNODES_CACHE_KEY"
 _MAX_SUBMITS = 3
@@ -139,7 +140,7 @@ class ModalBackend(RemoteBackend):
         self.image = image
         self.cache_location = cache_location
         self.keeps_caches_there = cache_location == "remote"
-        self.app_name = app_name
+        self.app_name = check_name("app_name", app_name)
         self.environment_name = environment_name
         self.detach = detach
         self.show_logs = show_logs
@@ -197,10 +198,13 @@ class ModalBackend(RemoteBackend):
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        calls: list[RemoteCall] = []
-        return outside_event_loop(
-            lambda: self._submit(job, channel, calls), on_interrupt=lambda: [call.cancel() for call in calls]
-        )
+        calls: list[RemoteCall] = []  # the one under way
+
+        def cancel() -> None:
+            for call in calls:
+                call.cancel()
+
+        return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline that asks for another backend can run in the same container."""
@@ -338,4 +342,6 @@ def _merge(options: dict[str, Any], further: Mapping[str, Any]) -> dict[str, Any
     for name in further:
         if name in options or name in ("image", "serialized", "name", "include_source", "is_generator"):
             raise ConfigurationError(f"function_options must not contain {name!r}, which ModalBackend sets itself")
+        if name not in signature(modal.App.function).parameters:
+            raise ConfigurationError(f"function_options: modal.App.function takes no {name!r}")
     return {**options, **further}

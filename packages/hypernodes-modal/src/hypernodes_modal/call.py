@@ -91,10 +91,10 @@ class RemoteCall:
         try:
             self._call = self._function.spawn(job, queues, self._extras)
         except TRANSIENT as error:
-            # Not tried again: if the request had come through and only its reply was lost, the work would be done twice.
+            # Not tried again: if the request came through and only its reply was lost, the work would be done twice.
             raise ModalConnectionError(
-                f"the connection to Modal was lost while the call was being started: {error}. It is not known whether it "
-                "was; `close()` of the backend ends it if so. Nothing is lost but this run: run it again.",
+                f"the connection to Modal was lost while the call was being started: {error}. It is not known whether "
+                "it was; `close()` of the backend ends it if so. Nothing is lost but this run: run it again.",
                 call_id="",
                 place=PLACE,
             ) from error

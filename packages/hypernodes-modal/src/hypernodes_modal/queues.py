@@ -1,9 +1,9 @@
 """The channel beside a call, over a pair of Modal queues made for it.
 
-An entry of a queue holds at most 1 MiB, so messages travel in pieces. Each piece says which attempt sent it (Modal starts
-a call again in another container when one is lost), which message it is of, and which piece of that message it is: what
-comes twice is known, and what is incomplete is left out. Connections that fail are tried again on both sides; when that
-does not help, the worker keeps what it has to say for the outcome.
+An entry of a queue holds at most 1 MiB, so messages travel in pieces. Each piece says which attempt sent it (Modal
+starts a call again in another container when one is lost), which message it is of, and which piece of that message it
+is: what comes twice is known, and what is incomplete is left out. Connections that fail are tried again on both sides;
+when that does not help, the worker keeps what it has to say for the outcome.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from time import monotonic, sleep
 from typing import Any, NamedTuple, TypeVar
@@ -62,7 +63,7 @@ class QueueExchange:
         self._queues = queues
         self._attempt = secrets.token_bytes(4)
         self._number = 0
-        found = _persistently(lambda: queues.down.get(block=False))
+        found = _persistently(partial(queues.down.get, block=False))
         self.is_first_attempt = found == _FIRST_ATTEMPT
 
     def __call__(self, message: bytes) -> bytes | None:
@@ -85,10 +86,10 @@ class QueueExchange:
         answer = _Assembly()
         while (left_s := deadline - monotonic()) > 0:
             try:
-                piece = _persistently(lambda left_s=left_s: self._queues.down.get(timeout=min(left_s, _WAIT_S)))
+                piece = _persistently(partial(self._queues.down.get, timeout=min(left_s, _WAIT_S)))
             except Empty:
                 continue
-            whole = answer.add(piece)
+            whole = answer.add(piece or b"")
             if whole is not None and (whole.attempt, whole.number) == (self._attempt, number):
                 return whole.content
         raise ConnectionError("the caller does not answer")
@@ -149,7 +150,7 @@ class Pump(threading.Thread):
     def _take(self) -> Sequence[bytes]:
         try:
             taken: Sequence[bytes] = _persistently(
-                lambda: self._queues.up.get_many(100, block=True, timeout=_WAIT_S), give_up=self._is_over.is_set
+                partial(self._queues.up.get_many, 100, block=True, timeout=_WAIT_S), give_up=self._is_over.is_set
             )
         except Empty:
             return [_END] if self._is_over.is_set() else []
@@ -201,8 +202,7 @@ def _pieces(message: bytes, attempt: bytes, number: int) -> list[bytes]:
 
 def _send(queue: modal.Queue, pieces: Sequence[bytes]) -> None:
     for start in range(0, len(pieces), _PIECES_A_CALL):
-        some = list(pieces[start : start + _PIECES_A_CALL])
-        _persistently(lambda some=some: queue.put_many(some))
+        _persistently(partial(queue.put_many, list(pieces[start : start + _PIECES_A_CALL])))
 
 
 def _persistently(act: Callable[[], _T], give_up: Callable[[], Any] = lambda: False) -> _T:

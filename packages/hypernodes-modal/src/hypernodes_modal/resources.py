@@ -11,6 +11,7 @@ from hypernodes import ConfigurationError
 _UNITS_MIB = {"KB": 1000 / 1024**2, "MB": 1000**2 / 1024**2, "GB": 1000**3 / 1024**2, "TB": 1000**4 / 1024**2}
 _UNITS_MIB |= {"KIB": 1 / 1024, "MIB": 1, "GIB": 1024, "TIB": 1024**2}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B)\s*", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GPU = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(:[1-9]\d*)?!?")
 
 
@@ -89,6 +90,15 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> i
         limits = f"from {least} to {most}" if most is not None else f"of at least {least}"
         raise ConfigurationError(f"{name} must be a whole number {limits}; got {value!r}")
     return int(value)
+
+
+def check_name(setting: str, name: Any) -> str | None:
+    """Return a name of an app, or None."""
+    if name is None or (isinstance(name, str) and _NAME.fullmatch(name)):
+        return name
+    raise ConfigurationError(
+        f"{setting} must be at most 64 letters, digits, dashes, dots and underscores; got {name!r}"
+    )
 
 
 def check_volumes(volumes: Any) -> dict[str, Any]:
