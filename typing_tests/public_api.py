@@ -24,6 +24,7 @@ from hypernodes import (
     PipelineNode,
     node,
 )
+from hypernodes.explain import Explanation, NodeExplanation
 from hypernodes.plugins import Plugin
 
 # --- nodes keep the signature of their functions -----------------------------------------------------------------
@@ -182,6 +183,15 @@ class TwoKeys(Cache):
 
 
 assert_type(TwoKeys().get_many(["k"]), dict[str, Any])
+
+
+# --- looking ahead ------------------------------------------------------------------------------------------------
+
+assert_type(pipeline.explain({"x": 1}), Explanation)
+assert_type(pipeline.explain({"x": [1]}, "scaled", map_over="x", map_mode="product"), Explanation)
+assert_type(pipeline.explain({"x": 1})["scale"], NodeExplanation)
+assert_type(pipeline.explain({"x": 1})["scale"].reasons, tuple[str, ...])
+pipeline.explain({"x": [1]}, map_over="x", map_mode="zap")  # type: ignore[arg-type]
 
 
 class Printer(PipelineCallback):

@@ -13,6 +13,7 @@ from typing import Any
 
 from hypernodes import signature
 from hypernodes.cache.base import MISS, Cache
+from hypernodes.cache.record import is_record_key
 from hypernodes.engine.parcels import LeftBehind
 
 LONGEST_WAIT_S = 0.02
@@ -125,6 +126,10 @@ class Store:
             try:
                 cache.put_many({key: value}, labels)
             except Exception as error:
+                if is_record_key(key):
+                    text = f"what was noted about node {labels[key]!r} is not kept: {type(error).__name__}: {error}."
+                    self._warn(labels[key], "note", text)
+                    continue
                 self._warn(
                     labels[key],
                     "put",
