@@ -73,7 +73,9 @@ from hypernodes import *
 from hypernodes.backend import SubprocessBackend
 
 elsewhere = SubprocessBackend(
-    python={sys.executable!r}, env={{"PYTHONPATH": {str(self._essentials)!r}, "PYTHONSAFEPATH": "1"}}, cwd={str(empty)!r}
+    python={sys.executable!r},
+    env={{"PYTHONPATH": {str(self._essentials)!r}, "PYTHONSAFEPATH": "1"}},
+    cwd={str(empty)!r},
 )
 """
         path = self.folder / "script.py"

@@ -13,15 +13,8 @@ from hypothesis.strategies import sampled_from
 
 from hypernodes import Backend
 from tests.semantics.generate import Scenario, scenarios
-from tests.semantics.modes import Modes, subprocess_backend
+from tests.semantics.modes import REMOTE_MODES, Modes, subprocess_backend
 from tests.semantics.test_generated import check_scenario
-
-MODES: list[Modes] = [
-    ("sequential", "sequential"),
-    ("async", "threaded"),
-    ("threaded", "async"),
-    ("sequential", "parallel"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +31,7 @@ def folder() -> Iterator[str]:
 
 
 @settings(max_examples=max(100, settings().max_examples), suppress_health_check=list(HealthCheck))
-@given(scenario=scenarios(), modes=sampled_from(MODES))
+@given(scenario=scenarios(), modes=sampled_from(REMOTE_MODES))
 def test_generated_pipelines_do_in_another_process_what_the_reference_says(
     backends: Callable[[Modes], Backend], folder: str, scenario: Scenario, modes: Modes
 ) -> None:

@@ -362,7 +362,8 @@ def test_here_and_there_find_each_others_results_for_code_of_all_kinds(project: 
             def on_node_start(self, node_id, inputs, ctx):
                 self.names.append(node_id)
 
-        each = Pipeline([measure, localize, back], name="each").as_node(input_mapping={"items": "item"}, map_over="items")
+        each = Pipeline([measure, localize, back], name="each")
+        each = each.as_node(input_mapping={"items": "item"}, map_over="items")
         for first, second in ((None, elsewhere), (elsewhere, None)):
             cache, counter = MemoryCache(), Counter()
             pipeline = Pipeline([make, each], cache=cache, callbacks=[counter])

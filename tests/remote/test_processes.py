@@ -179,14 +179,6 @@ def test_a_process_is_kept_while_the_backend_is_open_and_replaced_when_it_died()
 
 
 def test_several_threads_use_one_backend(kept: SubprocessBackend) -> None:
-    @node(output_name="y")
-    def meet(x: int, barrier: str) -> int:
-        with open(f"{barrier}-{x}", "w"):
-            pass
-        with open(f"{barrier}-{1 - x}"):
-            pass
-        return os.getpid()
-
     def run(x: int) -> Any:
         return Pipeline([get_pid], backend=kept).map({"x": range(20)}, "x")["pid"]
 

@@ -25,6 +25,7 @@ from tests.semantics.specification import Execution
 from tests.semantics.test_generated import MAX_CALLS, Observed, check, check_caches, check_event_tree, check_result
 
 SCHEDULES = int(os.environ.get("HYPERNODES_SCHEDULES", "400"))
+PER_SCENARIO = 5
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,16 @@ def _no_company() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=SCHEDULES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=SCHEDULES // PER_SCENARIO, suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(), seed=integers(0, 2**32), node_execution=sampled_from(["sequential", "threaded"]))
 def test_a_bad_line_costs_no_result(folder: str, scenario: Scenario, seed: int, node_execution: str) -> None:
     seed ^= crc32(repr(scenario).encode())  # drawn numbers alone are too often the same ones
+    for number in range(PER_SCENARIO):
+        check_schedule(folder, scenario, seed + number, node_execution)
+
+
+def check_schedule(folder: str, scenario: Scenario, seed: int, node_execution: str) -> None:
+    """Check one run over a line on which happens what a seed says."""
     unreliable = Unreliable(seed, node_execution=node_execution)
     reference = Reference(scenario.pipeline)
     execution = scenario.executions[0]

@@ -138,9 +138,8 @@ class Channel:
             for message in messages:
                 self.handle(message)
             lost = 0 if count is None else count - self._next - len(self._early)
-            for number in sorted(self._early):
-                self._next = number
-                self._take_next()
+            for number in sorted(self._early):  # what caused these events is lost: nobody hears of them
+                self._take(self._read(self._early.pop(number)), is_heard=False)
             self._is_over = True
             if lost > 0:
                 self._state.warn(
@@ -176,12 +175,13 @@ class Channel:
         except Exception:  # some of it cannot be sent there: then it is computed there
             return pack({key: value for key, value in found.items() if _can_be_packed(value)}).data
 
-    def _take(self, messages: Sequence[Message]) -> None:
+    def _take(self, messages: Sequence[Message], is_heard: bool = True) -> None:
         for message in messages:
             if isinstance(message, Entries):
                 self._keep(message)
             elif isinstance(message, Event):
-                self._replay(message)
+                if is_heard:
+                    self._replay(message)
             else:
                 self._state.warn(*message)
 

@@ -165,9 +165,9 @@ def versions() -> dict[str, Any]:
     }
 
 
-def with_header(payload: bytes, **facts: Any) -> bytes:
-    """Return a payload with the header that says what it is."""
-    return json.dumps({**facts, "versions": versions()}).encode() + b"\n" + payload
+def header_of(**facts: Any) -> bytes:
+    """Return the header of a message, which says what follows it."""
+    return json.dumps({**facts, "versions": versions()}).encode() + b"\n"
 
 
 def read_header(message: bytes) -> tuple[dict[str, Any], memoryview]:

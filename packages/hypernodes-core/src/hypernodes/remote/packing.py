@@ -31,6 +31,10 @@ Reference = Callable[[Any], Any]  # from an object to what stands for it, or Non
 # There on both sides, also where they are run from a checkout, or were copied to some folder.
 _ON_BOTH_SIDES = ("hypernodes", "hypernodes_cache", "hypernodes_modal", "cloudpickle", "diskcache")
 _registering = threading.RLock()
+_SCALARS = frozenset((bool, int, float, complex, str, bytes, type(None)))
+_NEVER_REFERRED_TO = _SCALARS | {tuple, list, dict, set}
+_MAX_PLAIN = 16
+_NOTHING_ELSE = 2 * pickle.dumps(None, PROTOCOL)  # no modules, and nothing to say of code
 
 
 class Packed:
@@ -53,6 +57,7 @@ def pack(
     reference: Reference = lambda obj: None,
     left_out: Mapping[str, set[str]] | None = None,
     describe_code: Callable[[list[Any]], Any] = lambda code: None,
+    head: bytes = b"",
 ) -> Packed:
     """Return a value as bytes.
 
@@ -61,12 +66,14 @@ def pack(
         reference: For an object that must not travel, what stands for it on the other side (see `unpack`); else None.
         left_out: By name of a module of the user's, names in it that are not sent.
         describe_code: Called at last with the functions and classes that were sent by value; its result is sent too.
+        head: What the bytes begin with.
 
     Raises:
         Exception: It cannot be packed, for whatever reason the pickler gives.
     """
     with _OwnModulesByValue() as registry:
         buffer = io.BytesIO()
+        buffer.write(head)
         pickler = _Pickler(buffer, reference, left_out or {})
         pickler.dump(value)
         sent = 0
@@ -88,15 +95,43 @@ def unpack(
     """Return what `pack` packed, and what its `describe_code` returned.
 
     Args:
-        data: The bytes.
+        data: The bytes, or a view of them without the head.
         resolve: From what stands for an object to what it means here.
         is_of_job: Whether it came from the caller of the job that is executed here, so that imports find its modules.
     """
-    unpickler = _Unpickler(io.BytesIO(data), resolve, is_of_job)
+    unpickler = _Unpickler(_buffer(data), resolve, is_of_job)
     value = unpickler.load()
     while unpickler.load() is not None:
         pass
     return value, unpickler.load()
+
+
+def pack_plain(value: Any) -> bytes | None:
+    """Return a value as `pack` would, but at once, if it is made of simple things only; else None."""
+    return pack_ours(value) if _is_plain(value) else None
+
+
+def pack_ours(value: Any) -> bytes:
+    """Return a value as `pack` would, but at once, if all that is in it is of this library or simple."""
+    return pickle.dumps(value, PROTOCOL) + _NOTHING_ELSE
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is dict:
+        return len(value) <= _MAX_PLAIN and all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return (kind is list or kind is tuple) and len(value) <= _MAX_PLAIN and all(map(_is_plain, value))
+
+
+def _buffer(data: bytes | memoryview) -> io.BytesIO:
+    """Return what the data can be read from, without a copy of it."""
+    if isinstance(data, memoryview) and isinstance(data.obj, bytes):
+        buffer = io.BytesIO(data.obj)
+        buffer.seek(len(data.obj) - len(data))
+        return buffer
+    return io.BytesIO(data)
 
 
 def is_own(module_name: str) -> bool:
@@ -115,7 +150,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         self.imported: dict[str, ModuleType] = {}
 
     def persistent_id(self, obj: Any) -> Any:
-        return obj if type(obj) is Shell else self._reference(obj)
+        kind = type(obj)
+        if kind in _NEVER_REFERRED_TO:
+            return None
+        return obj if kind is Shell else self._reference(obj)
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Node):

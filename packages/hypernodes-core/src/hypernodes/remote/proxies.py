@@ -56,8 +56,8 @@ class CacheProxy(Cache):
         packed: dict[str, bytes] = {}
         for key, value in entries.items():
             packed[key] = self._outbox.packing.pack_or_describe(value)
-        self._sent |= packed.keys()
-        self._outbox.add(Entries(self._number, packed, known), at_once=True)
+        self._sent.update(packed)
+        self._outbox.add(Entries(self._number, packed, known))
 
     def contains(self, key: str) -> bool:
         return self.get(key) is not MISS

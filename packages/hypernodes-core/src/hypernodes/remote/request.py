@@ -25,8 +25,8 @@ from hypernodes.remote.job import (
     RunPart,
     Where,
     check_versions,
+    header_of,
     read_header,
-    with_header,
 )
 from hypernodes.remote.packing import Packed, pack, unpack
 from hypernodes.remote.preflight import Preflight
@@ -99,16 +99,17 @@ class Request:
 
     def _pack(self, part: RunPart | MapPart) -> bytes:
         job = self._job(part)
+        head = header_of(kind="job", place=self._engine.place)
         left_out: dict[str, set[str]] = {}
         for _ in range(_MAX_LEFT_OUT):
             try:
                 if left_out:
                     pack(job.plan, self._reference, left_out)  # before the inputs, which may be large
-                self._packed = pack(job, self._reference, left_out, self._describe_code)
+                self._packed = pack(job, self._reference, left_out, self._describe_code, head)
             except Exception as error:
                 self._leave_out(job, left_out, error)
             else:
-                return with_header(self._packed.data, kind="job", place=self._engine.place)
+                return self._packed.data
         raise SerializationError("too much of the user's modules cannot be sent", path="job")  # pragma: no cover
 
     def _leave_out(self, job: Job, left_out: dict[str, set[str]], error: Exception) -> None:

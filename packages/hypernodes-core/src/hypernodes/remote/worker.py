@@ -22,8 +22,8 @@ from hypernodes.remote.job import (
     MapPart,
     RunPart,
     check_versions,
+    header_of,
     read_header,
-    with_header,
 )
 from hypernodes.remote.messages import Warned
 from hypernodes.remote.modules import forget_restored
@@ -55,12 +55,12 @@ def execute(
         header, payload = read_header(job)
         check_versions(header["versions"], "here, at the remote place,", "at the caller")
     except (RemoteVersionError, SerializationError) as error:
-        return with_header(b"", kind="refused", reason=str(error))
+        return header_of(kind="refused", reason=str(error))
     try:
         return _Worker(payload, exchange, places, is_repeated).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        return with_header(b"", kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
+        return header_of(kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
 
 
 class _Worker:
@@ -108,17 +108,17 @@ class _Worker:
         engine = _engine_for(self.job.engine)
         self._here.engine = engine
         execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
-        facts: dict[str, Any] = {"kind": "returned"}
+        kind = "returned"
         result: Any = None
         try:
             result = self._execute(execution)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            facts = {"kind": "raised"}
+            kind = "raised"
             result = self._packing.describe(error)
         unsent = self._outbox.close()
-        return with_header(self._pack_result(result, unsent, facts), **facts)
+        return self._pack_result(result, unsent, kind)
 
     def _execute(self, execution: Execution) -> Any:
         part = self.job.part
@@ -126,17 +126,17 @@ class _Worker:
             return execution.run(part.values, {}, part.known)
         return execution.map_part(_map_inputs(part), part.on_error)
 
-    def _pack_result(self, result: Any, unsent: list[bytes], facts: dict[str, Any]) -> bytes:
+    def _pack_result(self, result: Any, unsent: list[bytes], kind: str) -> bytes:
         try:
-            return self._packing.pack((result, unsent, self._outbox.count))
+            return self._packing.pack((result, unsent, self._outbox.count), header_of(kind=kind))
         except Exception as error:
-            facts["kind"] = "raised"
             names = _unsendable_names(result, self._packing) if isinstance(result, Mapping) else ""
             problem = SerializationError(
                 f"the result{names} cannot be sent back from {self.job.engine.place}: {type(error).__name__}: {error}",
                 path="result",
             )
-            return self._packing.pack((self._packing.describe(problem), unsent, self._outbox.count))
+            told = (self._packing.describe(problem), unsent, self._outbox.count)
+            return self._packing.pack(told, header_of(kind="raised"))
 
     def _warn(self, subject: str, reason: str, text: str) -> None:
         self._outbox.add(Warned(subject, reason, text))
