@@ -172,8 +172,8 @@ class RemoteBackend(Backend):
                 listeners.tell(listeners.on_map_item_cached, index, own, request.state.root.item(index))
 
         part = request.survey.map(given, on_error, take)
-        if part.rows:
-            found |= request.submit(part)
+        if part.indexes:
+            found |= request.submit(part).by_index()
         return [found[index] for index in sorted(found)]
 
     def map_iter(
