@@ -106,7 +106,8 @@ class RemoteBackend(Backend):
         try:
             computed = request.submit(part)
             for name, slot in plan.outputs.items():
-                outputs[name] = values[slot] if plan.producers[slot] in part.known.found else computed[name]
+                is_here = plan.producers[slot] < 0 or plan.producers[slot] in part.known.found
+                outputs[name] = values[slot] if is_here else computed[name]
         finally:
             if ctx is None:
                 duration = perf_counter() - started_at
