@@ -87,6 +87,6 @@ def _middle() -> Iterator[Case]:
     yield from _call(1_000_000)
 
 
-@SUITE.workload("100 MB to a warm process and back", budget=0.5, ideal="bare pipes")
+@SUITE.workload("100 MB to a warm process and back", budget=0.3, ideal="bare pipes")
 def _large() -> Iterator[Case]:
     yield from _call(100_000_000)

@@ -167,6 +167,13 @@ def test_overridden_and_unrequested_outputs_do_not_run(place: InProcess, heard: 
     assert heard.computed == ["measure"]
 
 
+def test_an_output_that_is_given_and_asked_for_comes_back(place: InProcess) -> None:
+    pipeline = Pipeline([encode, measure, invert], backend=place, cache=MemoryCache())
+    assert pipeline.run({"length": 7, "x": 2}, ["length", "inverse"]) == {"length": 7, "inverse": 0.5}
+    found = pipeline.map({"length": [7, 8], "x": 4}, "length", output_name=["length", "inverse"])
+    assert found == {"length": [7, 8], "inverse": [0.25, 0.25]}
+
+
 def test_nested_maps_and_lists_of_lists_send_what_is_missing(place: InProcess, heard: Recorder) -> None:
     documents = Pipeline([split, encode_all(), add_up], name="document").as_node(
         input_mapping={"documents": "document"}, output_mapping={"total": "totals"}, map_over="documents"

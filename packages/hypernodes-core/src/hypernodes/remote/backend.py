@@ -122,7 +122,8 @@ class RemoteBackend(Backend):
         try:
             computed = request.submit(part)
             for name, slot in plan.outputs.items():
-                outputs[name] = values[slot] if plan.producers[slot] in part.known.found else computed[name]
+                is_here = plan.producers[slot] < 0 or plan.producers[slot] in part.known.found
+                outputs[name] = values[slot] if is_here else computed[name]
         finally:
             if ctx is None:
                 duration = perf_counter() - started_at
@@ -188,8 +189,8 @@ class RemoteBackend(Backend):
                 listeners.tell(listeners.on_map_item_cached, index, own, request.state.root.item(index))
 
         part = request.survey.map(given, on_error, take)
-        if part.rows:
-            found |= request.submit(part)
+        if part.indexes:
+            found |= request.submit(part).by_index()
         return [found[index] for index in sorted(found)]
 
     def map_iter(

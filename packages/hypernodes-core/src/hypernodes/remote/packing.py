@@ -32,8 +32,10 @@ Reference = Callable[[Any], Any]  # from an object to what stands for it, or Non
 _ON_BOTH_SIDES = ("hypernodes", "hypernodes_cache", "hypernodes_modal", "cloudpickle", "diskcache")
 _registering = threading.RLock()
 _SCALARS = frozenset((bool, int, float, complex, str, bytes, type(None)))
+_TEXTS = frozenset((str, bytes))
 _NEVER_REFERRED_TO = _SCALARS | {tuple, list, dict, set}
 _MAX_PLAIN = 16
+_MAX_TEXT = 1000
 _NOTHING_ELSE = 2 * pickle.dumps(None, PROTOCOL)  # no modules, and nothing to say of code
 
 
@@ -114,6 +116,24 @@ def pack_plain(value: Any) -> bytes | None:
 def pack_ours(value: Any) -> bytes:
     """Return a value as `pack` would, but at once, if all that is in it is of this library or simple."""
     return pickle.dumps(value, PROTOCOL) + _NOTHING_ELSE
+
+
+def compact(values: list[Any]) -> Any:
+    """Return what is packed in place of a list, and arrives as that list: many small things are packed at once."""
+    kinds = set(map(type, values))
+    if len(values) <= _MAX_PLAIN or not kinds <= _SCALARS:
+        return values
+    if kinds & _TEXTS and any(type(value) in _TEXTS and len(value) > _MAX_TEXT for value in values):
+        return values  # a long text may be somewhere else in the job too, and travels once
+    return _Compact(values)
+
+
+class _Compact:
+    def __init__(self, values: list[Any]) -> None:
+        self._values = values
+
+    def __reduce__(self) -> Any:
+        return pickle.loads, (pickle.dumps(self._values, PROTOCOL),)
 
 
 def _is_plain(value: Any) -> bool:

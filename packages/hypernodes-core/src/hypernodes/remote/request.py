@@ -28,7 +28,7 @@ from hypernodes.remote.job import (
     header_of,
     read_header,
 )
-from hypernodes.remote.packing import Packed, pack, unpack
+from hypernodes.remote.packing import Packed, compact, pack, unpack
 from hypernodes.remote.preflight import Preflight
 from hypernodes.remote.survey import Survey
 from hypernodes.remote.unsendable import find_culprit
@@ -71,7 +71,7 @@ class Request:
         self.state.history.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
-        """Have a part of the plan executed remotely; return the outputs by name, or by the index of the item.
+        """Have a part of the plan executed remotely; return the outputs by name, or a `MapResult`.
 
         Raises:
             SerializationError: Something cannot be sent; nothing was.
@@ -105,7 +105,7 @@ class Request:
             try:
                 if left_out:
                     pack(job.plan, self._reference, left_out)  # before the inputs, which may be large
-                self._packed = pack(job, self._reference, left_out, self._describe_code, head)
+                self._packed = pack(_compacted(job), self._reference, left_out, self._describe_code, head)
             except Exception as error:
                 self._leave_out(job, left_out, error)
             else:
@@ -122,8 +122,9 @@ class Request:
             pieces += [(names.get(slot, "a default"), value) for slot, value in enumerate(job.part.values)]
         else:
             pieces += [(f"input {name!r}", value) for name, value in job.part.shared.items()]
-            for index, row in zip(job.part.indexes, job.part.rows, strict=True):
-                pieces += [(f"item {index} of {n!r}", value) for n, value in zip(job.part.names, row, strict=True)]
+            for name, column in zip(job.part.names, job.part.columns, strict=True):
+                values = zip(job.part.indexes, column, strict=True)
+                pieces += [(f"item {index} of {name!r}", value) for index, value in values]
         for name, piece in pieces:
             culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out), left_out)
             if culprit is None:
@@ -254,6 +255,12 @@ class Request:
             tuple(sorted(module.__name__ for module in self._packed.modules)) if self._packed else (),
             tuple(problems),
         )
+
+
+def _compacted(job: Job) -> Job:
+    if isinstance(job.part, RunPart):
+        return job
+    return job._replace(part=job.part._replace(columns=[compact(column) for column in job.part.columns]))
 
 
 def _heard(callback: PipelineCallback) -> tuple[str, ...]:

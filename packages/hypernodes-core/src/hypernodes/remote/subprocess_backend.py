@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hypernodes.remote.channel import Channel
 
 _TAIL_LINES = 30
+_PIPE_BYTES = 1 << 20  # fewer switches between the processes for large values
 _END_TIMEOUT_S = 5
 
 
@@ -183,6 +184,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pipesize=_PIPE_BYTES,
             env=environ,
             cwd=cwd,
             start_new_session=os.name == "posix",  # an interrupt from the keyboard is for this process

@@ -187,13 +187,13 @@ class Survey:
             took: Called with index, frame of each item that was found whole.
         """
         names = tuple(given.columns)
-        part = MapPart(names, [], [], {}, dict(given.shared), {}, on_error)
+        part = MapPart(names, [[] for _ in names], [], {}, dict(given.shared), {}, on_error)
         if not self._looks:
-            part.rows.extend(given.rows())
-            part.indexes.extend(given.indexes or range(len(part.rows)))
-            return part
+            columns = list(map(list, zip(*given.rows(), strict=True))) or part.columns
+            return part._replace(columns=columns, indexes=given.indexes or range(len(columns[0])))
         items = ItemFrames(self._plan, self.state, self._root, given)
         elements: list[list[bytes]] = [[] for _ in names]
+        indexes: list[int] = []
         while (found := items.next_item()) is not None:
             values, frame = found
             assert isinstance(frame, CachedFrame)
@@ -204,11 +204,12 @@ class Survey:
                     took(frame)
                     continue
                 self.answer(frame, set())
-            part.rows.append(tuple(values[slot] for slot in items.mapped_slots))
-            part.indexes.append(frame.item_index)
+            for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
+                values_sent.append(values[slot])
+            indexes.append(frame.item_index)
             for column, slot in zip(elements, items.mapped_slots, strict=True):
                 column.append(frame.signatures[slot] or b"")
         slot_names = {slot: name for name, slot in self._plan.inputs.items()}
         shared = {slot_names[slot]: own for slot, own in items.shared_signatures.items() if slot in slot_names}
         known = {name: own for name, own in shared.items() if name in part.shared and own}
-        return part._replace(elements=dict(zip(names, elements, strict=True)), signatures=known)
+        return part._replace(indexes=indexes, elements=dict(zip(names, elements, strict=True)), signatures=known)

@@ -20,6 +20,7 @@ from hypernodes.remote.job import (
     EngineSettings,
     Job,
     MapPart,
+    MapResult,
     RunPart,
     check_versions,
     header_of,
@@ -28,7 +29,7 @@ from hypernodes.remote.job import (
 from hypernodes.remote.messages import Warned
 from hypernodes.remote.modules import forget_restored
 from hypernodes.remote.outbox import Exchange, Outbox, Packing
-from hypernodes.remote.packing import unpack
+from hypernodes.remote.packing import compact, unpack
 from hypernodes.remote.proxies import CacheProxy, CallbackProxy
 
 _LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
@@ -124,13 +125,16 @@ class _Worker:
         part = self.job.part
         if isinstance(part, RunPart):
             return execution.run(part.values, {}, part.known)
-        return execution.map_part(_map_inputs(part), part.on_error)
+        found = execution.map_part(_map_inputs(part), part.on_error)
+        columns = map(compact, map(list, zip(*found.values(), strict=True)))
+        return MapResult(list(found), dict(zip(self.job.plan.outputs, columns, strict=False)))
 
     def _pack_result(self, result: Any, unsent: list[bytes], kind: str) -> bytes:
         try:
             return self._packing.pack((result, unsent, self._outbox.count), header_of(kind=kind))
         except Exception as error:
-            names = _unsendable_names(result, self._packing) if isinstance(result, Mapping) else ""
+            columns = result.columns if isinstance(result, MapResult) else result
+            names = _unsendable_names(columns, self._packing) if isinstance(columns, Mapping) else ""
             problem = SerializationError(
                 f"the result{names} cannot be sent back from {self.job.engine.place}: {type(error).__name__}: {error}",
                 path="result",
@@ -151,8 +155,14 @@ def _engine_for(settings: EngineSettings) -> PipelineExecutionEngine:
 
 
 def _map_inputs(part: MapPart) -> MapInputs:
-    columns = {name: [row[i] for row in part.rows] for i, name in enumerate(part.names)}
-    return MapInputs(columns, "zip", part.shared, part.signatures, part.elements, part.indexes)
+    return MapInputs(
+        dict(zip(part.names, part.columns, strict=True)),
+        "zip",
+        part.shared,
+        part.signatures,
+        part.elements,
+        part.indexes,
+    )
 
 
 def _unsendable_names(result: Mapping[Any, Any], packing: Packing) -> str:
