@@ -52,6 +52,10 @@ def _configuration_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--live", action="store_true", help="tests/test_modal_backend.py: use Modal's cloud")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of all modes, which take minutes: `tox` runs them on one version of Python only."""
     for item in items:
