@@ -71,7 +71,8 @@ def check_error(backend: ModalBackend) -> str:
     except ZeroDivisionError as error:
         note = error.__notes__[0]
     else:
-        assert "'invert'" in note, note
+        raise AssertionError("the error of the node did not arrive")
+    assert "'invert'" in note, note
     return f"ZeroDivisionError {note}"
 
 
