@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from hypernodes import signature
@@ -15,7 +15,7 @@ from hypernodes.node import Node
 from hypernodes.plan import CallStep, Plan
 
 if TYPE_CHECKING:
-    from hypernodes.engine.lookup import CachedFrame
+    from hypernodes.engine.run_state import RunState
 
 _LONGEST_SHOWN = 60
 _SHOWN = frozenset({bool, float, int, str, type(None)})
@@ -66,6 +66,22 @@ def _key_of(place: tuple[str, ...], number: int) -> str:
     return f"{RECORD_PREFIX}{signature.combine(b'place %d' % number, names).hex()}"
 
 
+class Executed(Protocol):
+    """One execution of a plan, of which something is noted."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def run(self) -> RunState: ...
+
+    @property
+    def values(self) -> Sequence[Any]: ...
+
+    @property
+    def signatures(self) -> Sequence[bytes | None]: ...
+
+
 class History:
     """The notes of one run.
 
@@ -95,7 +111,7 @@ class History:
             self._known_outline = Outline(self._plan, self._varying)
         return self._known_outline
 
-    def note(self, frame: CachedFrame, step: CallStep) -> None:
+    def note(self, frame: Executed, step: CallStep) -> None:
         """Keep a record of a node that has just been computed, beside its results."""
         self.noted.add(step)
         cache = frame.plan.scopes[step.scope].cache
@@ -143,7 +159,7 @@ def components_of(node: Node[..., Any], digest: bytes) -> Mapping[str, bytes]:
     return found
 
 
-def inputs_of(frame: CachedFrame, step: CallStep, varying: frozenset[int]) -> dict[str, dict[str, Any]]:
+def inputs_of(frame: Executed, step: CallStep, varying: frozenset[int]) -> dict[str, dict[str, Any]]:
     """Return what is known of the arguments of a call, by the names of the parameters.
 
     Args:
@@ -158,7 +174,7 @@ def _counts(step: CallStep, name: str) -> bool:
     return name not in step.node.cache_ignore
 
 
-def _facts(frame: CachedFrame, name: str, slot: int, varying: frozenset[int]) -> Iterator[tuple[str, Any]]:
+def _facts(frame: Executed, name: str, slot: int, varying: frozenset[int]) -> Iterator[tuple[str, Any]]:
     producer = frame.plan.producers[slot]
     if producer >= 0:
         yield "from", frame.plan.steps[producer].node.name

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.identity import identify
@@ -106,6 +106,15 @@ def map_identified(
             column.append(item.values[slot])
             signed.append(item.signatures[slot])
     return ItemResults(columns, elements)
+
+
+class _Executed(NamedTuple):
+    """What is noted of an item."""
+
+    plan: Plan
+    run: RunState
+    values: list[Any]
+    signatures: list[bytes]
 
 
 class _Runner:
@@ -276,4 +285,6 @@ class _Runner:
                 values[slot] = value
         entries = {signatures[slot].hex(): values[slot] for slot in kept}
         self._store.keep(self._calls.cache, entries, step.node.name)
+        if step not in run.history.noted:
+            run.history.note(_Executed(self._plan, run, values, signatures), step)
         run.remember(signatures[kept[0]])
