@@ -85,14 +85,19 @@ class Store:
                 self._keep_one_by_one(cache, entries, labels)
 
     def _keep_one_by_one(self, cache: Cache, entries: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+        has_failed = False
         for key, value in entries.items():
             try:
                 cache.put_many({key: value}, labels)
             except Exception as error:
                 if is_record_key(key):
-                    text = f"what was noted about node {labels[key]!r} is not kept: {type(error).__name__}: {error}."
-                    self._warn(labels[key], "note", text)
+                    if not has_failed:  # else it was said of something that matters more
+                        text = (
+                            f"what was noted about node {labels[key]!r} is not kept: {type(error).__name__}: {error}."
+                        )
+                        self._warn(labels[key], "note", text)
                     continue
+                has_failed = True
                 self._warn(
                     labels[key],
                     "put",
