@@ -85,25 +85,17 @@ class Store:
                 self._keep_one_by_one(cache, entries, labels)
 
     def _keep_one_by_one(self, cache: Cache, entries: Mapping[str, Any], labels: Mapping[str, str]) -> None:
-        has_failed = False
-        for key, value in entries.items():
+        for key in sorted(entries, key=is_record_key):  # results first: one warning for a node, and about its result
             try:
-                cache.put_many({key: value}, labels)
+                cache.put_many({key: entries[key]}, labels)
             except Exception as error:
+                name, why = labels[key], f"{type(error).__name__}: {error}"
                 if is_record_key(key):
-                    if not has_failed:  # else it was said of something that matters more
-                        text = (
-                            f"what was noted about node {labels[key]!r} is not kept: {type(error).__name__}: {error}."
-                        )
-                        self._warn(labels[key], "note", text)
-                    continue
-                has_failed = True
-                self._warn(
-                    labels[key],
-                    "put",
-                    f"the result of node {labels[key]!r} is not cached: {type(error).__name__}: {error}. "
-                    "Return something that pickle can take, or mark the node @node(cache=False).",
-                )
+                    text = f"what was noted about node {name!r} for `explain` is not kept: {why}."
+                else:
+                    advice = "Return something that pickle can take, or mark the node @node(cache=False)."
+                    text = f"the result of node {name!r} is not cached: {why}. {advice}"
+                self._warn(name, "put", text)
 
 
 def read_manifest(manifest: Any) -> list[bytes] | None:
