@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.measure import Measured, Suite, Workload, measure
 from benchmarks.report import machine, table, write
 
-# Each is a module here with a SUITE. Measured by others: calls of a warm remote place, and packing jobs for it.
-SUITES = ("overhead", "start_up", "efficiency", "transfer", "reruns", "caching")
+SUITES = ("overhead", "start_up", "efficiency", "transfer", "remote", "reruns", "caching")
+"""Each is a module here with a SUITE."""
 
 
 def main() -> int:

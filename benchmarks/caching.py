@@ -21,7 +21,7 @@ import joblib
 from benchmarks.measure import Case, Suite
 from hypernodes import DiskCache, Pipeline, node
 
-SUITE = Suite()
+SUITE = Suite("A cache on disk, item by item")
 
 ITEMS = 300
 
@@ -103,7 +103,7 @@ def _on_fresh(work: Callable[[list[str]], None]) -> Callable[[], None]:
     return lambda: work(fresh_texts())
 
 
-@SUITE.workload(f"cold: {ITEMS} items, 3 nodes each, beside 3 puts in a transaction", budget=1 / 1.5)
+@SUITE.workload(f"cold: {ITEMS} items, 3 nodes each, beside 3 puts in a transaction", budget=1 / 1.5, lead=4)
 def _cold() -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         tools = _Candidates(Path(folder))
@@ -113,7 +113,7 @@ def _cold() -> Iterator[Case]:
         tools.close()
 
 
-@SUITE.workload(f"warm: {ITEMS} items, 3 nodes each, beside 3 gets", budget=1 / 1.5)
+@SUITE.workload(f"warm: {ITEMS} items, 3 nodes each, beside 3 gets", budget=1 / 1.5, lead=4)
 def _warm() -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         tools = _Candidates(Path(folder))
@@ -148,10 +148,13 @@ def _loading() -> Iterator[Case]:
 
 
 def grow(entries: int) -> None:
-    """Fill a cache, and bare diskcache beside it, and measure both on the way; microseconds for 3 entries."""
+    """Fill a cache, and bare diskcache beside it, and measure both on the way; microseconds for 3 entries.
+
+    A map over items of three nodes, nothing cached and everything cached, stands beside three puts and three gets.
+    """
     with tempfile.TemporaryDirectory() as folder:
         tools = _Candidates(Path(folder))
-        print("entries | put_many of 3 | 3 bare puts | get_many of 3 | 3 bare gets")
+        print("entries | cold item | put_many of 3 | 3 bare puts | warm item | get_many of 3 | 3 bare gets")
         filled = 0
         for size in (10**power for power in range(3, len(str(entries)))):
             while filled < size - 3 * ITEMS:
@@ -164,16 +167,15 @@ def grow(entries: int) -> None:
                     for key, value in batch.items():
                         tools.bare.set(key, value)
                 filled += len(batch)
-            rounds: list[list[float]] = [[], [], [], []]
+            work = (tools.ours, tools.store, tools.with_bare, tools.ours, tools.load, tools.read_bare)
+            rounds: list[list[float]] = [[] for _ in work]
             for _ in range(9):
                 texts = fresh_texts()
-                for times, work in zip(
-                    rounds, (tools.store, tools.with_bare, tools.load, tools.read_bare), strict=True
-                ):
+                for times, run in zip(rounds, work, strict=True):
                     started_at = time.perf_counter()
-                    work(texts)
+                    run(texts)
                     times.append((time.perf_counter() - started_at) / ITEMS * 1e6)
-                filled += len(texts) * 3
+                filled += len(texts) * 6
             print(f"{size:>9,} | " + " | ".join(f"{statistics.median(times):.1f}" for times in rounds), flush=True)
         tools.close()
 

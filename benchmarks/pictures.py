@@ -88,6 +88,7 @@ def _draw_lines(axes: Any, rows: Sequence[Measured]) -> None:
     axes.set_yscale("log")
     axes.set_xticks([row.workload.size for row in rows], [f"{row.workload.size:,}" for row in rows])
     axes.minorticks_off()
+    axes.set_xlabel(f"{rows[0].workload.unit or 'item'}s")
     axes.set_ylabel(f"{_quantity(rows[0])} (log)")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

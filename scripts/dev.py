@@ -17,6 +17,9 @@ USAGE = """\
                           ./dev test -e lint        one tox environment: lint, types, py311, py312, py313, wheels
                           ./dev test -- -k name     only the tests, with these arguments for pytest
 ./dev bench [ARGS]      measure against the budgets (benchmarks/)
+                          ./dev bench --list        what is measured; names of suites or workloads choose some of it
+                          ./dev bench --peers       other tools too, in environments of their own
+                          ./dev bench --output DIR  write tables (Markdown, JSON) and pictures (SVG)
 ./dev version [X.Y.Z]   print the version of the packages, or set it for all of them"""
 
 ROOT = Path(__file__).resolve().parent.parent

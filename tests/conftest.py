@@ -13,6 +13,10 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
+from hypernodes_modal.loopback.pytest_plugin import modal_loopback, modal_loopback_session
+
+__all__ = ["modal_loopback", "modal_loopback_session"]  # fixtures; Modal is imported when one is used
+
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
@@ -46,6 +50,10 @@ def _configuration_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
         patch.delenv("HYPERNODES_CACHE_KEY", raising=False)
         yield
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--live", action="store_true", help="tests/test_modal_backend.py: use Modal's cloud")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,10 +22,14 @@ from hypernodes import (
     PipelineCallback,
     PipelineExecutionEngine,
     PipelineNode,
+    RemoteBackend,
     node,
 )
+from hypernodes.backend import SubprocessBackend
 from hypernodes.explain import Explanation, NodeExplanation
 from hypernodes.plugins import Plugin
+from hypernodes.remote.channel import Channel
+from hypernodes.remote.preflight import Preflight
 
 # --- nodes keep the signature of their functions -----------------------------------------------------------------
 
@@ -216,3 +220,35 @@ class WrongPrinter(PipelineCallback):
     """A hook with parameters it is not called with."""
 
     def on_node_start(self, node_id: str) -> None: ...  # type: ignore[override]
+
+
+# --- remote places ------------------------------------------------------------------------------------------------
+
+
+class Cluster(RemoteBackend):
+    """The whole of a backend."""
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        assert_type(channel.handle(b""), bytes | None)
+        assert_type(channel.is_cancelled, bool)
+        channel.when_cancelled(lambda: None)
+        return job
+
+
+class WrongCluster(RemoteBackend):
+    """A backend that gives back something else."""
+
+    def submit(self, job: bytes, channel: Channel) -> str:  # type: ignore[override]
+        return ""
+
+
+assert_type(Cluster(map_execution="threaded").run(pipeline, {"x": 1}), dict[str, Any])
+assert_type(Cluster().preflight(pipeline, {"x": 1}), Preflight)
+assert_type(Cluster().preflight(pipeline).problems, tuple[str, ...])
+RemoteBackend()  # type: ignore[abstract]
+Cluster(node_execution="fast")  # type: ignore[arg-type]
+
+with SubprocessBackend(env={"A": "1"}, cwd="/", max_workers=2) as subprocess_backend:
+    assert_type(subprocess_backend, SubprocessBackend)
+    assert_type(pipeline.with_backend(subprocess_backend), Pipeline)
+SubprocessBackend(env=["A"])  # type: ignore[arg-type]

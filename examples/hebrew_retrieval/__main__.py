@@ -4,15 +4,16 @@ import argparse
 import io
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hypernodes import Backend, DiskCache, LocalBackend
+from hypernodes import DiskCache
 
 from .corpus import Corpus, CorpusNotInstalledError
 from .encoding import NGramEncoder
 from .evaluation import KnownItemTask
 from .pipeline import retrieval
+from .places import PLACES
 from .progress import StageProgress
 from .report import answer_lines, evaluation_lines, summary_lines
 
@@ -26,9 +27,6 @@ QUESTIONS = (
     "הבל הבלים אמר קהלת",
 )
 """As somebody would type them today: without vowel points, and several in a spelling that the text does not have."""
-
-BACKENDS: dict[str, Callable[[], Backend]] = {"local": LocalBackend}
-"""Where the pipeline can run, by the name that `--backend` takes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,21 +46,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache.clear()
     task = KnownItemTask(queries=options.known_items, drop=options.drop, seed=options.seed)
     progress = StageProgress()
-    pipeline = retrieval.with_backend(BACKENDS[options.backend]()).with_cache(cache).with_callbacks([progress])
-
-    print(f"Stages (backend {options.backend}, cache {options.cache_dir}):")
-    outputs = pipeline.run(
-        inputs={
-            "corpus": corpus,
-            "limit": options.limit,
-            "encoder": NGramEncoder(),
-            "questions": tuple(options.question or QUESTIONS),
-            "task": task,
-            "top_k": options.top_k,
-            "cutoffs": tuple(options.recall_at),
-        },
-        output_name=["verses", "answers", "evaluation"],
-    )
+    with PLACES[options.backend]() as place:
+        print(f"Stages ({place.description}, cache {options.cache_dir}):", flush=True)
+        outputs = (
+            retrieval.with_backend(place.backend)
+            .with_cache(cache)
+            .with_callbacks([progress])
+            .run(
+                inputs={
+                    "corpus": corpus,
+                    "limit": options.limit,
+                    "encoder": NGramEncoder(),
+                    "questions": tuple(options.question or QUESTIONS),
+                    "task": task,
+                    "top_k": options.top_k,
+                    "cutoffs": tuple(options.recall_at),
+                },
+                output_name=["verses", "answers", "evaluation"],
+            )
+        )
+        calls = place.count_calls()
 
     caveat = " (not every question has a good one among these)" if options.limit else ""
     print(f"\nAnswers from {len(outputs['verses']):,} verses{caveat}:")
@@ -73,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(evaluation_lines(outputs["evaluation"], task)))
     print("\nThis run:")
     print("\n".join(summary_lines([stage.name for stage in retrieval.nodes], progress.stages)))
+    if calls is not None:
+        print(f"  Remote calls     {calls}")
     print(f"  Time             {time.perf_counter() - started_s:.1f} s")
     return 0
 
@@ -105,7 +110,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="draws other verses and words (%(default)s)")
     parser.add_argument(
-        "--backend", choices=sorted(BACKENDS), default="local", help="where the pipeline runs (%(default)s)"
+        "--backend", choices=sorted(PLACES), default="local", help="where the pipeline runs (%(default)s)"
     )
     parser.add_argument(
         "--cache-dir",

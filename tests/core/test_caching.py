@@ -194,6 +194,23 @@ def test_with_the_last_output_there_nothing_upstream_is_looked_up() -> None:
     assert heard.events == [("pipeline_start", "chain"), ("node_cached", "count"), ("pipeline_end", "chain")]
 
 
+@pytest.mark.parametrize("callbacks", [[], [Recorder()]], ids=["unheard", "heard"])
+def test_a_long_chain_of_which_only_the_last_output_is_wanted_is_one_look_up(callbacks: list[Recorder]) -> None:
+    cache = RecordingCache()
+    nodes = [Node(eval(f"lambda x{i}: x{i} + 1"), f"x{i + 1}", name=f"x{i + 1}") for i in range(100)]
+    pipeline = Pipeline(nodes=nodes, cache=cache, callbacks=callbacks)
+    assert pipeline.run({"x0": 0}, output_name="x100") == {"x100": 100}
+    assert len(cache.stored) == 100
+    cache.asked.clear()
+    assert pipeline.run({"x0": 0}, output_name="x100") == {"x100": 100}
+    assert len(cache.asked) == 1
+    cache.asked.clear()
+    assert pipeline.map({"x0": [0, 1, 2, 0]}, map_over="x0", output_name="x100") == {"x100": [100, 101, 102, 100]}
+    cache.asked.clear()
+    pipeline.map({"x0": [0, 1, 2, 0]}, map_over="x0", output_name="x100")
+    assert len(cache.asked) <= 4
+
+
 def test_look_ups_stop_at_the_first_hit_upstream() -> None:
     cache = RecordingCache()
     heard, pipeline = cached(chain, cache)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hypernodes import CallbackContext, LocalBackend, MemoryCache, Node, Pipeline, PipelineNode, node
+from hypernodes import CallbackContext, LocalBackend, MemoryCache, MissingInputError, Node, Pipeline, PipelineNode, node
 from tests.support import Recorder, RecordingCache
 
 
@@ -386,3 +386,21 @@ def test_events_reach_depths_beyond_the_recursion_limit() -> None:
         pipeline = Pipeline(nodes=[pipeline])
     assert pipeline.with_callbacks([heard]).run({"text": " a"}) == {"clean": "a"}
     assert max(context.depth for context in heard.contexts) == 1200
+
+
+def test_what_only_unwanted_outputs_of_a_mapped_node_need_may_be_missing() -> None:
+    @node(output_name="doubled")
+    def double(x: int, factor: int = 2) -> int:
+        return x * factor
+
+    @node(output_name="scaled")
+    def scale(x: int, factor: int, size: int) -> int:
+        return x * factor * size
+
+    mapped = Pipeline(nodes=[double, scale], name="inner").as_node(map_over="x")
+    pipeline = Pipeline(nodes=[mapped])
+    assert pipeline.run({"x": [1, 2]}, output_name="doubled") == {"doubled": [2, 4]}
+    assert pipeline.run({"x": [1, 2], "factor": 3}, output_name="doubled") == {"doubled": [3, 6]}
+    with pytest.raises(MissingInputError) as caught:
+        pipeline.run({"x": [1, 2]}, output_name="scaled")
+    assert caught.value.missing == {"factor": ("inner",), "size": ("inner",)}

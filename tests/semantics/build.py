@@ -132,17 +132,23 @@ class Built:
         pipeline: The pipeline.
         calls: What its functions were called with.
         caches: Its caches, by the labels of the specification.
-        recorder: Hears its events.
+        recorder: Hears its events, if it is to.
     """
 
     def __init__(
-        self, spec: PipelineSpec, folder: str, backend: Backend | None = None, is_observed: bool = True
+        self,
+        spec: PipelineSpec,
+        folder: str,
+        backend: Backend | None = None,
+        *,
+        is_heard: bool = True,
+        is_cached: bool = True,
     ) -> None:
         self.calls = Calls(folder)
         self.caches: dict[str, DictCache] = {}
         self.recorder = Recorder()
-        self._is_cached = is_observed
-        callbacks = [self.recorder] if is_observed else None
+        self._is_cached = is_cached
+        callbacks = [self.recorder] if is_heard else None
         self.pipeline = self._pipeline(spec, backend=backend, callbacks=callbacks)
 
     def execute(self, execution: Execution) -> dict[str, Value]:

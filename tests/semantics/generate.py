@@ -64,13 +64,16 @@ class _Drawing:
 
 
 @st.composite
-def scenarios(draw: Draw, is_plain: bool = False) -> Scenario:
+def scenarios(draw: Draw, *, may_be_cached: bool = True, may_wait: bool = True) -> Scenario:
     """Draw a pipeline with values for its inputs, an override perhaps, and the outputs to ask for.
 
-    A plain one has neither caches nor `async def` functions.
+    Args:
+        draw: Hypothesis' own argument.
+        may_be_cached: Whether pipelines may have caches.
+        may_wait: Whether functions may be `async def`.
     """
-    is_cached = draw(st.integers(0, 3)) > 0 and not is_plain
-    drawing = _Drawing(draw, is_cached, may_fail=draw(st.integers(0, 2)) == 2, may_wait=not is_plain)
+    is_cached = draw(st.integers(0, 3)) > 0 and may_be_cached
+    drawing = _Drawing(draw, is_cached, may_fail=draw(st.integers(0, 2)) == 2, may_wait=may_wait)
     shape = _draw_pipeline(drawing, MAX_DEPTH, "top" if drawing.is_cached else None)
     first = _draw_execution(drawing, shape)
     changed = _change_an_input(drawing, first)

@@ -14,6 +14,14 @@ Modes: TypeAlias = tuple[ExecutionMode, ExecutionMode]  # (node_execution, map_e
 NAMES: tuple[ExecutionMode, ...] = ("sequential", "async", "threaded", "parallel")
 MODES: list[Modes] = list(product(NAMES, NAMES))
 
+REMOTE_MODES: list[Modes] = [
+    ("sequential", "sequential"),
+    ("async", "threaded"),
+    ("threaded", "async"),
+    ("parallel", "parallel"),
+]
+"""Each mode once for nodes and once for items, for places where every pair would take too long."""
+
 
 def local_backend(modes: Modes) -> Backend:
     node_execution, map_execution = modes

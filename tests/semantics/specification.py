@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 from zlib import crc32
 
@@ -121,6 +121,15 @@ class NestedSpec:
 
     def outer_output(self, inner: str) -> str:
         return self.output_mapping.get(inner, inner)
+
+
+def without_caches(pipeline: PipelineSpec) -> PipelineSpec:
+    """Return the same pipeline with no cache anywhere."""
+    nodes = tuple(
+        replace(node, pipeline=without_caches(node.pipeline)) if isinstance(node, NestedSpec) else node
+        for node in pipeline.nodes
+    )
+    return replace(pipeline, nodes=nodes, cache=None)
 
 
 @dataclass(frozen=True)

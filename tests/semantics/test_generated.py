@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis.strategies import sampled_from
 
 from hypernodes import Backend, HyperNodesError
@@ -17,7 +17,17 @@ from tests.semantics.build import Built
 from tests.semantics.generate import Scenario, scenarios
 from tests.semantics.modes import MODES, Modes, local_backend
 from tests.semantics.reference import Event, Expected, Reference
-from tests.semantics.specification import Execution, PlannedError
+from tests.semantics.specification import (
+    Behaviour,
+    CacheSetting,
+    Execution,
+    FunctionSpec,
+    NestedSpec,
+    Parameter,
+    PipelineSpec,
+    PlannedError,
+    without_caches,
+)
 
 MAX_CALLS = 300
 
@@ -35,6 +45,45 @@ def folder() -> Iterator[str]:
         yield path
 
 
+def _example(nodes: tuple[FunctionSpec | NestedSpec, ...], execution: Execution) -> Scenario:
+    return Scenario(PipelineSpec("p1", nodes, "top"), (execution,) * 4)
+
+
+def _function(number: int, inputs: tuple[str, ...], is_cached: bool = True, fails: bool = False) -> FunctionSpec:
+    parameters = tuple(map(Parameter, inputs))
+    return FunctionSpec(
+        f"f{number}", parameters, (f"o{number}",), Behaviour(number, fails_on=int(fails)), cache=is_cached
+    )
+
+
+# With a cache the second function has to fail, which has to run before the third can be looked up; without one the
+# first is the first to fail.
+FAILS_BEFORE_IT_IS_IDENTIFIED = _example(
+    (_function(1, ("i1",), fails=True), _function(2, ("i1",), is_cached=False, fails=True), _function(3, ("o1", "o2"))),
+    Execution({"i1": 0}, "o3"),
+)
+# Nothing fails, since only an output that nobody asks for takes what the first function makes.
+FAILS_FOR_AN_UNWANTED_OUTPUT = _example(
+    (
+        _function(1, ("i1",), fails=True),
+        NestedSpec("n2", PipelineSpec("p2", (_function(3, ("i2",)), _function(4, ("i2", "o1")))), map_over=("i2",)),
+    ),
+    Execution({"i1": [True, 7], "i2": [0, 1]}, "o3", ("i1",)),
+)
+# A function that stands in two places with different caches is computed for each of them.
+FAILS_BESIDE_A_CACHE_OF_ITS_OWN = _example(
+    (
+        _function(1, ()),
+        NestedSpec("n2", PipelineSpec("p2", (_function(1, ()),), "c2"), output_mapping={"o1": "o2"}),
+        _function(3, (), fails=True),
+    ),
+    Execution({}),
+)
+
+
+@example(FAILS_BEFORE_IT_IS_IDENTIFIED, ("sequential", "sequential"))
+@example(FAILS_FOR_AN_UNWANTED_OUTPUT, ("async", "async"))
+@example(FAILS_BESIDE_A_CACHE_OF_ITS_OWN, ("threaded", "sequential"))
 @settings(
     max_examples=max(640, settings().max_examples),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
@@ -43,7 +92,11 @@ def folder() -> Iterator[str]:
 def test_generated_pipelines_do_what_the_reference_says(
     backends: Callable[[Modes], Backend], folder: str, scenario: Scenario, modes: Modes
 ) -> None:
-    backend = backends(modes)
+    check_scenario(scenario, backends(modes), folder)
+
+
+def check_scenario(scenario: Scenario, backend: Backend, folder: str) -> None:
+    """Check that a backend does all that a scenario asks for as the reference says."""
     reference = Reference(scenario.pipeline)
     built = Built(scenario.pipeline, folder, backend)
     for execution in scenario.executions:
@@ -56,27 +109,49 @@ def test_generated_pipelines_do_what_the_reference_says(
             break  # what the caches hold now depends on who came first
         check(observed, expected)
         if expected.failures:
-            check_progress_is_kept(observed, Observed(built, execution), expected)
+            check_progress_is_kept(scenario.pipeline, observed, Observed(built, execution), expected)
             break
         check_caches(built, reference)
         if not built.caches:
             break
-    bare = Built(scenario.pipeline, folder, backend, is_observed=False)
-    check_result(Observed(bare, execution), expected)
+    bare = Built(scenario.pipeline, folder, backend, is_heard=False, is_cached=False)
+    # Without caches nothing has to run first to be identified, so other nodes may be the first to fail.
+    check_result(Observed(bare, execution), Reference(without_caches(scenario.pipeline)).execute(execution))
 
 
 @settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))
-@given(scenario=scenarios(is_plain=True))
+@given(scenario=scenarios(may_be_cached=False, may_wait=False))
 def test_the_short_ways_of_sequential_runs_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
     """Without caches and `async def` functions the engine runs nodes and items in plain loops."""
     backend = local_backend(("sequential", "sequential"))
     heard = Built(scenario.pipeline, folder, backend)
-    bare = Built(scenario.pipeline, folder, backend, is_observed=False)
+    bare = Built(scenario.pipeline, folder, backend, is_heard=False, is_cached=False)
     for execution in scenario.executions:
         expected = Reference(scenario.pipeline).execute(execution)
         assume(expected.calls.total() <= MAX_CALLS)
         check(Observed(heard, execution), expected)
         check_result(Observed(bare, execution), expected)
+
+
+@settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))
+@given(scenario=scenarios(may_wait=False))
+def test_sequential_runs_that_nobody_hears_compute_and_keep_what_the_reference_says(
+    folder: str, scenario: Scenario
+) -> None:
+    """With caches and without callbacks the engine looks items up, and runs them, in plain loops."""
+    backend = local_backend(("sequential", "sequential"))
+    reference = Reference(scenario.pipeline)
+    built = Built(scenario.pipeline, folder, backend, is_heard=False)
+    for execution in scenario.executions:
+        expected = reference.execute(execution)
+        assume(expected.calls.total() <= MAX_CALLS)
+        observed = Observed(built, execution)
+        check_result(observed, expected)
+        if expected.failures:
+            assert observed.calls <= expected.calls
+            break
+        assert observed.calls == (Counter() if expected.refusals else expected.calls)
+        check_caches(built, reference)
 
 
 class Observed:
@@ -182,13 +257,26 @@ def check_caches(built: Built, reference: Reference) -> None:
         assert Counter(map(repr, held)) == Counter(map(repr, reference.entries.get(label, {}).values())), label
 
 
-def check_progress_is_kept(before: Observed, after: Observed, expected: Expected) -> None:
-    """Check that the calls that returned before a failure are not made again."""
-    failed = {(event.path, event.items, event.subject) for event, _ in before.events if event.hook == "error"}
-    returned = {
-        (event.subject, repr(tuple(carried.values())))
-        for event, carried in before.events
-        if event.hook == "node_start" and (event.path, event.items, event.subject) not in failed
-    }
-    again = returned & (expected.kept - expected.not_kept) & set(after.calls)
+def check_progress_is_kept(pipeline: PipelineSpec, before: Observed, after: Observed, expected: Expected) -> None:
+    """Check that the calls that returned before a failure are not made again for the same cache."""
+
+    def calls(observed: Observed) -> set[tuple[CacheSetting, str, str]]:
+        failed = {(event.path, event.items, event.subject) for event, _ in observed.events if event.hook == "error"}
+        return {
+            (cache_at(pipeline, event), event.subject, repr(tuple(carried.values())))
+            for event, carried in observed.events
+            if event.hook == "node_start" and (observed is after or event[1:] not in failed)
+        }
+
+    kept = expected.kept - expected.not_kept
+    again = [call for call in calls(before) & calls(after) if call[1:] in kept]
     assert not again, f"called again: {again}"
+
+
+def cache_at(pipeline: PipelineSpec, event: Event) -> CacheSetting:
+    """Return which cache keeps the results of the node that an event is about."""
+    cache = pipeline.cache
+    for name, _ in event.path[1:]:
+        pipeline = next(node.pipeline for node in pipeline.nodes if isinstance(node, NestedSpec) and node.name == name)
+        cache = cache if pipeline.cache is None else pipeline.cache
+    return cache

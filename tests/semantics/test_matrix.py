@@ -28,7 +28,7 @@ from hypernodes import (
     node,
 )
 from tests.semantics.build import DictCache, Recorder
-from tests.semantics.modes import MODES, local_backend, subprocess_backend
+from tests.semantics.modes import MODES, REMOTE_MODES, local_backend, subprocess_backend
 
 
 @dataclass(frozen=True)
@@ -569,7 +569,8 @@ class TestLocalBackend(BackendConformance):
         return shared_backend
 
 
-@pytest.fixture(params=MODES, ids="-".join, scope="module")
+# Where it runs and how it runs are independent of each other: tests/remote holds a part of this in all modes.
+@pytest.fixture(params=REMOTE_MODES, ids="-".join, scope="module")
 def shared_subprocess(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with subprocess_backend(request.param) as backend:  # keeps the process for all tests
         yield backend

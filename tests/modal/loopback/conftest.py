@@ -15,10 +15,6 @@ from typing import Any
 import modal
 import pytest
 
-from hypernodes_modal.loopback.pytest_plugin import modal_loopback, modal_loopback_session
-
-__all__ = ["modal_loopback", "modal_loopback_session"]
-
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

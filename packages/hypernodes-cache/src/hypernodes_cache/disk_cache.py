@@ -153,6 +153,15 @@ class DiskCache(Cache):
                 raise failure
             return
 
+    def prepare(self, value: Any) -> tuple[Any, bool]:
+        try:
+            packed = pack(value)
+        except Exception:  # `put_many` says why
+            return value, False
+        if sum(map(len, packed.parts)) >= INLINE_SIZE_LIMIT:
+            return packed, False  # large buffers are not copied
+        return Packed(packed.codec, tuple(map(bytes, packed.parts))), True
+
     def contains(self, key: str) -> bool:
         return key in self.contains_many((key,))
 
@@ -227,7 +236,7 @@ class DiskCache(Cache):
         try:
             for key, value in entries.items():
                 try:
-                    packed = pack(value)
+                    packed = value if type(value) is Packed else pack(value)
                 except Exception as error:  # also of a __reduce__ or a __getstate__
                     failure = failure or error
                     continue

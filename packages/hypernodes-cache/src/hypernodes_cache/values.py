@@ -109,9 +109,9 @@ def _pack_with_main(value: Any) -> Packed:
     pickler.dump(value)
     raw = [buffer.raw() for buffer in buffers]
     if not pickler.found:
-        return Packed(PICKLE, (file.getbuffer(), *raw))
+        return Packed(PICKLE, (file.getvalue(), *raw))
     needed = {name: _identity(named) for name, named in pickler.found.items()}
-    return Packed(MAIN_PICKLE, (pickle.dumps(needed, 5), file.getbuffer(), *raw))
+    return Packed(MAIN_PICKLE, (pickle.dumps(needed, 5), file.getvalue(), *raw))
 
 
 def _identity(named: Any) -> bytes:
@@ -161,4 +161,4 @@ def _pack_by_value(value: Any, refusal: Exception) -> Packed:
         Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
     except Exception:
         raise refusal from None
-    return Packed(BY_VALUE_PICKLE, (_PYTHON, file.getbuffer(), *(buffer.raw() for buffer in buffers)))
+    return Packed(BY_VALUE_PICKLE, (_PYTHON, file.getvalue(), *(buffer.raw() for buffer in buffers)))

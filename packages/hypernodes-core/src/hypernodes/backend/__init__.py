@@ -4,12 +4,15 @@
 registers (entry point group `hypernodes.backends`), imported when it is first asked for.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypernodes import plugins
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.engine import PipelineExecutionEngine
+
+if TYPE_CHECKING:
+    from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
 
 __all__ = ["Backend", "LocalBackend", "PipelineExecutionEngine"]
 

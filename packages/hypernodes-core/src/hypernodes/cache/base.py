@@ -84,6 +84,18 @@ class Cache(ABC):
         if failure is not None:
             raise failure
 
+    def prepare(self, value: Any) -> tuple[Any, bool]:
+        """Make a value ready to be put a little later, together with others.
+
+        Nodes may change what they were given (`rows.sort()`), so a value that can be changed has to be put before
+        anybody else gets it, unless it was prepared.
+
+        Returns:
+            What to give to `put_many` in its place, and whether that stays the same when the value is changed. If it
+            does not, it is put at once.
+        """
+        return value, False
+
     @abstractmethod
     def contains(self, key: str) -> bool:
         """Whether a value is kept under `key`."""

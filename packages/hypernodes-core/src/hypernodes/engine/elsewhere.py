@@ -44,6 +44,7 @@ class Elsewhere:
         """Hand a nested pipeline to its own backend."""
         frame = activity.frame
         frame.enter(step)
+        frame.run.store.flush()  # for it to find, and because it may take long
         context = start_nested(frame, step)
         task = ElsewhereTask(activity, step)
         try:

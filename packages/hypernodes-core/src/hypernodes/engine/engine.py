@@ -268,12 +268,7 @@ class PipelineExecutionEngine:
         Yields:
             The index of the item, and its requested outputs by name.
         """
-        plan = pipeline.plan_for((*columns, *inputs), output_name)
-        where = f"pipeline {pipeline.id!r}"
-        for name, column in columns.items():
-            check_column(name, column, where)
-        check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, map_mode, where)
-        given = MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
+        plan, given = stream_plan(pipeline, columns, map_mode, inputs, output_name)
         return _execution_type()(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
 
     def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
@@ -345,6 +340,26 @@ def map_plan(
     sequences = {name: as_column(name, values, where) for name, values in columns.items()}
     check_lengths(sequences, map_mode, where)
     return plan, MapInputs(sequences, map_mode, _checked_shared(plan, inputs), {}, {})
+
+
+def stream_plan(
+    pipeline: Runnable,
+    columns: Mapping[str, Any],
+    map_mode: MapMode,
+    inputs: Mapping[str, Any],
+    output_name: OutputNames,
+) -> tuple[Plan, MapInputs]:
+    """The same for a map whose columns are read as needed.
+
+    Raises:
+        DependencyError: The inputs or outputs do not fit.
+    """
+    plan = pipeline.plan_for((*columns, *inputs), output_name)
+    where = f"pipeline {pipeline.id!r}"
+    for name, column in columns.items():
+        check_column(name, column, where)
+    check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, map_mode, where)
+    return plan, MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
 
 
 @cache

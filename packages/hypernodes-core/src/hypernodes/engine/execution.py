@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.activity import PlanActivity
 from hypernodes.engine.frame import Frame
+from hypernodes.engine.identified import run_identified
 from hypernodes.engine.in_order import map_in_order, run_in_order
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.map_activity import MapActivity
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.places import Places
+from hypernodes.engine.plan_code import code_of
 from hypernodes.engine.processes import ProcessPlace
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.runs import current_runs
@@ -72,7 +74,7 @@ class Execution:
         self._is_nested = is_nested
         self._loop = loop
         # Nobody cancels it, and all that happens happens in this thread, one thing after the other.
-        is_alone = plan.is_plain and not plan.is_cached and not is_nested and loop is None
+        is_alone = plan.is_plain and not is_nested and loop is None
         self._is_in_order = is_alone and engine.runs_in_order(plan)
         self._state = state or RunState(root, engine.place, is_nested, self._is_in_order)
         self._scheduler: Scheduler | None = None
@@ -88,6 +90,8 @@ class Execution:
         """
         self._begin_history()
         if self._is_in_order:
+            if known is None and self._run_identified(values):
+                return {name: values[slot] for name, slot in self._plan.outputs.items()}
             return self._run(self._frame(values, known), inputs, run_in_order)
         with self._places() as (_, scheduler):
 
@@ -96,6 +100,12 @@ class Execution:
                 scheduler.execute(PlanActivity(frame, None))
 
             return self._run(self._frame(values, known), inputs, execute)
+
+    def _run_identified(self, values: list[Any]) -> bool:
+        """Go the short way, for plans with a cache that nobody hears; return whether it could be gone."""
+        plan, run = self._plan, self._state
+        calls = code_of(plan, run).identified if plan.is_cached and not plan.is_heard else None
+        return calls is not None and run_identified(plan, run, self._root, calls, values)
 
     def _run(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:
         if self._is_nested:
@@ -130,7 +140,7 @@ class Execution:
         """Run the plan once per item; return one column per output."""
         self._begin_history(given)
         if self._is_in_order and on_error == "raise" and self._engine.map_execution == "sequential":
-            columns = map_in_order(self._plan, self._state, self._root, given)
+            columns = map_in_order(self._plan, self._state, self._root, given).columns
         else:
             with self._places() as (_, scheduler):
                 activity = MapActivity(self._plan, self._state, self._root, given, on_error)
@@ -164,29 +174,7 @@ class Execution:
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call `run` or `map` in a thread of its own; cancelling the caller cancels it, and waits for its end."""
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[_T] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def work() -> None:
-            try:
-                result = context.run(function, *arguments)
-            except BaseException as error:
-                loop.call_soon_threadsafe(outcome.set_exception, _settable(error))
-            else:
-                loop.call_soon_threadsafe(outcome.set_result, result)
-
-        thread = threading.Thread(target=work, name="hypernodes-scheduler")
-        thread.start()
-        try:
-            return await asyncio.shield(outcome)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait([outcome])
-            outcome.exception()  # mark it as seen
-            raise
-        finally:
-            thread.join()
+        return await call_in_thread(self.cancel, function, *arguments)
 
     def cancel(self) -> None:
         """End it from another thread, as soon as possible; the thread that runs it gets a `CancelledError`."""
@@ -212,7 +200,7 @@ class Execution:
             )
             around = current_runs.get()
             try:
-                self._scheduler = Scheduler(places)
+                self._scheduler = Scheduler(places, self._state)
                 if around is not None:
                     around.add(self)
                 if self._is_cancelled:
@@ -222,6 +210,39 @@ class Execution:
                 if around is not None:
                     around.remove(self)
                 places.close()
+
+
+async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _T], *arguments: Any) -> _T:
+    """Call a function in a thread of its own without blocking the event loop.
+
+    Args:
+        cancel: Called when the awaiting task is cancelled, to end the function before its time; its end is waited for.
+        function: What to call; it sees the context variables of the caller.
+        arguments: What to call it with.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[_T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            result = context.run(function, *arguments)
+        except BaseException as error:
+            loop.call_soon_threadsafe(outcome.set_exception, _settable(error))
+        else:
+            loop.call_soon_threadsafe(outcome.set_result, result)
+
+    thread = threading.Thread(target=work, name="hypernodes-scheduler")
+    thread.start()
+    try:
+        return await asyncio.shield(outcome)
+    except asyncio.CancelledError:
+        cancel()
+        await asyncio.wait([outcome])
+        outcome.exception()  # mark it as seen
+        raise
+    finally:
+        thread.join()
 
 
 class _Collected:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypernodes import signature
-from hypernodes.engine.plan_code import code_of, sign_map, sign_outputs
+from hypernodes.engine.plan_code import code_of, sign_call, sign_map, sign_outputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
@@ -50,11 +50,21 @@ class Identities:
         else:
             outputs = self._code.mapped[step.index]
             is_known = outputs is not None and None not in outputs and step.inner.scopes[0].cache is not None
-        return is_known and all(self.of(slot) != NEVER for slot in self._code.signed[step.index])
+        if not is_known:
+            return False
+        signatures = self.signatures
+        for slot in self._code.signed[step.index]:  # noqa: SIM110 - asked several times for every step
+            if not signatures[slot] and self.of(slot) == NEVER:
+                return False
+        return True
 
     def is_signed(self, step: Step) -> bool:
         """Whether the signatures of everything that a step takes are known."""
-        return all(self.of(slot) is not UNKNOWN for slot in self._code.signed[step.index])
+        signatures = self.signatures
+        for slot in self._code.signed[step.index]:
+            if signatures[slot] is UNKNOWN and self.of(slot) is UNKNOWN:
+                return False
+        return True
 
     def of(self, slot: int) -> bytes | None:
         """Return the signature of what is in a slot; inputs and defaults are identified when first asked for."""
@@ -90,7 +100,7 @@ class Identities:
             code = self._code.calls[step.index]
             assert code is not None
             known = [self.signatures[slot] or b"" for slot in self._code.signed[step.index]]
-            outputs = sign_outputs(step, signature.combine(b"call", [code, *known]))
+            outputs = sign_outputs(step, sign_call(code, known))
         else:
             outputs = self._sign_map(step)
         for slot, own in zip(step.outputs, outputs, strict=True):
@@ -131,26 +141,30 @@ class Identities:
 
     def identify(self, slot: int) -> bytes:
         """Return the signature of a value by its content; empty, with one warning, when it has none."""
-        value = self._values[slot]
-        if value is UNSET:
-            return NEVER
-        try:
-            return signature.digest(value, self._run.memo)
-        except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
-            names = [name for name, own in self._plan.inputs.items() if own == slot]
-            users = [step for step in self._plan.steps if slot in self._code.signed[step.index]]
-            if not names:
-                names = [name for step in users for name, own in _named_arguments(step) if own == slot]
-            name = names[0] if names else "a result"
-            is_ours = isinstance(error, signature.UnhashableValueError)
-            what = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
-            self._run.warn(
-                name,
-                "value",
-                f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {what}. "
-                "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
-            )
-            return NEVER
+        return identify(self._plan, self._run, slot, self._values[slot])
+
+
+def identify(plan: Plan, run: RunState, slot: int, value: Any) -> bytes:
+    """Return the signature of what is in a slot of a plan by its content; empty, with one warning, when it has none."""
+    if value is UNSET:
+        return NEVER
+    try:
+        return signature.digest(value, run.memo)
+    except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
+        names = [name for name, own in plan.inputs.items() if own == slot]
+        users = [step for step, signed in zip(plan.steps, code_of(plan, run).signed, strict=True) if slot in signed]
+        if not names:
+            names = [name for step in users for name, own in _named_arguments(step) if own == slot]
+        name = names[0] if names else "a result"
+        is_ours = isinstance(error, signature.UnhashableValueError)
+        what = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
+        run.warn(
+            name,
+            "value",
+            f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {what}. "
+            "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
+        )
+        return NEVER
 
 
 def _named_arguments(step: Step) -> list[tuple[str, int]]:

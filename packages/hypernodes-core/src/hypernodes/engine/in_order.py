@@ -1,7 +1,7 @@
-"""Running a plan one step after the other, one item after the other, for those who hear what happens.
+"""Running a plan one step after the other, one item after the other, with events and caches.
 
-For plans without cache, retries, time limits and `async def` functions in sequential mode, where the order is known
-and nothing is ever waited for. The events are those that the scheduler gives.
+For plans without retries, time limits and `async def` functions in sequential mode, where the order is known and
+nothing is ever waited for. Events and look-ups are those of the scheduler.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from typing import Any
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import end_map, end_nested, start_map, start_nested
 from hypernodes.engine.frame import Frame
-from hypernodes.engine.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.identified import map_identified
+from hypernodes.engine.items import ItemFrames, ItemResults, nested_map_inputs
+from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs
+from hypernodes.engine.plan_code import code_of
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.step import add_note, call
 from hypernodes.failures import Failure
-from hypernodes.plan import NestedStep, Plan
+from hypernodes.plan import CallStep, NestedStep, Plan
 
 
 def run_in_order(frame: Frame) -> None:
@@ -26,6 +29,14 @@ def run_in_order(frame: Frame) -> None:
     Raises:
         Exception: What a node raised, with a note saying where.
     """
+    if isinstance(frame, CachedFrame):
+        _run_cached(frame)
+    else:
+        _run_all(frame)
+
+
+def _run_all(frame: Frame) -> None:
+    """Execute a frame without a cache: every step of the plan."""
     frame.expect_all()
     plan, values = frame.plan, frame.values
     has_scopes = len(plan.scopes) > 1
@@ -73,15 +84,53 @@ def run_in_order(frame: Frame) -> None:
         frame.close()
 
 
-def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> list[list[Any]]:
-    """Execute a plan once per item; return one column per requested output.
+def _run_cached(frame: CachedFrame) -> None:
+    """Execute a frame with a cache: what is asked for and not found."""
+    run = frame.run
+    frame.start()
+    try:
+        while (step := frame.next_step()) is not None:
+            if isinstance(step, NestedStep):
+                _run_nested(frame, step)
+                continue
+            key = frame.key_of(step)
+            if key is not None and frame.was_computed(key) and frame.recall(step):
+                continue
+            _call_cached(frame, step)
+            if key is not None:
+                run.remember(key)
+    finally:
+        frame.close()
+
+
+def _call_cached(frame: CachedFrame, step: CallStep) -> None:
+    frame.announce_call(step)
+    started_at = perf_counter()
+    try:
+        outputs = call(step, frame.values)
+    except Exception as error:
+        add_note(error, frame.plan, step, frame.base, frame.run.place, frame.item_index)
+        frame.announce_error(step, error)
+        raise
+    duration_s = perf_counter() - started_at
+    frame.finish(step, outputs)
+    frame.announce_result(step, outputs, duration_s)
+
+
+def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> ItemResults:
+    """Execute a plan once per item.
 
     Raises:
         Exception: What a node raised, with a note saying where; or what stands in the place of an input that failed.
     """
+    if plan.is_cached and not plan.is_heard:
+        calls = code_of(plan, run).identified
+        if calls is not None:
+            return map_identified(plan, run, base, calls, inputs, run_in_order)
     items = ItemFrames(plan, run, base, inputs)
     slots = tuple(plan.outputs.values())
     columns: list[list[Any]] = [[] for _ in slots]
+    elements: list[list[bytes]] = [[] for _ in slots]
     started_at = perf_counter()
     start_map(plan, run, base, inputs.total())
     try:
@@ -91,24 +140,38 @@ def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapIn
                 if isinstance(failure := values[slot], Failure):
                     frame.skip()
                     raise failure.error
-            run_in_order(frame)
-            for column, slot in zip(columns, slots, strict=True):
+            if isinstance(frame, CachedFrame):
+                _run_cached(frame)
+            else:
+                _run_all(frame)
+            for column, signed, slot in zip(columns, elements, slots, strict=True):
                 column.append(values[slot])
+                signed.append((frame.signatures[slot] or b"") if isinstance(frame, CachedFrame) else b"")
     finally:
         end_map(plan, run, base, perf_counter() - started_at)
-    return columns
+    return ItemResults(columns, elements)
 
 
 def _run_nested(frame: Frame, step: NestedStep) -> None:
+    frame.enter(step)
     context = start_nested(frame, step)
     started_at = perf_counter()
     try:
-        try:
-            inputs = nested_map_inputs(frame, step)
-        except Exception as error:
-            add_note(error, frame.plan, step, frame.base, frame.run.place, frame.item_index)
-            raise
-        frame.put(step, map_in_order(step.inner, frame.run, context, inputs))
+        inputs = nested_map_inputs(frame, step)
+    except Exception as error:
+        end_nested(frame, step, perf_counter() - started_at)
+        add_note(error, frame.plan, step, frame.base, frame.run.place, frame.item_index)
+        frame.announce_error(step, error)
+        raise
+    try:
+        found = map_in_order(step.inner, frame.run, context, inputs)
+        if isinstance(frame, CachedFrame):
+            for slot, elements in zip(step.outputs, found.elements, strict=True):
+                if slot is not None and all(elements):
+                    frame.keep_manifest(step, slot, elements)
+            frame.finish(step, found.columns)
+        else:
+            frame.put(step, found.columns)
     finally:
         end_nested(frame, step, perf_counter() - started_at)
     frame.leave(step)

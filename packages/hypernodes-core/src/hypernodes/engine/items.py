@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frame import Frame
@@ -35,33 +35,43 @@ def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
     return MapInputs(columns, step.node.map_mode, shared, signatures, elements)
 
 
-class ItemFrames:
-    """Makes the frames of the items of a map, one after the other; what all items share is prepared once.
+class ItemResults(NamedTuple):
+    """What came of a map.
 
-    With a cache, some items are looked up ahead together: as many as can be had in a short while, so that large results
-    are not held before they are needed. Inputs that are read as they come (generators) are not read ahead.
+    Attributes:
+        columns: For each requested output, one result per item.
+        elements: For each requested output, the signature of each result; empty ones where there are none.
+    """
+
+    columns: list[list[Any]]
+    elements: list[list[bytes]]
+
+
+# What goes into an item of a map: its index, the value of every slot with the inputs filled in, and the signatures of
+# what is in the mapped slots, as far as they are known (empty ones elsewhere).
+ItemInputs: TypeAlias = tuple[int, list[Any], tuple[bytes, ...]]
+
+
+class MapItems:
+    """The inputs of the items of a map, one after the other; what all items share is prepared once.
 
     Attributes:
         template: Value of every slot that is the same for all items.
         mapped_slots: The slots that vary.
-        count: Number of items begun so far.
+        shared_signatures: Signatures of what all items share, by slot, as far as cached steps take it.
+        is_read_whole: Whether all of them are known beforehand: generators are read as they come.
     """
 
-    def __init__(self, plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> None:
+    def __init__(self, plan: Plan, run: RunState, inputs: MapInputs) -> None:
         self._plan = plan
-        self._run = run
-        self._base = base
         self._rows = inputs.rows()
         self._read = 0
         self._indexes = inputs.indexes
-        self.count = 0
-        self._ahead: deque[tuple[list[Any], Frame]] = deque()
-        is_read_whole = all(isinstance(column, Sequence) for column in inputs.columns.values())
-        self._looks_ahead = plan.is_cached and is_read_whole
-        self._window = run.look_ahead
-        self.shared_signatures: dict[int, bytes] = {}
         self._elements: Iterator[tuple[bytes, ...]] | None = None
+        self.is_read_whole = all(isinstance(column, Sequence) for column in inputs.columns.values())
+        self.shared_signatures: dict[int, bytes] = {}
         self.mapped_slots = [plan.inputs[name] for name in inputs.columns]
+        self._unsigned = (b"",) * len(self.mapped_slots)
         self.template = list(plan.template)
         for name, value in inputs.shared.items():
             self.template[plan.inputs[name]] = value
@@ -75,43 +85,13 @@ class ItemFrames:
                 known_elements = {**unknown, **inputs.elements}
                 self._elements = rows_of([known_elements[name] for name in inputs.columns], inputs.mode)
 
-    def next_item(self) -> tuple[list[Any], Frame] | None:
-        """Return the slots of the next item with its inputs filled in, and its frame; None after the last."""
-        if self._looks_ahead:
-            if not self._ahead:
-                self._look_ahead()
-            item = self._ahead.popleft() if self._ahead else None
-        else:
-            item = self._read_item()
-        if item is not None:
-            self.count += 1
-        return item
-
-    def has_failed_input(self, values: list[Any]) -> bool:
-        """Whether an item is made of something that failed upstream."""
-        return any(isinstance(values[slot], Failure) for slot in self.mapped_slots)
-
-    def _look_ahead(self) -> None:
-        started_at = perf_counter()
-        frames: list[CachedFrame] = []
-        while len(self._ahead) < self._window and (item := self._read_item()) is not None:
-            self._ahead.append(item)
-            values, frame = item
-            if isinstance(frame, CachedFrame) and not self.has_failed_input(values):
-                frames.append(frame)
-        start_together(frames)
-        seconds_per_item = (perf_counter() - started_at) / max(len(self._ahead), 1)
-        if seconds_per_item < _QUICK_S:
-            self._window = min(2 * self._window, _MAX_WINDOW)
-        elif seconds_per_item > 4 * _QUICK_S:
-            self._window = max(self._window // 2, self._run.look_ahead)
-
-    def _read_item(self) -> tuple[list[Any], Frame] | None:
+    def read(self) -> ItemInputs | None:
+        """Return the inputs of the next item; None after the last."""
         try:
             row = next(self._rows, None)
         except ValueError as error:
             if str(error).startswith("zip() argument"):
-                raise _unequal(self._plan, self._read, error) from error
+                raise unequal_lengths(self._plan, self._read, error) from error
             raise
         if row is None:
             return None
@@ -120,16 +100,115 @@ class ItemFrames:
             values[slot] = value
         index = self._read if self._indexes is None else self._indexes[self._read]
         self._read += 1
-        if not self._plan.is_cached:
-            return values, Frame(self._plan, self._run, values, self._base, index)
-        frame = CachedFrame(self._plan, self._run, values, self._base, index, self.shared_signatures)
-        if self._elements is not None:
-            for slot, own in zip(self.mapped_slots, next(self._elements), strict=True):
-                frame.signatures[slot] = own or None
-        return values, frame
+        return index, values, self._unsigned if self._elements is None else next(self._elements)
+
+    def failed_input(self, values: list[Any]) -> Failure | None:
+        """Return what stands in the place of an input of an item because it failed upstream."""
+        for slot in self.mapped_slots:
+            if isinstance(value := values[slot], Failure):
+                return value
+        return None
 
 
-def _unequal(plan: Plan, count: int, error: ValueError) -> MapLengthError:
+class Window:
+    """How many items are looked up together: as many as can be had in a short while.
+
+    So large results are not held before they are needed.
+
+    Args:
+        least: The smallest number, and the first.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self.size = least
+
+    def learn(self, seconds: float, items: int) -> None:
+        """Take note of how long it took to look up so many items."""
+        seconds_per_item = seconds / max(items, 1)
+        if seconds_per_item < _QUICK_S:
+            self.size = min(2 * self.size, _MAX_WINDOW)
+        elif seconds_per_item > 4 * _QUICK_S:
+            self.size = max(self.size // 2, self._least)
+
+
+class ItemFrames:
+    """Makes the frames of the items of a map, one after the other.
+
+    With a cache, some items are looked up ahead together, unless their inputs are read as they come (generators).
+
+    Attributes:
+        template: Value of every slot that is the same for all items.
+        mapped_slots: The slots that vary.
+        shared_signatures: Signatures of what all items share, by slot, as far as cached steps take it.
+        count: Number of items begun so far.
+    """
+
+    def __init__(self, plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> None:
+        self._plan = plan
+        self._run = run
+        self._base = base
+        self._items = MapItems(plan, run, inputs)
+        self.count = 0
+        self._ahead: deque[tuple[list[Any], Frame]] = deque()
+        self._looks_ahead = plan.is_cached and self._items.is_read_whole
+        self._window = Window(run.look_ahead)
+        self.mapped_slots = self._items.mapped_slots
+        self.template = self._items.template
+        self.shared_signatures = self._items.shared_signatures
+
+    def next_item(self) -> tuple[list[Any], Frame] | None:
+        """Return the slots of the next item with its inputs filled in, and its frame; None after the last."""
+        item: tuple[list[Any], Frame] | None
+        if self._looks_ahead:
+            if not self._ahead:
+                self._look_ahead()
+            item = self._ahead.popleft() if self._ahead else None
+        elif (read := self._items.read()) is None:
+            item = None
+        elif self._plan.is_cached:
+            item = read[1], cached_frame(self._plan, self._run, self._base, self._items, read)
+        else:
+            index, values, _ = read
+            item = values, Frame(self._plan, self._run, values, self._base, index)
+        if item is not None:
+            self.count += 1
+        return item
+
+    def has_failed_input(self, values: list[Any]) -> bool:
+        """Whether an item is made of something that failed upstream."""
+        return self._items.failed_input(values) is not None
+
+    def _look_ahead(self) -> None:
+        started_at = perf_counter()
+        frames: list[CachedFrame] = []
+        while len(self._ahead) < self._window.size and (read := self._items.read()) is not None:
+            frame = cached_frame(self._plan, self._run, self._base, self._items, read)
+            self._ahead.append((read[1], frame))
+            if not self.has_failed_input(read[1]):
+                frames.append(frame)
+        start_together(frames)
+        self._window.learn(perf_counter() - started_at, len(self._ahead))
+
+
+def cached_frame(plan: Plan, run: RunState, base: CallbackContext, items: MapItems, item: ItemInputs) -> CachedFrame:
+    """Return the frame of an item of a map that may find something in a cache."""
+    index, values, signatures = item
+    frame = CachedFrame(plan, run, values, base, index, items.shared_signatures)
+    for slot, own in zip(items.mapped_slots, signatures, strict=True):
+        if own:
+            frame.signatures[slot] = own
+    return frame
+
+
+def unequal_lengths(plan: Plan, count: int, error: ValueError) -> MapLengthError:
+    """Return the error for inputs that turn out to be of different lengths while they are read.
+
+    Args:
+        plan: The plan of one item.
+        count: Number of items that were read before.
+        error: What `zip` said.
+    """
     return MapLengthError(
         f"pipeline {plan.scopes[0].pipeline_id!r} pairs its inputs item by item, but one of them ends after {count} "
         f"values and another does not ({error}); use map_mode='product' for every combination",

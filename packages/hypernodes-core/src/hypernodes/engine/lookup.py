@@ -20,7 +20,7 @@ from hypernodes.engine.announce import announce_cached_map
 from hypernodes.engine.frame import Frame
 from hypernodes.engine.identity import NEVER, UNKNOWN, Identities
 from hypernodes.engine.run_state import RunState
-from hypernodes.engine.store import manifest_key, read_manifest
+from hypernodes.engine.store import LONGEST_WAIT_S, Store, is_constant, manifest_key, read_manifest
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 _IDLE, _ASKED, _DEFERRED, _WANTED, _DONE = range(5)
@@ -40,6 +40,35 @@ class Question(NamedTuple):
     keys: list[str]
 
 
+class Answers:
+    """What was found in a cache for several executions.
+
+    Args:
+        store: Reads the cache.
+        cache: The cache.
+        keys: What is looked for.
+    """
+
+    def __init__(self, store: Store, cache: Cache, keys: Iterable[str]) -> None:
+        self._store = store
+        self._cache = cache
+        self._found = store.get_many(cache, keys)
+        self._taken: set[str] = set()
+
+    def take(self, keys: Sequence[str]) -> Sequence[Any] | None:
+        """Return the values of keys, for one who may change them; None when any is not there."""
+        found, taken = self._found, self._taken
+        values: list[Any] = []
+        for key in keys:
+            if key not in found:
+                return None
+            values.append(found[key])
+        if not taken.isdisjoint(keys) and not all(map(is_constant, values)):
+            return self._store.get_each(self._cache, keys)
+        taken.update(keys)
+        return values
+
+
 class CachedFrame(Frame):
     """One execution of a plan in which some results may come from a cache.
 
@@ -52,6 +81,7 @@ class CachedFrame(Frame):
     """
 
     __slots__ = (
+        "_asked_at",
         "_hits",
         "_is_counted",
         "_is_started",
@@ -83,6 +113,7 @@ class CachedFrame(Frame):
         self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found, but not announced yet
         self._is_started = self._is_counted = False
+        self._asked_at = 0
 
     # --- demand ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +129,7 @@ class CachedFrame(Frame):
     def ask(self) -> None:
         """Begin to find out what has to run: `questions` are to be answered."""
         self._is_started, self._is_counted = True, False
+        self._asked_at = self.run.computed
         self._hits, self._ready = [], []
         self._scopes = self.new_scopes()
         self._status = bytearray(len(self.plan.steps))
@@ -106,19 +138,23 @@ class CachedFrame(Frame):
         self.identities.sign_all()
         self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
 
-    def answer(self, found: Mapping[int, Mapping[str, Any]]) -> None:
+    def answer(self, found: Mapping[int, Answers]) -> None:
         """Take the answers to `questions`, by the id of the cache; there may be new ones afterwards."""
         questions, self.questions = self.questions, []
         for step, cache, keys in questions:
-            values = found[id(cache)]
-            if all(key in values for key in keys):
-                slots = [slot for slot in step.outputs if slot is not None]
-                for slot, key in zip(slots, keys, strict=True):
-                    self.values[slot] = values[key]
+            if self._take(step, found[id(cache)].take(keys)):
                 self._hit(step)
             else:
                 self._want(step)
                 self._demand(step.needs)
+
+    def _take(self, step: CallStep, values: Sequence[Any] | None) -> bool:
+        """Take the results of a step if all of them were found."""
+        if values is None:
+            return False
+        for slot, value in zip((slot for slot in step.outputs if slot is not None), values, strict=True):
+            self.values[slot] = value
+        return True
 
     def expect(self) -> None:
         """Everything is answered: count the steps to come, for the events of nested pipelines."""
@@ -131,13 +167,17 @@ class CachedFrame(Frame):
         if self._started_at is not None:
             return False
         return any(
-            status == _WANTED and isinstance(step, CallStep) and self._was_computed(step)
+            status == _WANTED and isinstance(step, CallStep) and self._may_be_there(step)
             for step, status in zip(self.plan.steps, self._status, strict=True)
         )
 
-    def _was_computed(self, step: CallStep) -> bool:
+    def _may_be_there(self, step: CallStep) -> bool:
         key = self.key_of(step)
-        return key is not None and self.run.was_computed(key)
+        return key is not None and self.was_computed(key)
+
+    def was_computed(self, key: bytes) -> bool:
+        """Whether a result may have been computed in this run since it was looked for in vain."""
+        return self.run.was_computed(key, self._asked_at)
 
     def remaining_steps(self) -> list[Step]:
         """Return all that has to run, or may have to."""
@@ -230,25 +270,23 @@ class CachedFrame(Frame):
         names = [element.hex() for element in elements]
         if isinstance(step, CallStep):
             cache = plan.scopes[step.scope].cache
-            found = self.run.store.get_many(cache, names) if cache is not None else {}
-        else:
-            inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
-            found = self._read_lists(step.inner, inner_slot, names)
-        return [found[name] for name in names] if all(name in found for name in names) else None
+            return None if cache is None else self.run.store.get_each(cache, names)
+        inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
+        return self._read_lists(step.inner, inner_slot, names)
 
-    def _read_lists(self, plan: Plan, slot: int, names: list[str]) -> dict[str, list[Any]]:
-        """Return the lists that a mapped plan made, by their signatures, as far as all of their elements are there."""
+    def _read_lists(self, plan: Plan, slot: int, names: list[str]) -> list[Any] | None:
+        """Return the lists that a mapped plan made, by their signatures; None when any element of them is gone."""
         cache = plan.scopes[0].cache
         keys = [manifest_key(name) for name in names]
         manifests = self.run.store.get_many(cache, keys) if cache is not None else {}
-        found: dict[str, list[Any]] = {}
-        for name, key in zip(names, keys, strict=True):
+        lists: list[Any] = []
+        for key in keys:
             elements = read_manifest(manifests.get(key))
             values = None if elements is None else self._read_elements(plan, slot, elements)
             if values is None:
-                break
-            found[name] = values
-        return found
+                return None
+            lists.append(values)
+        return lists
 
     # --- progress -------------------------------------------------------------------------------------------------
 
@@ -257,11 +295,8 @@ class CachedFrame(Frame):
         if not self.identities.can_be_identified(step):
             return False
         _, cache, keys = self._question(step)
-        found = self.run.store.get_many(cache, keys)
-        if any(key not in found for key in keys):
+        if not self._take(step, self.run.store.get_each(cache, keys)):
             return False
-        for slot, key in zip((slot for slot in step.outputs if slot is not None), keys, strict=True):
-            self.values[slot] = found[key]
         self._hit(step)
         if self._started_at is not None or self.item_index is None:
             self._announce_hits()
@@ -373,6 +408,8 @@ class CachedFrame(Frame):
 
     def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:
         self.run.note_duration(step, duration_s)
+        if duration_s > LONGEST_WAIT_S:
+            self.run.store.flush()  # it is worth more than the time that writing takes
         super().announce_result(step, outputs, duration_s)
 
     def _close_untouched(self, item_index: int) -> None:
@@ -416,7 +453,7 @@ def look_up(frames: Sequence[CachedFrame]) -> None:
             for question in frame.questions:
                 asked.setdefault(id(question.cache), (question.cache, []))[1].extend(question.keys)
         store = waiting[0].run.store
-        found = {identity: store.get_many(cache, keys) for identity, (cache, keys) in asked.items()}
+        found = {identity: Answers(store, cache, keys) for identity, (cache, keys) in asked.items()}
         for frame in waiting:
             frame.answer(found)
         waiting = [frame for frame in waiting if frame.questions]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 from hypernodes.errors import SerializationError
 from hypernodes.node import Node
 
 PROTOCOL = 5
+
+travelling_modules: dict[str, ModuleType] = {}
+"""Modules by name that came to this process from another one, so that no worker process finds them: they go along."""
 
 
 def dumps(
@@ -57,8 +60,11 @@ def _by_value_pickler() -> Any:
             """
 
             def reducer_override(self, obj: Any) -> Any:
-                if type(obj) is Node and (obj.__module__ == "__main__" or not obj.is_importable):
-                    return obj.reduce_by_value()
+                if type(obj) is Node:
+                    if travelling_modules:
+                        return _make_beside, (list(travelling_modules.values()), *obj.reduce_by_value())
+                    if obj.__module__ == "__main__" or not obj.is_importable:
+                        return obj.reduce_by_value()
                 if type(obj) is CodeType:
                     make, arguments = self.dispatch_table[CodeType](obj)
                     return make, tuple(obj.co_filename if a == "<dynamic-code>" else a for a in arguments)
@@ -66,3 +72,8 @@ def _by_value_pickler() -> Any:
 
         _pickler = ByValuePickler
     return _pickler
+
+
+def _make_beside(modules: list[ModuleType], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Make something whose code may import these modules, which are here by now."""
+    return make(*arguments)

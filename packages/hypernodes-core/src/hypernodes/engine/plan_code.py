@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hypernodes import signature
+from hypernodes.cache.base import Cache
 from hypernodes.engine.run_state import RunState
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
@@ -21,6 +23,40 @@ class MappedOutput(NamedTuple):
     inputs: frozenset[str]
 
 
+class SignedCall(NamedTuple):
+    """What the signatures of the results of a call are made of.
+
+    Attributes:
+        step: The step.
+        code: Digest of its function.
+        signed: The slots whose contents make a difference, in order.
+        kept: The slots of the results that are kept, one at least.
+    """
+
+    step: CallStep
+    code: bytes
+    signed: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+class IdentifiedCalls(NamedTuple):
+    """A plan of calls all of which are known by what goes in, with one cache for all.
+
+    Attributes:
+        cache: The cache.
+        calls: The steps.
+        inputs: The slots of the inputs and defaults that are a part of signatures.
+        requested: Positions of the steps that make what is asked for.
+        slots: The slots of what these keep.
+    """
+
+    cache: Cache
+    calls: tuple[SignedCall, ...]
+    inputs: frozenset[int]
+    requested: tuple[int, ...]
+    slots: tuple[int, ...]
+
+
 class PlanCode:
     """Signatures of the code of a plan, computed once per run.
 
@@ -29,6 +65,7 @@ class PlanCode:
             because it is never cached, has no cache around it, or its code cannot be hashed.
         mapped: For each step that is a mapped pipeline, what each output is; None like above.
         signed: For each step, the slots whose contents make a difference to its results, in order.
+        identified: The whole plan, if it is so simple; else None.
     """
 
     def __init__(self, plan: Plan, run: RunState) -> None:
@@ -40,6 +77,7 @@ class PlanCode:
             self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
             self.mapped.append(None if is_call else _mapped_code(step, run))  # type: ignore[arg-type]
             self.signed.append(_signed_arguments(step, self.mapped[-1]))
+        self.identified = _identified(plan, self.calls, self.signed)
 
 
 def code_of(plan: Plan, run: RunState) -> PlanCode:
@@ -49,6 +87,27 @@ def code_of(plan: Plan, run: RunState) -> PlanCode:
         code = run.code[plan] = PlanCode(plan, run)
     assert isinstance(code, PlanCode)
     return code
+
+
+def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tuple[int, ...]]) -> IdentifiedCalls | None:
+    calls: list[SignedCall] = []
+    caches: dict[int, Cache] = {}
+    for step, code, slots in zip(plan.steps, codes, signed, strict=True):
+        cache = plan.scopes[step.scope].cache
+        if isinstance(step, NestedStep) or code is None or cache is None:
+            return None
+        caches[id(cache)] = cache
+        calls.append(SignedCall(step, code, slots, tuple([slot for slot in step.outputs if slot is not None])))
+    if len(caches) != 1:
+        return None
+    requested = sorted({plan.producers[slot] for slot in plan.outputs.values()} - {-1})
+    return IdentifiedCalls(
+        cache=caches.popitem()[1],
+        calls=tuple(calls),
+        inputs=frozenset(slot for call in calls for slot in call.signed if plan.producers[slot] < 0),
+        requested=tuple(requested),
+        slots=tuple([slot for position in requested for slot in calls[position].kept]),
+    )
 
 
 def _signed_arguments(step: Step, mapped: tuple[MappedOutput | None, ...] | None) -> tuple[int, ...]:
@@ -71,6 +130,11 @@ def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:
     if len(step.outputs) == 1:
         return (signature_of_step,)
     return tuple(signature.combine(b"output %d" % i, [signature_of_step]) for i in range(len(step.outputs)))
+
+
+def sign_call(code: bytes, inputs: list[bytes]) -> bytes:
+    """Return the signature of a call, from the digest of its function and the signatures of what goes in."""
+    return signature.combine(b"call", [code, *inputs])
 
 
 def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
@@ -103,7 +167,7 @@ def _mapped_code(step: NestedStep, run: RunState) -> tuple[MappedOutput | None, 
             if digest is None or None in sources:
                 known.update((slot, None) for slot in inner.outputs if slot is not None)
                 continue
-            whole = signature.combine(b"call", [digest, *(source[0] for source in sources if source)])
+            whole = sign_call(digest, [source[0] for source in sources if source])
             inputs = frozenset[str]().union(*(source[1] for source in sources if source))
             for slot, own in zip(inner.outputs, sign_outputs(inner, whole), strict=True):
                 if slot is not None:

@@ -16,7 +16,7 @@ from hypernodes.plan import CallStep, Plan
 if TYPE_CHECKING:
     from hypernodes.engine.history import History
 
-_RECENT = 4096
+_RECENT = 16_384
 _QUICK_S = 0.001
 
 
@@ -35,6 +35,7 @@ class RunState:
         history: What it notes about nodes that compute something.
         is_silent: Whether nobody is told of anything.
         look_ahead: Number of items that are looked up together at least.
+        computed: Number of results with a signature that were computed so far.
     """
 
     def __init__(self, root: CallbackContext, place: str, is_nested: bool, is_alone: bool = False) -> None:
@@ -46,6 +47,7 @@ class RunState:
         self.tell_warning: Warn = _show_warning
         self.is_silent = False
         self.look_ahead = 1
+        self.computed = 0
         self._quick: set[CallStep] = set()
         self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
         self._by_callbacks: dict[tuple[int, ...], Listeners] = {}
@@ -86,13 +88,18 @@ class RunState:
 
     def remember(self, key: bytes) -> None:
         """Note that the result with this signature was computed just now."""
+        self.computed += 1
         self._recent[key] = None
         if len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
 
-    def was_computed(self, key: bytes) -> bool:
-        """Whether the result with this signature was computed a short while ago in this run."""
-        return key in self._recent
+    def was_computed(self, key: bytes, since: int) -> bool:
+        """Whether the result with this signature may have been computed in this run, after `since` others.
+
+        So much may have been computed since then that not all of it is remembered: then this is true as well, and the
+        cache has to be asked again.
+        """
+        return key in self._recent or self.computed - since > _RECENT
 
     def note_duration(self, step: CallStep, duration_s: float) -> None:
         """Note how long a call of a step took."""

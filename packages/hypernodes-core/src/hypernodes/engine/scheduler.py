@@ -44,14 +44,16 @@ class Scheduler:
 
     Args:
         places: Where calls are made, and how many at a time.
+        run: The run that it executes.
 
     Attributes:
         runs_nodes_in_order: Whether the nodes of one run are executed one after the other.
         is_paused: Says whether nothing more is to be started for now; a stream sets it, to hand out results first.
     """
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, run: RunState) -> None:
         self._places = places
+        self._run = run
         self._stack: list[Activity] = []
         self._news: SimpleQueue[tuple[Task, Outcome | _Begun] | None] = SimpleQueue()
         self._in_flight: set[Task] = set()  # what occupies workers
@@ -172,11 +174,12 @@ class Scheduler:
     def _wait(self) -> None:
         if self._places.must_help and self._help():
             return
-        timeout = self._timers.seconds_left()
-        if timeout is None and not self._in_flight and not self._elsewhere:
+        if not self._timers and not self._in_flight and not self._elsewhere:
             raise AssertionError("nothing left to wait for, but the run is not done")  # pragma: no cover
+        store = self._run.store
+        limits = (self._timers.seconds_left(), store.seconds_left(), LOOK_UP_S)
         try:
-            news = self._news.get(timeout=LOOK_UP_S if timeout is None else min(timeout, LOOK_UP_S))
+            news = self._news.get(timeout=min(limit for limit in limits if limit is not None))
             while True:
                 if news is not None:
                     self._settle(*news)
@@ -185,6 +188,8 @@ class Scheduler:
                 news = self._news.get_nowait()
         except Empty:
             pass
+        if store.seconds_left() == 0:
+            store.flush()
         for timer in self._timers.due():
             self._ring(timer)
 
@@ -199,7 +204,7 @@ class Scheduler:
             if key is not None and key in self._computing:
                 self._computing[key].append((activity, step))
                 return
-            if key is not None and frame.run.was_computed(key) and frame.recall(step):
+            if key is not None and frame.was_computed(key) and frame.recall(step):
                 activity.pending -= 1
                 self.wake(activity)
                 return
@@ -208,9 +213,9 @@ class Scheduler:
         frame.announce_call(step)
         self.submit(CallTask(activity, step, key))
 
-    def reserve(self, keys: list[bytes], run: RunState) -> bool:
+    def reserve(self, keys: list[bytes], frame: CachedFrame) -> bool:
         """Say that all the results with these signatures are being computed; return False if one is, or just was."""
-        if len(set(keys)) < len(keys) or any(key in self._computing or run.was_computed(key) for key in keys):
+        if len(set(keys)) < len(keys) or any(key in self._computing or frame.was_computed(key) for key in keys):
             return False
         for key in keys:
             self._computing[key] = []
@@ -427,16 +432,28 @@ class Scheduler:
             self.wake(entry)
 
     def abort(self, root: Activity) -> None:
-        """Give up everything at once: an interrupt, a cancelled run, a defect."""
-        self._elsewhere.cancel()
-        self._places.kill()
-        entries = list(_with_parts(root)) if root.is_open else []
-        for entry in entries:
-            entry.stop()
-        for entry in reversed(entries):
-            entry.pending = 0
-            if entry.is_open:
-                entry.close(self)
+        """Give up everything at once: an interrupt, a cancelled run, a defect. What has been computed is kept."""
+        root.stop()
+        try:
+            self._settle_finished()
+        finally:
+            self._elsewhere.cancel()
+            self._places.kill()
+            entries = list(_with_parts(root)) if root.is_open else []
+            for entry in reversed(entries):
+                entry.pending = 0
+                if entry.is_open:
+                    entry.close(self)
+
+    def _settle_finished(self) -> None:
+        """Take over the results that are there already, without waiting for any."""
+        while not self._news.empty():
+            task, outcome = self._news.get() or (None, None)
+            if task is None or outcome is None or isinstance(outcome, _Begun):
+                continue
+            is_cancelled = isinstance(outcome, Future) and outcome.cancelled()
+            if not is_cancelled and outcome.exception() is None:
+                self._settle(task, outcome)
 
 
 def _with_parts(activity: Activity) -> Iterable[Activity]:

@@ -149,8 +149,14 @@ class Shipping:
         results = [parcel for outcome in outcomes for done in outcome.done for parcel in done.outputs]
         size = sum(parcel.size_bytes for parcel in results if type(parcel) is Parcel)
         task.owner.learn_size(size / len(outcomes))
-        for item, outcome in zip(task.items, outcomes, strict=True):
-            self._settle_item(item, outcome)
+        rest = zip(task.items, outcomes, strict=True)
+        try:
+            for item, outcome in rest:
+                self._settle_item(item, outcome)
+        except KeyboardInterrupt:  # the others have been computed, too
+            for item, outcome in rest:
+                self._settle_item(item, outcome)
+            raise
 
     def fail(self, task: UnitTask, error: BaseException) -> None:
         """Take over that nothing came of a unit."""
@@ -176,7 +182,7 @@ class Shipping:
             return None
         keys = [item.frame.key_of(step) if isinstance(item.frame, CachedFrame) else None for step in steps]
         known = [key for key in keys if key is not None]
-        if not self._scheduler.reserve(known, item.frame.run):
+        if isinstance(item.frame, CachedFrame) and not self._scheduler.reserve(known, item.frame):
             return None
         return UnitItem(item, steps, keys)
 

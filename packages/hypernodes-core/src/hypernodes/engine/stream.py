@@ -49,6 +49,8 @@ class ItemStream:
             scheduler.is_paused = lambda: bool(self._ready)
             scheduler.open(activity)
             while activity.is_open or self._ready:
+                if self._ready:
+                    activity.run.store.flush()  # nobody knows when the caller will ask for more
                 while self._ready:
                     yield self._ready.popleft()
                     scheduler.wake(activity)

@@ -52,9 +52,8 @@ def survey_state(root: CallbackContext, place: str) -> RunState:
 def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
     """Return the mapped pipelines that have to run, wholly or in part, and whose items are known now."""
     values = frame.values
-    remaining = frame.remaining_steps()
-    unknown = {slot for step in remaining for slot in step.outputs}
-    for step in remaining:
+    unknown = {slot for step in steps_to_come(frame) for slot in step.outputs}
+    for step in frame.remaining_steps():
         if isinstance(step, CallStep) or not step.mapped or not unknown.isdisjoint(step.arguments):
             continue
         if step.node.pipeline.has_own_backend or not step.inner.is_cached:
@@ -85,6 +84,22 @@ def plans_in(plan: Plan) -> Iterator[Plan]:
     for step in plan.steps:
         if isinstance(step, NestedStep):
             yield from plans_in(step.inner)
+
+
+def steps_to_come(frame: CachedFrame) -> list[Step]:
+    """Return all that may run.
+
+    That is what remains, and what has not been looked at yet because the step that needs it waits to be identified.
+    """
+    found = {step.index for step in frame.found_steps()}
+    indexes: set[int] = set()
+    stack = [step.index for step in frame.remaining_steps()]
+    while stack:
+        index = stack.pop()
+        if index not in indexes and index not in found:
+            indexes.add(index)
+            stack += frame.plan.steps[index].needs
+    return [frame.plan.steps[index] for index in sorted(indexes)]
 
 
 def slots_taken(steps: Iterable[Step]) -> set[int]:

@@ -152,7 +152,8 @@ class _Draft:
         """Compile a nested pipeline that is not inlined; leaves out the inputs that only unwanted outputs take."""
         node: NestedNode = step.node
         wanted = {node.inner_output(name): slot for name, slot in step.outputs.items() if slot in needed_slots}
-        given = {**step.arguments, **step.missing}
+        missing = self._missing_inside(step, tuple(wanted))
+        given = {**step.arguments, **missing}
         mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly laid out
         names = (*mapped, *(name for name in given if name not in mapped))
         around = self.scopes[step.scope]
@@ -163,9 +164,26 @@ class _Draft:
             inner = compile_plan(node.pipeline, tuple(map(node.inner_input, taken)), tuple(wanted), around, node.name)
         return step._replace(
             arguments={name: step.arguments[name] for name in taken if name in step.arguments},
-            missing={name: step.missing[name] for name in taken if name in step.missing},
+            missing={name: missing[name] for name in taken if name in missing},
             nested=(inner, tuple(wanted.values())),
         )
+
+    def _missing_inside(self, step: _DraftStep, wanted: tuple[str, ...]) -> dict[str, str]:
+        """Return those of the missing inputs that the wanted outputs need; others may have a default for them."""
+        if not step.missing:
+            return step.missing
+        node: NestedNode = step.node
+        names = (*node.map_over, *(name for name in step.arguments if name not in node.map_over))
+        needed: Mapping[str, Any] = {}
+        try:
+            compile_plan(node.pipeline, tuple(map(node.inner_input, names)), wanted, self.scopes[step.scope], node.name)
+        except MissingInputError as error:
+            needed = error.missing
+        return {
+            name: root_name
+            for name, root_name in step.missing.items()
+            if name in node.map_over or node.inner_input(name) in needed
+        }
 
     def _default_outputs(self, producer_of: Mapping[int, int]) -> dict[str, int]:
         """All outputs, but neither those given nor those that only served to compute given ones."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import end_map, start_map
-from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine, map_plan
-from hypernodes.engine.execution import Execution, Known
+from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine, map_plan, stream_plan
+from hypernodes.engine.execution import Execution, Known, call_in_thread
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs, check_given_columns
 from hypernodes.engine.run_state import RunState
+from hypernodes.engine.runs import Runs, current_runs
+from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError, Plan
-from hypernodes.remote.channel import Channel
+from hypernodes.remote.chunks import chunks_of
 from hypernodes.remote.job import EngineSettings
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
+    from hypernodes.remote.channel import Channel
     from hypernodes.remote.preflight import Preflight
+
+_T = TypeVar("_T")
 
 
 class RemoteBackend(Backend):
@@ -42,12 +48,14 @@ class RemoteBackend(Backend):
 
     Attributes:
         place: Name of the place, in messages.
+        keeps_caches_there: Whether caches travel with the pipeline and are used there, rather than here.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
     """
 
     place = "remote"
+    keeps_caches_there = False
 
     def __init__(
         self,
@@ -56,6 +64,11 @@ class RemoteBackend(Backend):
         max_workers: int | None = None,
     ) -> None:
         PipelineExecutionEngine(node_execution, map_execution, max_workers)  # checks them
+        if find_spec("cloudpickle") is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
+                "pip install hypernodes-core[remote]"
+            )
         self.node_execution: ExecutionMode = node_execution
         self.map_execution: ExecutionMode = map_execution
         self.max_workers = max_workers
@@ -78,6 +91,13 @@ class RemoteBackend(Backend):
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline that asks for another backend can run where this one runs."""
         return other is self
+
+    def can_call(self, other: Backend) -> bool:
+        """Whether a nested pipeline with another backend can be called from this place, as one of `Channel.places`.
+
+        If not, that backend travels with the pipeline, and does there what it does.
+        """
+        return False
 
     # --- once -----------------------------------------------------------------------------------------------------
 
@@ -102,7 +122,8 @@ class RemoteBackend(Backend):
         try:
             computed = request.submit(part)
             for name, slot in plan.outputs.items():
-                outputs[name] = values[slot] if plan.producers[slot] in part.known.found else computed[name]
+                is_here = plan.producers[slot] < 0 or plan.producers[slot] in part.known.found
+                outputs[name] = values[slot] if is_here else computed[name]
         finally:
             if ctx is None:
                 duration = perf_counter() - started_at
@@ -168,9 +189,68 @@ class RemoteBackend(Backend):
                 listeners.tell(listeners.on_map_item_cached, index, own, request.state.root.item(index))
 
         part = request.survey.map(given, on_error, take)
-        if part.rows:
-            found |= request.submit(part)
+        if part.indexes:
+            found |= request.submit(part).by_index()
         return [found[index] for index in sorted(found)]
+
+    def map_iter(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+        is_ordered: bool = True,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run `pipeline` once per item and yield index and outputs of each, in item order; see `Backend.map_iter`.
+
+        Items are read and sent in chunks, one job each: few at first, so that the first results are there soon, then
+        more as long as a chunk takes less than about two seconds. The next chunk is read and sent when all results of
+        the last one have been taken.
+        """
+        plan, given = stream_plan(pipeline, columns, map_mode, inputs, output_name)
+        return self._stream(plan, given, on_error, CallbackContext((pipeline.id,)))
+
+    def _stream(
+        self, plan: Plan, given: MapInputs, on_error: OnError, root: CallbackContext
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        request = self._request(plan, root)
+        start_map(plan, request.state, root, given.total())
+        started_at = perf_counter()
+        try:
+            for chunk in chunks_of(plan, given):
+                rows = self._map_rows(request, chunk, on_error)
+                request.survey.forget()
+                for index, row in zip(chunk.indexes or (), rows, strict=True):
+                    yield index, dict(zip(plan.outputs, row, strict=True))
+        finally:
+            end_map(plan, request.state, root, perf_counter() - started_at)
+
+    # --- from async code ------------------------------------------------------------------------------------------
+
+    async def arun(
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+    ) -> dict[str, Any]:
+        """Run `pipeline` once without blocking the event loop; cancelling the awaiting task ends the job."""
+        return await _call_in_thread(self.run, pipeline, inputs, ctx, output_name)
+
+    async def amap_columns(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        ctx: CallbackContext | None = None,
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> dict[str, list[Any]]:
+        """Run `pipeline` once per item likewise."""
+        return await _call_in_thread(self.map_columns, pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
 
     # --- what would travel ----------------------------------------------------------------------------------------
 
@@ -195,6 +275,16 @@ class RemoteBackend(Backend):
 
         settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.place)
         return Request(self, plan, root, settings)
+
+
+async def _call_in_thread(function: Callable[..., _T], *arguments: Any) -> _T:
+    runs = Runs()
+
+    def call() -> _T:
+        current_runs.set(runs)
+        return function(*arguments)
+
+    return await call_in_thread(runs.cancel, call)
 
 
 def _fill(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
@@ -13,21 +15,30 @@ from hypernodes.engine.parcels import LeftBehind
 from hypernodes.engine.raised import Raised, restore
 from hypernodes.engine.run_state import RunState
 from hypernodes.remote.job import Where
-from hypernodes.remote.messages import Entries, Event, Message, Question, wants_reply
+from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply
 from hypernodes.remote.packing import pack, unpack
+
+_ENDS = {"on_node_cached": "on_node_end", "on_map_item_cached": "on_map_item_end"}
 
 
 class Channel:
     """Takes what the worker says while a job runs.
 
-    A backend whose transport can talk during a job carries every message of the worker to `handle`, in order, and what
-    that returns back. One that cannot leaves it alone: everything then comes with the outcome.
+    A backend whose transport can talk during a job carries every message of the worker to `handle`, and what that
+    returns back. Messages that come twice or in another order do no harm, nor does a place that gives the job to
+    another worker when one is lost: what was heard is not heard again. A transport that cannot talk leaves the channel
+    alone: everything then comes with the outcome.
 
     Args:
         state: State of the run.
         caches: The caches, by number.
         callbacks: The callbacks, by number.
         recall: Returns what a reference of the worker's stands for.
+        places: Other backends that nested pipelines in the job ask for.
+
+    Attributes:
+        places: Other backends that nested pipelines in the job ask for, by their number in it.
+        is_cancelled: Whether nobody waits for the job any more.
     """
 
     def __init__(
@@ -36,7 +47,9 @@ class Channel:
         caches: Mapping[int, Cache],
         callbacks: Mapping[int, PipelineCallback],
         recall: Callable[[Any], Any],
+        places: Sequence[Backend] = (),
     ) -> None:
+        self.places = places
         self._state = state
         self._caches = caches
         self._recall = recall
@@ -47,7 +60,21 @@ class Channel:
         self._listeners = {
             number: Listeners([callback], root.switched_off, root.lock) for number, callback in callbacks.items()
         }
+        self._attempts: list[bytes] = []  # the workers that have been heard, the current one last
+        self._heard: Counter[tuple[Any, ...]] = Counter()
+        self._to_skip: Counter[tuple[Any, ...]] = Counter()  # events of workers that were lost
+        self._next = 0  # number of the first message that has not been taken
+        self._early: dict[int, memoryview] = {}
+        self._is_over = False
         self._lock = threading.RLock()
+        self._ending = threading.Lock()
+        self._end: Callable[[], object] | None = None
+        self.is_cancelled = False
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether the worker has anything to say: there is a cache or a callback."""
+        return bool(self._caches or self._listeners)
 
     def handle(self, message: bytes) -> bytes | None:
         """Take a message of the worker's.
@@ -58,26 +85,86 @@ class Channel:
         Returns:
             The reply, when the worker waits for one (`wants_reply`).
         """
+        attempt, number, content = open_message(message)
         with self._lock:
-            try:
-                content, _ = unpack(memoryview(message)[1:], self._recall)
-            except Exception as error:
-                self._state.warn(
-                    self._state.place,
-                    "message",
-                    f"something that {self._state.place} sent while it ran cannot be read here and is lost: "
-                    f"{type(error).__name__}: {error}",
-                )
-                content = []
             if wants_reply(message):
-                return self._answer(content)
-            self._take(content)
+                return self._answer(self._read(content))
+            if attempt not in self._attempts:
+                self._begin(attempt)
+            is_current = attempt == self._attempts[-1]  # a lost worker's last words may come late
+            if is_current and number >= self._next and not self._is_over:
+                self._early[number] = content
+                while self._next in self._early:
+                    self._take_next()
             return None
 
-    def take_all(self, messages: Sequence[bytes]) -> None:
-        """Take the messages that came with the outcome."""
-        for message in messages:
-            self.handle(message)
+    def _begin(self, attempt: bytes) -> None:
+        self._attempts.append(attempt)
+        self._next = 0
+        self._early.clear()
+        self._to_skip = self._heard.copy()
+
+    def when_cancelled(self, end: Callable[[], object]) -> None:
+        """Say how the job is ended before its time.
+
+        A backend that can do so calls this when the job runs; otherwise a run that is cancelled waits for the job.
+
+        Args:
+            end: Makes `submit` return or raise soon; called at most once, from another thread.
+        """
+        with self._ending:
+            self._end = end
+            is_late = self.is_cancelled
+        if is_late:
+            end()
+
+    def cancel(self) -> None:
+        """End the job, if the backend can: nobody waits for it any more."""
+        with self._ending:
+            is_first = not self.is_cancelled
+            self.is_cancelled = True
+            end = self._end
+        if is_first and end is not None:
+            end()
+
+    def finish(self, messages: Sequence[bytes] = (), count: int | None = None) -> None:
+        """Take what has come and nothing more.
+
+        Args:
+            messages: Those that came with the outcome.
+            count: How many there are in all; None when there is no outcome that says so.
+        """
+        with self._lock:
+            for message in messages:
+                self.handle(message)
+            lost = 0 if count is None else count - self._next - len(self._early)
+            for number in sorted(self._early):  # what caused these events is lost: nobody hears of them
+                self._take(self._read(self._early.pop(number)), is_heard=False)
+            self._is_over = True
+            if lost > 0:
+                self._state.warn(
+                    self._state.place,
+                    "lost messages",
+                    f"{lost} of {count} messages of {self._state.place} were lost on the way: callbacks did not hear "
+                    "of all that happened, and some results are not in the cache.",
+                )
+
+    def _take_next(self) -> None:
+        content = self._early.pop(self._next)
+        self._next += 1
+        self._take(self._read(content))
+
+    def _read(self, content: memoryview) -> Any:
+        try:
+            return unpack(content, self._recall)[0]
+        except Exception as error:
+            self._state.warn(
+                self._state.place,
+                "message",
+                f"something that {self._state.place} sent while it ran cannot be read here and is lost: "
+                f"{type(error).__name__}: {error}",
+            )
+            return []
 
     def _answer(self, question: Any) -> bytes:
         found: Mapping[str, Any] = {}
@@ -88,17 +175,29 @@ class Channel:
         except Exception:  # some of it cannot be sent there: then it is computed there
             return pack({key: value for key, value in found.items() if _can_be_packed(value)}).data
 
-    def _take(self, messages: Sequence[Message]) -> None:
+    def _take(self, messages: Sequence[Message], is_heard: bool = True) -> None:
         for message in messages:
             if isinstance(message, Entries):
                 self._keep(message)
             elif isinstance(message, Event):
-                listeners = self._listeners[message.callback]
-                hooks = getattr(listeners, message.hook)
-                arguments = (self._argument(value) for value in message.arguments)
-                listeners.tell(hooks, *arguments, self._context(message.where))
+                if is_heard:
+                    self._replay(message)
             else:
                 self._state.warn(*message)
+
+    def _replay(self, event: Event) -> None:
+        subject = event.arguments[0] if event.arguments else None  # the node, pipeline or item that it is about
+        key = (event.callback, event.hook, event.where, subject)
+        if self._to_skip[key]:
+            self._to_skip[key] -= 1
+            return
+        ended = _ENDS.get(event.hook)  # what one worker computed, the next one finds in the cache
+        if ended is not None and self._to_skip[event.callback, ended, event.where, subject]:
+            return
+        self._heard[key] += 1
+        listeners = self._listeners[event.callback]
+        arguments = (self._argument(value) for value in event.arguments)
+        listeners.tell(getattr(listeners, event.hook), *arguments, self._context(event.where))
 
     def _keep(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from hypernodes._version import __version__
@@ -60,21 +61,38 @@ class MapPart(NamedTuple):
 
     Attributes:
         names: Names of the inputs that vary.
-        rows: Values of these inputs, one tuple per item.
+        columns: For each of these inputs, one value per item.
         indexes: Index of each item in the whole map.
-        elements: Signatures of the values in `rows`, by name, where known.
+        elements: Signatures of the values in `columns`, by name, where known.
         shared: Values of the other inputs.
         signatures: Signatures of these, where known.
         on_error: "raise" or "collect".
     """
 
     names: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    indexes: list[int]
+    columns: list[list[Any]]
+    indexes: Sequence[int]
     elements: dict[str, list[bytes]]
     shared: dict[str, Any]
     signatures: dict[str, bytes]
     on_error: OnError
+
+
+class MapResult(NamedTuple):
+    """What came of the items of a map.
+
+    Attributes:
+        indexes: Index of each item in the whole map.
+        columns: For each output, by name, one value per item.
+    """
+
+    indexes: Sequence[int]
+    columns: dict[str, list[Any]]
+
+    def by_index(self) -> dict[int, tuple[Any, ...]]:
+        """Return the outputs of each item by its index."""
+        rows = zip(*self.columns.values(), strict=True) if self.columns else repeat(())
+        return dict(zip(self.indexes, rows, strict=False))
 
 
 class Answers(NamedTuple):
@@ -82,14 +100,19 @@ class Answers(NamedTuple):
 
     Attributes:
         values: Results by key; `Kept` where only their existence matters.
-        misses: Beginnings of the keys that it does not hold.
+        misses: The keys that it does not hold, shortened with `miss_of`.
     """
 
     values: dict[str, Any]
     misses: frozenset[bytes]
 
 
-MISS_PREFIX_BYTES = 8  # of 32: taking a hit for a miss by accident would only cost computing it again
+_MISS_BYTES = 8  # of 32: taking a hit for a miss by accident would only cost computing it again
+
+
+def miss_of(key: str) -> bytes:
+    """Return what stands for a key in `Answers.misses`."""
+    return bytes.fromhex(key[: 2 * _MISS_BYTES]) + key[64:].encode()
 
 
 class Job(NamedTuple):
@@ -160,9 +183,9 @@ def versions() -> dict[str, Any]:
     }
 
 
-def with_header(payload: bytes, **facts: Any) -> bytes:
-    """Return a payload with the header that says what it is."""
-    return json.dumps({**facts, "versions": versions()}).encode() + b"\n" + payload
+def header_of(**facts: Any) -> bytes:
+    """Return the header of a message, which says what follows it."""
+    return json.dumps({**facts, "versions": versions()}).encode() + b"\n"
 
 
 def read_header(message: bytes) -> tuple[dict[str, Any], memoryview]:

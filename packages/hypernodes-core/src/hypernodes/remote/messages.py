@@ -1,10 +1,12 @@
 """What is said over the channel beside a job: events, new results and questions there, answers back.
 
-Values in messages are packed one by one, so that one that cannot be loaded spoils nothing else.
+Values in messages are packed one by one, so that one that cannot be loaded spoils nothing else. Messages are numbered
+from zero, so that the caller takes each of them once and in order, whatever the transport does to them.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple, TypeAlias
 
 from hypernodes.engine.raised import Raised
@@ -63,9 +65,33 @@ class Question(NamedTuple):
 
 Message: TypeAlias = Event | Entries | Warned
 
-NOTE, QUESTION = b"!", b"?"  # first byte of what is sent: whether an answer is waited for
+_NOTE, _QUESTION = b"!", b"?"  # first byte of what is sent: whether an answer is waited for
+_HEAD = struct.Struct(">c8sQ")
+ATTEMPT_BYTES = 8
+
+
+def note(attempt: bytes, number: int, content: bytes) -> bytes:
+    """Return a message that nobody waits for an answer to.
+
+    Args:
+        attempt: Stands for the worker, since a place may give the job to another one when the first is lost.
+        number: How many messages that worker sent before.
+        content: What it says.
+    """
+    return _HEAD.pack(_NOTE, attempt, number) + content
+
+
+def question(content: bytes) -> bytes:
+    """Return a message whose answer is waited for; it has no number, since it may be answered any number of times."""
+    return _HEAD.pack(_QUESTION, bytes(ATTEMPT_BYTES), 0) + content
 
 
 def wants_reply(message: bytes) -> bool:
     """Whether the worker waits for an answer to a message."""
-    return message[:1] == QUESTION
+    return message[:1] == _QUESTION
+
+
+def open_message(message: bytes) -> tuple[bytes, int, memoryview]:
+    """Return attempt, number and content of a message."""
+    _, attempt, number = _HEAD.unpack_from(message)
+    return attempt, number, memoryview(message)[_HEAD.size :]

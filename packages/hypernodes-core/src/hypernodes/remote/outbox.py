@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
@@ -11,13 +12,14 @@ from typing import Any
 from hypernodes.engine.parcels import LeftBehind
 from hypernodes.engine.raised import Raised, describe
 from hypernodes.remote.job import Kept
-from hypernodes.remote.messages import NOTE, QUESTION, Message, Question
-from hypernodes.remote.packing import pack, unpack
+from hypernodes.remote.messages import ATTEMPT_BYTES, Message, Question, note, question
+from hypernodes.remote.packing import pack, pack_ours, pack_plain, unpack
 
 Exchange = Callable[[bytes], bytes | None]  # sends a message to the caller; returns its reply to a question
 
-_LONGEST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 0.02
 _MAX_WAITING = 200
+_SOON = object()  # something waits for company
 
 
 class Outbox:
@@ -29,6 +31,7 @@ class Outbox:
         packing: Packs what is sent.
 
     Attributes:
+        count: Number of messages so far.
         unsent: What could not be sent while the job ran.
     """
 
@@ -36,10 +39,13 @@ class Outbox:
         self._exchange = exchange
         self.packing = packing
         self._waiting: list[Message] = []
-        self._waiting_since = 0.0
+        self._sent_at = 0.0
         self._lock = threading.Lock()
-        self._packed: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
+        self._packed: SimpleQueue[bytes | threading.Event | object | None] = SimpleQueue()
+        self._exchanging = threading.Lock()
         self._failure: BaseException | None = None
+        self._attempt = secrets.token_bytes(ATTEMPT_BYTES)
+        self.count = 0
         self.unsent: list[bytes] = []
         self._thread: threading.Thread | None = None
         if exchange is not None:
@@ -51,16 +57,16 @@ class Outbox:
         """Whether the caller can be asked while the job runs."""
         return self._exchange is not None and self._failure is None
 
-    def add(self, *messages: Message, at_once: bool = False) -> None:
-        """Send messages, together with others unless it is to be at once."""
+    def add(self, message: Message) -> None:
+        """Send a message: at once if it is a while since the last one, else soon, together with others."""
         with self._lock:
-            if not self._waiting:
-                self._waiting_since = monotonic()
-            self._waiting += messages
-            if at_once or len(self._waiting) >= _MAX_WAITING or monotonic() - self._waiting_since > _LONGEST_WAIT_S:
+            if not self._waiting and self._thread is not None:
+                self._packed.put(_SOON)
+            self._waiting.append(message)
+            if len(self._waiting) >= _MAX_WAITING or monotonic() - self._sent_at > _LONGEST_WAIT_S:
                 self._pack_waiting()
 
-    def ask(self, question: Question) -> Any:
+    def ask(self, what: Question) -> Any:
         """Return the caller's answer; it has seen everything that was sent before.
 
         Raises:
@@ -68,10 +74,11 @@ class Outbox:
         """
         assert self._exchange is not None
         self.flush()
-        reply = self._exchange(QUESTION + self.packing.pack(question))
+        with self._exchanging:
+            reply = self._exchange(question(pack_ours(what)))
         if reply is None:
             raise ConnectionError("the caller does not answer")
-        return unpack(reply)[0]
+        return unpack(reply, is_of_job=True)[0]
 
     def flush(self) -> None:
         """Wait until everything has been sent."""
@@ -93,7 +100,9 @@ class Outbox:
     def _pack_waiting(self) -> None:
         if self._waiting:
             messages, self._waiting = self._waiting, []
-            packed = NOTE + self.packing.pack(messages)
+            self._sent_at = monotonic()
+            packed = note(self._attempt, self.count, pack_ours(messages))
+            self.count += 1
             if self._exchange is None:
                 self.unsent.append(packed)
             else:
@@ -102,7 +111,7 @@ class Outbox:
     def _serve(self) -> None:
         while True:
             try:
-                packed = self._packed.get(timeout=_LONGEST_WAIT_S)
+                packed = self._packed.get(timeout=_LONGEST_WAIT_S if self._waiting else None)
             except Empty:
                 with self._lock:  # nothing new for a while: what waits for company goes alone
                     self._pack_waiting()
@@ -111,15 +120,17 @@ class Outbox:
                 return
             if isinstance(packed, threading.Event):
                 packed.set()
-            elif self._failure is not None:
-                self.unsent.append(packed)
-            else:
-                self._send(packed)
+            elif isinstance(packed, bytes):
+                if self._failure is not None:
+                    self.unsent.append(packed)
+                else:
+                    self._send(packed)
 
     def _send(self, packed: bytes) -> None:
         assert self._exchange is not None
         try:
-            self._exchange(packed)
+            with self._exchanging:
+                self._exchange(packed)
         except Exception as error:  # liveness is lost, nothing else: the rest comes with the outcome
             self._failure = error
             self.unsent.append(packed)
@@ -136,13 +147,14 @@ class Packing:
         self._code = list(code)
         self._numbers = {id(obj): number for number, obj in enumerate(code)}
 
-    def pack(self, value: Any) -> bytes:
-        """Return a value as bytes.
+    def pack(self, value: Any, head: bytes = b"") -> bytes:
+        """Return a value as bytes, after a head.
 
         Raises:
             Exception: It cannot be sent.
         """
-        return pack(value, self._reference).data
+        plain = pack_plain(value)
+        return head + plain if plain is not None else pack(value, self._reference, head=head).data
 
     def pack_or_describe(self, value: Any) -> bytes:
         """Return a value as bytes, or what stands for it when it cannot be sent."""
@@ -168,7 +180,3 @@ class Packing:
     def _known(self, reference: tuple[Any, ...]) -> Any:
         kind, *where = reference
         return self._code[where[0]] if kind == "code" else Kept(*where)
-
-
-def _left_behind(value: Any, error: Exception) -> LeftBehind:
-    return LeftBehind(type(value).__qualname__, f"{type(error).__name__}: {error}")

@@ -12,32 +12,31 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import resolve_name
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, Self
+
+import cloudpickle
 
 from hypernodes.engine.packing import PROTOCOL
 from hypernodes.engine.raised import Raised, describe, restore
-from hypernodes.errors import ConfigurationError
 from hypernodes.failures import Failure
 from hypernodes.node import Node
-from hypernodes.remote.modules import restore_module, state_of
+from hypernodes.remote.modules import Namespace, Shell, restore_module, shell_of, state_of
 from hypernodes.signature.origin import origin_of
-
-try:
-    import cloudpickle
-except ImportError as error:
-    raise ConfigurationError(
-        "a remote backend sends pipelines with cloudpickle, which is not installed: pip install hypernodes-core[remote]"
-    ) from error
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
 
-# Installed on both sides, also when they are run from a checkout.
-_OURS = ("hypernodes", "hypernodes_cache", "hypernodes_modal")
+# There on both sides, also where they are run from a checkout, or were copied to some folder.
+_ON_BOTH_SIDES = ("hypernodes", "hypernodes_cache", "hypernodes_modal", "cloudpickle", "diskcache")
 _registering = threading.RLock()
+_SCALARS = frozenset((bool, int, float, complex, str, bytes, type(None)))
+_TEXTS = frozenset((str, bytes))
+_NEVER_REFERRED_TO = _SCALARS | {tuple, list, dict, set}
+_MAX_PLAIN = 16
+_MAX_TEXT = 1000
+_NOTHING_ELSE = 2 * pickle.dumps(None, PROTOCOL)  # no modules, and nothing to say of code
 
 
 class Packed:
@@ -60,6 +59,7 @@ def pack(
     reference: Reference = lambda obj: None,
     left_out: Mapping[str, set[str]] | None = None,
     describe_code: Callable[[list[Any]], Any] = lambda code: None,
+    head: bytes = b"",
 ) -> Packed:
     """Return a value as bytes.
 
@@ -68,12 +68,14 @@ def pack(
         reference: For an object that must not travel, what stands for it on the other side (see `unpack`); else None.
         left_out: By name of a module of the user's, names in it that are not sent.
         describe_code: Called at last with the functions and classes that were sent by value; its result is sent too.
+        head: What the bytes begin with.
 
     Raises:
         Exception: It cannot be packed, for whatever reason the pickler gives.
     """
-    with _own_modules_by_value():
+    with _OwnModulesByValue() as registry:
         buffer = io.BytesIO()
+        buffer.write(head)
         pickler = _Pickler(buffer, reference, left_out or {})
         pickler.dump(value)
         sent = 0
@@ -81,6 +83,7 @@ def pack(
         while sent < len(pickler.imported):  # sending a module may show that others are needed
             batch = list(pickler.imported.values())[sent:]
             sent = len(pickler.imported)
+            registry.refresh()  # some may have been imported just now, to be sent
             pickler.dump(batch)
             modules += batch
         pickler.dump(None)
@@ -88,23 +91,72 @@ def pack(
         return Packed(buffer.getvalue(), list(pickler.code.values()), list(pickler.modules.values()))
 
 
-def unpack(data: bytes | memoryview, resolve: Callable[[Any], Any] | None = None) -> tuple[Any, Any]:
+def unpack(
+    data: bytes | memoryview, resolve: Callable[[Any], Any] | None = None, is_of_job: bool = False
+) -> tuple[Any, Any]:
     """Return what `pack` packed, and what its `describe_code` returned.
 
     Args:
-        data: The bytes.
+        data: The bytes, or a view of them without the head.
         resolve: From what stands for an object to what it means here.
+        is_of_job: Whether it came from the caller of the job that is executed here, so that imports find its modules.
     """
-    unpickler = _Unpickler(io.BytesIO(data), resolve)
+    unpickler = _Unpickler(_buffer(data), resolve, is_of_job)
     value = unpickler.load()
     while unpickler.load() is not None:
         pass
     return value, unpickler.load()
 
 
+def pack_plain(value: Any) -> bytes | None:
+    """Return a value as `pack` would, but at once, if it is made of simple things only; else None."""
+    return pack_ours(value) if _is_plain(value) else None
+
+
+def pack_ours(value: Any) -> bytes:
+    """Return a value as `pack` would, but at once, if all that is in it is of this library or simple."""
+    return pickle.dumps(value, PROTOCOL) + _NOTHING_ELSE
+
+
+def compact(values: list[Any]) -> Any:
+    """Return what is packed in place of a list, and arrives as that list: many small things are packed at once."""
+    kinds = set(map(type, values))
+    if len(values) <= _MAX_PLAIN or not kinds <= _SCALARS:
+        return values
+    if kinds & _TEXTS and any(type(value) in _TEXTS and len(value) > _MAX_TEXT for value in values):
+        return values  # a long text may be somewhere else in the job too, and travels once
+    return _Compact(values)
+
+
+class _Compact:
+    def __init__(self, values: list[Any]) -> None:
+        self._values = values
+
+    def __reduce__(self) -> Any:
+        return pickle.loads, (pickle.dumps(self._values, PROTOCOL),)
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is dict:
+        return len(value) <= _MAX_PLAIN and all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return (kind is list or kind is tuple) and len(value) <= _MAX_PLAIN and all(map(_is_plain, value))
+
+
+def _buffer(data: bytes | memoryview) -> io.BytesIO:
+    """Return what the data can be read from, without a copy of it."""
+    if isinstance(data, memoryview) and isinstance(data.obj, bytes):
+        buffer = io.BytesIO(data.obj)
+        buffer.seek(len(data.obj) - len(data))
+        return buffer
+    return io.BytesIO(data)
+
+
 def is_own(module_name: str) -> bool:
     """Whether a module is the user's own, rather than of an installed distribution."""
-    return module_name.partition(".")[0] not in _OURS and not origin_of(module_name)
+    return module_name.partition(".")[0] not in _ON_BOTH_SIDES and not origin_of(module_name)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
@@ -112,12 +164,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         super().__init__(buffer, PROTOCOL)
         self._reference = reference
         self._left_out = left_out
+        self._shells: dict[str, Shell] = {}
         self.code: dict[int, Any] = {}
         self.modules: dict[str, ModuleType] = {}
         self.imported: dict[str, ModuleType] = {}
 
     def persistent_id(self, obj: Any) -> Any:
-        return self._reference(obj)
+        kind = type(obj)
+        if kind in _NEVER_REFERRED_TO:
+            return None
+        return obj if kind is Shell else self._reference(obj)
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Node):
@@ -126,9 +182,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         elif isinstance(obj, ModuleType):
             if is_own(obj.__name__) and obj.__name__ != "__main__":
                 self.modules[obj.__name__] = obj
-                is_package = hasattr(obj, "__path__")
                 state = state_of(obj, self._left_out.get(obj.__name__, set()))
-                return restore_module, (obj.__name__, is_package, getattr(obj, "__file__", None)), state
+                return _as_it_is, (self._shell(obj),), state
         elif type(obj) is Failure:
             return restore_failure, (describe(obj.error), *obj[1:])
         elif isinstance(obj, CodeType):
@@ -136,20 +191,40 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         elif isinstance(obj, (FunctionType, type)) and is_own(getattr(obj, "__module__", None) or "__main__"):
             self.code[id(obj)] = obj
             if isinstance(obj, FunctionType):
+                self._keep_in_module(obj)
                 for module in modules_imported_by(obj):
                     self.imported.setdefault(module.__name__, module)
         return super().reducer_override(obj)
 
+    def _keep_in_module(self, function: FunctionType) -> None:
+        """Let a function have the globals of its module on the other side too, rather than some of its own."""
+        module = sys.modules.get(function.__globals__.get("__name__", ""))
+        if module is not None and vars(module) is function.__globals__ and module.__name__ != "__main__":
+            self.globals_ref.setdefault(id(function.__globals__), Namespace(self._shell(module)))
+
+    def _shell(self, module: ModuleType) -> Shell:
+        return self._shells.setdefault(module.__name__, shell_of(module))
+
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, buffer: io.BytesIO, resolve: Callable[[Any], Any] | None) -> None:
+    def __init__(self, buffer: io.BytesIO, resolve: Callable[[Any], Any] | None, is_of_job: bool) -> None:
         super().__init__(buffer)
         self._resolve = resolve
+        self._is_of_job = is_of_job
+        self._modules: dict[Shell, ModuleType] = {}
 
     def persistent_load(self, pid: Any) -> Any:
+        if type(pid) is Shell:
+            if pid not in self._modules:
+                self._modules[pid] = restore_module(pid, self._is_of_job)
+            return self._modules[pid]
         if self._resolve is None:
             raise pickle.UnpicklingError("it refers to something on the other side")
         return self._resolve(pid)
+
+
+def _as_it_is(module: ModuleType) -> ModuleType:
+    return module
 
 
 def restore_code(maker: Callable[..., CodeType], arguments: tuple[Any, ...], file_name: str) -> CodeType:
@@ -205,20 +280,30 @@ def _imports(code: CodeType) -> Iterator[tuple[str, int, tuple[str, ...] | None]
             yield from _imports(constant)
 
 
-@contextmanager
-def _own_modules_by_value() -> Iterator[None]:
-    """Let cloudpickle send all code of the user's own modules by value."""
-    with _registering:
+class _OwnModulesByValue:
+    """Lets cloudpickle send all code of the user's own modules by value."""
+
+    def __enter__(self) -> Self:
+        _registering.acquire()
+        self._ours: list[ModuleType] = []
+        self.refresh()
+        return self
+
+    def refresh(self) -> None:
+        """Look for modules that were imported meanwhile."""
         registered = cloudpickle.list_registry_pickle_by_value()
-        ours = [module for module in _own_modules() if module.__name__ not in registered]
-        for module in ours:
-            cloudpickle.register_pickle_by_value(module)
+        for module in _own_modules():
+            if module.__name__ not in registered:
+                cloudpickle.register_pickle_by_value(module)
+                self._ours.append(module)
+
+    def __exit__(self, *exc_info: object) -> None:
         try:
-            yield
-        finally:
-            for module in ours:
+            for module in self._ours:
                 if module.__name__ in cloudpickle.list_registry_pickle_by_value():
                     cloudpickle.unregister_pickle_by_value(module)
+        finally:
+            _registering.release()
 
 
 _known_modules: tuple[tuple[int, str], list[ModuleType]] = ((0, ""), [])

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypernodes.cache.base import MISS, Cache
 from hypernodes.callbacks import CallbackContext, PipelineCallback
-from hypernodes.remote.job import MISS_PREFIX_BYTES, Answers, Where
+from hypernodes.remote.job import Answers, Where, miss_of
 from hypernodes.remote.messages import Entries, Event, Question
 from hypernodes.remote.outbox import Outbox
 
@@ -25,6 +25,7 @@ class CacheProxy(Cache):
 
     def __init__(self, number: int) -> None:
         self._number = number
+        self._sent: set[str] = set()
 
     def connect(self, answers: Answers, outbox: Outbox) -> None:
         """Say what is known of the cache, and how to reach it."""
@@ -41,7 +42,7 @@ class CacheProxy(Cache):
             value = self._answers.values.get(key, MISS)
             if value is not MISS:
                 found[key] = value
-            elif bytes.fromhex(key[: 2 * MISS_PREFIX_BYTES]) not in self._answers.misses or key[64:]:
+            elif key in self._sent or miss_of(key) not in self._answers.misses:
                 unknown.append(key)
         if unknown and self._outbox.can_ask:
             found |= self._outbox.ask(Question(self._number, unknown))
@@ -55,7 +56,8 @@ class CacheProxy(Cache):
         packed: dict[str, bytes] = {}
         for key, value in entries.items():
             packed[key] = self._outbox.packing.pack_or_describe(value)
-        self._outbox.add(Entries(self._number, packed, known), at_once=True)
+        self._sent.update(packed)
+        self._outbox.add(Entries(self._number, packed, known))
 
     def contains(self, key: str) -> bool:
         return self.get(key) is not MISS

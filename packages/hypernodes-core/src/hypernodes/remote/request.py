@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from hypernodes import signature
@@ -11,6 +12,7 @@ from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
 from hypernodes.engine.plan_code import code_of
 from hypernodes.engine.raised import RemoteTraceback, restore
 from hypernodes.engine.run_state import RunState
+from hypernodes.engine.runs import current_runs
 from hypernodes.engine.survey import plans_in
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
@@ -23,10 +25,10 @@ from hypernodes.remote.job import (
     RunPart,
     Where,
     check_versions,
+    header_of,
     read_header,
-    with_header,
 )
-from hypernodes.remote.packing import Packed, pack, unpack
+from hypernodes.remote.packing import Packed, compact, pack, unpack
 from hypernodes.remote.preflight import Preflight
 from hypernodes.remote.survey import Survey
 from hypernodes.remote.unsendable import find_culprit
@@ -58,37 +60,56 @@ class Request:
         self._caches: dict[int, Cache] = {}
         self._callbacks: dict[int, PipelineCallback] = {}
         self._numbers: dict[int, int] = {}
+        self._places: list[Backend] = []
         self._packed: Packed | None = None
         self.plan = plan
-        self.survey = Survey(plan, root, engine.place, self._number_of_cache)
+        self.survey = Survey(
+            plan, root, engine.place, self._number_of_cache, are_caches_here=not backend.keeps_caches_there
+        )
         self.state = RunState(root, engine.place, is_nested=True)
         self.state.code = self.survey.state.code
         self.state.history.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
-        """Have a part of the plan executed remotely; return the outputs by name, or by the index of the item.
+        """Have a part of the plan executed remotely; return the outputs by name, or a `MapResult`.
 
         Raises:
             SerializationError: Something cannot be sent; nothing was.
             RemoteError: The remote place failed.
+            CancelledError: The run was cancelled.
             Exception: What a node raised there.
         """
         job = self._pack(part)
-        channel = Channel(self.state, self._caches, self._callbacks, self._recall)
-        return self._open(self._backend.submit(job, channel), channel)
+        channel = Channel(self.state, self._caches, self._callbacks, self._recall, self._places)
+        around = current_runs.get()
+        if around is not None:
+            around.add(channel)
+        try:
+            return self._open(self._backend.submit(job, channel), channel)
+        except Exception as error:
+            if channel.is_cancelled:
+                raise CancelledError("the run was cancelled") from error
+            raise
+        finally:
+            if around is not None:
+                around.remove(channel)
+            channel.finish()
 
     # --- there ----------------------------------------------------------------------------------------------------
 
     def _pack(self, part: RunPart | MapPart) -> bytes:
         job = self._job(part)
+        head = header_of(kind="job", place=self._engine.place)
         left_out: dict[str, set[str]] = {}
         for _ in range(_MAX_LEFT_OUT):
             try:
-                self._packed = pack(job, self._reference, left_out, self._describe_code)
+                if left_out:
+                    pack(job.plan, self._reference, left_out)  # before the inputs, which may be large
+                self._packed = pack(_compacted(job), self._reference, left_out, self._describe_code, head)
             except Exception as error:
                 self._leave_out(job, left_out, error)
             else:
-                return with_header(self._packed.data, kind="job", place=self._engine.place)
+                return self._packed.data
         raise SerializationError("too much of the user's modules cannot be sent", path="job")  # pragma: no cover
 
     def _leave_out(self, job: Job, left_out: dict[str, set[str]], error: Exception) -> None:
@@ -101,9 +122,11 @@ class Request:
             pieces += [(names.get(slot, "a default"), value) for slot, value in enumerate(job.part.values)]
         else:
             pieces += [(f"input {name!r}", value) for name, value in job.part.shared.items()]
-            pieces += [("items", row) for row in job.part.rows]
+            for name, column in zip(job.part.names, job.part.columns, strict=True):
+                values = zip(job.part.indexes, column, strict=True)
+                pieces += [(f"item {index} of {name!r}", value) for index, value in values]
         for name, piece in pieces:
-            culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out))
+            culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out), left_out)
             if culprit is None:
                 continue
             if culprit.in_module is not None:
@@ -134,12 +157,17 @@ class Request:
 
     def _reference(self, obj: Any) -> Any:
         """What stands for things of the caller's that stay here."""
-        if isinstance(obj, Cache):
+        if isinstance(obj, Cache) and not self._backend.keeps_caches_there:
             return "cache", self._number_of_cache(obj)
         if isinstance(obj, PipelineCallback):
             return "callback", self._number(obj, self._callbacks)
-        if isinstance(obj, Backend) and self._backend.runs_here(obj):
-            return "here", 0
+        if isinstance(obj, Backend):
+            if self._backend.runs_here(obj):
+                return "here", 0
+            if self._backend.can_call(obj):
+                if not any(known is obj for known in self._places):
+                    self._places.append(obj)
+                return "place", next(n for n, known in enumerate(self._places) if known is obj)
         return None
 
     def _number_of_cache(self, cache: Cache) -> int:
@@ -173,14 +201,14 @@ class Request:
             error = RemoteError(f"{place} could not run the job: {header['reason']}", place=place)
             raise error from RemoteTraceback(header["traceback"])
         try:
-            (result, messages), _ = unpack(payload, self._recall)
+            (result, messages, count), _ = unpack(payload, self._recall)
         except Exception as error:
             raise RemoteError(
                 f"the result of {place} cannot be loaded here: {type(error).__name__}: {error}. "
                 "What is installed there and here may differ.",
                 place=place,
             ) from error
-        channel.take_all(messages)
+        channel.finish(messages, count)
         if kind == "raised":
             raise restore(result, lambda packed: unpack(packed, self._recall)[0])
         return result
@@ -227,6 +255,12 @@ class Request:
             tuple(sorted(module.__name__ for module in self._packed.modules)) if self._packed else (),
             tuple(problems),
         )
+
+
+def _compacted(job: Job) -> Job:
+    if isinstance(job.part, RunPart):
+        return job
+    return job._replace(part=job.part._replace(columns=[compact(column) for column in job.part.columns]))
 
 
 def _heard(callback: PipelineCallback) -> tuple[str, ...]:

@@ -10,17 +10,25 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
-from typing import IO, Any, Self
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
-from hypernodes.engine.engine import ExecutionMode
+from hypernodes.engine.engine import ExecutionMode, OutputNames
 from hypernodes.errors import ConfigurationError, WorkerLostError
+from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend
-from hypernodes.remote.channel import Channel
 from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PRINTED, REPLY, Frames
 from hypernodes.remote.messages import wants_reply
 
+if TYPE_CHECKING:
+    from hypernodes.pipeline import Pipeline
+
+_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from hypernodes.remote.channel import Channel
+
 _TAIL_LINES = 30
+_PIPE_BYTES = 1 << 20  # fewer switches between the processes for large values
 _END_TIMEOUT_S = 5
 
 
@@ -76,15 +84,14 @@ class SubprocessBackend(RemoteBackend):
         self.cwd = None if cwd is None else os.path.abspath(cwd)
         self._idle: list[_Process] = []
         self._times_entered = 0
+        self._pid = os.getpid()
         self._lock = threading.Lock()
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        with self._lock:
-            process = self._idle.pop() if self._idle else None
-        if process is None or not process.is_alive:
-            process = _Process(self.python, {**os.environ, **self.env}, self.cwd)
+        process = self._take_idle(job) or _Process(self.python, {**os.environ, **self.env}, self.cwd, job)
         try:
-            outcome = process.call(job, channel)
+            channel.when_cancelled(process.interrupt)
+            outcome = process.outcome(channel)
         except BaseException:  # also an interrupt: what runs there is of no use to anybody
             process.kill()
             raise
@@ -96,8 +103,46 @@ class SubprocessBackend(RemoteBackend):
             process.end()
         return outcome
 
+    def map_iter(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+        is_ordered: bool = True,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        found = super().map_iter(pipeline, columns, map_mode, inputs, output_name, on_error, is_ordered)
+        return self._in_one_process(found)
+
+    def _in_one_process(self, found: Iterator[_T]) -> Iterator[_T]:
+        with self:
+            yield from found
+
+    def _take_idle(self, job: bytes) -> _Process | None:
+        """Give a job to a process that was kept; None when there is none that takes it."""
+        self._leave_processes_of_parent()
+        while True:
+            with self._lock:
+                process = self._idle.pop() if self._idle else None
+            if process is None:
+                return None
+            if process.give(job):
+                return process
+            process.kill()  # it ended meanwhile
+
+    def _leave_processes_of_parent(self) -> None:
+        """Forget processes that belong to the process that this one was forked from."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._lock = threading.Lock()  # a thread that exists no more may have held the old one
+            _of_parents.extend(self._idle)
+            self._idle = []
+
     def close(self) -> None:
         """End the processes that were kept for further runs."""
+        self._leave_processes_of_parent()
         with self._lock:
             idle, self._idle = self._idle, []
         for process in idle:
@@ -125,16 +170,21 @@ class SubprocessBackend(RemoteBackend):
         return f"SubprocessBackend(python={self.python!r})"
 
 
+_of_parents: list[_Process] = []
+"""Processes of the process that this one was forked from, kept because closing their pipes might wait for ever."""
+
+
 class _Process:
     """A Python process that executes jobs."""
 
-    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None) -> None:
+    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None, job: bytes) -> None:
         self._python = python
         self._process = subprocess.Popen(
             [python, "-P", "-m", "hypernodes.remote.serve"],  # -P: the current folder must not hide installed modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pipesize=_PIPE_BYTES,
             env=environ,
             cwd=cwd,
             start_new_session=os.name == "posix",  # an interrupt from the keyboard is for this process
@@ -146,20 +196,25 @@ class _Process:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._reader = threading.Thread(target=self._read_errors, args=(self._process.stderr,), daemon=True)
         self._reader.start()
+        self.give(job)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it can take a job."""
-        return self._process.poll() is None
+    def give(self, job: bytes) -> bool:
+        """Give it a job; return whether it took it."""
+        if self._process.poll() is not None:
+            return False
+        try:
+            self._frames.send(JOB, job)
+        except BrokenPipeError:
+            return False
+        return True
 
-    def call(self, job: bytes, channel: Channel) -> bytes:
-        """Have a job executed.
+    def outcome(self, channel: Channel) -> bytes:
+        """Return what came of the job.
 
         Raises:
             WorkerLostError: The process ended before.
         """
         try:
-            self._frames.send(JOB, job)
             while (received := self._frames.receive()) is not None:
                 kind, content = received
                 if kind == OUTCOME:
@@ -208,13 +263,19 @@ class _Process:
         else:
             self._release()
 
-    def kill(self) -> None:
-        """End it at once, with all that it started."""
+    def interrupt(self) -> None:
+        """End it at once, with all that it started; `call`, in another thread, raises."""
         with contextlib.suppress(OSError):
+            if self._process.returncode is not None:
+                return  # its id may belong to another process by now
             if os.name == "posix":
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.kill()
+
+    def kill(self) -> None:
+        """End it at once, and release what belongs to it here."""
+        self.interrupt()
         self._process.wait()
         self._release()
 

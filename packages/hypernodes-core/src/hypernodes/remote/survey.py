@@ -13,9 +13,17 @@ from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.store import manifest_key
-from hypernodes.engine.survey import RecordingStore, item_frames, open_maps, plans_in, slots_taken, survey_state
+from hypernodes.engine.survey import (
+    RecordingStore,
+    item_frames,
+    open_maps,
+    plans_in,
+    slots_taken,
+    steps_to_come,
+    survey_state,
+)
 from hypernodes.plan import CallStep, OnError, Plan
-from hypernodes.remote.job import ABSENT, MISS_PREFIX_BYTES, Answers, Kept, MapPart, RunPart
+from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
 
 
 class Survey:
@@ -26,18 +34,29 @@ class Survey:
         root: Context of the pipeline.
         place: Name of the backend, for messages.
         number_of: Gives a cache its number in the job.
+        are_caches_here: Whether there is anything to look into.
 
     Attributes:
         state: State of a run that only looks.
     """
 
-    def __init__(self, plan: Plan, root: CallbackContext, place: str, number_of: Any) -> None:
+    def __init__(
+        self, plan: Plan, root: CallbackContext, place: str, number_of: Any, are_caches_here: bool = True
+    ) -> None:
         self._plan = plan
+        self._looks = plan.is_cached and are_caches_here
         self._root = root
         self._number_of = number_of
         self.state: RunState = survey_state(root, place)
         self._answers: dict[int, dict[str, Any]] = {}
         self._kept: dict[tuple[int, str], Any] = {}
+
+    def forget(self) -> None:
+        """Forget what was found, before other items of the same map are looked up."""
+        assert isinstance(self.state.store, RecordingStore)
+        self.state.store.misses.clear()
+        self._answers.clear()
+        self._kept.clear()
 
     def kept(self, cache: int, key: str) -> Any:
         """Return a result that stayed here."""
@@ -45,15 +64,15 @@ class Survey:
 
     def answers(self) -> dict[int, Answers]:
         """Return what is known of the caches, by their numbers."""
+        if not self._looks:
+            return {}
         assert isinstance(self.state.store, RecordingStore)
         misses = self.state.store.misses
         numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
         return {
             number: Answers(
                 self._answers.get(number, {}),
-                frozenset(
-                    bytes.fromhex(key[: 2 * MISS_PREFIX_BYTES]) for key in misses.get(identity, ()) if not key[64:]
-                ),
+                frozenset(map(miss_of, misses.get(identity, ()))),
             )
             for number, identity in numbers.items()
         }
@@ -70,11 +89,11 @@ class Survey:
         Args:
             values: Value of every slot, with the inputs filled in; results that are found are filled in too.
         """
-        if not self._plan.is_cached:
+        if not self._looks:
             return RunPart(values, Known([], {}, frozenset())), True
         frame = CachedFrame(self._plan, self.state, values, self._root)
         frame.start()
-        remaining = frame.remaining_steps()
+        remaining = steps_to_come(frame)
         found = frozenset(step.index for step in frame.found_steps())
         known = Known(frame.signatures, frame.elements, found)
         if not remaining:
@@ -125,7 +144,7 @@ class Survey:
             frame: The execution, after it was looked up.
             travelling: Its outputs that are taken there.
         """
-        remaining = frame.remaining_steps()
+        remaining = steps_to_come(frame)
         taken = slots_taken(remaining) | travelling
         for step in frame.found_steps():
             if isinstance(step, CallStep):
@@ -168,28 +187,29 @@ class Survey:
             took: Called with index, frame of each item that was found whole.
         """
         names = tuple(given.columns)
-        part = MapPart(names, [], [], {}, dict(given.shared), {}, on_error)
-        if not self._plan.is_cached:
-            part.rows.extend(given.rows())
-            part.indexes.extend(range(len(part.rows)))
-            return part
+        part = MapPart(names, [[] for _ in names], [], {}, dict(given.shared), {}, on_error)
+        if not self._looks:
+            columns = list(map(list, zip(*given.rows(), strict=True))) or part.columns
+            return part._replace(columns=columns, indexes=given.indexes or range(len(columns[0])))
         items = ItemFrames(self._plan, self.state, self._root, given)
         elements: list[list[bytes]] = [[] for _ in names]
+        indexes: list[int] = []
         while (found := items.next_item()) is not None:
             values, frame = found
             assert isinstance(frame, CachedFrame)
-            is_failed = items.has_failed_input(values)
-            if not is_failed:
+            assert frame.item_index is not None
+            if not items.has_failed_input(values):
                 frame.start()
                 if frame.is_done:
                     took(frame)
                     continue
                 self.answer(frame, set())
-            part.rows.append(tuple(values[slot] for slot in items.mapped_slots))
-            part.indexes.append(items.count - 1)
+            for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
+                values_sent.append(values[slot])
+            indexes.append(frame.item_index)
             for column, slot in zip(elements, items.mapped_slots, strict=True):
                 column.append(frame.signatures[slot] or b"")
         slot_names = {slot: name for name, slot in self._plan.inputs.items()}
         shared = {slot_names[slot]: own for slot, own in items.shared_signatures.items() if slot in slot_names}
         known = {name: own for name, own in shared.items() if name in part.shared and own}
-        return part._replace(elements=dict(zip(names, elements, strict=True)), signatures=known)
+        return part._replace(indexes=indexes, elements=dict(zip(names, elements, strict=True)), signatures=known)

@@ -18,7 +18,7 @@ class Culprit(NamedTuple):
     """What cannot be sent.
 
     Attributes:
-        path: From the outside in, e.g. `("node 'encode'", "closure 'client'", "attribute '_lock'")`.
+        path: From the outside in, e.g. `("encode", "closure 'client'", "attribute '_lock'")`.
         error: Why.
         in_module: The module of the user's and the name in it through which the path leads, if it leads through one.
     """
@@ -28,12 +28,15 @@ class Culprit(NamedTuple):
     in_module: tuple[str, str] | None
 
 
-def find_culprit(value: Any, pack: Callable[[Any], object]) -> Culprit | None:
+def find_culprit(
+    value: Any, pack: Callable[[Any], object], left_out: Mapping[str, set[str]] | None = None
+) -> Culprit | None:
     """Return the innermost thing in `value` that `pack` refuses; None when it takes everything.
 
     Args:
         value: What could not be sent.
         pack: Raises for what cannot be sent.
+        left_out: By name of a module of the user's, names in it that are not sent anyway.
     """
     error = _refusal(value, pack)
     if error is None:
@@ -42,11 +45,11 @@ def find_culprit(value: Any, pack: Callable[[Any], object]) -> Culprit | None:
     in_module = None
     seen = {id(value)}
     for _ in range(_MAX_DEPTH):
-        for label, child in _parts(value):
+        for label, child in _parts(value, left_out or {}):
             if id(child) not in seen and (inner := _refusal(child, pack)) is not None:
                 if isinstance(value, ModuleType):
                     in_module = (value.__name__, label.split("'")[1])
-                path.append(label)
+                path += [label] if label else []
                 value, error = child, inner
                 seen.add(id(child))
                 break
@@ -63,19 +66,20 @@ def _refusal(value: Any, pack: Callable[[Any], object]) -> Exception | None:
     return None
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(value: Any, left_out: Mapping[str, set[str]]) -> Iterator[tuple[str, Any]]:
+    """What an object is made of, with a label for the path; an empty one for what a reader need not know of."""
     if isinstance(value, Plan):
         for step in value.steps:
-            yield f"node {step.node.name!r}", step
+            yield step.node.name, step
         for name, slot in value.inputs.items():
             yield f"default of {name!r}", value.template[slot]
     elif isinstance(value, CallStep):
-        yield "its function", value.node
+        yield "", value.node
     elif isinstance(value, NestedStep):
-        yield "its pipeline", value.inner
-        yield "its mapping", value.node
+        yield "", value.inner
+        yield "", value.node
     elif isinstance(value, Node):
-        yield "function", value.func
+        yield "", value.func
     elif isinstance(value, FunctionType):
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             yield f"closure {name!r}", cell.cell_contents
@@ -86,7 +90,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         for name in sorted(_names_in(value.__code__) & value.__globals__.keys()):
             yield f"global {name!r}", value.__globals__[name]
     elif isinstance(value, ModuleType):
-        for name, entry in state_of(value, set()).items():
+        for name, entry in state_of(value, left_out.get(value.__name__, set())).items():
             yield f"module attribute {name!r}", entry
     elif isinstance(value, functools.partial):
         yield "partial", value.func

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import PipelineExecutionEngine
@@ -19,26 +20,33 @@ from hypernodes.remote.job import (
     EngineSettings,
     Job,
     MapPart,
+    MapResult,
     RunPart,
     check_versions,
+    header_of,
     read_header,
-    with_header,
 )
 from hypernodes.remote.messages import Warned
+from hypernodes.remote.modules import forget_restored
 from hypernodes.remote.outbox import Exchange, Outbox, Packing
-from hypernodes.remote.packing import unpack
+from hypernodes.remote.packing import compact, unpack
 from hypernodes.remote.proxies import CacheProxy, CallbackProxy
 
 _LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
 
 
-def execute(job: bytes, exchange: Exchange | None = None) -> bytes:
+def execute(
+    job: bytes, exchange: Exchange | None = None, places: Sequence[Backend] = (), is_repeated: bool = False
+) -> bytes:
     """Run a job.
 
     Args:
         job: What `RemoteBackend` gave to `submit`.
         exchange: Hands a message to the caller's `Channel.handle` and returns what that returned; called from one
             thread at a time. None when nothing can be said while the job runs.
+        places: What stands here for the backends in `Channel.places`.
+        is_repeated: Whether the same job was begun before and may have had results kept since it was made, so that
+            the caller's caches are asked again.
 
     Returns:
         The outcome, for `submit` to return. Whatever goes wrong in the job is told in there; nothing is raised but
@@ -48,26 +56,31 @@ def execute(job: bytes, exchange: Exchange | None = None) -> bytes:
         header, payload = read_header(job)
         check_versions(header["versions"], "here, at the remote place,", "at the caller")
     except (RemoteVersionError, SerializationError) as error:
-        return with_header(b"", kind="refused", reason=str(error))
+        return header_of(kind="refused", reason=str(error))
     try:
-        return _Worker(payload, exchange).run()
+        return _Worker(payload, exchange, places, is_repeated).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        return with_header(b"", kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
+        return header_of(kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
 
 
 class _Worker:
-    def __init__(self, payload: memoryview, exchange: Exchange | None) -> None:
+    def __init__(
+        self, payload: memoryview, exchange: Exchange | None, places: Sequence[Backend], is_repeated: bool
+    ) -> None:
+        self._places = places
         self._caches: dict[int, CacheProxy] = {}
         self._callbacks: dict[int, CallbackProxy] = {}
         self._here = LocalBackend()
         self.job: Job
         code: list[tuple[Any, bytes | None]]
-        self.job, code = unpack(payload, self._resolve)
+        forget_restored()
+        self.job, code = unpack(payload, self._resolve, is_of_job=True)
         self._packing = Packing([obj for obj, _ in code])
         self._outbox = Outbox(exchange, self._packing)
         for number, cache in self._caches.items():
-            cache.connect(self.job.answers.get(number, Answers({}, frozenset())), self._outbox)
+            answers = self.job.answers.get(number, Answers({}, frozenset()))
+            cache.connect(answers._replace(misses=frozenset()) if is_repeated else answers, self._outbox)
         for number, callback in self._callbacks.items():
             callback.connect(self.job.heard.get(number, ()), self._outbox)
         where = self.job.where
@@ -88,41 +101,46 @@ class _Worker:
             return self._callbacks.setdefault(number, CallbackProxy(number))
         if kind == "here":
             return self._here
+        if kind == "place":
+            return self._places[number]
         raise SerializationError(f"unknown reference {reference!r}", path="job")
 
     def run(self) -> bytes:
         engine = _engine_for(self.job.engine)
         self._here.engine = engine
         execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
-        facts: dict[str, Any] = {"kind": "returned"}
+        kind = "returned"
         result: Any = None
         try:
             result = self._execute(execution)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            facts = {"kind": "raised"}
+            kind = "raised"
             result = self._packing.describe(error)
         unsent = self._outbox.close()
-        return with_header(self._pack_result(result, unsent, facts), **facts)
+        return self._pack_result(result, unsent, kind)
 
     def _execute(self, execution: Execution) -> Any:
         part = self.job.part
         if isinstance(part, RunPart):
             return execution.run(part.values, {}, part.known)
-        return execution.map_part(_map_inputs(part), part.on_error)
+        found = execution.map_part(_map_inputs(part), part.on_error)
+        columns = map(compact, map(list, zip(*found.values(), strict=True)))
+        return MapResult(list(found), dict(zip(self.job.plan.outputs, columns, strict=False)))
 
-    def _pack_result(self, result: Any, unsent: list[bytes], facts: dict[str, Any]) -> bytes:
+    def _pack_result(self, result: Any, unsent: list[bytes], kind: str) -> bytes:
         try:
-            return self._packing.pack((result, unsent))
+            return self._packing.pack((result, unsent, self._outbox.count), header_of(kind=kind))
         except Exception as error:
-            facts["kind"] = "raised"
-            names = _unsendable_names(result, self._packing) if isinstance(result, Mapping) else ""
+            columns = result.columns if isinstance(result, MapResult) else result
+            names = _unsendable_names(columns, self._packing) if isinstance(columns, Mapping) else ""
             problem = SerializationError(
                 f"the result{names} cannot be sent back from {self.job.engine.place}: {type(error).__name__}: {error}",
                 path="result",
             )
-            return self._packing.pack((self._packing.describe(problem), unsent))
+            told = (self._packing.describe(problem), unsent, self._outbox.count)
+            return self._packing.pack(told, header_of(kind="raised"))
 
     def _warn(self, subject: str, reason: str, text: str) -> None:
         self._outbox.add(Warned(subject, reason, text))
@@ -137,8 +155,14 @@ def _engine_for(settings: EngineSettings) -> PipelineExecutionEngine:
 
 
 def _map_inputs(part: MapPart) -> MapInputs:
-    columns = {name: [row[i] for row in part.rows] for i, name in enumerate(part.names)}
-    return MapInputs(columns, "zip", part.shared, part.signatures, part.elements, part.indexes)
+    return MapInputs(
+        dict(zip(part.names, part.columns, strict=True)),
+        "zip",
+        part.shared,
+        part.signatures,
+        part.elements,
+        part.indexes,
+    )
 
 
 def _unsendable_names(result: Mapping[Any, Any], packing: Packing) -> str:

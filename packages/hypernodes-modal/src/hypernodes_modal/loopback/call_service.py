@@ -16,7 +16,7 @@ from hypernodes_modal.loopback.inputs import Input, InputState
 from hypernodes_modal.loopback.rpc import Caller, not_found, rpc
 
 if TYPE_CHECKING:
-    from hypernodes_modal.loopback.functions import Functions
+    from hypernodes_modal.loopback.function_service import Functions
     from hypernodes_modal.loopback.ids import Ids
     from hypernodes_modal.loopback.pools import Pools
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from hypernodes_modal.loopback.plane import ModalLoopback
+
 _DESCRIPTION = """\
 Run a program that uses Modal without Modal's cloud and without an account.
 
@@ -92,10 +94,7 @@ def _without_modal(environment: os._Environ[str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("MODAL_")}
 
 
-def _summarize(plane: object) -> None:
-    from hypernodes_modal.loopback.plane import ModalLoopback
-
-    assert isinstance(plane, ModalLoopback)
+def _summarize(plane: ModalLoopback) -> None:
     for call in plane.calls:
         kind = "spawned" if call.is_spawned else "mapped" if call.is_map else "called"
         print(f"{kind} {call.function_name}: {len(call.inputs)} input(s)", file=sys.stderr)

@@ -14,7 +14,7 @@ from hypernodes_modal.loopback.containers import Container, EndReason
 from hypernodes_modal.loopback.dicts import Dicts
 from hypernodes_modal.loopback.dispatch import Dispatcher
 from hypernodes_modal.loopback.environments import Environments
-from hypernodes_modal.loopback.functions import Functions
+from hypernodes_modal.loopback.function_service import Functions
 from hypernodes_modal.loopback.guarded import Guard
 from hypernodes_modal.loopback.ids import Ids
 from hypernodes_modal.loopback.images import Images

@@ -14,6 +14,7 @@ from modal_proto import api_pb2
 
 from hypernodes_modal.loopback.containers import Container, ContainerState, EndReason
 from hypernodes_modal.loopback.inputs import Input, InputState, Result
+from hypernodes_modal.loopback.results import describe_loss, describe_start_failure, failure, retry_delay_s
 from hypernodes_modal.loopback.signals import Changed
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Pool:
     def put(self, given: Input) -> None:
         """Take an input that waits for a container."""
         if not self._is_open:
-            given.finish(_failure("The app has stopped.", Result.GENERIC_STATUS_TERMINATED))
+            given.finish(failure("The app has stopped.", Result.GENERIC_STATUS_TERMINATED))
             return
         self._has_given_up = False
         self.pending.append(given)
@@ -124,7 +125,7 @@ class Pool:
         policy = self.function.definition.retry_policy
         failed = result.status in (Result.GENERIC_STATUS_FAILURE, Result.GENERIC_STATUS_TIMEOUT)
         if failed and given.call.is_async and given.retry_count < policy.retries and self._is_open:
-            delay_s = _retry_delay_s(policy, given.retry_count)
+            delay_s = retry_delay_s(policy, given.retry_count)
             given.delay()
             self._timers[given] = asyncio.get_running_loop().call_later(delay_s, self._try_again, given)
             return
@@ -163,7 +164,7 @@ class Pool:
         elif container.ready_at is None and container.end_reason in (EndReason.CRASHED, EndReason.START_TIMEOUT):
             self._start_failures += 1
             if self._start_failures >= _MAX_START_FAILURES:
-                self._fail_pending(_failure(_describe_start_failure(container)))
+                self._fail_pending(failure(describe_start_failure(container)))
         self.scale()
         self._work.notify()
 
@@ -255,7 +256,7 @@ class Pool:
         timeout_s = self.function.timeout_s
         self.settle(
             given,
-            _failure(
+            failure(
                 f"Task's current input {given.id} hit its timeout of {timeout_s:g}s", Result.GENERIC_STATUS_TIMEOUT
             ),
         )
@@ -269,7 +270,7 @@ class Pool:
 
     def _finish_cancelled(self, given: Input, why: str = "Input was cancelled.") -> None:
         self._release(given)
-        given.finish(_failure(why, Result.GENERIC_STATUS_TERMINATED))
+        given.finish(failure(why, Result.GENERIC_STATUS_TERMINATED))
 
     def _lose(self, given: Input, container: Container) -> None:
         if given.is_cancelling:
@@ -282,7 +283,7 @@ class Pool:
             given.put_back()
             self.pending.appendleft(given)
         else:
-            self.settle(given, _failure(_describe_loss(container)))
+            self.settle(given, failure(describe_loss(container)))
 
     def _fail_pending(self, result: Result) -> None:
         self._start_failures = 0
@@ -325,39 +326,3 @@ class Pools:
         for pool in self.all():
             if pool.function.app_id == app.id:
                 pool.close(EndReason.APP_STOPPED)
-
-
-def _retry_delay_s(policy: api_pb2.FunctionRetryPolicy, retry_count: int) -> float:
-    """How long to wait before a retry, in seconds.
-
-    Args:
-        policy: What the user asked for.
-        retry_count: How many retries there were before.
-    """
-    delay_ms = policy.initial_delay_ms * (policy.backoff_coefficient or 1.0) ** retry_count
-    return min(delay_ms, policy.max_delay_ms or delay_ms) / 1000
-
-
-def _failure(why: str, status: Result.GenericStatus.ValueType = Result.GENERIC_STATUS_FAILURE) -> Result:
-    return Result(status=status, exception=why)
-
-
-def _describe_loss(container: Container) -> str:
-    memory = " (out of memory)" if container.end_reason is EndReason.OUT_OF_MEMORY else ""
-    return (
-        f"Runner failed with exit code: {container.exit_code}{memory}. Container {container.id} of function "
-        f"{container.function.name!r} ended ({_reason(container)}) while it worked on an input."
-    )
-
-
-def _describe_start_failure(container: Container) -> str:
-    what = "did not start in time" if container.end_reason is EndReason.START_TIMEOUT else "ended while it started"
-    said = "\n".join(container.last_lines[-20:])
-    return (
-        f"Runner failed with exit code: {container.exit_code}. Container {container.id} of function "
-        f"{container.function.name!r} {what}, as another did before. Its last words:\n{said}"
-    )
-
-
-def _reason(container: Container) -> str:
-    return container.end_reason.value if container.end_reason else "unknown"

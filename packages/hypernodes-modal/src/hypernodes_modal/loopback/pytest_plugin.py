@@ -6,15 +6,19 @@ In the `conftest.py` next to `pyproject.toml`: `pytest_plugins = ["hypernodes_mo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from hypernodes_modal.loopback.plane import ModalLoopback
+if TYPE_CHECKING:
+    from hypernodes_modal.loopback.plane import ModalLoopback
 
 
 @pytest.fixture(scope="session")
 def modal_loopback_session() -> Iterator[ModalLoopback]:
     """A control plane that all tests of the session share, so that images are built once."""
+    from hypernodes_modal.loopback.plane import ModalLoopback  # tests that do not ask for it do without Modal
+
     with ModalLoopback() as plane:
         yield plane
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpclib import GRPCError
 from modal_proto import api_pb2
 
 from hypernodes_modal.loopback import launch
@@ -21,7 +22,8 @@ from hypernodes_modal.loopback.listener import Listener
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.dispatch import Dispatcher
     from hypernodes_modal.loopback.environments import Environment
-    from hypernodes_modal.loopback.functions import Function, Functions
+    from hypernodes_modal.loopback.function_service import Functions
+    from hypernodes_modal.loopback.functions import Function
     from hypernodes_modal.loopback.guarded import Guard
     from hypernodes_modal.loopback.ids import Ids
     from hypernodes_modal.loopback.images import Images
@@ -109,7 +111,8 @@ class Runner:
                 await self._watch(container)
         except Exception as error:
             # The container cannot even be started, as when the disk is full: its callers hear about it.
-            container.last_lines.append(f"loopback: the container could not be started: {error!r}")
+            reason = error.message if isinstance(error, GRPCError) else repr(error)
+            container.last_lines.append(f"loopback: {reason}")
         finally:
             if timer is not None:
                 timer.cancel()

@@ -1,0 +1,347 @@
+"""A Modal container as the place where a pipeline runs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from time import monotonic, sleep
+from typing import Any, Literal, Self
+
+import modal
+import modal.exception as modal_errors
+
+from hypernodes import Backend, ConfigurationError, RemoteBackend
+from hypernodes.engine import ExecutionMode
+from hypernodes.remote.channel import Channel
+from hypernodes_modal import trouble
+from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
+from hypernodes_modal.call import Extras, RemoteCall
+from hypernodes_modal.event_loops import outside_event_loop
+from hypernodes_modal.others import Handle
+from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
+
+CACHE_KEY_VARIABLE = "HYPERNODES_CACHE_KEY"
+_MAX_SUBMITS = 3
+_START_PATIENCE_S = 10.0  # with a connection that fails before anything was started
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 2.0
+
+
+class ModalBackend(RemoteBackend):
+    """Runs whole pipelines in one Modal container, with one remote call for each `run` or `map`.
+
+    The pipeline, its inputs and the user's own modules travel; `hypernodes`, `hypernodes_modal` and cloudpickle are
+    added to the image; everything else that nodes import must be in the image. The cache and the callbacks stay here,
+    and hear of everything as it happens. The app stays open, and its container warm, until `close`, the end of a `with`
+    block, or the end of the program.
+
+    A nested pipeline with a `ModalBackend` of its own runs in the same container when it asks for the same, else in a
+    container of its own, which is called from there.
+
+    Args:
+        image: What containers consist of; its Python must have the same minor version as this one.
+        gpu: Kind of GPU, such as "A10G" or "H100:2", or a list of kinds in the order of preference.
+        memory: "32GB", "512MiB", whole MiB, or a pair of request and limit.
+        cpu: Number of cores, or a pair of request and limit.
+        timeout: Limit for one `run` or `map`, in seconds, from 1 second to 24 hours.
+        volumes: Modal volumes by the absolute path at which they are mounted.
+        secrets: Modal secrets.
+        retries: How many times Modal starts the container again when it is lost.
+        region: Where containers may run.
+        cloud: Whose machines they run on.
+        max_containers: The largest number of containers.
+        min_containers: How many containers are kept warm when there is nothing to do; they cost money.
+        scaledown_window: How long an idle container is kept, in seconds, from 2 to 3600.
+        app_name: Name of the app, as Modal shows it.
+        function_options: What else `modal.App.function` takes.
+        environment_name: Modal environment; None for the default one.
+        detach: Whether the app goes on when this program ends.
+        show_logs: Whether what containers print is shown here.
+        cache_location: "local" to keep results in the caller's cache. "remote" when the cache is a `DiskCache` on a
+            path in one of `volumes`: it is then used in the container, the volume is reloaded before and committed
+            after a job, and nothing is looked up here. All containers need one key for it: HYPERNODES_CACHE_KEY, set
+            here or in one of `secrets`.
+        node_execution: How the nodes of one run are executed in the container.
+        map_execution: How the items of a map are executed in the container.
+        max_workers: The largest number of calls at a time in the container.
+
+    Attributes:
+        patience_s: How long a lost connection is waited for before a call is given up, in seconds.
+
+    Raises:
+        TypeError: `image` is not a Modal image.
+        ConfigurationError: A setting has a value it cannot have.
+
+    Example:
+        ```python
+        image = modal.Image.debian_slim(python_version="3.12").uv_pip_install("cloudpickle")
+        pipeline = pipeline.with_backend(ModalBackend(image=image, gpu="A10G"))
+        pipeline.run(inputs={"x": 21})
+        ```
+    """
+
+    place = trouble.PLACE
+    patience_s: float = 120.0
+
+    def __init__(
+        self,
+        image: modal.Image,
+        gpu: str | list[str] | None = None,
+        memory: str | int | tuple[str | int, str | int] | None = None,
+        cpu: float | tuple[float, float] | None = None,
+        timeout: int = 3600,
+        volumes: Mapping[str, modal.Volume] | None = None,
+        secrets: Sequence[modal.Secret] | None = None,
+        retries: int | modal.Retries | None = None,
+        region: str | Sequence[str] | None = None,
+        cloud: str | None = None,
+        max_containers: int | None = None,
+        min_containers: int | None = None,
+        scaledown_window: int | None = None,
+        app_name: str | None = None,
+        function_options: Mapping[str, Any] | None = None,
+        environment_name: str | None = None,
+        detach: bool = False,
+        show_logs: bool = False,
+        cache_location: Literal["local", "remote"] = "local",
+        node_execution: ExecutionMode = "sequential",
+        map_execution: ExecutionMode = "sequential",
+        max_workers: int | None = None,
+    ) -> None:
+        super().__init__(node_execution, map_execution, max_workers)
+        if not isinstance(image, modal.Image):
+            raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
+        options: dict[str, Any] = {
+            "gpu": check_gpu(gpu),
+            "memory": parse_memory(memory),
+            "cpu": check_cpu(cpu),
+            "timeout": check_whole("timeout", timeout, 1, 24 * 3600),
+            "volumes": check_volumes(volumes or {}),
+            "secrets": _check_secrets(secrets),
+            "retries": retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10),
+            "region": region,
+            "cloud": cloud,
+            "max_containers": check_whole("max_containers", max_containers, 1),
+            "min_containers": check_whole("min_containers", min_containers, 0),
+            "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
+        }
+        if cache_location not in ("local", "remote"):
+            raise ConfigurationError(f"cache_location must be 'local' or 'remote'; got {cache_location!r}")
+        if cache_location == "remote" and not options["volumes"]:
+            raise ConfigurationError(
+                "cache_location='remote' needs the volume that holds the cache: volumes={path: volume}"
+            )
+        if cache_location == "remote" and CACHE_KEY_VARIABLE in os.environ:
+            key: dict[str, str | None] = {CACHE_KEY_VARIABLE: os.environ[CACHE_KEY_VARIABLE]}
+            options["secrets"].append(modal.Secret.from_dict(key))
+        self.image = image
+        self.cache_location = cache_location
+        self.keeps_caches_there = cache_location == "remote"
+        self.app_name = check_name("app_name", app_name)
+        self.environment_name = environment_name
+        self.detach = detach
+        self.show_logs = show_logs
+        self.timeout: int | None = timeout
+        self.function_options = _merge(
+            {name: value for name, value in options.items() if value}, function_options or {}
+        )
+        self._deployed_name: str | None = None
+        self._check_what_modal_checks()
+        self._start()
+
+    @classmethod
+    def deployed(
+        cls,
+        app_name: str,
+        environment_name: str | None = None,
+        node_execution: ExecutionMode = "sequential",
+        map_execution: ExecutionMode = "sequential",
+        max_workers: int | None = None,
+    ) -> Self:
+        """Return a backend that uses an app which `hypernodes-modal deploy` deployed, instead of one of its own.
+
+        Args:
+            app_name: Name of the app.
+            environment_name: Modal environment; None for the default one.
+            node_execution: How the nodes of one run are executed in the container.
+            map_execution: How the items of a map are executed in the container.
+            max_workers: The largest number of calls at a time in the container.
+        """
+        backend = object.__new__(cls)
+        RemoteBackend.__init__(backend, node_execution, map_execution, max_workers)
+        backend.app_name = app_name
+        backend.environment_name = environment_name
+        backend.detach = backend.show_logs = False
+        backend.cache_location = "local"
+        backend.timeout = None
+        backend.function_options = {}
+        backend._deployed_name = app_name
+        backend._start()
+        return backend
+
+    def _check_what_modal_checks(self) -> None:
+        """Make an app that is never run, since Modal looks at some settings only then."""
+        try:
+            make_app(self.app_name, self.image, self.function_options)
+        except (TypeError, ValueError, modal_errors.Error) as error:
+            raise ConfigurationError(f"Modal does not accept the settings of ModalBackend: {error}") from error
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._apps: list[OpenApp] = []  # at most one; its own object, so that it can be closed when this one is gone
+        self._times_entered = 0
+        weakref.finalize(self, _close_all, self._apps)
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        calls: list[RemoteCall] = []  # the one under way
+
+        def cancel() -> None:
+            for call in calls:
+                call.cancel()
+
+        return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
+
+    def runs_here(self, other: Backend) -> bool:
+        """Whether a nested pipeline that asks for another backend can run in the same container."""
+        if not isinstance(other, ModalBackend):
+            return False
+        if other is self:
+            return True
+        if self._deployed_name is not None or other._deployed_name is not None:
+            return self._deployed_name == other._deployed_name and self.environment_name == other.environment_name
+        return self.image is other.image and self.function_options == other.function_options
+
+    def _submit(self, job: bytes, channel: Channel, calls: list[RemoteCall]) -> bytes:
+        began_at = monotonic()
+        submits = 0
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            call_id = ""
+            try:
+                call = RemoteCall(self._function(), self.patience_s, self._extras(channel))
+                calls[:] = [call]
+                try:
+                    return call.run(job, channel)
+                finally:
+                    call_id = call.call_id
+            except trouble.TRANSIENT as error:
+                # Without an id nothing has been started, so that it can be tried again without doing anything twice.
+                if call_id or monotonic() - began_at > min(self.patience_s, _START_PATIENCE_S):
+                    raise trouble.translate(error, self.timeout, call_id) from error
+                sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except modal_errors.Error as error:
+                submits += 1
+                if submits == _MAX_SUBMITS or not self._can_try_again(error, call_id):
+                    raise trouble.translate(error, self.timeout, call_id) from error
+
+    def _can_try_again(self, error: modal_errors.Error, call_id: str) -> bool:
+        if isinstance(error, modal_errors.InternalFailure):
+            return True
+        is_gone = isinstance(error, modal_errors.ClientClosed)  # by somebody else in this process
+        if not call_id:  # the app was stopped from outside, for instance on Modal's pages
+            is_gone |= isinstance(error, (modal_errors.NotFoundError, modal_errors.InvalidError))
+        if is_gone and self._apps:
+            self.close()
+            return True
+        return False
+
+    def can_call(self, other: Backend) -> bool:
+        """Whether a nested pipeline with another backend can be called from the container."""
+        return isinstance(other, ModalBackend)
+
+    def handle(self) -> Handle:
+        """Return what a container needs to call this backend's function."""
+        return Handle(self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers)
+
+    def _extras(self, channel: Channel) -> Extras:
+        others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
+        return Extras(others, list(self.function_options["volumes"].values()) if self.keeps_caches_there else [])
+
+    # --- the app --------------------------------------------------------------------------------------------------
+
+    def _function(self) -> Any:
+        if self._deployed_name is not None:
+            return modal.Function.from_name(self._deployed_name, FUNCTION_NAME, environment_name=self.environment_name)
+        with self._lock:
+            if self._apps and not self._apps[0].is_usable:  # of the process that forked this one
+                self._apps.clear()
+            if not self._apps:
+                app = OpenApp(
+                    self.app_name,
+                    self.image,
+                    self.function_options,
+                    self.detach,
+                    self.environment_name,
+                    self.show_logs,
+                    with_cache=self.keeps_caches_there,
+                )
+                self._apps.append(app)
+            return self._apps[0].function
+
+    def deploy(self, app_name: str) -> None:
+        """Deploy the function that runs jobs as an app that stays; `deployed` finds it by the name of the app.
+
+        Args:
+            app_name: Name of the app.
+        """
+        if self._deployed_name is not None:
+            raise ConfigurationError(f"{self!r} is deployed already")
+        app, _ = make_app(app_name, self.image, self.function_options, self.keeps_caches_there)
+        try:
+            outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
+        except modal_errors.Error as error:
+            raise trouble.translate(error, self.timeout, "") from error
+
+    def close(self) -> None:
+        """Stop the app and its containers; the next run starts them again."""
+        with self._lock:
+            outside_event_loop(lambda: _close_all(self._apps))
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            self._times_entered += 1
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._times_entered -= 1
+            is_last = self._times_entered == 0
+        if is_last:
+            self.close()
+
+    def __repr__(self) -> str:
+        if self._deployed_name is not None:
+            return f"ModalBackend.deployed({self._deployed_name!r})"
+        shown = {
+            name: self.function_options[name] for name in ("gpu", "memory", "cpu") if name in self.function_options
+        }
+        return f"ModalBackend({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def _close_all(apps: list[OpenApp]) -> None:
+    while apps:
+        apps.pop().close()
+
+
+def _check_secrets(secrets: Any) -> list[modal.Secret]:
+    found = [secrets] if isinstance(secrets, modal.Secret) else list(secrets or ())
+    for secret in found:
+        if not isinstance(secret, modal.Secret):
+            # Not shown: whoever passes a string here passes the secret itself.
+            raise ConfigurationError(f"secrets must be modal.Secret objects; one is a {type(secret).__name__}")
+    return found
+
+
+def _merge(options: dict[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    for name in further:
+        if name in options or name in ("image", "serialized", "name", "include_source", "is_generator"):
+            raise ConfigurationError(f"function_options must not contain {name!r}, which ModalBackend sets itself")
+        if name not in signature(modal.App.function).parameters:
+            raise ConfigurationError(f"function_options: modal.App.function takes no {name!r}")
+    return {**options, **further}

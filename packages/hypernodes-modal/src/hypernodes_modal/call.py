@@ -1,0 +1,121 @@
+"""One remote call: spawned, and asked about by its id until it has an outcome."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, suppress
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+
+import modal
+import modal.exception as modal_errors
+
+from hypernodes.remote.channel import Channel
+from hypernodes_modal.errors import ModalConnectionError
+from hypernodes_modal.queues import Pump, Queues
+from hypernodes_modal.trouble import PLACE, TRANSIENT
+
+_POLL_S = 5.0
+_PAUSES_S = (0.1, 2.0)
+
+
+class Extras(NamedTuple):
+    """What a job needs besides its bytes.
+
+    Attributes:
+        others: Other backends that nested pipelines ask for (see `others.Handle`), by their number in the job.
+        volumes: Volumes that hold a cache, to be reloaded before and committed after the job.
+    """
+
+    others: list[Any]
+    volumes: list[modal.Volume]
+
+
+class RemoteCall:
+    """A call of the function that runs jobs.
+
+    Args:
+        function: The function.
+        patience_s: How long a lost connection is waited for, in seconds.
+        extras: What the job needs besides.
+
+    Attributes:
+        call_id: Its id; empty before it was started.
+    """
+
+    def __init__(self, function: Any, patience_s: float, extras: Extras) -> None:
+        self._function = function
+        self._extras = extras
+        self._patience_s = patience_s
+        self._call: modal.FunctionCall[bytes] | None = None
+        self._is_cancelled = threading.Event()
+
+    @property
+    def call_id(self) -> str:
+        return self._call.object_id if self._call is not None else ""
+
+    def run(self, job: bytes, channel: Channel) -> bytes:
+        """Have a job executed; return its outcome.
+
+        Raises:
+            modal.exception.Error: What Modal says went wrong.
+            ModalConnectionError: It is not known whether the call was started.
+        """
+        with ExitStack() as stack:
+            queues = pump = None
+            if channel.has_listeners:
+                queues = Queues(*(stack.enter_context(modal.Queue.ephemeral()) for _ in range(2)))
+                queues.prepare()
+            self._spawn(job, queues)
+            if queues is not None:
+                pump = Pump(queues, channel.handle)
+                pump.start()
+            try:
+                return self._wait()
+            except BaseException:
+                # Also when only this side gives up: an interrupt, a lost connection. Nobody would take the result.
+                self.cancel()
+                raise
+            finally:
+                if pump is not None:
+                    pump.finish()
+
+    def cancel(self) -> None:
+        """End the call and its container."""
+        self._is_cancelled.set()
+        if self._call is not None:
+            with suppress(modal_errors.Error):  # it has ended, or cannot be reached
+                self._call.cancel(terminate_containers=True)
+
+    def _spawn(self, job: bytes, queues: Queues | None) -> None:
+        try:
+            self._call = self._function.spawn(job, queues, self._extras)
+        except TRANSIENT as error:
+            # Not tried again: if the request came through and only its reply was lost, the work would be done twice.
+            raise ModalConnectionError(
+                f"the connection to Modal was lost while the call was being started: {error}. It is not known whether "
+                "it was; `close()` of the backend ends it if so. Nothing is lost but this run: run it again.",
+                call_id="",
+                place=PLACE,
+            ) from error
+        if self._is_cancelled.is_set():
+            self.cancel()
+
+    def _wait(self) -> bytes:
+        assert self._call is not None
+        lost_since: float | None = None
+        pause_s = _PAUSES_S[0]
+        while True:
+            try:
+                return self._call.get(timeout=_POLL_S)
+            except (modal_errors.FunctionTimeoutError, modal_errors.OutputExpiredError):
+                raise
+            except TimeoutError:  # still running
+                lost_since, pause_s = None, _PAUSES_S[0]
+            except (*TRANSIENT, modal_errors.ResourceExhaustedError, modal_errors.TimeoutError):
+                now = monotonic()
+                lost_since = now if lost_since is None else lost_since
+                if now - lost_since > self._patience_s:
+                    raise
+                sleep(pause_s)
+                pause_s = min(2 * pause_s, _PAUSES_S[1])

@@ -1,0 +1,54 @@
+"""Other Modal configurations that nested pipelines ask for, as a container calls them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import modal.exception as modal_errors
+
+from hypernodes import RemoteBackend
+from hypernodes.engine import ExecutionMode
+from hypernodes.remote.channel import Channel
+from hypernodes_modal import trouble
+from hypernodes_modal.call import Extras, RemoteCall
+
+_PATIENCE_S = 120.0
+
+
+class Handle(NamedTuple):
+    """What a container needs to call the function of another backend.
+
+    Attributes:
+        function: The function, of an app that runs.
+        timeout: Its time limit, in seconds; None when unknown.
+        node_execution: How the nodes of one run are executed there.
+        map_execution: How the items of a map are executed there.
+        max_workers: The largest number of calls at a time there.
+    """
+
+    function: Any
+    timeout: int | None
+    node_execution: ExecutionMode
+    map_execution: ExecutionMode
+    max_workers: int | None
+
+
+class CalledBackend(RemoteBackend):
+    """Another Modal configuration, as seen from a container.
+
+    Args:
+        handle: How to reach it.
+    """
+
+    place = trouble.PLACE
+
+    def __init__(self, handle: Handle) -> None:
+        super().__init__(handle.node_execution, handle.map_execution, handle.max_workers)
+        self._handle = handle
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        call = RemoteCall(self._handle.function, _PATIENCE_S, Extras([], []))
+        try:
+            return call.run(job, channel)
+        except modal_errors.Error as error:
+            raise trouble.translate(error, self._handle.timeout, call.call_id) from error

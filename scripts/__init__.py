@@ -1,0 +1,1 @@
+"""Commands for those who work on this repository; each is run as a file."""
