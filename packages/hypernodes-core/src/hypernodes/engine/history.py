@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -57,13 +56,7 @@ class Outline:
     def _key(self, node: Node[..., Any]) -> str:
         place = (node.name, *node.outputs)
         number = self._counts[place] = self._counts.get(place, 0) + 1
-        return _key_of(place, number)
-
-
-@lru_cache(maxsize=1024)
-def _key_of(place: tuple[str, ...], number: int) -> str:
-    names = [signature.atom(name.encode()) for name in place]
-    return f"{RECORD_PREFIX}{signature.combine(b'place %d' % number, names).hex()}"
+        return f"{RECORD_PREFIX}{signature.atom(repr((number, place)).encode()).hex()}"
 
 
 class Executed(Protocol):

@@ -268,8 +268,7 @@ class _Look:
             inputs = nested_map_inputs(frame, step)
             if has_own_backend:
                 inputs = inputs._replace(signatures={}, elements={})
-            for _, item in item_frames(ItemFrames(step.inner, self.state, frame.base, inputs)):
-                self.take(item)
+            self._take_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
         else:
             values = list(step.inner.template)
             for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
@@ -277,6 +276,18 @@ class _Look:
             inner = CachedFrame(step.inner, self.state, values, frame.base)
             inner.start()
             self.take(inner)
+
+    def _take_items(self, frame: CachedFrame, step: NestedStep, items: ItemFrames) -> None:
+        elements: list[list[bytes]] = [[] for _ in step.outputs]
+        for _, item in item_frames(items):
+            self.take(item)
+            for known, slot in zip(elements, step.inner.outputs.values(), strict=True):
+                known.append(item.signatures[slot] or b"")
+        cache = step.inner.scopes[0].cache
+        for outer, known in zip(step.outputs, elements, strict=True):
+            own = None if outer is None else frame.signatures[outer]
+            if cache is not None and own and all(known) and len(known) == items.count:
+                self._store.expect_list(cache, own, known)
 
     def take_uncached(self, plan: Plan, count: int | None, values: Sequence[Any] | None = None) -> None:
         """Count a plan nothing of which is cached.

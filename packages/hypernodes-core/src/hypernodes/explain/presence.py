@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypernodes.cache.base import MISS, Cache
-from hypernodes.engine.store import Store, Warn, is_manifest_key
+from hypernodes.engine.store import Store, Warn, is_manifest_key, manifest_key
 
 
 class Present:
@@ -36,10 +36,15 @@ class PresenceStore(Store):
     def __init__(self, warn: Warn) -> None:
         super().__init__(warn)
         self._expected: set[tuple[int, str]] = set()
+        self._expected_lists: dict[tuple[int, str], bytes] = {}
 
     def expect(self, cache: Cache, keys: Iterable[str]) -> None:
         """Take note of results that the run would have kept by now."""
         self._expected.update((id(cache), key) for key in keys)
+
+    def expect_list(self, cache: Cache, signature: bytes, elements: list[bytes]) -> None:
+        """Take note of what the run would have kept by now about the items of a mapped result."""
+        self._expected_lists[id(cache), manifest_key(signature.hex())] = b"".join(elements)
 
     def expects(self, cache: Cache, keys: Iterable[str]) -> bool:
         """Whether the run would have kept all of these results by now."""
@@ -49,6 +54,9 @@ class PresenceStore(Store):
         keys = list(dict.fromkeys(keys))
         manifests = [key for key in keys if is_manifest_key(key)]
         found = dict(super().get_many(cache, manifests)) if manifests else {}
+        for key in manifests:
+            if key not in found and (id(cache), key) in self._expected_lists:
+                found[key] = self._expected_lists[id(cache), key]
         results = [key for key in keys if not is_manifest_key(key)] if manifests else keys
         if results:
             found.update({key: Present(cache, key) for key in self._present(cache, results)})
