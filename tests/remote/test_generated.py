@@ -16,6 +16,8 @@ from tests.semantics.generate import Scenario, scenarios
 from tests.semantics.modes import REMOTE_MODES, Modes, subprocess_backend
 from tests.semantics.test_generated import check_scenario
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def backends() -> Iterator[Callable[[Modes], Backend]]:

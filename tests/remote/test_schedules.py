@@ -27,6 +27,8 @@ from tests.semantics.test_generated import MAX_CALLS, Observed, check, check_cac
 SCHEDULES = int(os.environ.get("HYPERNODES_SCHEDULES", "400"))
 PER_SCENARIO = 5
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[str]:
