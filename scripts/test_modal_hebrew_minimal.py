@@ -9,16 +9,13 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import modal
+from modal_connection import connected, parse_live
 
 from hypernodes import CallbackContext, MemoryCache, Pipeline, PipelineCallback, node
 from hypernodes.backend import ModalBackend
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from scripts.modal_connection import connected, parse_live
 
 VERSES = (
     "בראשית ברא אלהים את השמים ואת הארץ",

@@ -5,16 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import modal
+from modal_connection import connected, parse_live
 
 from hypernodes import CallbackContext, MemoryCache, Pipeline, PipelineCallback, node
 from hypernodes.backend import ModalBackend
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from scripts.modal_connection import connected, parse_live
 
 
 @node(output_name="doubled")
@@ -71,7 +68,7 @@ def check_error(backend: ModalBackend) -> str:
     except ZeroDivisionError as error:
         note = error.__notes__[0]
     else:
-        raise AssertionError("the error of the node did not arrive")
+        raise AssertionError("the error did not arrive")
     assert "'invert'" in note, note
     return f"ZeroDivisionError {note}"
 

@@ -67,6 +67,35 @@ def test_the_answers_are_the_same_from_the_cache(tmp_path: Path) -> None:
     assert answers(demo(tmp_path, "--limit", "200", "--question", "ויאמר אלוהים יהי אור")) == answers(first)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("hypernodes_modal") is None, reason="needs hypernodes-modal")
+def test_on_modal_it_is_one_call_with_the_same_answers_and_none_for_what_is_known(tmp_path: Path) -> None:
+    def answers(printed: str) -> str:
+        return printed.partition("Answers")[2].rpartition("This run")[0]
+
+    def calls(printed: str) -> list[str]:
+        return re.findall(r"^  Remote calls +(\d+)$", printed, flags=re.MULTILINE)
+
+    on_modal = ("--backend", "modal", "--limit")
+    first = demo(tmp_path / "modal", *on_modal, "200")
+    assert counts(first)["encode_all"] == (200, 0)
+    assert calls(first) == ["1"]
+    assert answers(first) == answers(demo(tmp_path / "local", "--limit", "200"))
+
+    second = demo(tmp_path / "modal", *on_modal, "200")
+    assert "Computed now     nothing" in second
+    assert calls(second) == ["0"]
+    assert answers(second) == answers(first)
+
+    larger = demo(tmp_path / "modal", *on_modal, "300")
+    assert counts(larger)["encode_all"] == (100, 200)
+    assert calls(larger) == ["1"]
+
+
+def test_a_subprocess_gives_the_same_answers_from_the_same_cache(tmp_path: Path) -> None:
+    assert counts(demo(tmp_path, "--limit", "200", "--backend", "subprocess"))["encode_all"] == (200, 0)
+    assert "Computed now     nothing" in demo(tmp_path, "--limit", "200")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [["--limit", "0"], ["--drop", "1"], ["--recall-at", "1", "20"], ["--backend", "nowhere"]],

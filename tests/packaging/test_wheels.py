@@ -139,6 +139,40 @@ def test_disk_cache_without_its_distribution_says_what_to_install(core_environme
     assert "pip install hypernodes-cache" in message
 
 
+def test_modal_backend_without_its_distribution_says_what_to_install(core_environment: Environment) -> None:
+    message = core_environment.run(
+        """
+        try:
+            from hypernodes.backend import ModalBackend
+        except ImportError as error:
+            print(error)
+        """
+    )
+    assert "pip install hypernodes-modal" in message
+
+
+def test_modal_backend_runs_a_pipeline_from_the_wheels(core_environment: Environment, wheels: Wheels) -> None:
+    core_environment.install(wheels["hypernodes-modal"])
+    printed = core_environment.run(
+        """
+        import sys
+        import modal
+        from hypernodes import Pipeline, node
+        from hypernodes.backend import ModalBackend
+        from hypernodes_modal.loopback import ModalLoopback
+
+        @node(output_name="doubled")
+        def double(x: int) -> int:
+            return 2 * x
+
+        image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2]))
+        with ModalLoopback(), ModalBackend(image=image) as backend:
+            print(Pipeline(nodes=[double], backend=backend).run(inputs={"x": 21}))
+        """
+    )
+    assert "{'doubled': 42}" in printed
+
+
 @every_extension
 def test_extension_works_with_the_built_core(name: str, core_environment: Environment, wheels: Wheels) -> None:
     core_environment.install(wheels[name])
@@ -158,4 +192,4 @@ def test_extension_works_with_the_built_core(name: str, core_environment: Enviro
 def test_extra_all_brings_the_extensions(empty_environment: Environment, wheels: Wheels) -> None:
     core, *extensions = wheels["hypernodes-core"], *(wheels[name] for name in EXTENSIONS)
     empty_environment.install(f"hypernodes-core[all] @ {core.as_uri()}", *extensions)
-    assert {"hypernodes-cache", "loky"} <= empty_environment.distributions().keys()
+    assert {"hypernodes-cache", "hypernodes-modal", "loky"} <= empty_environment.distributions().keys()
