@@ -1,8 +1,8 @@
 """Running plans whose results are all known by what goes in: what most cached maps are.
 
 This is what `CachedFrame` and `in_order` do, unrolled for speed: in sequential mode, for plans of calls with one cache,
-and for maps over a single pipeline also when somebody listens. Items are signed and looked up many at a time, and what is
-missing is called in a plain loop. An item with an input that cannot be identified is left to the general way.
+and for maps over a single pipeline also when somebody listens. Items are signed and looked up many at a time, and what
+is missing is called in a plain loop. An item with an input that cannot be identified is left to the general way.
 """
 
 from __future__ import annotations
