@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hypernodes import (
+    CacheWarning,
     Failure,
     LocalBackend,
     MapInputError,
@@ -149,6 +150,36 @@ def test_an_item_made_of_a_failure_fails_the_same_way(go: Any) -> None:
         assert caught.value.__context__ is None
         assert not hasattr(caught.value, "__notes__")
         assert calls == [1]
+
+
+@pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["uncached", "cached"])
+def test_an_item_made_of_a_failure_is_announced_and_ends_the_map(cache: MemoryCache | None) -> None:
+    heard = Recorder()
+    failure = Failure(KeyError("lost"), "", 1, ("upstream", "load"))
+    with pytest.raises(KeyError):
+        Pipeline(nodes=[invert], cache=cache, callbacks=[heard]).map({"x": [1, failure, 2]}, map_over="x")
+    assert [event[0] for event in heard.events] == [
+        "map_start",
+        "map_item_start",
+        "node_start",
+        "node_end",
+        "map_item_end",
+        "map_item_start",
+        "map_item_end",
+        "map_end",
+    ]
+
+
+def test_an_item_with_an_input_that_cannot_be_identified_runs_among_others_that_are_cached() -> None:
+    heard = Recorder()
+    key = Node(lambda x: str(x)[:5], "key", name="key")
+    pipeline = Pipeline(nodes=[key], cache=MemoryCache(), callbacks=[heard])
+    items: list[Any] = ["a", threading.Lock(), "b", "a"]
+    for computed, cached in (["key", "key", "key"], [3]), (["key"], [0, 2, 3]):
+        heard.clear()
+        with pytest.warns(CacheWarning, match="runs uncached"):
+            assert pipeline.map({"x": items}, map_over="x") == {"key": ["a", "<unlo", "b", "a"]}
+        assert (heard.computed, heard.cached_items) == (computed, cached)
 
 
 def test_a_generator_that_every_item_maps_over_serves_all_of_them(go: Any) -> None:

@@ -1,8 +1,8 @@
-"""Running plans whose results are all known by what goes in, when nobody listens: what most cached maps are.
+"""Running plans whose results are all known by what goes in: what most cached maps are.
 
-This is what `CachedFrame` and `in_order` do, unrolled for speed: for plans of calls with one cache, in sequential mode.
-Items are signed and looked up many at a time, and what is missing is called in a plain loop. An item with an input that
-cannot be identified is left to the general way.
+This is what `CachedFrame` and `in_order` do, unrolled for speed: in sequential mode, for plans of calls with one cache,
+and for maps over a single pipeline also when somebody listens. Items are signed and looked up many at a time, and what
+is missing is called in a plain loop. An item with an input that cannot be identified is left to the general way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.identity import identify
+from hypernodes.engine.frame import Frame
+from hypernodes.engine.identity import identify, sign_item
 from hypernodes.engine.items import ItemResults, MapItems, Window, cached_frame
 from hypernodes.engine.lookup import Answers, CachedFrame
 from hypernodes.engine.mapping import MapInputs
@@ -34,23 +35,25 @@ class _Item:
         values: Value of every slot so far.
         signatures: Signature of what is in every slot.
         missing: Positions of the steps to call, in order, as far as is known from the last look into the cache.
+        found: Positions of those whose results were found while some are missing.
         asked_at: Number of results that the run had computed at that look.
         frame: Executes it in the general way, if it has to be.
     """
 
-    __slots__ = ("asked_at", "frame", "index", "missing", "signatures", "values")
+    __slots__ = ("asked_at", "found", "frame", "index", "missing", "signatures", "values")
 
     def __init__(self, index: int | None, values: list[Any], signatures: list[bytes]) -> None:
         self.index = index
         self.values = values
         self.signatures = signatures
         self.missing: list[int] = []
+        self.found: list[int] = []
         self.asked_at = 0
         self.frame: CachedFrame | None = None
 
 
 def run_identified(plan: Plan, run: RunState, base: CallbackContext, calls: IdentifiedCalls, values: list[Any]) -> bool:
-    """Run a plan once; return False, without having run anything, when an input cannot be identified.
+    """Run a plan that nobody hears once; return False, without having run anything, when an input cannot be identified.
 
     Args:
         plan: The plan.
@@ -158,6 +161,7 @@ class _Runner:
             while ahead:
                 yield ahead.popleft()  # and not keep it: its results may be large
             if failure is not None:
+                Frame(self._plan, self._run, item.values, self._base, item.index).skip()
                 raise failure.error
             if is_last:
                 return
@@ -230,6 +234,7 @@ class _Runner:
                 upstream.append((item, status, needed))
             else:
                 item.missing = [position for position, state in enumerate(status) if state == _WANTED]
+                item.found = [position for position, state in enumerate(status) if state == _FOUND]
         return upstream
 
     def _take(self, item: _Item, position: int, found: Answers) -> bool:
@@ -254,32 +259,47 @@ class _Runner:
         Raises:
             Exception: What a node raised, with a note saying where.
         """
-        if not item.missing:
-            return
         keys = [item.signatures[self._calls.calls[position].kept[0]] for position in item.missing]
-        was_computed = [self._run.was_computed(key, item.asked_at) for key in keys]
-        if True in was_computed:
+        if True in [self._run.was_computed(key, item.asked_at) for key in keys]:
             self.look_up([item])  # an item before it may have computed what was missing
+        events = Frame(self._plan, self._run, item.values, self._base, item.index) if self._plan.is_heard else None
+        if not item.missing:
+            if events is not None:
+                self._announce_untouched(events, item)
+            return
         try:
+            if events is not None:
+                events.begin()
+                for position in item.found:
+                    self._announce_found(events, item, position)
             for position in item.missing:
                 own = item.signatures[self._calls.calls[position].kept[0]]
                 if not (self._run.was_computed(own, item.asked_at) and self._recall(item, position)):
-                    self._call(item, position)
+                    self._call(item, position, events)
+                elif events is not None:
+                    self._announce_found(events, item, position)
         finally:
+            if events is not None:
+                events.close()
             self._store.flush()
 
-    def _call(self, item: _Item, position: int) -> None:
+    def _call(self, item: _Item, position: int, events: Frame | None) -> None:
         step, _, _, kept = self._calls.calls[position]
         run, values, signatures = self._run, item.values, item.signatures
         if not run.is_quick(step):
             self._store.flush()  # what has been computed must not be lost with a call that takes long
+        if events is not None:
+            events.announce_call(step)
         started_at = perf_counter()
         try:
             outputs = call(step, values)
         except Exception as error:
             add_note(error, self._plan, step, self._base, run.place, item.index)
+            if events is not None:
+                events.announce_error(step, error)
             raise
-        run.note_duration(step, perf_counter() - started_at)
+        duration_s = perf_counter() - started_at
+        run.note_duration(step, duration_s)
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
                 values[slot] = value
@@ -287,4 +307,21 @@ class _Runner:
         self._store.keep(self._calls.cache, entries, step.node.name)
         if step not in run.history.noted:
             run.history.note(_Executed(self._plan, run, values, signatures), step)
+        if events is not None:
+            events.announce_result(step, outputs, duration_s)
         run.remember(signatures[kept[0]])
+
+    # --- events of what was found ---------------------------------------------------------------------------------
+
+    def _announce_untouched(self, events: Frame, item: _Item) -> None:
+        listeners = events.listeners[0]
+        if listeners.on_map_item_cached:
+            own = sign_item(self._plan, item.signatures)
+            listeners.tell(listeners.on_map_item_cached, item.index, own, events.context(0))
+
+    def _announce_found(self, events: Frame, item: _Item, position: int) -> None:
+        listeners = events.listeners[0]
+        if listeners.on_node_cached:
+            step, _, _, kept = self._calls.calls[position]
+            own = item.signatures[kept[0]].hex()
+            listeners.tell(listeners.on_node_cached, step.node.name, own, events.context(0))

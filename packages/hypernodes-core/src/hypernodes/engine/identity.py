@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hypernodes import signature
@@ -85,8 +85,7 @@ class Identities:
 
     def of_outputs(self) -> str:
         """Return one signature for everything that is asked for."""
-        known = [self.signatures[slot] or b"" for slot in self._plan.outputs.values()]
-        return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
+        return sign_item(self._plan, self.signatures)
 
     def key(self, slot: int) -> str:
         """Return the cache key of what is in a slot."""
@@ -142,6 +141,12 @@ class Identities:
     def identify(self, slot: int) -> bytes:
         """Return the signature of a value by its content; empty, with one warning, when it has none."""
         return identify(self._plan, self._run, slot, self._values[slot])
+
+
+def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
+    """Return one signature for everything that is asked for, from those of all slots."""
+    known = [signatures[slot] or b"" for slot in plan.outputs.values()]
+    return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
 
 
 def identify(plan: Plan, run: RunState, slot: int, value: Any) -> bytes:

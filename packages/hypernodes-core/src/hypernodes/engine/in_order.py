@@ -123,32 +123,36 @@ def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapIn
     Raises:
         Exception: What a node raised, with a note saying where; or what stands in the place of an input that failed.
     """
-    if plan.is_cached and not plan.is_heard:
-        calls = code_of(plan, run).identified
+    has_one_scope = len(plan.scopes) == 1
+    calls = code_of(plan, run).identified if plan.is_cached and (has_one_scope or not plan.is_heard) else None
+    started_at = perf_counter()
+    start_map(plan, run, base, inputs.total())
+    try:
         if calls is not None:
             return map_identified(plan, run, base, calls, inputs, run_in_order)
+        return _map_frames(plan, run, base, inputs)
+    finally:
+        end_map(plan, run, base, perf_counter() - started_at)
+
+
+def _map_frames(plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> ItemResults:
     items = ItemFrames(plan, run, base, inputs)
     slots = tuple(plan.outputs.values())
     columns: list[list[Any]] = [[] for _ in slots]
     elements: list[list[bytes]] = [[] for _ in slots]
-    started_at = perf_counter()
-    start_map(plan, run, base, inputs.total())
-    try:
-        while (found := items.next_item()) is not None:
-            values, frame = found
-            for slot in items.mapped_slots:
-                if isinstance(failure := values[slot], Failure):
-                    frame.skip()
-                    raise failure.error
-            if isinstance(frame, CachedFrame):
-                _run_cached(frame)
-            else:
-                _run_all(frame)
-            for column, signed, slot in zip(columns, elements, slots, strict=True):
-                column.append(values[slot])
-                signed.append((frame.signatures[slot] or b"") if isinstance(frame, CachedFrame) else b"")
-    finally:
-        end_map(plan, run, base, perf_counter() - started_at)
+    while (found := items.next_item()) is not None:
+        values, frame = found
+        for slot in items.mapped_slots:
+            if isinstance(failure := values[slot], Failure):
+                frame.skip()
+                raise failure.error
+        if isinstance(frame, CachedFrame):
+            _run_cached(frame)
+        else:
+            _run_all(frame)
+        for column, signed, slot in zip(columns, elements, slots, strict=True):
+            column.append(values[slot])
+            signed.append((frame.signatures[slot] or b"") if isinstance(frame, CachedFrame) else b"")
     return ItemResults(columns, elements)
 
 
