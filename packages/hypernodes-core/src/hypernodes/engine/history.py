@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hypernodes import signature
@@ -14,7 +14,7 @@ from hypernodes.node import Node
 from hypernodes.plan import CallStep, Plan
 
 if TYPE_CHECKING:
-    from hypernodes.engine.lookup import CachedFrame
+    from hypernodes.engine.run_state import RunState
 
 _LONGEST_SHOWN = 60
 _SHOWN = frozenset({bool, float, int, str, type(None)})
@@ -59,6 +59,22 @@ class Outline:
         return f"{RECORD_PREFIX}{signature.atom(repr((number, place)).encode()).hex()}"
 
 
+class Computed(NamedTuple):
+    """An execution of a plan in which something was computed, or would be.
+
+    Attributes:
+        plan: The plan.
+        run: The run.
+        values: Value of every slot so far.
+        signatures: Signature of what is in every slot.
+    """
+
+    plan: Plan
+    run: RunState
+    values: Sequence[Any]
+    signatures: Sequence[bytes | None]
+
+
 class History:
     """The notes of one run.
 
@@ -88,7 +104,7 @@ class History:
             self._known_outline = Outline(self._plan, self._varying)
         return self._known_outline
 
-    def note(self, frame: CachedFrame, step: CallStep) -> None:
+    def note(self, frame: Computed, step: CallStep) -> None:
         """Keep a record of a node that has just been computed, beside its results."""
         self.noted.add(step)
         cache = frame.plan.scopes[step.scope].cache
@@ -136,7 +152,7 @@ def components_of(node: Node[..., Any], digest: bytes) -> Mapping[str, bytes]:
     return found
 
 
-def inputs_of(frame: CachedFrame, step: CallStep, varying: frozenset[int]) -> dict[str, dict[str, Any]]:
+def inputs_of(frame: Computed, step: CallStep, varying: frozenset[int]) -> dict[str, dict[str, Any]]:
     """Return what is known of the arguments of a call, by the names of the parameters.
 
     Args:
@@ -151,7 +167,7 @@ def _counts(step: CallStep, name: str) -> bool:
     return name not in step.node.cache_ignore
 
 
-def _facts(frame: CachedFrame, name: str, slot: int, varying: frozenset[int]) -> Iterator[tuple[str, Any]]:
+def _facts(frame: Computed, name: str, slot: int, varying: frozenset[int]) -> Iterator[tuple[str, Any]]:
     producer = frame.plan.producers[slot]
     if producer >= 0:
         yield "from", frame.plan.steps[producer].node.name

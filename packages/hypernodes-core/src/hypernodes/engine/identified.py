@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.history import Computed
 from hypernodes.engine.identity import identify
 from hypernodes.engine.items import ItemResults, MapItems, Window, cached_frame
 from hypernodes.engine.lookup import Answers, CachedFrame
@@ -276,4 +277,6 @@ class _Runner:
                 values[slot] = value
         entries = {signatures[slot].hex(): values[slot] for slot in kept}
         self._store.keep(self._calls.cache, entries, step.node.name)
+        if step not in run.history.noted:
+            run.history.note(Computed(self._plan, run, values, signatures), step)
         run.remember(signatures[kept[0]])
