@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hypernodes import signature
@@ -59,20 +59,20 @@ class Outline:
         return f"{RECORD_PREFIX}{signature.atom(repr((number, place)).encode()).hex()}"
 
 
-class Executed(Protocol):
-    """One execution of a plan, of which something is noted."""
+class Computed(NamedTuple):
+    """An execution of a plan in which something was computed, or would be.
 
-    @property
-    def plan(self) -> Plan: ...
+    Attributes:
+        plan: The plan.
+        run: The run.
+        values: Value of every slot so far.
+        signatures: Signature of what is in every slot.
+    """
 
-    @property
-    def run(self) -> RunState: ...
-
-    @property
-    def values(self) -> Sequence[Any]: ...
-
-    @property
-    def signatures(self) -> Sequence[bytes | None]: ...
+    plan: Plan
+    run: RunState
+    values: Sequence[Any]
+    signatures: Sequence[bytes | None]
 
 
 class History:
@@ -104,7 +104,7 @@ class History:
             self._known_outline = Outline(self._plan, self._varying)
         return self._known_outline
 
-    def note(self, frame: Executed, step: CallStep) -> None:
+    def note(self, frame: Computed, step: CallStep) -> None:
         """Keep a record of a node that has just been computed, beside its results."""
         self.noted.add(step)
         cache = frame.plan.scopes[step.scope].cache
@@ -152,7 +152,7 @@ def components_of(node: Node[..., Any], digest: bytes) -> Mapping[str, bytes]:
     return found
 
 
-def inputs_of(frame: Executed, step: CallStep, varying: frozenset[int]) -> dict[str, dict[str, Any]]:
+def inputs_of(frame: Computed, step: CallStep, varying: frozenset[int]) -> dict[str, dict[str, Any]]:
     """Return what is known of the arguments of a call, by the names of the parameters.
 
     Args:
@@ -167,7 +167,7 @@ def _counts(step: CallStep, name: str) -> bool:
     return name not in step.node.cache_ignore
 
 
-def _facts(frame: Executed, name: str, slot: int, varying: frozenset[int]) -> Iterator[tuple[str, Any]]:
+def _facts(frame: Computed, name: str, slot: int, varying: frozenset[int]) -> Iterator[tuple[str, Any]]:
     producer = frame.plan.producers[slot]
     if producer >= 0:
         yield "from", frame.plan.steps[producer].node.name

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frame import Frame
+from hypernodes.engine.history import Computed
 from hypernodes.engine.identity import identify, sign_item
 from hypernodes.engine.items import ItemResults, MapItems, Window, cached_frame
 from hypernodes.engine.lookup import Answers, CachedFrame
@@ -109,15 +110,6 @@ def map_identified(
             column.append(item.values[slot])
             signed.append(item.signatures[slot])
     return ItemResults(columns, elements)
-
-
-class _Executed(NamedTuple):
-    """What is noted of an item."""
-
-    plan: Plan
-    run: RunState
-    values: list[Any]
-    signatures: list[bytes]
 
 
 class _Runner:
@@ -306,7 +298,7 @@ class _Runner:
         entries = {signatures[slot].hex(): values[slot] for slot in kept}
         self._store.keep(self._calls.cache, entries, step.node.name)
         if step not in run.history.noted:
-            run.history.note(_Executed(self._plan, run, values, signatures), step)
+            run.history.note(Computed(self._plan, run, values, signatures), step)
         if events is not None:
             events.announce_result(step, outputs, duration_s)
         run.remember(signatures[kept[0]])

@@ -18,6 +18,7 @@ from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.announce import announce_cached_map
 from hypernodes.engine.frame import Frame
+from hypernodes.engine.history import Computed
 from hypernodes.engine.identity import NEVER, UNKNOWN, Identities
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.store import LONGEST_WAIT_S, Store, is_constant, manifest_key, read_manifest
@@ -326,7 +327,7 @@ class CachedFrame(Frame):
         known = [(slot, self.signatures[slot]) for slot in step.outputs if slot is not None]
         self.run.store.keep(cache, {own.hex(): self.values[slot] for slot, own in known if own}, step.node.name)
         if step not in self.run.history.noted:
-            self.run.history.note(self, step)
+            self.run.history.note(Computed(self.plan, self.run, self.values, self.signatures), step)
 
     def keep_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
         """Keep which results a mapped pipeline put into the list in a slot."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypernodes.cache.base import MISS
 from hypernodes.cache.record import checked_record
-from hypernodes.engine.history import Outline, components_of, inputs_of
+from hypernodes.engine.history import Computed, Outline, components_of, inputs_of
 from hypernodes.engine.identity import NEVER
 from hypernodes.engine.lookup import CachedFrame
 from hypernodes.engine.plan_code import code_of
@@ -54,8 +54,9 @@ class Reasons:
             return ["its code cannot be identified (see the warning)"]
         if not frame.identities.can_be_identified(step):
             return [self._unidentified(frame, step)]
+        seen = Computed(plan, self._state, frame.values, frame.signatures)
         varying = self._outline.varying[plan]
-        now: dict[str, Any] = {"code_digest": digest, "code": {}, "inputs": inputs_of(frame, step, varying)}
+        now: dict[str, Any] = {"code_digest": digest, "code": {}, "inputs": inputs_of(seen, step, varying)}
         if has_hits:
             return [_new_items(now["inputs"], {})]
         kept = self._store.record(cache, self._outline.keys[step])
