@@ -146,10 +146,22 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(buffer)
         self._resolve = resolve
 
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return load_torch_storage
+        return super().find_class(module, name)
+
     def persistent_load(self, pid: Any) -> Any:
         if self._resolve is None:
             raise pickle.UnpicklingError("it refers to something on the other side")
         return self._resolve(pid)
+
+
+def load_torch_storage(data: bytes) -> Any:
+    """Return a storage of torch's: that of a GPU tensor in main memory, where there is no such GPU."""
+    torch = import_module("torch")  # the data is torch's, so it is installed here, or this says that it is not
+    place = None if torch.cuda.is_available() else "cpu"
+    return torch.load(io.BytesIO(data), map_location=place, weights_only=False)
 
 
 def restore_code(maker: Callable[..., CodeType], arguments: tuple[Any, ...], file_name: str) -> CodeType:
