@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from hypernodes import MISS, Cache, CallbackContext, LocalBackend, MemoryCache, Node, Pipeline, PipelineCallback, node
+from hypernodes.cache.record import is_record_key
 from hypernodes.engine import run_state
 from tests.modes.kit import PATIENCE_S, Log
 from tests.processes.observe import wait_until
@@ -150,6 +152,42 @@ def test_a_result_is_kept_while_something_else_goes_on_for_long() -> None:
     backend = LocalBackend(node_execution="threaded", max_workers=2)
     pipeline = Pipeline(nodes=[give, long], cache=cache, backend=backend)
     assert pipeline.run({"x": 1}) == {"quick": 1, "was_kept": True}
+
+
+class CountingCache(MemoryCache):
+    """A cache that nodes may look at."""
+
+    results = 0
+
+    def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
+        self.results += sum(not is_record_key(key) for key in entries)
+        super().put_many(entries, labels)
+
+    def __cache_key__(self) -> str:
+        return "a cache"
+
+
+@pytest.mark.parametrize("callbacks", [[], [PipelineCallback()]], ids=["unheard", "heard"])
+def test_a_result_that_took_long_is_kept_before_a_call_that_is_quick_as_a_rule(
+    callbacks: list[PipelineCallback],
+) -> None:
+    """Or it would be lost with the process if that call, for once, does not end."""
+    cache = CountingCache()
+    kept = Log[int]()
+
+    def work(x: int) -> int:
+        end = time.perf_counter() + (0.03 if x == 3 else 0)
+        while time.perf_counter() < end:
+            pass
+        return x
+
+    def look(y: int) -> int:
+        kept.append(cache.results)
+        return y
+
+    pipeline = Pipeline(nodes=[Node(work, "y"), Node(look, "z")], cache=cache, callbacks=callbacks)
+    pipeline.map({"x": [0, 1, 2, 3]}, map_over="x")
+    assert kept[3] == 7  # two results of each item before, and what took long
 
 
 def test_a_nested_pipeline_on_a_backend_of_its_own_finds_what_was_just_computed() -> None:

@@ -142,6 +142,13 @@ def run_warm(size: int) -> Callable[[], object]:
     return run_chain(size, cache=MemoryCache())
 
 
+def run_after_a_node_that_is_never_cached(size: int) -> Callable[[], object]:
+    first, *others = chain_nodes(size)
+    pipeline = Pipeline(nodes=[Node(first.func, "x1", cache=False), *others], cache=MemoryCache())
+    pipeline.run({"x0": 0})
+    return lambda: pipeline.run({"x0": 0})
+
+
 heard = {"callbacks": [NoOp()]}
 
 
@@ -183,6 +190,7 @@ def test_no_more_calls_than_needed_for_one_more(work: Callable[[int], Callable[[
         map_warm,
         run_cold,
         run_warm,
+        run_after_a_node_that_is_never_cached,
     ],
 )
 def test_ten_times_the_size_takes_ten_times_the_calls(work: Callable[[int], Callable[[], object]]) -> None:

@@ -26,6 +26,8 @@ from hypernodes_modal.loopback.misbehaviour import (
 )
 from tests.support import Recorder
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(int(os.environ.get("HYPERNODES_MODAL_SCHEDULES", "12")))
 ITEMS = 30
 

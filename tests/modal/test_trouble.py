@@ -266,7 +266,7 @@ def test_a_connection_that_fails_before_the_call_is_tried_again(make_backend, pl
 
 def test_a_call_that_may_have_been_started_is_not_started_again(make_backend, plane):
     plane.misbehave(RefuseConnections("FunctionMap", seconds=3.0))
-    pipeline = Pipeline([double], backend=make_backend())
+    pipeline = Pipeline([double], backend=make_backend(), callbacks=[Recorder()])
     with pytest.raises(ModalConnectionError, match="not known whether it was") as caught:
         pipeline.run({"x": 1})
     assert caught.value.call_id == ""

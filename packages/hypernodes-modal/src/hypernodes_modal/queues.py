@@ -100,13 +100,13 @@ class Pump(threading.Thread):
 
     Args:
         queues: The queues.
-        handle: Takes a message and returns the answer to a question.
+        take_message: Takes a message and returns the answer to a question.
     """
 
-    def __init__(self, queues: Queues, handle: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, queues: Queues, take_message: Callable[[bytes], bytes | None]) -> None:
         super().__init__(name="hypernodes-modal-pump", daemon=True)
         self._queues = queues
-        self._handle = handle
+        self._take_message = take_message
         self._is_over = threading.Event()
         self._failure: BaseException | None = None
 
@@ -127,7 +127,7 @@ class Pump(threading.Thread):
     def run(self) -> None:
         try:
             for message in self._messages():
-                reply = self._handle(message.content)
+                reply = self._take_message(message.content)
                 if wants_reply(message.content):
                     _send(self._queues.down, _pieces(reply or b"", message.attempt, message.number))
         except (modal.exception.Error, ConnectionError):

@@ -22,6 +22,7 @@ from hypernodes.engine.mapping import MapInputs
 from hypernodes.engine.plan_code import IdentifiedCalls, sign_call, sign_outputs
 from hypernodes.engine.run_state import RunState
 from hypernodes.engine.step import add_note, call
+from hypernodes.engine.store import LONGEST_WAIT_S
 from hypernodes.failures import Failure
 from hypernodes.plan import Plan
 
@@ -299,6 +300,8 @@ class _Runner:
         self._store.keep(self._calls.cache, entries, step.node.name)
         if step not in run.history.noted:
             run.history.note(Computed(self._plan, run, values, signatures), step)
+        if duration_s > LONGEST_WAIT_S:
+            self._store.flush()  # it is worth more than the time that writing takes
         if events is not None:
             events.announce_result(step, outputs, duration_s)
         run.remember(signatures[kept[0]])

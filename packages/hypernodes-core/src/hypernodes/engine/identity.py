@@ -120,10 +120,18 @@ class Identities:
             )
         return tuple(signed)
 
-    def unidentified_sources(self, step: Step) -> list[int]:
-        """Return the steps upstream that have to run before the signature of `step` can be known."""
+    def unidentified_sources(self, step: Step, seen: set[int] | None = None) -> list[int]:
+        """Return the steps upstream that have to run before the signature of `step` can be known.
+
+        Args:
+            step: The step.
+            seen: Steps from which those upstream have been returned before, for another step; added to.
+        """
+        seen = set() if seen is None else seen
         found: list[int] = []
-        seen = {step.index}
+        if step.index in seen:
+            return found
+        seen.add(step.index)
         stack: list[Step] = [step]
         while stack:
             for slot in self._code.signed[stack.pop().index]:

@@ -87,6 +87,7 @@ class CachedFrame(Frame):
         "_is_counted",
         "_is_started",
         "_status",
+        "_traced",
         "elements",
         "found",
         "identities",
@@ -115,6 +116,7 @@ class CachedFrame(Frame):
         self._hits: list[Step] = []  # found, but not announced yet
         self._is_started = self._is_counted = False
         self._asked_at = 0
+        self._traced: set[int] = set()  # steps whose signature waits for what has been asked for
 
     # --- demand ---------------------------------------------------------------------------------------------------
 
@@ -131,6 +133,7 @@ class CachedFrame(Frame):
         """Begin to find out what has to run: `questions` are to be answered."""
         self._is_started, self._is_counted = True, False
         self._asked_at = self.run.computed
+        self._traced = set()
         self._hits, self._ready = [], []
         self._scopes = self.new_scopes()
         self._status = bytearray(len(self.plan.steps))
@@ -217,7 +220,7 @@ class CachedFrame(Frame):
             if self.identities.can_be_identified(step):
                 if not self.identities.is_signed(step):
                     self._status[index] = _DEFERRED
-                    stack += self.identities.unidentified_sources(step)
+                    stack += self.identities.unidentified_sources(step, self._traced)
                     continue
                 if isinstance(step, CallStep):
                     self._status[index] = _ASKED

@@ -435,7 +435,8 @@ class Scheduler:
         """Give up everything at once: an interrupt, a cancelled run, a defect. What has been computed is kept."""
         root.stop()
         try:
-            self._settle_finished()
+            if root.is_open:
+                self._settle_finished()
         finally:
             self._elsewhere.cancel()
             self._places.kill()

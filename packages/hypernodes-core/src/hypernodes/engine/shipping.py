@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.engine.activity import PlanActivity
 from hypernodes.engine.lookup import CachedFrame
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     from hypernodes.engine.scheduler import Scheduler
 
 
+class _Usage(NamedTuple):
+    """What becomes of the values in the slots of a plan.
+
+    Attributes:
+        needed: Those that are asked for, or that a step takes.
+        taken_again: Those that several steps take.
+    """
+
+    needed: frozenset[int]
+    taken_again: frozenset[int]
+
+
 class Shipping:
     """Packs work for worker processes, and takes their results.
 
@@ -35,6 +48,7 @@ class Shipping:
         self._scheduler = scheduler
         self._places = places
         self._processes = processes
+        self._usages: dict[Plan, _Usage] = {}
 
     # --- single calls ---------------------------------------------------------------------------------------------
 
@@ -47,7 +61,7 @@ class Shipping:
         activity, step = task.activity, task.step
         plan = activity.frame.plan
         values = {slot: self._pack_input(activity, step, slot) for slot in step.arguments}
-        needed = plan_needs(plan)
+        needed = self._usage(plan).needed
         task.order, future = self._processes.submit([step], {}, needed, True, [WorkItem(values, (0,))])
         return future
 
@@ -60,19 +74,25 @@ class Shipping:
         if packed.raised is not None:
             raise restore(packed.raised)
         (done,) = packed.done
-        return self._unpack(done, task.step, plan_needs(task.activity.frame.plan))
+        return self._unpack(done, task.step, self._usage(task.activity.frame.plan).needed)
 
     def _pack_input(self, activity: PlanActivity, step: CallStep, slot: int) -> Any:
         plan, value = activity.frame.plan, activity.frame.values[slot]
         parcels = self._processes.parcels
         if activity.owner is None and plan.producers[slot] < 0:
             activity.hold(parcels, value)  # an input of the run
-        elif sum(slot in other.arguments for other in plan.steps) > 1:
+        elif slot in self._usage(plan).taken_again:
             activity.hold(parcels, value)
         parcel = parcels.pack(value, _input_name(step, slot))
         if type(parcel) is Parcel and parcel.path and not parcel.is_shared:
             activity.files.append(parcel.path)
         return parcel
+
+    def _usage(self, plan: Plan) -> _Usage:
+        usage = self._usages.get(plan)
+        if usage is None:
+            usage = self._usages[plan] = _usage_of(plan)
+        return usage
 
     # --- items ----------------------------------------------------------------------------------------------------
 
@@ -234,9 +254,12 @@ class Shipping:
         return Returned(tuple(outputs), done.duration_s)
 
 
-def plan_needs(plan: Plan) -> frozenset[int]:
-    """Return the slots whose values somebody takes: those that are asked for, and the arguments of steps."""
-    return frozenset(plan.outputs.values()).union(*(step.arguments for step in plan.steps))
+def _usage_of(plan: Plan) -> _Usage:
+    takers = Counter(slot for step in plan.steps for slot in set(step.arguments))
+    return _Usage(
+        needed=frozenset(plan.outputs.values()).union(takers),
+        taken_again=frozenset(slot for slot, count in takers.items() if count > 1),
+    )
 
 
 def _input_name(step: CallStep, slot: int) -> str:
