@@ -12,6 +12,7 @@ import modal.exception as modal_errors
 
 from hypernodes.remote.channel import Channel
 from hypernodes_modal.errors import ModalConnectionError
+from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.queues import Pump, Queues
 from hypernodes_modal.trouble import PLACE, TRANSIENT
 
@@ -67,6 +68,7 @@ class RemoteCall:
                 queues = Queues(*(stack.enter_context(modal.Queue.ephemeral()) for _ in range(2)))
                 queues.prepare()
             self._spawn(job, queues)
+            channel.when_cancelled(lambda: outside_event_loop(self.cancel))
             if queues is not None:
                 pump = Pump(queues, channel.handle)
                 pump.start()
