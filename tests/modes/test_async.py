@@ -443,7 +443,7 @@ def test_leaving_the_interpreter_from_a_coroutine_beside_others_does_so(node_exe
     """
     process = start_python("-c", source)
     try:
-        process.communicate(timeout=2)
+        process.communicate(timeout=30)
     except TimeoutExpired:
         process.kill()
         process.communicate()

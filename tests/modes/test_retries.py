@@ -385,7 +385,7 @@ def test_a_function_that_takes_too_long_is_left_behind(modes: Modes) -> None:
 def test_other_work_goes_on_when_the_only_worker_hangs(modes: Modes) -> None:
     release = Gate()
 
-    @node(output_name="y", timeout=0.02)
+    @node(output_name="y", timeout=0.3)
     def hang(x: int) -> int:
         if x == 1:
             release.pass_through()
@@ -412,7 +412,7 @@ def test_a_call_that_took_too_long_is_made_again(modes: Modes) -> None:
     release = Gate()
     attempts: list[int] = []
 
-    @node(output_name="y", timeout=0.03, retries=1, retry_delay=0)
+    @node(output_name="y", timeout=0.3, retries=1, retry_delay=0)
     def hang_once(x: int) -> int:
         attempts.append(x)
         if len(attempts) == 1:

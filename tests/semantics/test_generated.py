@@ -206,7 +206,7 @@ def made_more_calls(observed: Observed, expected: Expected) -> bool:
 
 def check_contest(observed: Observed, most: Expected) -> None:
     """Check an execution against all the calls that items which run side by side may make."""
-    assert set(observed.calls) <= set(most.calls)
+    assert observed.calls <= most.calls
     check_event_tree(observed, most)
     if observed.error is not None or not most.failures:
         check_result(observed, most)
