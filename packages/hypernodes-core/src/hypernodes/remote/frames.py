@@ -6,7 +6,7 @@ import struct
 import threading
 from typing import IO
 
-JOB, OUTCOME, MESSAGE, REPLY, PRINTED = b"J", b"O", b"M", b"R", b"P"
+JOB, OUTCOME, MESSAGE, REPLY, PRINTED, PING, PONG = b"J", b"O", b"M", b"R", b"P", b"?", b"!"
 _HEAD = struct.Struct(">cQ")
 
 

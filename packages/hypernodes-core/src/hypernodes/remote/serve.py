@@ -12,7 +12,7 @@ import sys
 import threading
 from queue import SimpleQueue
 
-from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PRINTED, REPLY, Frames
+from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, Frames
 from hypernodes.remote.messages import wants_reply
 from hypernodes.remote.worker import execute
 
@@ -41,8 +41,10 @@ def main() -> None:
 def _receive(frames: Frames, jobs: SimpleQueue[bytes], replies: SimpleQueue[bytes]) -> None:
     while (received := frames.receive()) is not None:
         kind, content = received
-        (jobs if kind == JOB else replies).put(content)
-        assert kind in (JOB, REPLY)
+        if kind == PING:
+            frames.send(PONG, b"")
+        else:
+            (jobs if kind == JOB else replies).put(content)
     os._exit(0)  # the caller is gone, so nobody waits for what may still be running
 
 

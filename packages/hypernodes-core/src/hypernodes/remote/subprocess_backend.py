@@ -17,7 +17,7 @@ from hypernodes.engine.engine import ExecutionMode, OutputNames
 from hypernodes.errors import ConfigurationError, WorkerLostError
 from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend
-from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PRINTED, REPLY, Frames
+from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, Frames
 from hypernodes.remote.messages import wants_reply
 
 if TYPE_CHECKING:
@@ -199,14 +199,24 @@ class _Process:
         self.give(job)
 
     def give(self, job: bytes) -> bool:
-        """Give it a job; return whether it took it."""
+        """Give it a job; return whether it took it.
+
+        It is asked first whether it is there: what is written to a process that is just dying is lost, and nobody could
+        tell whether the job had begun.
+        """
         if self._process.poll() is not None:
             return False
         try:
-            self._frames.send(JOB, job)
+            self._frames.send(PING, b"")
+            while (received := self._frames.receive()) is not None:
+                kind, content = received
+                if kind == PONG:
+                    self._frames.send(JOB, job)
+                    return True
+                sys.stdout.write(content.decode(errors="replace"))  # printed since the last job
         except BrokenPipeError:
-            return False
-        return True
+            pass
+        return False
 
     def outcome(self, channel: Channel) -> bytes:
         """Return what came of the job.
