@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of all modes, which take minutes: `tox` runs them on one version of Python only."""
+    """Mark the tests of all modes and of real containers, which take minutes: `tox` runs them on one Python only."""
     for item in items:
-        if {"modes", "processes", "semantics"} & set(item.path.parts):
+        if {"modal", "modes", "processes", "semantics"} & set(item.path.parts):
             item.add_marker(pytest.mark.slow)
