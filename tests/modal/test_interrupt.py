@@ -63,7 +63,9 @@ def test_an_interrupt_cancels_the_call_and_leaves_no_container(modal_loopback, t
         assert process.stdout.readline() == "waiting\n"
         os.kill(process.pid, signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
-        wait_for(lambda: {container.state for container in modal_loopback.containers} == {"ended"})
+        (call,) = modal_loopback.calls
+        own = set(call.inputs[0].container_ids)
+        wait_for(lambda: {each.state for each in modal_loopback.containers if each.id in own} == {"ended"})
         (call,) = modal_loopback.calls
         assert [given.state for given in call.inputs] == ["cancelled"]
         process.communicate("\n", timeout=30)
