@@ -60,10 +60,24 @@ def _coroutines() -> Iterator[Case]:
 
         return await asyncio.gather(*map(one, range(1000)))
 
+    async def share() -> list[int]:
+        results = [0] * 1000
+        left = iter(range(1000))
+
+        async def work() -> None:
+            for x in left:
+                results[x] = await sleep(x)
+
+        await asyncio.gather(*(work() for _ in range(COROUTINES)))
+        return results
+
     yield Case(
         lambda: pipeline.map(inputs={"x": range(1000)}, map_over="x"),
         ideal=1000 / COROUTINES * ITEM_S,
-        peers={"asyncio with a semaphore": lambda: asyncio.run(gather())},
+        peers={
+            "asyncio with a semaphore": lambda: asyncio.run(gather()),
+            f"{COROUTINES} asyncio tasks in a loop each": lambda: asyncio.run(share()),
+        },
     )
 
 

@@ -63,19 +63,19 @@ def test_a_hundred_coroutines_are_awaited_at_a_time_by_default() -> None:
 @pytest.mark.parametrize("max_workers", [1, 2, 3])
 def test_max_workers_bounds_the_coroutines_under_way(max_workers: int) -> None:
     current = peak = 0
+    together = asyncio.Barrier(max_workers)
 
     @node(output_name="y")
     async def count(x: int) -> int:
         nonlocal current, peak
         current += 1
         peak = max(peak, current)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await asyncio.wait_for(together.wait(), PATIENCE_S)
         current -= 1
         return x
 
     Pipeline(nodes=[count], backend=LocalBackend(map_execution="async", max_workers=max_workers)).map(
-        {"x": range(20)}, map_over="x"
+        {"x": range(18)}, map_over="x"
     )
     assert peak == max_workers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
@@ -80,7 +81,8 @@ class Coroutines:
 
             self._helper = LoopThread()
             self._loop = self._helper.loop
-        outcome = TaskOutcome(self._loop, coroutine, contextvars.copy_context(), report)
+        is_eager = self._helper is not None  # a loop of the caller's may make tasks in its own way
+        outcome = TaskOutcome(self._loop, coroutine, contextvars.copy_context(), report, is_eager)
         self._arriving.append(outcome)
         # Waking a loop takes a system call, so whatever arrives before it has woken up shares one.
         if not self._is_loop_awake:
@@ -109,6 +111,13 @@ class TaskOutcome:
     """The outcome of a task in an event loop of another thread: as much of a `concurrent.futures.Future` as is needed.
 
     Cancelling it cancels the task, which may clean up; it is over when the task has ended.
+
+    Args:
+        loop: The loop.
+        coroutine: What the task runs.
+        context: Context variables for it.
+        report: Called in the thread of the loop when it has ended.
+        is_eager: Whether to run it up to where it first waits as soon as it is started, where Python can do so.
     """
 
     __slots__ = (
@@ -117,6 +126,7 @@ class TaskOutcome:
         "_error",
         "_is_cancelled",
         "_is_done",
+        "_is_eager",
         "_loop",
         "_report",
         "_result",
@@ -129,12 +139,14 @@ class TaskOutcome:
         coroutine: _Coroutine,
         context: contextvars.Context,
         report: _Report,
+        is_eager: bool,
     ) -> None:
+        self._is_eager = is_eager
         self._loop = loop
         self._coroutine = coroutine
         self._context = context
         self._report = report
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._is_cancelled = False
         self._is_done = False
         self._error: BaseException | None = None
@@ -142,10 +154,16 @@ class TaskOutcome:
 
     def start(self) -> None:
         """Start the task; called in the thread of the loop."""
-        self._task = self._loop.create_task(self._guarded(), context=self._context)
-        self._task.add_done_callback(self._finish)
         if self._is_cancelled:
-            self._task.cancel()
+            self._coroutine.close()
+            self._end(CancelledError("the call was cancelled"))
+        elif sys.version_info >= (3, 12) and self._is_eager:
+            import asyncio
+
+            self._task = asyncio.Task(self._awaited(), loop=self._loop, context=self._context, eager_start=True)
+        else:
+            self._task = self._loop.create_task(self._awaited(), context=self._context)
+            self._task.add_done_callback(self._end_unbegun)
 
     def cancel(self) -> bool:
         """Ask the task to end; return False, because it is not over yet."""
@@ -172,20 +190,25 @@ class TaskOutcome:
         if self._task is not None:
             self._task.cancel()
 
-    async def _guarded(self) -> Any:
-        try:
-            return await self._coroutine
-        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and the others in it
-            self._error = error
+    async def _awaited(self) -> None:
+        import asyncio
 
-    def _finish(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            self._coroutine.close()  # in case it never began
-            self._error = CancelledError("the call was cancelled")
-        elif (error := task.exception()) is not None:
-            self._error = error
+        try:
+            self._result = await self._coroutine
+        except asyncio.CancelledError:
+            self._end(CancelledError("the call was cancelled"))
+        except BaseException as error:  # also what would end the loop, and the others in it
+            self._end(error)
         else:
-            self._result = task.result()
+            self._end(None)
+
+    def _end_unbegun(self, task: asyncio.Task[None]) -> None:
+        if not self._is_done:
+            self._coroutine.close()
+            self._end(CancelledError("the call was cancelled"))
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
         self._is_done = True
         self._task = None
         self._report(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -117,7 +117,7 @@ class Places:
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""
         if call.step.node.is_async:
-            returned: Returned = self.coroutines.wait_for(_within_limit(call))
+            returned: Returned = self.coroutines.wait_for(_awaitable(call))
             return returned
         return make(call, _never)
 
@@ -206,13 +206,15 @@ class _LoopPlace:
         self._coroutines = coroutines
 
     def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
-        return self._coroutines.submit(_within_limit(call), report)
+        return self._coroutines.submit(_awaitable(call), report)
 
 
-async def _within_limit(call: Call) -> Returned:
+def _awaitable(call: Call) -> Coroutine[Any, Any, Returned]:
     limit = call.step.node.timeout
-    if limit is None:
-        return await make_async(call)
+    return make_async(call) if limit is None else _within_limit(call, limit)
+
+
+async def _within_limit(call: Call, limit: float) -> Returned:
     import asyncio
 
     timer = asyncio.timeout(limit)
