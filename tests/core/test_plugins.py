@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,20 @@ def test_everything_that_is_exported_exists() -> None:
     for module in (hypernodes, hypernodes.backend, hypernodes.cache):
         for name in module.__all__:
             assert getattr(module, name) is not None
+
+
+def test_distributions_are_read_again_only_when_something_was_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pickling a function that has no module asks every module for its name, and so do others."""
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not hasattr(hypernodes.backend, "ToyBackend")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "entry_points", None)
+        assert not hasattr(hypernodes.backend, "AnotherBackend")
+    information = tmp_path / "toy_backend-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-backend\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[hypernodes.backends]\ntoy = toy_backend:ToyBackend\n")
+    (tmp_path / "toy_backend.py").write_text("class ToyBackend: pass\n")
+    assert hypernodes.backend.ToyBackend.__module__ == "toy_backend"

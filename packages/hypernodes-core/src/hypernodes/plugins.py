@@ -7,8 +7,10 @@ the same way, so there is one road for all.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hypernodes.errors import MissingPluginError, PluginError
 from hypernodes.graph import suggest
@@ -27,6 +29,9 @@ _KNOWN_DISTRIBUTIONS = {
     "ModalBackend": "hypernodes-modal",
 }
 _KNOWN_COMMANDS = {"cache": "hypernodes-cache"}
+
+_Places: TypeAlias = tuple[tuple[str, int], ...]
+_known_entries: dict[tuple[str, ...], tuple[_Places, list[EntryPoint]]] = {}
 
 
 class Plugin(NamedTuple):
@@ -155,6 +160,30 @@ def _plugins(group: str) -> list[Plugin]:
 
 
 def _entries(groups: Iterable[str]) -> list[EntryPoint]:
+    """Return the entry points of some groups, read again only when something may have been installed since.
+
+    Whoever pickles a function without a module asks every module for its name, ours as well, so it has to be quick.
+    """
+    places = _places()
+    key = tuple(groups)
+    known = _known_entries.get(key)
+    if known is None or known[0] != places:
+        known = _known_entries[key] = (places, _read_entries(key))
+    return known[1]
+
+
+def _places() -> _Places:
+    """Return where distributions are looked for, and when something was last installed or removed there."""
+    places: list[tuple[str, int]] = []
+    for path in sys.path:
+        try:
+            places.append((path, os.stat(path or ".").st_mtime_ns))
+        except OSError:
+            places.append((path, 0))
+    return tuple(places)
+
+
+def _read_entries(groups: Iterable[str]) -> list[EntryPoint]:
     from importlib.metadata import entry_points  # slow to import, and not needed until somebody asks
 
     found = [entry for group in groups for entry in entry_points(group=group)]
