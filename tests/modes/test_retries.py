@@ -24,7 +24,8 @@ from hypernodes import (
     failures,
     node,
 )
-from hypernodes.engine import ExecutionMode, scheduler, timers
+from hypernodes.engine import ExecutionMode
+from hypernodes.engine.scheduling import scheduler, timers
 from tests.modes.kit import CONCURRENT, MODES, Gate, Log, Modes, guarded
 from tests.support import Recorder
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine
+from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine
+from hypernodes.engine.modes import ExecutionMode
 from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError
 

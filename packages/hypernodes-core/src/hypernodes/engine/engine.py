@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.bare import columns_of, has_failure, run_bare
-from hypernodes.engine.mapping import MapInputs, as_column, check_column, check_given_columns, check_lengths
+from hypernodes.engine.inline.bare import columns_of, has_failure, run_bare
+from hypernodes.engine.modes import ExecutionMode
+from hypernodes.engine.run.mapping import MapInputs, as_column, check_column, check_given_columns, check_lengths
 from hypernodes.errors import ConfigurationError, DependencyError, is_positive
 from hypernodes.plan import MapMode, OnError, Plan
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from hypernodes.engine.execution import Execution
-    from hypernodes.engine.processes import ProcessPool
+    from hypernodes.engine.processes.pool import ProcessPool
 
-ExecutionMode: TypeAlias = Literal["sequential", "async", "threaded", "parallel"]
 OutputNames: TypeAlias = str | Sequence[str] | None
 
 
@@ -299,8 +299,8 @@ class PipelineExecutionEngine:
         if self.executor is not None or "parallel" not in (self.node_execution, self.map_execution):
             yield None
             return
-        from hypernodes.engine.places import default_workers
-        from hypernodes.engine.processes import ProcessPool
+        from hypernodes.engine.places.places import default_workers
+        from hypernodes.engine.processes.pool import ProcessPool
 
         pool = self._kept_pool or ProcessPool(self.max_workers or default_workers({"parallel"}))
         if self._is_kept_open:

@@ -11,20 +11,20 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.activity import PlanActivity
-from hypernodes.engine.frame import Frame
-from hypernodes.engine.identified import run_identified
-from hypernodes.engine.in_order import map_in_order, run_in_order
-from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.map_activity import MapActivity
-from hypernodes.engine.mapping import MapInputs
-from hypernodes.engine.places import Places
-from hypernodes.engine.plan_code import code_of
-from hypernodes.engine.processes import ProcessPlace
-from hypernodes.engine.run_state import RunState
-from hypernodes.engine.runs import current_runs
-from hypernodes.engine.scheduler import Scheduler
-from hypernodes.engine.stream import ItemStream
+from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.inline.identified import run_identified
+from hypernodes.engine.inline.in_order import map_in_order, run_in_order
+from hypernodes.engine.places.places import Places
+from hypernodes.engine.processes.pool import ProcessPlace
+from hypernodes.engine.run.frame import Frame
+from hypernodes.engine.run.mapping import MapInputs
+from hypernodes.engine.run.plan_code import code_of
+from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.run.runs import current_runs
+from hypernodes.engine.scheduling.activity import PlanActivity
+from hypernodes.engine.scheduling.map_activity import MapActivity
+from hypernodes.engine.scheduling.scheduler import Scheduler
+from hypernodes.engine.scheduling.stream import ItemStream
 from hypernodes.plan import OnError, Plan
 
 if TYPE_CHECKING:

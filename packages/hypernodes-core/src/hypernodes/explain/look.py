@@ -11,12 +11,12 @@ from math import prod
 from typing import Any, Protocol
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.caching.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.caching.survey import item_frames, survey_state
 from hypernodes.engine.engine import OutputNames, Runnable, map_plan
-from hypernodes.engine.history import Outline
-from hypernodes.engine.items import ItemFrames, nested_map_inputs
-from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.mapping import check_given_columns, is_mapped_inside
-from hypernodes.engine.survey import item_frames, survey_state
+from hypernodes.engine.run.history import Outline
+from hypernodes.engine.run.mapping import check_given_columns, is_mapped_inside
 from hypernodes.errors import DependencyError, MapInputError
 from hypernodes.explain.explanation import Explanation, NodeExplanation
 from hypernodes.explain.presence import GoneError, PresenceStore, Present

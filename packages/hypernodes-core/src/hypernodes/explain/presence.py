@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypernodes.cache.base import MISS, Cache
-from hypernodes.engine.store import Store, Warn, is_manifest_key, manifest_key
+from hypernodes.engine.run.store import Store, Warn, is_manifest_key, manifest_key
 
 
 class Present:

@@ -7,11 +7,11 @@ from typing import Any
 
 from hypernodes.cache.base import MISS
 from hypernodes.cache.record import checked_record
-from hypernodes.engine.history import Computed, Outline, components_of, inputs_of
-from hypernodes.engine.identity import NEVER
-from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.plan_code import code_of
-from hypernodes.engine.run_state import RunState
+from hypernodes.engine.caching.identity import NEVER
+from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.run.history import Computed, Outline, components_of, inputs_of
+from hypernodes.engine.run.plan_code import code_of
+from hypernodes.engine.run.run_state import RunState
 from hypernodes.explain.changes import changes
 from hypernodes.explain.presence import PresenceStore
 from hypernodes.plan import CallStep, Plan

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.announce import end_map, start_map
-from hypernodes.engine.engine import ExecutionMode, OutputNames, PipelineExecutionEngine, map_plan, stream_plan
+from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine, map_plan, stream_plan
 from hypernodes.engine.execution import Execution, Known, call_in_thread
-from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.mapping import MapInputs, check_given_columns
-from hypernodes.engine.run_state import RunState
-from hypernodes.engine.runs import Runs, current_runs
+from hypernodes.engine.modes import ExecutionMode
+from hypernodes.engine.run.announce import end_map, start_map
+from hypernodes.engine.run.mapping import MapInputs, check_given_columns
+from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.run.runs import Runs, current_runs
 from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError, Plan
 from hypernodes.remote.chunks import chunks_of

@@ -11,9 +11,9 @@ from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
-from hypernodes.engine.parcels import LeftBehind
-from hypernodes.engine.raised import Raised, restore
-from hypernodes.engine.run_state import RunState
+from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.transit.parcels import LeftBehind
+from hypernodes.engine.transit.raised import Raised, restore
 from hypernodes.remote.job import Where
 from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply
 from hypernodes.remote.packing import pack, unpack

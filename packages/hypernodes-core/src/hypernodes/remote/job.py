@@ -12,8 +12,8 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from hypernodes._version import __version__
-from hypernodes.engine.engine import ExecutionMode
 from hypernodes.engine.execution import Known
+from hypernodes.engine.modes import ExecutionMode
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.plan import OnError, Plan
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, TypeAlias
 
-from hypernodes.engine.raised import Raised
+from hypernodes.engine.transit.raised import Raised
 from hypernodes.remote.job import Where
 
 

@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
-from hypernodes.engine.parcels import LeftBehind
-from hypernodes.engine.raised import Raised, describe
+from hypernodes.engine.transit.parcels import LeftBehind
+from hypernodes.engine.transit.raised import Raised, describe
 from hypernodes.remote.job import Kept
 from hypernodes.remote.messages import ATTEMPT_BYTES, Message, Question, note, question
 from hypernodes.remote.packing import pack, pack_ours, pack_plain, unpack

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 import cloudpickle
 
-from hypernodes.engine.packing import PROTOCOL
-from hypernodes.engine.raised import Raised, describe, restore
+from hypernodes.engine.transit.packing import PROTOCOL
+from hypernodes.engine.transit.raised import Raised, describe, restore
 from hypernodes.failures import Failure
 from hypernodes.node import Node
 from hypernodes.remote.modules import Namespace, Shell, restore_module, shell_of, state_of

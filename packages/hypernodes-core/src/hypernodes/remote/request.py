@@ -9,11 +9,11 @@ from hypernodes import signature
 from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
-from hypernodes.engine.plan_code import code_of
-from hypernodes.engine.raised import RemoteTraceback, restore
-from hypernodes.engine.run_state import RunState
-from hypernodes.engine.runs import current_runs
-from hypernodes.engine.survey import plans_in
+from hypernodes.engine.caching.survey import plans_in
+from hypernodes.engine.run.plan_code import code_of
+from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.run.runs import current_runs
+from hypernodes.engine.transit.raised import RemoteTraceback, restore
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote.channel import Channel

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
-from hypernodes.engine.engine import ExecutionMode, OutputNames
+from hypernodes.engine.engine import OutputNames
+from hypernodes.engine.modes import ExecutionMode
 from hypernodes.errors import ConfigurationError, WorkerLostError
 from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend

@@ -7,13 +7,9 @@ from typing import Any
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.execution import Known
-from hypernodes.engine.items import ItemFrames
-from hypernodes.engine.lookup import CachedFrame
-from hypernodes.engine.mapping import MapInputs
-from hypernodes.engine.run_state import RunState
-from hypernodes.engine.store import manifest_key
-from hypernodes.engine.survey import (
+from hypernodes.engine.caching.items import ItemFrames
+from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.caching.survey import (
     RecordingStore,
     item_frames,
     open_maps,
@@ -22,6 +18,10 @@ from hypernodes.engine.survey import (
     steps_to_come,
     survey_state,
 )
+from hypernodes.engine.execution import Known
+from hypernodes.engine.run.mapping import MapInputs
+from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.run.store import manifest_key
 from hypernodes.plan import CallStep, OnError, Plan
 from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
 

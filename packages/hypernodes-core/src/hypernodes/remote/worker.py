@@ -12,8 +12,8 @@ from hypernodes.backend.local import LocalBackend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.execution import Execution
-from hypernodes.engine.mapping import MapInputs
-from hypernodes.engine.run_state import RunState
+from hypernodes.engine.run.mapping import MapInputs
+from hypernodes.engine.run.run_state import RunState
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.remote.job import (
     Answers,

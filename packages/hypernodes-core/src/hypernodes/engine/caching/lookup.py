@@ -1,0 +1,465 @@
+"""One execution of a plan with a cache: what is asked for is looked up first, and only what is missing runs.
+
+Demand goes upstream from the requested outputs. A step whose signature is known is looked up; only when its result is
+not there are its own inputs demanded. Signatures come from code, inputs and upstream signatures, so they are known
+before anything runs - except after a result that is identified by its actual value (a `cache=False` node): such steps
+are looked up as soon as that value exists.
+
+What several executions ask for is looked up together, round by round (`look_up`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappush
+from typing import Any, NamedTuple
+
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.caching.identity import NEVER, UNKNOWN, Identities
+from hypernodes.engine.run.announce import announce_cached_map
+from hypernodes.engine.run.frame import Frame
+from hypernodes.engine.run.history import Computed
+from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.run.store import LONGEST_WAIT_S, Store, is_constant, manifest_key, read_manifest
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
+
+_IDLE, _ASKED, _DEFERRED, _WANTED, _DONE = range(5)
+
+
+class Question(NamedTuple):
+    """What a step asks a cache.
+
+    Attributes:
+        step: The step.
+        cache: Where its results are kept.
+        keys: The key of each of its outputs.
+    """
+
+    step: CallStep
+    cache: Cache
+    keys: list[str]
+
+
+class Answers:
+    """What was found in a cache for several executions.
+
+    Args:
+        store: Reads the cache.
+        cache: The cache.
+        keys: What is looked for.
+    """
+
+    def __init__(self, store: Store, cache: Cache, keys: Iterable[str]) -> None:
+        self._store = store
+        self._cache = cache
+        self._found = store.get_many(cache, keys)
+        self._taken: set[str] = set()
+
+    def take(self, keys: Sequence[str]) -> Sequence[Any] | None:
+        """Return the values of keys, for one who may change them; None when any is not there."""
+        found, taken = self._found, self._taken
+        values: list[Any] = []
+        for key in keys:
+            if key not in found:
+                return None
+            values.append(found[key])
+        if not taken.isdisjoint(keys) and not all(map(is_constant, values)):
+            return self._store.get_each(self._cache, keys)
+        taken.update(keys)
+        return values
+
+
+class CachedFrame(Frame):
+    """One execution of a plan in which some results may come from a cache.
+
+    Attributes:
+        identities: Signatures of what is in the slots.
+        elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
+        is_spoiled: Whether a failure stands somewhere in its results.
+        questions: What has to be asked before it is known what must run.
+        found: Positions of steps whose results have been found already, by whoever made the frame.
+    """
+
+    __slots__ = (
+        "_asked_at",
+        "_hits",
+        "_is_counted",
+        "_is_started",
+        "_status",
+        "_traced",
+        "elements",
+        "found",
+        "identities",
+        "is_spoiled",
+        "questions",
+        "signatures",
+    )
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunState,
+        values: list[Any],
+        base: CallbackContext,
+        item_index: int | None = None,
+        signatures: Mapping[int, bytes] | None = None,
+    ) -> None:
+        super().__init__(plan, run, values, base, item_index)
+        self.identities = Identities(plan, run, values, signatures)
+        self.signatures = self.identities.signatures
+        self.elements: dict[int, list[bytes]] = {}
+        self.is_spoiled = False
+        self.found: frozenset[int] = frozenset()
+        self.questions: list[Question] = []
+        self._status = bytearray(len(plan.steps))
+        self._hits: list[Step] = []  # found, but not announced yet
+        self._is_started = self._is_counted = False
+        self._asked_at = 0
+        self._traced: set[int] = set()  # steps whose signature waits for what has been asked for
+
+    # --- demand ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Look up what is asked for, unless that has been done and still holds."""
+        if self._is_started and not self._is_outdated():
+            return
+        self.ask()
+        look_up([self])
+        if self.item_index is None:
+            self._announce_hits()
+
+    def ask(self) -> None:
+        """Begin to find out what has to run: `questions` are to be answered."""
+        self._is_started, self._is_counted = True, False
+        self._asked_at = self.run.computed
+        self._traced = set()
+        self._hits, self._ready = [], []
+        self._scopes = self.new_scopes()
+        self._status = bytearray(len(self.plan.steps))
+        self._waiting = [0] * len(self.plan.steps)
+        producers = self.plan.producers
+        self.identities.sign_all()
+        self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
+
+    def answer(self, found: Mapping[int, Answers]) -> None:
+        """Take the answers to `questions`, by the id of the cache; there may be new ones afterwards."""
+        questions, self.questions = self.questions, []
+        for step, cache, keys in questions:
+            if self._take(step, found[id(cache)].take(keys)):
+                self._hit(step)
+            else:
+                self._want(step)
+                self._demand(step.needs)
+
+    def _take(self, step: CallStep, values: Sequence[Any] | None) -> bool:
+        """Take the results of a step if all of them were found."""
+        if values is None:
+            return False
+        for slot, value in zip((slot for slot in step.outputs if slot is not None), values, strict=True):
+            self.values[slot] = value
+        return True
+
+    def expect(self) -> None:
+        """Everything is answered: count the steps to come, for the events of nested pipelines."""
+        if self._scopes is not None and not self._is_counted:
+            self._is_counted = True
+            self._scopes.expect([*self.remaining_steps(), *self._hits], is_held=_DEFERRED in self._status)
+
+    def _is_outdated(self) -> bool:
+        """Whether something that was looked for in vain has been computed meanwhile."""
+        if self._started_at is not None:
+            return False
+        return any(
+            status == _WANTED and isinstance(step, CallStep) and self._may_be_there(step)
+            for step, status in zip(self.plan.steps, self._status, strict=True)
+        )
+
+    def _may_be_there(self, step: CallStep) -> bool:
+        key = self.key_of(step)
+        return key is not None and self.was_computed(key)
+
+    def was_computed(self, key: bytes) -> bool:
+        """Whether a result may have been computed in this run since it was looked for in vain."""
+        return self.run.was_computed(key, self._asked_at)
+
+    def remaining_steps(self) -> list[Step]:
+        """Return all that has to run, or may have to."""
+        return [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
+
+    def undecided_steps(self) -> list[Step]:
+        """Return those of which it is not known yet whether they have to run."""
+        return [step for step in self.plan.steps if self._status[step.index] == _DEFERRED]
+
+    def found_steps(self) -> list[Step]:
+        """Return the steps whose results were found."""
+        return [step for step in self.plan.steps if self._status[step.index] == _DONE]
+
+    def remaining_calls(self) -> list[CallStep] | None:
+        if _DEFERRED in self._status:
+            return None
+        wanted = [step for step in self.plan.steps if self._status[step.index] == _WANTED]
+        calls = [step for step in wanted if isinstance(step, CallStep)]
+        return calls if calls and len(calls) == len(wanted) else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that is asked for is there."""
+        return _WANTED not in self._status and _DEFERRED not in self._status
+
+    def _demand(self, indexes: Iterable[int]) -> None:
+        stack = list(indexes)
+        while stack:
+            index = stack.pop()
+            if self._status[index] != _IDLE:
+                continue
+            step = self.plan.steps[index]
+            if index in self.found:
+                self._hit(step)
+                continue
+            if self.identities.can_be_identified(step):
+                if not self.identities.is_signed(step):
+                    self._status[index] = _DEFERRED
+                    stack += self.identities.unidentified_sources(step, self._traced)
+                    continue
+                if isinstance(step, CallStep):
+                    self._status[index] = _ASKED
+                    self.questions.append(self._question(step))
+                    continue
+                if self._find_items(step):
+                    self._hit(step)
+                    continue
+            self._want(step)
+            stack += step.needs
+
+    def _question(self, step: CallStep) -> Question:
+        cache = self.plan.scopes[step.scope].cache
+        assert cache is not None
+        return Question(step, cache, [self.identities.key(slot) for slot in step.outputs if slot is not None])
+
+    def _hit(self, step: Step) -> None:
+        self._hits.append(step)
+        self._done(step)
+
+    def _want(self, step: Step) -> None:
+        self._status[step.index] = _WANTED
+        waiting = self._waiting[step.index] = sum(self._status[source] != _DONE for source in step.needs)
+        if waiting == 0:
+            heappush(self._ready, step.index)
+
+    # --- lists made by mapped pipelines ---------------------------------------------------------------------------
+
+    def _find_items(self, step: NestedStep) -> bool:
+        """Read the results of a mapped pipeline: a manifest names the entry of every item."""
+        cache = step.inner.scopes[0].cache
+        assert cache is not None
+        slots = [slot for slot in step.outputs if slot is not None]
+        keys = [manifest_key(self.identities.key(slot)) for slot in slots]
+        manifests = self.run.store.get_many(cache, keys)
+        found: list[tuple[list[bytes], list[Any]]] = []
+        for inner_slot, key in zip(step.inner.outputs.values(), keys, strict=True):
+            elements = read_manifest(manifests.get(key))
+            values = None if elements is None else self._read_elements(step.inner, inner_slot, elements)
+            if elements is None or values is None:
+                return False
+            found.append((elements, values))
+        for slot, (elements, values) in zip(slots, found, strict=True):
+            self.values[slot] = values
+            self.elements[slot] = elements
+        return True
+
+    def _read_elements(self, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
+        """Return what a slot of a mapped plan held for each item; None when any of it is gone."""
+        step = plan.steps[plan.producers[slot]]
+        names = [element.hex() for element in elements]
+        if isinstance(step, CallStep):
+            cache = plan.scopes[step.scope].cache
+            return None if cache is None else self.run.store.get_each(cache, names)
+        inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
+        return self._read_lists(step.inner, inner_slot, names)
+
+    def _read_lists(self, plan: Plan, slot: int, names: list[str]) -> list[Any] | None:
+        """Return the lists that a mapped plan made, by their signatures; None when any element of them is gone."""
+        cache = plan.scopes[0].cache
+        keys = [manifest_key(name) for name in names]
+        manifests = self.run.store.get_many(cache, keys) if cache is not None else {}
+        lists: list[Any] = []
+        for key in keys:
+            elements = read_manifest(manifests.get(key))
+            values = None if elements is None else self._read_elements(plan, slot, elements)
+            if values is None:
+                return None
+            lists.append(values)
+        return lists
+
+    # --- progress -------------------------------------------------------------------------------------------------
+
+    def recall(self, step: CallStep) -> bool:
+        """Take the result of a step that was not in the cache before, if it is there now; return whether it was."""
+        if not self.identities.can_be_identified(step):
+            return False
+        _, cache, keys = self._question(step)
+        if not self._take(step, self.run.store.get_each(cache, keys)):
+            return False
+        self._hit(step)
+        if self._started_at is not None or self.item_index is None:
+            self._announce_hits()
+        return True
+
+    def key_of(self, step: CallStep) -> bytes | None:
+        """Return the signature of what a step is about to compute; None when it has none."""
+        if not self.identities.can_be_identified(step):
+            return None
+        return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
+
+    def finish(self, step: Step, outputs: Iterable[Any]) -> None:
+        for slot, value in zip(step.outputs, outputs, strict=True):
+            if slot is not None:
+                self.values[slot] = value
+        is_identified = self.identities.can_be_identified(step)
+        if isinstance(step, CallStep) and is_identified:
+            self._keep(step)
+        self._done(step)
+        if not is_identified:
+            self._identify_results(step)
+
+    def _keep(self, step: CallStep) -> None:
+        cache = self.plan.scopes[step.scope].cache
+        if cache is None:
+            return
+        known = [(slot, self.signatures[slot]) for slot in step.outputs if slot is not None]
+        self.run.store.keep(cache, {own.hex(): self.values[slot] for slot, own in known if own}, step.node.name)
+        if step not in self.run.history.noted:
+            self.run.history.note(Computed(self.plan, self.run, self.values, self.signatures), step)
+
+    def keep_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
+        """Keep which results a mapped pipeline put into the list in a slot."""
+        self.elements[slot] = elements
+        cache = step.inner.scopes[0].cache
+        own = self.signatures[slot]
+        if cache is not None and own:
+            self.run.store.keep(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
+
+    def spoil(self, step: Step) -> None:
+        """Forget the signatures of a step's results and of all that depends on them: some items failed."""
+        self.is_spoiled = True
+        stack = [step]
+        seen = {step.index}
+        while stack:
+            current = stack.pop()
+            for slot in current.outputs:
+                if slot is not None:
+                    self.signatures[slot] = NEVER
+                    self.elements.pop(slot, None)
+            fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
+            seen.update(fresh)
+            stack += [self.plan.steps[index] for index in fresh]
+
+    def _done(self, step: Step) -> None:
+        self._status[step.index] = _DONE
+        for consumer in self.plan.consumers[step.index]:
+            if self._status[consumer] == _WANTED:
+                self._waiting[consumer] -= 1
+                if self._waiting[consumer] == 0:
+                    heappush(self._ready, consumer)
+
+    def _identify_results(self, step: Step) -> None:
+        """Now that the values exist, sign what depends on them and look up what waited for that."""
+        if _DEFERRED not in self._status:
+            return
+        for slot in step.outputs:
+            if slot is not None and self.signatures[slot] is UNKNOWN:
+                self.signatures[slot] = self.identities.identify(slot)
+        waiting: list[int] = []
+        stack = [step.index]
+        seen: set[int] = set()
+        while stack:
+            for consumer in self.plan.consumers[stack.pop()]:
+                if consumer in seen:
+                    continue
+                downstream = self.plan.steps[consumer]
+                is_settled = self.identities.sign(downstream) or not self.identities.can_be_identified(downstream)
+                if is_settled:
+                    seen.add(consumer)
+                    if self._status[consumer] == _DEFERRED:
+                        waiting.append(consumer)
+                    if self.identities.can_be_identified(downstream):
+                        stack.append(consumer)
+        for index in waiting:
+            self._status[index] = _IDLE
+        self._demand(sorted(waiting))
+        look_up([self])
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        super().begin()
+        self._announce_hits()
+
+    def close(self) -> None:
+        super().close()
+        self.run.store.flush()
+
+    def leave(self, step: Step) -> None:
+        super().leave(step)
+        if self._hits and (self._started_at is not None or self.item_index is None):
+            self._announce_hits()
+
+    def announce_call(self, step: CallStep) -> None:
+        if not self.run.is_quick(step):
+            self.run.store.flush()  # what has been computed must not be lost with a call that takes long
+        super().announce_call(step)
+
+    def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:
+        self.run.note_duration(step, duration_s)
+        if duration_s > LONGEST_WAIT_S:
+            self.run.store.flush()  # it is worth more than the time that writing takes
+        super().announce_result(step, outputs, duration_s)
+
+    def _close_untouched(self, item_index: int) -> None:
+        listeners = self.listeners[0]
+        if listeners.on_map_item_cached:
+            own = self.identities.of_outputs()
+            listeners.tell(listeners.on_map_item_cached, item_index, own, self.context(0))
+
+    def _announce_hits(self) -> None:
+        hits, self._hits = self._hits, []
+        for step in sorted(hits, key=lambda step: step.index):
+            self._announce_hit(step)
+
+    def _announce_hit(self, step: Step) -> None:
+        if not self.plan.is_heard:
+            return
+        if isinstance(step, NestedStep):
+            announce_cached_map(self, step)
+            return
+        self.enter(step)
+        listeners = self.listeners[step.scope]
+        if listeners.on_node_cached:
+            own = next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or b""
+            listeners.tell(listeners.on_node_cached, step.node.name, own.hex(), self.context(step.scope))
+        self.leave(step)
+
+
+def start_together(frames: Sequence[CachedFrame]) -> None:
+    """Find out what has to be done in several executions; those that are started afterwards find the answers."""
+    for frame in frames:
+        frame.ask()
+    look_up(frames)
+
+
+def look_up(frames: Sequence[CachedFrame]) -> None:
+    """Answer everything that frames ask of caches: the questions of all of them together, until there are none."""
+    waiting = [frame for frame in frames if frame.questions]
+    while waiting:
+        asked: dict[int, tuple[Cache, list[str]]] = {}
+        for frame in waiting:
+            for question in frame.questions:
+                asked.setdefault(id(question.cache), (question.cache, []))[1].extend(question.keys)
+        store = waiting[0].run.store
+        found = {identity: Answers(store, cache, keys) for identity, (cache, keys) in asked.items()}
+        for frame in waiting:
+            frame.answer(found)
+        waiting = [frame for frame in waiting if frame.questions]
+    for frame in frames:
+        frame.expect()

@@ -1,0 +1,1 @@
+"""Sequential runs in plain loops, each with no more than its features take."""

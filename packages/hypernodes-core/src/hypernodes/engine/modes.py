@@ -1,0 +1,7 @@
+"""How nodes and items are executed."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+ExecutionMode: TypeAlias = Literal["sequential", "async", "threaded", "parallel"]

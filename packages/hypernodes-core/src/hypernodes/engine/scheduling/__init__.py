@@ -1,0 +1,1 @@
+"""The one loop for all modes, and what it starts and waits for."""
