@@ -1,6 +1,7 @@
 """What a cache on disk costs per item, beside bare diskcache and joblib; `python -m benchmarks.caching N` fills one.
 
-The values are small, so that what is measured is the cache and not the disk.
+The values of items are small, so that what is measured is the cache and not the disk; arrays of 100 MB are the
+opposite.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 
 import diskcache
 import joblib
+import numpy
 
-from benchmarks.measure import Case, Suite
+from benchmarks.measure import Case, Reading, Suite
 from hypernodes import DiskCache, Pipeline, node
 
 SUITE = Suite("A cache on disk, item by item")
@@ -99,6 +101,56 @@ class _Candidates:
         self.bare.close()
 
 
+@node(output_name="array")
+def make_array(seed: int) -> numpy.ndarray:
+    return numpy.full(12_500_000, float(seed))
+
+
+class _ArrayCandidates:
+    """An array of 100 MB, kept by one tool or another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = DiskCache(folder / "ours")
+        self.pipeline = Pipeline(nodes=[make_array], cache=self.cache)
+        self.bare = diskcache.Cache(str(folder / "bare"), eviction_policy="none")
+        self._memory = joblib.Memory(folder / "joblib", verbose=0)
+        self.with_joblib = self._memory.cache(make_array.func)
+        self._file = folder / "array.npy"
+
+    def ours(self, seed: int) -> object:
+        return self.pipeline.run({"seed": seed})
+
+    def to_file(self, seed: int) -> None:
+        numpy.save(self._file, make_array(seed))
+
+    def from_file(self) -> object:
+        return numpy.load(self._file)
+
+    def to_bare(self, seed: int) -> None:
+        self.bare.set("array", make_array(seed))
+
+    def from_bare(self) -> object:
+        return self.bare.get("array")
+
+    def timed(self, work: Callable[[int], object]) -> Callable[[], Reading]:
+        """Return what measures the work on an array that nobody has seen, and removes what was written."""
+
+        def measure() -> Reading:
+            started_at = time.perf_counter()
+            work(next(_numbers))
+            elapsed = time.perf_counter() - started_at
+            self.cache.clear()
+            self.bare.clear()
+            self._memory.clear(warn=False)
+            return Reading(elapsed)
+
+        return measure
+
+    def close(self) -> None:
+        self.cache.close()
+        self.bare.close()
+
+
 def _on_fresh(work: Callable[[list[str]], None]) -> Callable[[], None]:
     return lambda: work(fresh_texts())
 
@@ -124,6 +176,32 @@ def _warm() -> Iterator[Case]:
             lambda: tools.ours(texts),
             ideal=lambda: tools.read_bare(texts),
             peers={"joblib": lambda: tools.with_joblib(texts)},
+        )
+        tools.close()
+
+
+@SUITE.workload("cold: an array of 100 MB", ideal="making it and writing it to a bare file")
+def _cold_array() -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        tools = _ArrayCandidates(Path(folder))
+        yield Case(
+            tools.timed(tools.ours),
+            ideal=tools.timed(tools.to_file),
+            peers={"diskcache": tools.timed(tools.to_bare), "joblib": tools.timed(tools.with_joblib)},
+        )
+        tools.close()
+
+
+@SUITE.workload("warm: an array of 100 MB", ideal="reading it from a bare file")
+def _warm_array() -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        tools = _ArrayCandidates(Path(folder))
+        for fill in (tools.ours, tools.to_file, tools.to_bare, tools.with_joblib):
+            fill(0)
+        yield Case(
+            lambda: tools.ours(0),
+            ideal=tools.from_file,
+            peers={"diskcache": tools.from_bare, "joblib": lambda: tools.with_joblib(0)},
         )
         tools.close()
 

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from hypernodes.buffers import new_buffer
 from hypernodes_cache.values import RAW, Packed, Part, UnreadableError
 
 _HEADER = struct.Struct("<2sBBI")
@@ -211,7 +212,7 @@ def _decompress(body: Part, lengths: Sequence[int]) -> list[Part]:
     rest: Part = b""
     parts: list[Part] = []
     for length in lengths:
-        part = bytearray(length)
+        part = new_buffer(length)
         filled = 0
         while filled < length:
             data = stream.decompress(rest or next(chunks, b""), min(length - filled, CHUNK_SIZE))
@@ -225,7 +226,7 @@ def _decompress(body: Part, lengths: Sequence[int]) -> list[Part]:
 
 
 def _read_buffer(file: io.RawIOBase, length: int, update: Callable[[Part], None]) -> Part:
-    part = bytearray(length)
+    part = new_buffer(length)
     for chunk in _chunks((part,)):
         _fill(file, chunk)
         update(chunk)

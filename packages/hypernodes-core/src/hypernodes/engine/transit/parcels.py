@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any, NamedTuple
 
+from hypernodes.buffers import new_buffer
 from hypernodes.engine.transit.packing import dumps
 from hypernodes.errors import SerializationError
 
@@ -133,7 +134,7 @@ def _read(path: str) -> list[memoryview]:
     with open(path, "rb", buffering=0) as file:
         (number,) = struct.unpack("<Q", file.read(8))
         for size in struct.unpack(f"<{number}Q", file.read(8 * number)):
-            part = memoryview(bytearray(size // 2))
+            part = new_buffer(size // 2)
             parts.append(part.toreadonly() if size % 2 else part)
             rest = part
             while rest:
