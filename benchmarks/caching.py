@@ -20,35 +20,14 @@ import diskcache
 import joblib
 import numpy
 
+from benchmarks import functions
 from benchmarks.measure import Case, Reading, Suite
-from hypernodes import DiskCache, Pipeline, node
+from benchmarks.peers import measured_by_peers
+from hypernodes import DiskCache, Node, Pipeline, node
 
 SUITE = Suite("A cache on disk, item by item")
 
 ITEMS = 300
-
-
-@node(output_name="clean")
-def clean(text: str) -> str:
-    return text.strip()
-
-
-@node(output_name="words")
-def split(clean: str) -> list[str]:
-    return clean.split("-")
-
-
-@node(output_name="count")
-def count(words: list[str]) -> int:
-    return len(words)
-
-
-_numbers = itertools.count()
-
-
-def fresh_texts() -> list[str]:
-    """Items that nobody has seen before."""
-    return [f"  item-{next(_numbers)}-of-many " for _ in range(ITEMS)]
 
 
 def keys_of(text: str) -> list[str]:
@@ -64,10 +43,11 @@ class _Candidates:
 
     def __init__(self, folder: Path) -> None:
         self.cache = DiskCache(folder / "ours")
-        self.pipeline = Pipeline(nodes=[clean, split, count], cache=self.cache)
+        nodes = [Node(step, output_name=step.__name__) for step in functions.TEXT]
+        self.pipeline = Pipeline(nodes=nodes, cache=self.cache)
         self.bare = diskcache.Cache(str(folder / "bare"), eviction_policy="none")
         memory = joblib.Memory(folder / "joblib", verbose=0)
-        self._joblib = [memory.cache(step.func) for step in (clean, split, count)]
+        self._joblib = [memory.cache(step) for step in functions.TEXT]
 
     def ours(self, texts: list[str]) -> None:
         self.pipeline.map({"text": texts}, map_over="text")
@@ -116,6 +96,7 @@ class _ArrayCandidates:
         self._memory = joblib.Memory(folder / "joblib", verbose=0)
         self.with_joblib = self._memory.cache(make_array.func)
         self._file = folder / "array.npy"
+        self._seeds = itertools.count()
 
     def ours(self, seed: int) -> object:
         return self.pipeline.run({"seed": seed})
@@ -137,7 +118,7 @@ class _ArrayCandidates:
 
         def measure() -> Reading:
             started_at = time.perf_counter()
-            work(next(_numbers))
+            work(next(self._seeds))
             elapsed = time.perf_counter() - started_at
             self.cache.clear()
             self.bare.clear()
@@ -152,31 +133,37 @@ class _ArrayCandidates:
 
 
 def _on_fresh(work: Callable[[list[str]], None]) -> Callable[[], None]:
-    return lambda: work(fresh_texts())
+    return lambda: work(functions.fresh_texts(ITEMS))
 
 
-@SUITE.workload(f"cold: {ITEMS} items, 3 nodes each, beside 3 puts in a transaction", budget=1 / 1.5, lead=4)
+@SUITE.workload(
+    f"cold: {ITEMS} items, 3 nodes each, beside 3 puts in a transaction", budget=1 / 1.5, lead=4, lead_over="joblib"
+)
 def _cold() -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         tools = _Candidates(Path(folder))
-        yield Case(
-            _on_fresh(tools.ours), ideal=_on_fresh(tools.with_bare), peers={"joblib": _on_fresh(tools.with_joblib)}
-        )
+        with measured_by_peers("cold_items", size=ITEMS) as peers:
+            yield Case(
+                _on_fresh(tools.ours),
+                ideal=_on_fresh(tools.with_bare),
+                peers={"joblib": _on_fresh(tools.with_joblib), **peers},
+            )
         tools.close()
 
 
-@SUITE.workload(f"warm: {ITEMS} items, 3 nodes each, beside 3 gets", budget=1 / 1.5, lead=4)
+@SUITE.workload(f"warm: {ITEMS} items, 3 nodes each, beside 3 gets", budget=1 / 1.5, lead=4, lead_over="joblib")
 def _warm() -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         tools = _Candidates(Path(folder))
-        texts = fresh_texts()
+        texts = functions.fresh_texts(ITEMS)
         for fill in (tools.ours, tools.with_bare, tools.with_joblib):
             fill(texts)
-        yield Case(
-            lambda: tools.ours(texts),
-            ideal=lambda: tools.read_bare(texts),
-            peers={"joblib": lambda: tools.with_joblib(texts)},
-        )
+        with measured_by_peers("warm_items", size=ITEMS) as peers:
+            yield Case(
+                lambda: tools.ours(texts),
+                ideal=lambda: tools.read_bare(texts),
+                peers={"joblib": lambda: tools.with_joblib(texts), **peers},
+            )
         tools.close()
 
 
@@ -218,7 +205,7 @@ def _storing() -> Iterator[Case]:
 def _loading() -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         tools = _Candidates(Path(folder))
-        texts = fresh_texts()
+        texts = functions.fresh_texts(ITEMS)
         tools.store(texts)
         tools.with_bare(texts)
         yield Case(lambda: tools.load(texts), ideal=lambda: tools.read_bare(texts))
@@ -236,7 +223,7 @@ def grow(entries: int) -> None:
         filled = 0
         for size in (10**power for power in range(3, len(str(entries)))):
             while filled < size - 3 * ITEMS:
-                texts = [text for _ in range(10) for text in fresh_texts()]
+                texts = [text for _ in range(10) for text in functions.fresh_texts(ITEMS)]
                 batch = {
                     key: value for text in texts for key, value in zip(keys_of(text), values_of(text), strict=True)
                 }
@@ -248,7 +235,7 @@ def grow(entries: int) -> None:
             work = (tools.ours, tools.store, tools.with_bare, tools.ours, tools.load, tools.read_bare)
             rounds: list[list[float]] = [[] for _ in work]
             for _ in range(9):
-                texts = fresh_texts()
+                texts = functions.fresh_texts(ITEMS)
                 for times, run in zip(rounds, work, strict=True):
                     started_at = time.perf_counter()
                     run(texts)

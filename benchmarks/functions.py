@@ -1,10 +1,11 @@
 """The trivial functions that are measured, with HyperNodes and with other tools.
 
-Imports nothing: the peers load this file in environments of their own.
+Imports the standard library only: the peers load this file in environments of their own.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,28 @@ def subtract(double: int) -> int:
 
 
 THREE: list[Function] = [add, double, subtract]
+
+
+def clean(text: str) -> str:
+    return text.strip()
+
+
+def words(clean: str) -> list[str]:
+    return clean.split("-")
+
+
+def count(words: list[str]) -> int:
+    return len(words)
+
+
+TEXT: list[Function] = [clean, words, count]
+
+_numbers = itertools.count()
+
+
+def fresh_texts(size: int) -> list[str]:
+    """Return items that nobody has seen before."""
+    return [f"  item-{next(_numbers)}-of-many " for _ in range(size)]
 
 
 def _define(sources: Any) -> list[Function]:

@@ -56,6 +56,7 @@ class Workload:
         setup: Makes the case, and cleans up after it.
         budget: The share of the ideal that must be reached, 0.9 when the ideal takes 90% of the time; None for none.
         lead: How many times faster than the fastest peer it must be; None for any.
+        lead_over: The peer that is meant, when it is not the fastest.
         ideal: What the ideal is.
         unit: What is counted in a call ("node", "item"); empty for the call itself.
         family: Name of the plot that it is in.
@@ -74,6 +75,7 @@ class Workload:
     size: int | None = None
     is_large: bool = False
     is_memory: bool = False
+    lead_over: str = ""
 
 
 class Suite:
@@ -89,6 +91,7 @@ class Suite:
         *,
         budget: float | None = None,
         lead: float | None = None,
+        lead_over: str = "",
         ideal: str = "ideal",
         unit: str = "",
         family: str = "",
@@ -101,7 +104,7 @@ class Suite:
         def add(setup: Callable[[], Iterator[Case]]) -> None:
             made = contextmanager(setup)
             self.workloads.append(
-                Workload(name, made, budget, lead, ideal, unit, family or name, size, is_large, is_memory)
+                Workload(name, made, budget, lead, ideal, unit, family or name, size, is_large, is_memory, lead_over)
             )
 
         return add
@@ -146,8 +149,9 @@ class Measured:
 
     @property
     def lead(self) -> float | None:
-        """How many times as long the fastest peer takes; None without peers."""
-        fastest = min((times.median for times in self.peers.values()), default=None)
+        """How many times as long the fastest peer takes, or the one that is meant; None without peers."""
+        meant = self.workload.lead_over
+        fastest = min((times.median for name, times in self.peers.items() if meant in ("", name)), default=None)
         return None if fastest is None else fastest / self.ours.median
 
     @property

@@ -79,7 +79,8 @@ def amount(times: Times, workload: Workload) -> str:
 def _budget(workload: Workload) -> str:
     parts = [] if workload.budget is None else [f"≤ {1 / workload.budget:.2f}"]
     if workload.lead is not None:
-        parts.append(f"lead ≥ {workload.lead:g}")
+        over = f" over {workload.lead_over}" if workload.lead_over else ""
+        parts.append(f"lead{over} ≥ {workload.lead:g}")
     return ", ".join(parts) or "–"
 
 

@@ -46,3 +46,15 @@ def run_warm(size: int) -> Any:
     pipeline = _pipeline(functions.chain(size), cache=DiskCache(path=tempfile.mkdtemp()))
     pipeline.run(inputs={"x0": 1})
     return lambda: pipeline.run(inputs={"x0": 1})
+
+
+def cold_items(size: int) -> Any:
+    pipeline = _pipeline(functions.TEXT, cache=DiskCache(path=tempfile.mkdtemp()))
+    return lambda: pipeline.map(inputs={"text": functions.fresh_texts(size)}, map_over="text")
+
+
+def warm_items(size: int) -> Any:
+    pipeline = _pipeline(functions.TEXT, cache=DiskCache(path=tempfile.mkdtemp()))
+    texts = functions.fresh_texts(size)
+    pipeline.map(inputs={"text": texts}, map_over="text")
+    return lambda: pipeline.map(inputs={"text": texts}, map_over="text")
