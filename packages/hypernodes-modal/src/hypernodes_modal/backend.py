@@ -261,7 +261,8 @@ class ModalBackend(RemoteBackend):
 
     def _extras(self, channel: Channel) -> Extras:
         others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
-        return Extras(others, list(self.function_options["volumes"].values()) if self.keeps_caches_there else [])
+        volumes = list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
+        return Extras(others, volumes, channel.has_caches)
 
     # --- the app --------------------------------------------------------------------------------------------------
 
