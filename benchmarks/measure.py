@@ -62,6 +62,7 @@ class Workload:
         size: Number of nodes or items, when a family has the same work in several sizes.
         is_large: Whether it takes long, so that `--quick` leaves it out.
         is_memory: Whether MiB are measured rather than seconds.
+        max_rounds: The largest number of rounds, for what takes seconds; None for any.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Workload:
     size: int | None = None
     is_large: bool = False
     is_memory: bool = False
+    max_rounds: int | None = None
 
 
 class Suite:
@@ -95,13 +97,14 @@ class Suite:
         size: int | None = None,
         is_large: bool = False,
         is_memory: bool = False,
+        max_rounds: int | None = None,
     ) -> Callable[[Callable[[], Iterator[Case]]], None]:
         """Add a generator function that sets a case up, yields it, and cleans up; see `Workload` for the arguments."""
 
         def add(setup: Callable[[], Iterator[Case]]) -> None:
             made = contextmanager(setup)
             self.workloads.append(
-                Workload(name, made, budget, lead, ideal, unit, family or name, size, is_large, is_memory)
+                Workload(name, made, budget, lead, ideal, unit, family or name, size, is_large, is_memory, max_rounds)
             )
 
         return add
@@ -158,7 +161,8 @@ class Measured:
 
 
 def measure(workload: Workload, rounds: int) -> Measured:
-    """Run a workload `rounds` times, after a round that warms everything up."""
+    """Run a workload `rounds` times, or as often as it allows, after a round that warms everything up."""
+    rounds = min(rounds, workload.max_rounds or rounds)
     with workload.setup() as case:
         own = {"ours": case.run} | ({"ideal": case.ideal} if callable(case.ideal) else {})
         readings: dict[str, list[float]] = {name: [] for name in (*own, *case.peers)}
