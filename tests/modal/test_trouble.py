@@ -228,6 +228,15 @@ def test_a_secret_that_does_not_exist_is_named(make_backend):
     assert isinstance(caught.value.__cause__, modal_errors.NotFoundError)
 
 
+@pytest.mark.parametrize("gpu", ["NOSUCH", "NOSUCH:2", ["A10G", "NOSUCH"]], ids=repr)
+def test_a_gpu_that_does_not_exist_is_named(make_backend, plane, gpu):
+    with pytest.raises(ModalSetupError, match=r"unknown type, 'NOSUCH'.*gpu=") as caught:
+        Pipeline([double], backend=make_backend(gpu=gpu)).run({"x": 1})
+    assert isinstance(caught.value.__cause__, modal_errors.InvalidError)
+    assert repr(gpu) in str(caught.value)
+    assert not plane.calls
+
+
 def test_an_app_that_was_not_deployed_is_named(plane):
     with pytest.raises(ModalSetupError, match="retrieval-app"):
         Pipeline([double], backend=ModalBackend.deployed("retrieval-app")).run({"x": 1})
