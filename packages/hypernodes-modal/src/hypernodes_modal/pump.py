@@ -31,7 +31,7 @@ class Pump(threading.Thread):
         self._lock = threading.Lock()
         self._taken: Said | None = None
         self._is_over = threading.Event()
-        self._is_complete = False
+        self._is_complete = threading.Event()  # nothing that was said is still under way
         self._loop: asyncio.AbstractEventLoop | None = None
         self._request: asyncio.Task[Sequence[bytes]] | None = None
         self._failure: BaseException | None = None
@@ -46,11 +46,12 @@ class Pump(threading.Thread):
             BaseException: What a callback raised that must not be swallowed (an interrupt).
         """
         with self._lock:
+            if said is not None and (said.messages == 0 or said == self._taken):
+                self._is_complete.set()
+                if self._request is not None and self._loop is not None:
+                    self._loop.call_soon_threadsafe(self._request.cancel)
             self._is_over.set()
-            self._is_complete = said is not None and (said.messages == 0 or said == self._taken)
-            if self._is_complete and self._request is not None and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._request.cancel)
-        if not self._is_complete and self.is_alive():
+        if not self._is_complete.is_set() and self.is_alive():
             with suppress(modal.exception.Error):  # then the connection is lost, which ends the waiting as well
                 self._queue.put(END, partition=UP)  # behind everything else
         self.join()
@@ -59,7 +60,7 @@ class Pump(threading.Thread):
 
     def run(self) -> None:
         self._is_over.wait(_SHORT_JOB_S)
-        if self._is_complete:
+        if self._is_complete.is_set():
             return
         self._loop = asyncio.new_event_loop()
         try:
@@ -94,19 +95,21 @@ class Pump(threading.Thread):
             return persistently(self._ask_for_pieces, give_up=self._is_over.is_set)
         except Empty:
             return [END] if self._is_over.is_set() else []
-        except asyncio.CancelledError:
-            return [END]
 
     def _ask_for_pieces(self) -> Sequence[bytes]:
         """Wait for something in the queue, with a request that `finish` can cancel."""
         assert self._loop is not None
         with self._lock:
-            if self._is_complete:
+            if self._is_complete.is_set():
                 return [END]
             asking = self._queue.get_many.aio(100, block=True, timeout=WAIT_S, partition=UP)
             self._request = self._loop.create_task(asking)
         try:
             return self._loop.run_until_complete(self._request)
+        except asyncio.CancelledError:
+            if self._is_complete.is_set():
+                return [END]
+            raise ConnectionError("the request was cancelled, and not from here") from None
         finally:
             with self._lock:
                 self._request = None
