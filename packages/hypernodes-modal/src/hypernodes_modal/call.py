@@ -14,7 +14,7 @@ from hypernodes.remote.channel import Channel
 from hypernodes_modal.errors import ModalConnectionError
 from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.pump import Pump
-from hypernodes_modal.queues import Said
+from hypernodes_modal.queues import Rest
 from hypernodes_modal.trouble import PLACE, TRANSIENT
 
 _POLL_S = 5.0
@@ -51,7 +51,7 @@ class RemoteCall:
         self._function = function
         self._extras = extras
         self._patience_s = patience_s
-        self._call: modal.FunctionCall[tuple[bytes, Said | None]] | None = None
+        self._call: modal.FunctionCall[tuple[bytes, Rest | None]] | None = None
         self._is_cancelled = threading.Event()
 
     @property
@@ -69,12 +69,12 @@ class RemoteCall:
             queue = stack.enter_context(modal.Queue.ephemeral()) if channel.has_listeners else None
             self._spawn(job, queue)
             channel.when_cancelled(lambda: outside_event_loop(self.cancel))
-            pump = said = None
+            pump = rest = None
             if queue is not None:
                 pump = Pump(queue, channel.handle)
                 pump.start()
             try:
-                outcome, said = self._wait()
+                outcome, rest = self._wait()
                 return outcome
             except BaseException:
                 # Also when only this side gives up: an interrupt, a lost connection. Nobody would take the result.
@@ -82,7 +82,7 @@ class RemoteCall:
                 raise
             finally:
                 if pump is not None:
-                    pump.finish(said)
+                    pump.finish(rest)
 
     def cancel(self) -> None:
         """End the call and its container."""
@@ -105,7 +105,7 @@ class RemoteCall:
         if self._is_cancelled.is_set():
             self.cancel()
 
-    def _wait(self) -> tuple[bytes, Said | None]:
+    def _wait(self) -> tuple[bytes, Rest | None]:
         assert self._call is not None
         lost_since: float | None = None
         pause_s = _PAUSES_S[0]

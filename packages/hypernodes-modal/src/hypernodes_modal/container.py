@@ -7,12 +7,12 @@ import modal
 from hypernodes.remote.worker import execute
 from hypernodes_modal.call import Extras
 from hypernodes_modal.others import CalledBackend
-from hypernodes_modal.queues import QueueExchange, Said
+from hypernodes_modal.queues import QueueExchange, Rest
 
 _PATIENCE_S = 0.1  # before the caller hears of anything; a request is no faster than many jobs
 
 
-def run_job(job: bytes, queue: modal.Queue | None, extras: Extras) -> tuple[bytes, Said | None]:
+def run_job(job: bytes, queue: modal.Queue | None, extras: Extras) -> tuple[bytes, Rest | None]:
     """Run a job.
 
     Args:
@@ -21,7 +21,7 @@ def run_job(job: bytes, queue: modal.Queue | None, extras: Extras) -> tuple[byte
         extras: What it needs besides.
 
     Returns:
-        The outcome, and what was said over the queue before it.
+        The outcome, and what comes with it when there is a queue.
     """
     for volume in extras.volumes:
         volume.reload()
@@ -32,7 +32,7 @@ def run_job(job: bytes, queue: modal.Queue | None, extras: Extras) -> tuple[byte
         # A container before this one may have had results kept of which the job does not know.
         exchange = QueueExchange(queue, may_be_repeated=extras.is_cached)
         outcome = execute(job, exchange, places, exchange.is_repeated, _PATIENCE_S)
-        return outcome, exchange.said
+        return outcome, exchange.rest()
     finally:
         for volume in extras.volumes:
             volume.commit()

@@ -11,7 +11,7 @@ from queue import Empty
 import modal
 
 from hypernodes.remote.messages import wants_reply
-from hypernodes_modal.queues import DOWN, END, UP, WAIT_S, Assembly, Message, Said, persistently, pieces_of, send
+from hypernodes_modal.queues import DOWN, END, UP, WAIT_S, Assembly, Message, Rest, Said, persistently, pieces_of, send
 
 _SHORT_JOB_S = 0.02  # before the first look into the queue
 
@@ -36,17 +36,17 @@ class Pump(threading.Thread):
         self._request: asyncio.Task[Sequence[bytes]] | None = None
         self._failure: BaseException | None = None
 
-    def finish(self, said: Said | None) -> None:
+    def finish(self, rest: Rest | None) -> None:
         """Take everything that was said; the job is over, so nothing more is.
 
         Args:
-            said: What the worker that brought the outcome said over the queue; None when there is no outcome.
+            rest: What the worker's outcome brought with it; None when there is no outcome.
 
         Raises:
             BaseException: What a callback raised that must not be swallowed (an interrupt).
         """
         with self._lock:
-            if said is not None and (said.messages == 0 or said == self._taken):
+            if rest is not None and (rest.is_all or rest.said == self._taken):
                 self._is_complete.set()
                 if self._request is not None and self._loop is not None:
                     self._loop.call_soon_threadsafe(self._request.cancel)
@@ -57,6 +57,8 @@ class Pump(threading.Thread):
         self.join()
         if self._failure is not None:
             raise self._failure
+        for message in rest.latest if rest is not None else ():
+            self._take_message(message)  # which knows those that have come
 
     def run(self) -> None:
         self._is_over.wait(_SHORT_JOB_S)

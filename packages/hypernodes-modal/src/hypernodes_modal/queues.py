@@ -4,13 +4,15 @@ A request takes longer than many jobs, so a short job makes none: what it has to
 looks into the queue before that. An entry of a queue holds at most 1 MiB, so messages travel in pieces. Each piece says
 which attempt sent it (Modal starts a call again in another container when one is lost), which message it is of, and
 which piece of that message it is: what comes twice is known, and what is incomplete is left out. Connections that fail
-are tried again on both sides; when that does not help, the worker keeps what it has to say for the outcome.
+are tried again on both sides; when that does not help, the worker keeps what it has to say for the outcome. What was
+taken out of the queue by a request whose reply was lost is gone, so the last messages come with the outcome once more.
 """
 
 from __future__ import annotations
 
 import secrets
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty
@@ -24,6 +26,7 @@ from hypernodes_modal.trouble import TRANSIENT
 
 _PIECE_BYTES = 900 * 1024
 _PIECES_A_CALL = 8
+_LATEST_BYTES = 256 * 1024
 UP = "up"  # partition for what the container says
 DOWN = "down"  # for the caller's answers
 _BEGUN = "begun"  # not empty when a container may have had results kept
@@ -49,6 +52,20 @@ class Said(NamedTuple):
     messages: int
 
 
+class Rest(NamedTuple):
+    """What comes with an outcome.
+
+    Attributes:
+        said: What was said over the queue before.
+        latest: The last messages of it that nobody waited for, once more.
+        is_all: Whether these are all of them.
+    """
+
+    said: Said
+    latest: list[bytes]
+    is_all: bool
+
+
 class QueueExchange:
     """The worker's transport, in the container.
 
@@ -58,12 +75,14 @@ class QueueExchange:
 
     Attributes:
         is_repeated: Whether one may have.
-        said: What was said so far.
     """
 
     def __init__(self, queue: modal.Queue, may_be_repeated: bool) -> None:
         self._queue = queue
-        self.said = Said(secrets.token_bytes(4), 0)
+        self._said = Said(secrets.token_bytes(4), 0)
+        self._latest: deque[bytes] = deque()
+        self._latest_bytes = 0
+        self._is_all = True
         self.is_repeated = may_be_repeated and self._was_begun()
         self._is_noted = self.is_repeated or not may_be_repeated
 
@@ -77,10 +96,23 @@ class QueueExchange:
         if not (is_question or self._is_noted):
             persistently(partial(self._queue.put, b"", partition=_BEGUN))
             self._is_noted = True
-        attempt, number = self.said
-        self.said = Said(attempt, number + 1)
+        attempt, number = self._said
+        self._said = Said(attempt, number + 1)
+        if not is_question:
+            self._keep(message)
         send(self._queue, UP, pieces_of(message, attempt, number))
         return self._answer(attempt, number) if is_question else None
+
+    def rest(self) -> Rest:
+        """Return what is to come with the outcome."""
+        return Rest(self._said, list(self._latest), self._is_all)
+
+    def _keep(self, message: bytes) -> None:
+        self._latest.append(message)
+        self._latest_bytes += len(message)
+        while self._latest_bytes > _LATEST_BYTES:
+            self._latest_bytes -= len(self._latest.popleft())
+            self._is_all = False
 
     def _was_begun(self) -> bool:
         try:
