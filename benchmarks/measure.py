@@ -63,6 +63,7 @@ class Workload:
         size: Number of nodes or items, when a family has the same work in several sizes.
         is_large: Whether it takes long, so that `--quick` leaves it out.
         is_memory: Whether MiB are measured rather than seconds.
+        max_rounds: The largest number of rounds, for what takes seconds; None for any.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Workload:
     is_large: bool = False
     is_memory: bool = False
     lead_over: str = ""
+    max_rounds: int | None = None
 
 
 class Suite:
@@ -98,13 +100,15 @@ class Suite:
         size: int | None = None,
         is_large: bool = False,
         is_memory: bool = False,
+        max_rounds: int | None = None,
     ) -> Callable[[Callable[[], Iterator[Case]]], None]:
         """Add a generator function that sets a case up, yields it, and cleans up; see `Workload` for the arguments."""
 
         def add(setup: Callable[[], Iterator[Case]]) -> None:
             made = contextmanager(setup)
+            plot = family or name
             self.workloads.append(
-                Workload(name, made, budget, lead, ideal, unit, family or name, size, is_large, is_memory, lead_over)
+                Workload(name, made, budget, lead, ideal, unit, plot, size, is_large, is_memory, lead_over, max_rounds)
             )
 
         return add
@@ -162,7 +166,8 @@ class Measured:
 
 
 def measure(workload: Workload, rounds: int) -> Measured:
-    """Run a workload `rounds` times, after a round that warms everything up."""
+    """Run a workload `rounds` times, or as often as it allows, after a round that warms everything up."""
+    rounds = min(rounds, workload.max_rounds or rounds)
     with workload.setup() as case:
         own = {"ours": case.run} | ({"ideal": case.ideal} if callable(case.ideal) else {})
         readings: dict[str, list[float]] = {name: [] for name in (*own, *case.peers)}

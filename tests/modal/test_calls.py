@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import modal
 import pytest
@@ -76,15 +77,47 @@ def test_only_items_that_the_cache_lacks_are_computed(warm_backend, plane):
     assert spawned(plane) == 2
 
 
-def test_queues_of_a_call_are_given_up_after_it(plane, backend):
+def test_a_short_job_says_everything_with_its_outcome(warm_backend, plane, monkeypatch):
+    """One request makes the queue; with a cache, one asks whether a container was there before."""
+    monkeypatch.setattr("hypernodes_modal.pump._SHORT_JOB_S", 30.0)  # however busy this machine is
+    recorder = Recorder()
+    Pipeline([double], backend=warm_backend).run({"x": 1})
+    heard: dict[str, Any] = {"callbacks": [recorder]}
+    for settings, asked in (heard, []), (heard | {"cache": MemoryCache()}, ["QueueLen"]):
+        plane.forget()
+        recorder.clear()
+        assert Pipeline([double], backend=warm_backend, **settings).run({"x": 1}) == {"doubled": 2}
+        assert recorder.computed == ["double"]
+        requests = [record.name for record in plane.rpcs if record.name.startswith("Queue")]
+        assert [name for name in requests if name != "QueueHeartbeat"] == ["QueueGetOrCreate", *asked]
+
+
+def test_the_caller_stops_listening_without_a_word(warm_backend, plane):
+    @node(output_name="late")
+    def take_a_while(x: int) -> int:
+        import time
+
+        time.sleep(0.5)
+        return x
+
+    recorder = Recorder()
+    assert Pipeline([take_a_while], backend=warm_backend, callbacks=[recorder]).run({"x": 1}) == {"late": 1}
+    assert recorder.computed == ["take_a_while"]
+    asked = [(record.caller == "client", record.name) for record in plane.rpcs]
+    assert (True, "QueueGet") in asked  # it listened,
+    assert (False, "QueuePut") in asked  # was told something,
+    assert (True, "QueuePut") not in asked  # and needed no sign that nothing more would come
+
+
+def test_the_queue_of_a_call_is_given_up_after_it(plane, backend):
     Pipeline([double], backend=backend, callbacks=[Recorder()]).run({"x": 1})
-    assert plane.rpc_counts["QueueGetOrCreate"] == 2
+    assert plane.rpc_counts["QueueGetOrCreate"] == 1
     beats = plane.rpc_counts["QueueHeartbeat"]
     Pipeline([double], backend=backend).run({"x": 1})
     assert plane.rpc_counts["QueueHeartbeat"] == beats
 
 
-def test_without_a_cache_or_callbacks_there_are_no_queues(warm_backend, plane):
+def test_without_a_cache_or_callbacks_there_is_no_queue(warm_backend, plane):
     Pipeline([double], backend=warm_backend).run({"x": 1})
     assert plane.rpc_counts["QueueGetOrCreate"] == 0
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import modal
 import pytest
 
-from hypernodes import ConfigurationError
+from hypernodes import ConfigurationError, Pipeline, node
 from hypernodes.backend import ModalBackend as DiscoveredBackend
 from hypernodes_modal import ModalBackend
 
@@ -120,3 +121,39 @@ def test_every_setting_that_modal_knows_is_accepted():
         max_workers=8,
     )
     assert repr(backend) == "ModalBackend(gpu=['H100:2', 'A10G'], memory=(954, 1907), cpu=(0.5, 2.0))"
+
+
+OWN_PYTHON = "{}.{}".format(*sys.version_info[:2])
+
+
+@pytest.mark.parametrize(
+    ("image", "python"),
+    [
+        (modal.Image.debian_slim(python_version="3.11"), "3.11"),
+        (modal.Image.debian_slim(python_version="3.13.1").env({"A": "1"}).uv_pip_install("x"), "3.13"),
+        (modal.Image.debian_slim(python_version="3.11").apt_install("x").add_local_file(__file__, "/f"), "3.11"),
+        (modal.Image.debian_slim(), OWN_PYTHON),
+        (modal.Image.micromamba(python_version="3.11"), "3.11"),
+        (modal.Image.from_registry("debian:12", add_python="3.11").run_commands("true"), "3.11"),
+        (modal.Image.from_registry("python:3.11"), None),
+    ],
+)
+def test_the_python_of_an_image_is_known_before_it_is_built_where_it_was_said(image, python):
+    assert ModalBackend(image=image).find_python_version() == python
+
+
+@node(output_name="doubled")
+def double(x: int) -> int:
+    return 2 * x
+
+
+def test_preflight_compares_the_python_of_the_image_without_any_request():
+    other = "3.11" if OWN_PYTHON != "3.11" else "3.12"
+    told = ModalBackend(image=modal.Image.debian_slim(python_version=other)).preflight(Pipeline([double]), {"x": 1})
+    assert told.problems == (
+        f"Python {OWN_PYTHON} here and {other} at modal: the minor version must be the same on both sides",
+    )
+    own = ModalBackend(image=modal.Image.debian_slim()).preflight(Pipeline([double]), {"x": [1, 2]}, map_over="x")
+    assert (own.python, own.items, own.problems) == (OWN_PYTHON, 2, ())
+    deployed = ModalBackend.deployed("jobs").preflight(Pipeline([double]), {"x": 1})
+    assert (deployed.python, deployed.problems) == (None, ())

@@ -30,6 +30,7 @@ from hypernodes_modal import (
 )
 from hypernodes_modal.loopback import ModalLoopback
 from hypernodes_modal.loopback.misbehaviour import (
+    DropReplies,
     KillContainer,
     PreemptContainer,
     RefuseConnections,
@@ -228,6 +229,15 @@ def test_a_secret_that_does_not_exist_is_named(make_backend):
     assert isinstance(caught.value.__cause__, modal_errors.NotFoundError)
 
 
+@pytest.mark.parametrize("gpu", ["NOSUCH", "NOSUCH:2", ["A10G", "NOSUCH"]], ids=repr)
+def test_a_gpu_that_does_not_exist_is_named(make_backend, plane, gpu):
+    with pytest.raises(ModalSetupError, match=r"unknown type, 'NOSUCH'.*gpu=") as caught:
+        Pipeline([double], backend=make_backend(gpu=gpu)).run({"x": 1})
+    assert isinstance(caught.value.__cause__, modal_errors.InvalidError)
+    assert repr(gpu) in str(caught.value)
+    assert not plane.calls
+
+
 def test_an_app_that_was_not_deployed_is_named(plane):
     with pytest.raises(ModalSetupError, match="retrieval-app"):
         Pipeline([double], backend=ModalBackend.deployed("retrieval-app")).run({"x": 1})
@@ -256,6 +266,24 @@ def test_a_connection_that_is_lost_for_a_while_costs_nothing(make_backend, plane
     assert pipeline.run({"x": 1, "gate": gate.name}) == {"out": -1}
     assert gate.reached() == 1
     assert gate.count_reached() == 0  # the work was done once
+    assert len(plane.calls) == 1
+
+
+def test_messages_that_were_taken_by_replies_that_got_lost_are_heard(make_backend, plane):
+    @node(output_name="late")
+    def take_a_while(doubled: int) -> int:
+        import time
+
+        time.sleep(0.5)
+        return doubled
+
+    recorder, cache = Recorder(), MemoryCache()
+    pipeline = Pipeline([double, take_a_while], backend=make_backend(), callbacks=[recorder], cache=cache)
+    plane.misbehave(DropReplies("QueueGet", probability=1.0))
+    assert pipeline.run({"x": 1}) == {"doubled": 2, "late": 2}
+    assert plane.rpc_counts["QueueGet"] > 1
+    assert recorder.computed == ["double", "take_a_while"]
+    pipeline.run({"x": 1})
     assert len(plane.calls) == 1
 
 

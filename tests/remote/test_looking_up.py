@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hypernodes import Cache, Failure, MemoryCache, Pipeline, node
-from tests.remote.transports import InProcess, Silent
+from tests.remote.transports import InProcess, Patient, Silent
 from tests.support import Recorder, RecordingCache
 
 LARGE = 50_000
@@ -365,3 +365,26 @@ def test_results_made_here_and_there_have_the_same_keys(first_is_remote: bool, h
     heard.clear()
     assert second.run({"source": "in the beginning"}, ["size", "seen"]) == expected
     assert set(heard.computed) == {"comment"}
+
+
+def test_what_a_short_job_has_to_say_comes_with_its_outcome() -> None:
+    backend, recorder, cache = Patient(), Recorder(), MemoryCache()
+    pipeline = Pipeline([encode, measure], backend=backend, callbacks=[recorder], cache=cache)
+    assert pipeline.run({"text": b"abc"}) == {"vector": b"cba", "length": 3}
+    assert (backend.notes, backend.questions) == (0, 0)
+    assert recorder.computed == ["encode", "measure"]
+    assert pipeline.run({"text": b"abc"}) == {"vector": b"cba", "length": 3}
+    assert len(backend.jobs) == 1
+
+
+def test_a_question_waits_for_nothing_and_comes_after_what_was_said_before_it() -> None:
+    backend, recorder = Patient(), Recorder()
+    split_drawn = Pipeline([split]).as_node(input_mapping={"drawn": "document"})
+    nodes = [draw, split_drawn, encode_all()]
+    pipeline = Pipeline(nodes, backend=backend, callbacks=[recorder], cache=MemoryCache())
+    first = pipeline.run({"document": bytes(range(60))})
+    assert backend.questions > 0
+    assert backend.notes > 0
+    recorder.clear()
+    assert pipeline.run({"document": bytes(range(60))}) == first
+    assert recorder.computed == ["draw"]

@@ -51,22 +51,3 @@ def test_a_pipeline_that_is_run_inside_a_node_runs_there(kept: SubprocessBackend
 
     here, inside = Pipeline([run_inside], backend=kept).run({"x": 1})["pids"]
     assert here == inside != os.getpid()
-
-
-def test_preflight_tells_what_would_travel_and_what_is_wrong(kept: SubprocessBackend) -> None:
-    import threading
-
-    cache = MemoryCache()
-    pipeline = Pipeline([get_pid, invert], backend=kept, cache=cache)
-    told = kept.preflight(pipeline, {"x": 4})
-    assert told.needs_call
-    assert set(told.nodes) == {"get_pid", "invert"}
-    assert told.cached == ()
-    assert told.problems == ()
-    assert told.size_bytes > 0
-    pipeline.run({"x": 4}, "inverse")
-    assert kept.preflight(pipeline, {"x": 4}).cached == ("invert",)
-    pipeline.run({"x": 4})
-    assert "nothing has to run" in str(kept.preflight(pipeline, {"x": 4}))
-    (problem, *_) = kept.preflight(pipeline.with_cache(False), {"x": threading.Lock()}).problems
-    assert "input 'x' cannot be sent" in problem

@@ -23,6 +23,7 @@ class InProcess(RemoteBackend):
     """
 
     place = "in process"
+    patience_s = 0.0
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
@@ -40,11 +41,17 @@ class InProcess(RemoteBackend):
                 self.notes += 1
             return channel.handle(message)
 
-        return execute(job, exchange)
+        return execute(job, exchange, patience_s=self.patience_s)
 
     def clear(self) -> None:
         self.jobs.clear()
         self.notes = self.questions = 0
+
+
+class Patient(InProcess):
+    """Says nothing for a minute unless it has to ask."""
+
+    patience_s = 60.0
 
 
 class Silent(RemoteBackend):

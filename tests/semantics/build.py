@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from hypernodes import MISS, Backend, Cache, CallbackContext, Node, Pipeline, PipelineCallback, PipelineNode
@@ -40,6 +42,42 @@ class Calls:
 
     def __cache_key__(self) -> str:
         return "calls"
+
+
+class CallsOverNetwork(Calls):
+    """The same where functions run in containers that see no file of this machine, but reach its ports."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._address = self._listener.getsockname()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def add(self, function_name: str, arguments: tuple[Value, ...]) -> None:
+        with socket.create_connection(self._address) as connection:
+            connection.sendall(f"{function_name} {arguments!r}\n".encode())
+            connection.recv(1)  # it has been written down
+
+    def clear(self) -> None:
+        self._lines.clear()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    @property
+    def count(self) -> Counter[tuple[str, str]]:
+        return Counter(tuple(line.split(" ", 1)) for line in self._lines)  # type: ignore[misc]
+
+    def _listen(self) -> None:
+        with suppress(OSError):  # it was closed
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, connection.makefile() as file:
+                    self._lines.append(file.readline().rstrip("\n"))
+                    connection.sendall(b".")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_address": self._address}
 
 
 class DictCache(Cache):
@@ -128,6 +166,13 @@ class Recorder(PipelineCallback):
 class Built:
     """A real pipeline with everything that observes it.
 
+    Args:
+        spec: What the pipeline is like.
+        calls: What calls are written down with, or the folder for that.
+        backend: Its backend.
+        is_heard: Whether it has a callback.
+        is_cached: Whether it has the caches of the specification.
+
     Attributes:
         pipeline: The pipeline.
         calls: What its functions were called with.
@@ -138,13 +183,13 @@ class Built:
     def __init__(
         self,
         spec: PipelineSpec,
-        folder: str,
+        calls: str | Calls,
         backend: Backend | None = None,
         *,
         is_heard: bool = True,
         is_cached: bool = True,
     ) -> None:
-        self.calls = Calls(folder)
+        self.calls = Calls(calls) if isinstance(calls, str) else calls
         self.caches: dict[str, DictCache] = {}
         self.recorder = Recorder()
         self._is_cached = is_cached

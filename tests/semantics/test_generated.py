@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis.strategies import sampled_from
 
 from hypernodes import Backend, HyperNodesError
-from tests.semantics.build import Built
+from tests.semantics.build import Built, Calls
 from tests.semantics.generate import Scenario, scenarios
 from tests.semantics.modes import MODES, Modes, local_backend
 from tests.semantics.reference import Event, Expected, Reference
@@ -94,10 +94,10 @@ def test_generated_pipelines_do_what_the_reference_says(
     check_scenario(scenario, backends(modes), folder)
 
 
-def check_scenario(scenario: Scenario, backend: Backend, folder: str) -> None:
-    """Check that a backend does all that a scenario asks for as the reference says."""
+def check_scenario(scenario: Scenario, backend: Backend, calls: str | Calls) -> None:
+    """Check that a backend does all that a scenario asks for as the reference says; see `Built` for `calls`."""
     reference = Reference(scenario.pipeline)
-    built = Built(scenario.pipeline, folder, backend)
+    built = Built(scenario.pipeline, calls, backend)
     for execution in scenario.executions:
         side_by_side = reference.without_fresh()
         expected = reference.execute(execution)
@@ -113,7 +113,7 @@ def check_scenario(scenario: Scenario, backend: Backend, folder: str) -> None:
         check_caches(built, reference)
         if not built.caches:
             break
-    bare = Built(scenario.pipeline, folder, backend, is_heard=False, is_cached=False)
+    bare = Built(scenario.pipeline, calls, backend, is_heard=False, is_cached=False)
     # Without caches nothing has to run first to be identified, so other nodes may be the first to fail.
     check_result(Observed(bare, execution), Reference(without_caches(scenario.pipeline)).execute(execution))
 

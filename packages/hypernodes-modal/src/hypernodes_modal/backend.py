@@ -13,13 +13,14 @@ from typing import Any, Literal, Self
 import modal
 import modal.exception as modal_errors
 
-from hypernodes import Backend, ConfigurationError, RemoteBackend
+from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
 from hypernodes.engine import ExecutionMode
 from hypernodes.remote.channel import Channel
 from hypernodes_modal import trouble
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
 from hypernodes_modal.call import Extras, RemoteCall
 from hypernodes_modal.event_loops import outside_event_loop
+from hypernodes_modal.image_python import python_version_of
 from hypernodes_modal.others import Handle
 from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
 
@@ -232,13 +233,13 @@ class ModalBackend(RemoteBackend):
             except trouble.TRANSIENT as error:
                 # Without an id nothing has been started, so that it can be tried again without doing anything twice.
                 if call_id or monotonic() - began_at > min(self.patience_s, _START_PATIENCE_S):
-                    raise trouble.translate(error, self.timeout, call_id) from error
+                    raise self._translate(error, call_id) from error
                 sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except modal_errors.Error as error:
                 submits += 1
                 if submits == _MAX_SUBMITS or not self._can_try_again(error, call_id):
-                    raise trouble.translate(error, self.timeout, call_id) from error
+                    raise self._translate(error, call_id) from error
 
     def _can_try_again(self, error: modal_errors.Error, call_id: str) -> bool:
         if isinstance(error, modal_errors.InternalFailure):
@@ -251,9 +252,16 @@ class ModalBackend(RemoteBackend):
             return True
         return False
 
+    def _translate(self, error: modal_errors.Error | ConnectionError, call_id: str = "") -> RemoteError:
+        return trouble.translate(error, self.timeout, call_id, self.function_options.get("gpu"))
+
     def can_call(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can be called from the container."""
         return isinstance(other, ModalBackend)
+
+    def find_python_version(self) -> str | None:
+        """Return the minor version of Python in the image ("3.12"); None when that is known only once it is built."""
+        return None if self._deployed_name is not None else python_version_of(self.image)
 
     def handle(self) -> Handle:
         """Return what a container needs to call this backend's function."""
@@ -261,7 +269,8 @@ class ModalBackend(RemoteBackend):
 
     def _extras(self, channel: Channel) -> Extras:
         others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
-        return Extras(others, list(self.function_options["volumes"].values()) if self.keeps_caches_there else [])
+        volumes = list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
+        return Extras(others, volumes, channel.has_caches)
 
     # --- the app --------------------------------------------------------------------------------------------------
 
@@ -296,7 +305,7 @@ class ModalBackend(RemoteBackend):
         try:
             outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
         except modal_errors.Error as error:
-            raise trouble.translate(error, self.timeout, "") from error
+            raise self._translate(error) from error
 
     def close(self) -> None:
         """Stop the app and its containers; the next run starts them again."""

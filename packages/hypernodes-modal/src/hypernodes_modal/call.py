@@ -13,7 +13,8 @@ import modal.exception as modal_errors
 from hypernodes.remote.channel import Channel
 from hypernodes_modal.errors import ModalConnectionError
 from hypernodes_modal.event_loops import outside_event_loop
-from hypernodes_modal.queues import Pump, Queues
+from hypernodes_modal.pump import Pump
+from hypernodes_modal.queues import Rest
 from hypernodes_modal.trouble import PLACE, TRANSIENT
 
 _POLL_S = 5.0
@@ -26,10 +27,12 @@ class Extras(NamedTuple):
     Attributes:
         others: Other backends that nested pipelines ask for (see `others.Handle`), by their number in the job.
         volumes: Volumes that hold a cache, to be reloaded before and committed after the job.
+        is_cached: Whether the caller keeps results while the job runs.
     """
 
     others: list[Any]
     volumes: list[modal.Volume]
+    is_cached: bool
 
 
 class RemoteCall:
@@ -48,7 +51,7 @@ class RemoteCall:
         self._function = function
         self._extras = extras
         self._patience_s = patience_s
-        self._call: modal.FunctionCall[bytes] | None = None
+        self._call: modal.FunctionCall[tuple[bytes, Rest | None]] | None = None
         self._is_cancelled = threading.Event()
 
     @property
@@ -63,24 +66,23 @@ class RemoteCall:
             ModalConnectionError: It is not known whether the call was started.
         """
         with ExitStack() as stack:
-            queues = pump = None
-            if channel.has_listeners:
-                queues = Queues(*(stack.enter_context(modal.Queue.ephemeral()) for _ in range(2)))
-                queues.prepare()
-            self._spawn(job, queues)
+            queue = stack.enter_context(modal.Queue.ephemeral()) if channel.has_listeners else None
+            self._spawn(job, queue)
             channel.when_cancelled(lambda: outside_event_loop(self.cancel))
-            if queues is not None:
-                pump = Pump(queues, channel.handle)
+            pump = rest = None
+            if queue is not None:
+                pump = Pump(queue, channel.handle)
                 pump.start()
             try:
-                return self._wait()
+                outcome, rest = self._wait()
+                return outcome
             except BaseException:
                 # Also when only this side gives up: an interrupt, a lost connection. Nobody would take the result.
                 self.cancel()
                 raise
             finally:
                 if pump is not None:
-                    pump.finish()
+                    pump.finish(rest)
 
     def cancel(self) -> None:
         """End the call and its container."""
@@ -89,9 +91,9 @@ class RemoteCall:
             with suppress(modal_errors.Error):  # it has ended, or cannot be reached
                 self._call.cancel(terminate_containers=True)
 
-    def _spawn(self, job: bytes, queues: Queues | None) -> None:
+    def _spawn(self, job: bytes, queue: modal.Queue | None) -> None:
         try:
-            self._call = self._function.spawn(job, queues, self._extras)
+            self._call = self._function.spawn(job, queue, self._extras)
         except TRANSIENT as error:
             # Not tried again: if the request came through and only its reply was lost, the work would be done twice.
             raise ModalConnectionError(
@@ -103,7 +105,7 @@ class RemoteCall:
         if self._is_cancelled.is_set():
             self.cancel()
 
-    def _wait(self) -> bytes:
+    def _wait(self) -> tuple[bytes, Rest | None]:
         assert self._call is not None
         lost_since: float | None = None
         pause_s = _PAUSES_S[0]

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import modal
+
 from hypernodes.remote.worker import execute
 from hypernodes_modal.call import Extras
 from hypernodes_modal.others import CalledBackend
-from hypernodes_modal.queues import QueueExchange, Queues
+from hypernodes_modal.queues import QueueExchange, Rest
+
+_PATIENCE_S = 0.1  # before the caller hears of anything; a request is no faster than many jobs
 
 
-def run_job(job: bytes, queues: Queues | None, extras: Extras) -> bytes:
+def run_job(job: bytes, queue: modal.Queue | None, extras: Extras) -> tuple[bytes, Rest | None]:
     """Run a job.
 
     Args:
         job: What `RemoteBackend` made.
-        queues: To talk with the caller while it runs; None when there is nothing to say.
+        queue: To talk with the caller while it runs; None when there is nothing to say.
         extras: What it needs besides.
 
     Returns:
-        The outcome.
+        The outcome, and what comes with it when there is a queue.
     """
     for volume in extras.volumes:
         volume.reload()
     places = [CalledBackend(handle) for handle in extras.others]
     try:
-        if queues is None:
-            return execute(job, None, places)
-        exchange = QueueExchange(queues)
+        if queue is None:
+            return execute(job, None, places), None
         # A container before this one may have had results kept of which the job does not know.
-        outcome = execute(job, exchange, places, is_repeated=not exchange.is_first_attempt)
-        exchange.close()
-        return outcome
+        exchange = QueueExchange(queue, may_be_repeated=extras.is_cached)
+        outcome = execute(job, exchange, places, exchange.is_repeated, _PATIENCE_S)
+        return outcome, exchange.rest()
     finally:
         for volume in extras.volumes:
             volume.commit()

@@ -47,7 +47,7 @@ class CalledBackend(RemoteBackend):
         self._handle = handle
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        call = RemoteCall(self._handle.function, _PATIENCE_S, Extras([], []))
+        call = RemoteCall(self._handle.function, _PATIENCE_S, Extras([], [], channel.has_caches))
         try:
             return call.run(job, channel)
         except modal_errors.Error as error:

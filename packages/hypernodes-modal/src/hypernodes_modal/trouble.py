@@ -23,13 +23,14 @@ TRANSIENT = (modal_errors.ConnectionError, modal_errors.ServiceError, modal_erro
 _KEPT = "What it had computed before is kept in the cache, if there is one."
 
 
-def translate(error: BaseException, timeout_s: int | None, call_id: str = "") -> RemoteError:
+def translate(error: BaseException, timeout_s: int | None, call_id: str = "", gpu: Any = None) -> RemoteError:
     """Return an error of ours for one that Modal raised.
 
     Args:
         error: What was raised.
         timeout_s: Time limit of the backend.
         call_id: Id of the call; empty when none was started.
+        gpu: Kinds of GPU that were asked for, which only Modal can check.
     """
     text = str(error).strip().rstrip(".") or type(error).__name__
     facts: dict[str, Any] = {"place": PLACE}
@@ -50,7 +51,8 @@ def translate(error: BaseException, timeout_s: int | None, call_id: str = "") ->
                 **facts,
             )
         case modal_errors.NotFoundError() | modal_errors.InvalidError():
-            return ModalSetupError(f"Modal refused the request: {text}", **facts)
+            asked = f". It was asked for gpu={gpu!r}" if gpu else ""
+            return ModalSetupError(f"Modal refused the request: {text}{asked}", **facts)
         case modal_errors.ResourceExhaustedError():
             return ModalSetupError(f"Modal has no room for it: {text}", **facts)
         case modal_errors.DeserializationError() | modal_errors.ExecutionError():

@@ -256,20 +256,52 @@ class RemoteBackend(Backend):
     # --- what would travel ----------------------------------------------------------------------------------------
 
     def preflight(
-        self, pipeline: Pipeline, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any] | None = None,
+        output_name: OutputNames = None,
+        map_over: str | Sequence[str] | None = None,
+        map_mode: MapMode = "zip",
     ) -> Preflight:
-        """Return what `run` would send, without sending it.
+        """Return what `run`, or `map`, would send, without sending it.
 
         Args:
             pipeline: The pipeline.
-            inputs: The inputs that `run` would get.
+            inputs: The inputs that `run` or `map` would get.
             output_name: Outputs to compute; all when None.
+            map_over: Name, or names, of the inputs that vary from item to item; None for `run`.
+            map_mode: "zip" or "product"; see `Pipeline.map`.
+
+        Raises:
+            DependencyError: The inputs or outputs do not fit.
         """
+        if map_over is not None:
+            columns, shared, mode = pipeline._map_arguments(inputs or {}, map_over, map_mode)
+            return self._preflight_map(pipeline, columns, mode, shared, output_name)
         plan = pipeline.plan_for(inputs or {}, output_name)
         values = _fill(plan, inputs or {})
         request = self._request(plan, CallbackContext((pipeline.id,)))
         part, needs_call = request.survey.run(values)
         return request.preflight(part, needs_call)  # type: ignore[no-any-return]
+
+    def _preflight_map(
+        self,
+        pipeline: Pipeline,
+        columns: Mapping[str, Any],
+        map_mode: MapMode,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames,
+    ) -> Preflight:
+        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
+        request = self._request(plan, CallbackContext((pipeline.id,)))
+        total = given.total()
+        assert total is not None  # the columns have been read
+        part = request.survey.map(given, "raise", lambda frame: None)
+        return request.preflight_map(part, total)  # type: ignore[no-any-return]
+
+    def find_python_version(self) -> str | None:
+        """Return the minor version of Python at the place ("3.12"); None when only a job can tell."""
+        return None
 
     def _request(self, plan: Plan, root: CallbackContext) -> Any:
         from hypernodes.remote.request import Request  # needs cloudpickle

@@ -76,6 +76,11 @@ class Channel:
         """Whether the worker has anything to say: there is a cache or a callback."""
         return bool(self._caches or self._listeners)
 
+    @property
+    def has_caches(self) -> bool:
+        """Whether results of the job may be kept while it runs."""
+        return bool(self._caches)
+
     def handle(self, message: bytes) -> bytes | None:
         """Take a message of the worker's.
 

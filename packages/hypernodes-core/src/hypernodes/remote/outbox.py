@@ -29,13 +29,15 @@ class Outbox:
         exchange: The transport; None when it cannot talk while the job runs. Then messages wait for the outcome, and
             questions are answered with nothing.
         packing: Packs what is sent.
+        patience_s: How long nothing is sent unless a question has to be asked, in seconds, so that a job that is over
+            by then says everything with its outcome. What is left at the end of a longer one comes with it as well.
 
     Attributes:
         count: Number of messages so far.
-        unsent: What could not be sent while the job ran.
+        unsent: What was not sent while the job ran.
     """
 
-    def __init__(self, exchange: Exchange | None, packing: Packing) -> None:
+    def __init__(self, exchange: Exchange | None, packing: Packing, patience_s: float = 0.0) -> None:
         self._exchange = exchange
         self.packing = packing
         self._waiting: list[Message] = []
@@ -44,6 +46,9 @@ class Outbox:
         self._packed: SimpleQueue[bytes | threading.Event | object | None] = SimpleQueue()
         self._exchanging = threading.Lock()
         self._failure: BaseException | None = None
+        self._patience_s = patience_s
+        self._is_urgent = threading.Event()
+        self._rest_comes_with_outcome = False
         self._attempt = secrets.token_bytes(ATTEMPT_BYTES)
         self.count = 0
         self.unsent: list[bytes] = []
@@ -87,13 +92,16 @@ class Outbox:
         if self._thread is not None and self._failure is None:
             sent = threading.Event()
             self._packed.put(sent)
+            self._is_urgent.set()
             sent.wait()
 
     def close(self) -> list[bytes]:
-        """Stop sending; return what could not be sent, for the outcome."""
+        """Stop sending; return what was not sent, for the outcome."""
+        self._rest_comes_with_outcome = self._patience_s > 0
         self.flush()
         if self._thread is not None:
             self._packed.put(None)
+            self._is_urgent.set()
             self._thread.join()
         return self.unsent
 
@@ -109,6 +117,7 @@ class Outbox:
                 self._packed.put(packed)
 
     def _serve(self) -> None:
+        self._is_urgent.wait(self._patience_s)
         while True:
             try:
                 packed = self._packed.get(timeout=_LONGEST_WAIT_S if self._waiting else None)
@@ -121,7 +130,7 @@ class Outbox:
             if isinstance(packed, threading.Event):
                 packed.set()
             elif isinstance(packed, bytes):
-                if self._failure is not None:
+                if self._failure is not None or self._rest_comes_with_outcome:
                     self.unsent.append(packed)
                 else:
                     self._send(packed)

@@ -1,8 +1,11 @@
-"""What a remote run would send, found out before it is sent."""
+"""What a remote run or map would send, found out before it is sent."""
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
+
+OWN_PYTHON = "{}.{}".format(*sys.version_info[:2])
 
 
 class Preflight(NamedTuple):
@@ -12,10 +15,13 @@ class Preflight(NamedTuple):
         needs_call: Whether anything has to run there; False when the cache holds everything.
         size_bytes: Size of the job.
         nodes: Names of the nodes that may run there.
-        cached: Names of the nodes whose results the cache holds.
-        values: Size of each input and intermediate result that travels, in bytes.
+        cached: Names of the nodes whose results the cache holds; of a map, for all items.
+        values: Size of each input and intermediate result that travels, in bytes; of a map, for all items that do.
         modules: The user's own modules that travel.
         problems: What would keep the job from being sent or understood; empty when all is well.
+        items: Number of items of a map; None for a run.
+        cached_items: How many of these the cache holds as a whole.
+        python: Minor version of Python at the place ("3.12"); None when it is only compared as the job starts.
     """
 
     needs_call: bool
@@ -25,6 +31,9 @@ class Preflight(NamedTuple):
     values: dict[str, int]
     modules: tuple[str, ...]
     problems: tuple[str, ...]
+    items: int | None = None
+    cached_items: int = 0
+    python: str | None = None
 
     def __str__(self) -> str:
         if not self.needs_call:
@@ -32,13 +41,26 @@ class Preflight(NamedTuple):
         lines = [
             f"{_size(self.size_bytes)} would be sent",
             f"  runs there: {', '.join(self.nodes)}",
-            f"  from the cache: {', '.join(self.cached) or 'nothing'}",
+            f"  from the cache: {self._found()}",
         ]
         for name, size in sorted(self.values.items(), key=lambda entry: -entry[1]):
             lines.append(f"  {name}: {_size(size)}")
         if self.modules:
             lines.append(f"  modules of yours: {', '.join(self.modules)}")
+        lines.append(f"  Python there: {self.python or f'compared with {OWN_PYTHON} here when the job starts'}")
         return "\n".join([*lines, *(f"  PROBLEM: {problem}" for problem in self.problems)])
+
+    def _found(self) -> str:
+        if self.items is not None:
+            return f"{self.cached_items:,} of {self.items:,} items"
+        return ", ".join(self.cached) or "nothing"
+
+
+def python_problem(python: str | None, place: str) -> list[str]:
+    """Return what is wrong with the version of Python at a place, if it is known."""
+    if python is None or python == OWN_PYTHON:
+        return []
+    return [f"Python {OWN_PYTHON} here and {python} at {place}: the minor version must be the same on both sides"]
 
 
 def _size(size_bytes: int) -> str:

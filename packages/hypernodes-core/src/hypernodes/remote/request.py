@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from hypernodes.remote.job import (
     read_header,
 )
 from hypernodes.remote.packing import Packed, compact, pack, unpack
-from hypernodes.remote.preflight import Preflight
+from hypernodes.remote.preflight import Preflight, python_problem
 from hypernodes.remote.survey import Survey
 from hypernodes.remote.unsendable import find_culprit
 
@@ -224,37 +225,56 @@ class Request:
     # --- what would travel ----------------------------------------------------------------------------------------
 
     def preflight(self, part: RunPart, needs_call: bool) -> Preflight:
-        """Return what would be sent."""
+        """Return what would be sent for a run."""
         steps = self.plan.steps
         found = part.known.found
-        problems: list[str] = []
-        size = 0
-        if needs_call:
-            try:
-                size = len(self._pack(part))
-            except SerializationError as error:
-                problems.append(str(error))
-        values: dict[str, int] = {}
         names = {slot: name for name, slot in self.plan.inputs.items()}
         for step in steps:
             outputs = step.node.outputs if isinstance(step, CallStep) else tuple(step.inner.outputs)
             names |= {slot: name for slot, name in zip(step.outputs, outputs, strict=True) if slot is not None}
-        for slot, name in names.items():
-            is_known = self.plan.producers[slot] < 0 or self.plan.producers[slot] in found
-            if needs_call and is_known and part.values[slot] is not ABSENT:
+        values = {
+            name: part.values[slot]
+            for slot, name in names.items()
+            if self.plan.producers[slot] < 0 or self.plan.producers[slot] in found
+        }
+        told = self._preflight(part, values, needs_call)
+        return told._replace(
+            nodes=tuple(step.node.name for step in steps if needs_call and step.index not in found),
+            cached=tuple(step.node.name for step in steps if step.index in found),
+        )
+
+    def preflight_map(self, part: MapPart, total: int) -> Preflight:
+        """Return what would be sent for a map of some number of items."""
+        values = part.shared | dict(zip(part.names, map(compact, part.columns), strict=True))
+        needs_call = len(part.indexes) > 0
+        told = self._preflight(part, values, needs_call)
+        nodes = tuple(step.node.name for step in self.plan.steps)
+        return told._replace(
+            nodes=nodes if needs_call else (),
+            cached=() if needs_call else nodes,
+            items=total,
+            cached_items=total - len(part.indexes),
+        )
+
+    def _preflight(self, part: RunPart | MapPart, values: Mapping[str, Any], needs_call: bool) -> Preflight:
+        python = self._backend.find_python_version()
+        if not needs_call:
+            return Preflight(False, 0, (), (), {}, (), (), python=python)
+        problems = python_problem(python, self._engine.place)
+        size = 0
+        try:
+            size = len(self._pack(part))
+        except SerializationError as error:
+            problems.append(str(error))
+        sizes: dict[str, int] = {}
+        for name, value in values.items():
+            if value is not ABSENT:
                 try:
-                    values[name] = len(pack(part.values[slot], self._reference).data)
+                    sizes[name] = len(pack(value, self._reference).data)
                 except Exception as error:
                     problems.append(f"{name!r} cannot be sent: {type(error).__name__}: {error}")
-        return Preflight(
-            needs_call,
-            size,
-            tuple(step.node.name for step in steps if needs_call and step.index not in found),
-            tuple(step.node.name for step in steps if step.index in found),
-            values,
-            tuple(sorted(module.__name__ for module in self._packed.modules)) if self._packed else (),
-            tuple(problems),
-        )
+        modules = sorted(module.__name__ for module in self._packed.modules) if self._packed else ()
+        return Preflight(True, size, (), (), sizes, tuple(modules), tuple(problems), python=python)
 
 
 def _compacted(job: Job) -> Job:

@@ -20,6 +20,7 @@ from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend
 from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, Frames
 from hypernodes.remote.messages import wants_reply
+from hypernodes.remote.preflight import OWN_PYTHON
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
@@ -103,6 +104,18 @@ class SubprocessBackend(RemoteBackend):
         if not is_kept:
             process.end()
         return outcome
+
+    def find_python_version(self) -> str | None:
+        """Return the minor version of the interpreter ("3.12"); None when it does not run."""
+        if self.python == sys.executable:
+            return OWN_PYTHON
+        probe = [self.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        environ = {**os.environ, **self.env}
+        try:
+            told = subprocess.run(probe, env=environ, cwd=self.cwd, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return told.stdout.strip()
 
     def map_iter(
         self,

@@ -36,7 +36,11 @@ _LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
 
 
 def execute(
-    job: bytes, exchange: Exchange | None = None, places: Sequence[Backend] = (), is_repeated: bool = False
+    job: bytes,
+    exchange: Exchange | None = None,
+    places: Sequence[Backend] = (),
+    is_repeated: bool = False,
+    patience_s: float = 0.0,
 ) -> bytes:
     """Run a job.
 
@@ -47,6 +51,8 @@ def execute(
         places: What stands here for the backends in `Channel.places`.
         is_repeated: Whether the same job was begun before and may have had results kept since it was made, so that
             the caller's caches are asked again.
+        patience_s: For how long only questions are exchanged, in seconds, where a message takes longer than a short
+            job. What is said in a job that is over by then, and at the end of any other one, comes with the outcome.
 
     Returns:
         The outcome, for `submit` to return. Whatever goes wrong in the job is told in there; nothing is raised but
@@ -58,7 +64,7 @@ def execute(
     except (RemoteVersionError, SerializationError) as error:
         return header_of(kind="refused", reason=str(error))
     try:
-        return _Worker(payload, exchange, places, is_repeated).run()
+        return _Worker(payload, exchange, places, is_repeated, patience_s).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
         return header_of(kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
@@ -66,7 +72,12 @@ def execute(
 
 class _Worker:
     def __init__(
-        self, payload: memoryview, exchange: Exchange | None, places: Sequence[Backend], is_repeated: bool
+        self,
+        payload: memoryview,
+        exchange: Exchange | None,
+        places: Sequence[Backend],
+        is_repeated: bool,
+        patience_s: float,
     ) -> None:
         self._places = places
         self._caches: dict[int, CacheProxy] = {}
@@ -77,7 +88,7 @@ class _Worker:
         forget_restored()
         self.job, code = unpack(payload, self._resolve, is_of_job=True)
         self._packing = Packing([obj for obj, _ in code])
-        self._outbox = Outbox(exchange, self._packing)
+        self._outbox = Outbox(exchange, self._packing, patience_s)
         for number, cache in self._caches.items():
             answers = self.job.answers.get(number, Answers({}, frozenset()))
             cache.connect(answers._replace(misses=frozenset()) if is_repeated else answers, self._outbox)

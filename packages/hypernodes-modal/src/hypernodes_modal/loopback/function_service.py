@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from hypernodes_modal.loopback.pools import Pools
 
 
+_GPUS = (
+    *("T4", "L4", "A10", "A10G", "L40S", "A100", "A100-40GB", "A100-80GB", "RTX-PRO-6000"),
+    *("H100", "H100!", "H200", "H200!", "B200", "B200+", "B300", "ANY"),
+)
+
+
 class Functions:
     """Defines functions and hands them out.
 
@@ -102,6 +108,7 @@ class Functions:
         self, request: api_pb2.FunctionCreateRequest, caller: Caller
     ) -> api_pb2.FunctionCreateResponse:
         definition = request.function
+        _check_gpus(request)
         if request.HasField("function_data"):
             # A list of GPUs. There is none here, so the first choice is as good as any.
             definition = request.function_data.ranked_functions[0].function
@@ -244,3 +251,16 @@ class Functions:
                     Status.UNIMPLEMENTED,
                     f"Function {definition.function_name!r} uses {what}, which the loopback control plane lacks.",
                 )
+
+
+def _check_gpus(request: api_pb2.FunctionCreateRequest) -> None:
+    """Refuse GPUs that do not exist: the client takes any name."""
+    choices = [each.function for each in request.function_data.ranked_functions] or [request.function]
+    for definition in choices:
+        kind = definition.resources.gpu_config.gpu_type
+        if kind and kind not in _GPUS:
+            raise GRPCError(
+                Status.INVALID_ARGUMENT,
+                f"Function {definition.function_name!r} asks for a GPU of an unknown type, {kind!r}. "
+                f"There are: {', '.join(_GPUS)}.",
+            )
