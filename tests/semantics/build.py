@@ -178,6 +178,14 @@ class Built:
         calls: What its functions were called with.
         caches: Its caches, by the labels of the specification.
         recorder: Hears its events, if it is to.
+
+    Args:
+        spec: What to build.
+        folder: Where its functions write down their calls.
+        backend: The backend of the pipeline.
+        inner_backend: The backend of every pipeline nested in it; None for none of their own.
+        is_heard: Whether its events are heard.
+        is_cached: Whether it has the caches of the specification.
     """
 
     def __init__(
@@ -186,6 +194,7 @@ class Built:
         calls: str | Calls,
         backend: Backend | None = None,
         *,
+        inner_backend: Backend | None = None,
         is_heard: bool = True,
         is_cached: bool = True,
     ) -> None:
@@ -193,6 +202,7 @@ class Built:
         self.caches: dict[str, DictCache] = {}
         self.recorder = Recorder()
         self._is_cached = is_cached
+        self._inner_backend = inner_backend
         callbacks = [self.recorder] if is_heard else None
         self.pipeline = self._pipeline(spec, backend=backend, callbacks=callbacks)
 
@@ -210,7 +220,7 @@ class Built:
         return Pipeline(nodes, name=spec.name, cache=cache if self._is_cached else None, **settings)
 
     def _nested(self, spec: NestedSpec) -> PipelineNode:
-        return self._pipeline(spec.pipeline).as_node(
+        return self._pipeline(spec.pipeline, backend=self._inner_backend).as_node(
             input_mapping=spec.input_mapping,
             output_mapping=spec.output_mapping,
             map_over=spec.map_over or None,

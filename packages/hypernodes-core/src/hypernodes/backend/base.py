@@ -38,7 +38,8 @@ class Backend(ABC):
             pipeline: The pipeline.
             inputs: Values by name.
             ctx: Context of the run that this one is part of, when a pipeline with a backend of its own is nested in
-                another; None for a run of its own.
+                another; None for a run of its own. It tells what is known of the inputs, so a backend gives it on,
+                with the inputs as they are, to whatever runs the pipeline.
             output_name: Outputs to compute; all when None.
 
         Returns:

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.caching.handover import Known, known_of_map, known_of_run
 from hypernodes.engine.caching.lookup import CachedFrame
 from hypernodes.engine.inline.identified import run_identified
 from hypernodes.engine.inline.in_order import map_in_order, run_in_order
@@ -31,20 +32,6 @@ if TYPE_CHECKING:
     from hypernodes.engine.engine import PipelineExecutionEngine
 
 _T = TypeVar("_T")
-
-
-class Known(NamedTuple):
-    """What has been found out about a run before it starts.
-
-    Attributes:
-        signatures: Signature of what is in every slot; None where unknown.
-        elements: Signatures of the elements of lists, by slot.
-        found: Positions of the steps whose results have been found, and filled in.
-    """
-
-    signatures: list[bytes | None]
-    elements: dict[int, list[bytes]]
-    found: frozenset[int]
 
 
 class Execution:
@@ -88,6 +75,7 @@ class Execution:
             inputs: The inputs as they were given.
             known: What has been found out before.
         """
+        known = known or known_of_run(self._plan, self._root, inputs)
         self._begin_history()
         if self._is_in_order:
             if known is None and self._run_identified(values):
@@ -128,16 +116,11 @@ class Execution:
     def _frame(self, values: list[Any], known: Known | None) -> Frame:
         if not self._plan.is_cached:
             return Frame(self._plan, self._state, values, self._root)
-        if known is None:
-            return CachedFrame(self._plan, self._state, values, self._root)
-        signatures = {slot: own for slot, own in enumerate(known.signatures) if own is not None}
-        frame = CachedFrame(self._plan, self._state, values, self._root, signatures=signatures)
-        frame.elements |= known.elements
-        frame.found = known.found
-        return frame
+        return CachedFrame(self._plan, self._state, values, self._root, known=known)
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
+        given = known_of_map(given, self._root)
         self._begin_history(given)
         if self._is_in_order and on_error == "raise" and self._engine.map_execution == "sequential":
             columns = map_in_order(self._plan, self._state, self._root, given).columns

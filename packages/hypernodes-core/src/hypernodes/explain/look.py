@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.caching.items import ItemFrames, nested_map_inputs
-from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.caching.lookup import CachedFrame, origin_of
 from hypernodes.engine.caching.survey import item_frames, survey_state
 from hypernodes.engine.engine import OutputNames, Runnable, map_plan
 from hypernodes.engine.run.history import Outline
@@ -23,7 +23,9 @@ from hypernodes.explain.presence import GoneError, PresenceStore, Present
 from hypernodes.explain.reasons import Reasons
 from hypernodes.failures import Failure
 from hypernodes.graph import Graph
-from hypernodes.plan import CallStep, MapMode, NestedStep, Plan, Step
+from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan, Step
+
+_LATER = "depends on something that would run first"
 
 
 class Explainable(Runnable, Protocol):
@@ -178,6 +180,9 @@ class _Look:
             if isinstance(step, CallStep):
                 self._count_hits(step, [frame.values[slot] for slot in step.outputs if slot is not None][:1])
                 continue
+            if not step.mapped:
+                self._count_found(frame.inside[step.index])
+                continue
             counted: set[CallStep] = set()
             for inner, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                 if slot is not None:
@@ -191,7 +196,7 @@ class _Look:
 
     def _count_lists(self, plan: Plan, slot: int, lists: Sequence[Any], counted: set[CallStep]) -> None:
         """Count the results of a mapped pipeline that were found: lists of what is in a slot for each item."""
-        producer = plan.steps[plan.producers[slot]]
+        _, producer, slot = origin_of(plan, slot)
         if isinstance(producer, NestedStep):
             inner = list(producer.inner.outputs.values())[producer.outputs.index(slot)]
             self._count_lists(producer.inner, inner, [element for found in lists for element in found], counted)
@@ -243,10 +248,14 @@ class _Look:
         if not step.inner.is_cached:
             self.take_uncached(step.inner, _item_count(step, frame.values, missing))
             return
-        awaited = [slot for slot in step.arguments if slot in missing]
+        if not step.mapped and all(frame.signatures[slot] or slot not in missing for slot in step.arguments):
+            self.take(frame.look_inside(step))
+            return
+        awaited = [slot for slot in step.arguments if slot in missing or frame.values[slot] is UNSET]
         if awaited:
             plan = frame.plan
-            reason = _depends_on(plan.steps[plan.producers[slot]].node.name for slot in awaited)
+            sources = [plan.producers[slot] for slot in awaited if slot in missing]
+            reason = _depends_on(plan.steps[source].node.name for source in sources) if sources else _LATER
             self._count_unknown_items(step.inner, _item_count(step, frame.values, missing), reason)
             return
         try:
@@ -257,25 +266,15 @@ class _Look:
             self._count_unknown_items(step.inner, None, f"would fail: {error}")
 
     def _open(self, frame: CachedFrame, step: NestedStep) -> None:
-        """Look up a nested pipeline whose inputs are known."""
-        has_own_backend = step.node.pipeline.has_own_backend  # which then gets its inputs as values
-        for slot in step.arguments if has_own_backend else step.arguments[: len(step.mapped)]:
-            if has_own_backend or slot not in frame.elements:
+        """Look up a mapped pipeline whose inputs are known."""
+        for slot in step.arguments[: len(step.mapped)]:
+            if slot not in frame.elements:
                 frame.values[slot] = self._store.load(frame.values[slot])
         if any(isinstance(frame.values[slot], Failure) for slot in step.arguments):
             self._count_unknown_items(step.inner, None, "an input is a failure")
-        elif step.mapped:
-            inputs = nested_map_inputs(frame, step)
-            if has_own_backend:
-                inputs = inputs._replace(signatures={}, elements={})
-            self._take_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
-        else:
-            values = list(step.inner.template)
-            for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
-                values[step.inner.inputs[name]] = frame.values[slot]
-            inner = CachedFrame(step.inner, self.state, values, frame.base)
-            inner.start()
-            self.take(inner)
+            return
+        inputs = nested_map_inputs(frame, step)
+        self._take_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
 
     def _take_items(self, frame: CachedFrame, step: NestedStep, items: ItemFrames) -> None:
         elements: list[list[bytes]] = [[] for _ in step.outputs]

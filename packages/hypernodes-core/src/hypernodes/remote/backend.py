@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.caching.handover import Known, known_of_map, known_of_run
 from hypernodes.engine.caching.lookup import CachedFrame
 from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine, map_plan, stream_plan
-from hypernodes.engine.execution import Execution, Known, call_in_thread
+from hypernodes.engine.execution import Execution, call_in_thread
 from hypernodes.engine.modes import ExecutionMode
 from hypernodes.engine.run.announce import end_map, start_map
 from hypernodes.engine.run.mapping import MapInputs, check_given_columns
@@ -112,7 +113,7 @@ class RemoteBackend(Backend):
         plan = pipeline.plan_for(inputs, output_name)
         values = _fill(plan, inputs)
         request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
-        part, needs_call = request.survey.run(values)
+        part, needs_call = request.survey.run(values, known_of_run(plan, ctx, inputs))
         if not needs_call:
             return self._found_whole(request, values, part.known, inputs, ctx is not None)
         listeners = request.state.listeners(plan)[0]
@@ -166,6 +167,7 @@ class RemoteBackend(Backend):
         on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
+        given = known_of_map(given, ctx)
         request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
         root = request.state.root
         start_map(plan, request.state, root, given.total())

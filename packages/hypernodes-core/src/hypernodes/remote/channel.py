@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 from hypernodes.backend.base import Backend
@@ -16,6 +17,7 @@ from hypernodes.engine.transit.parcels import LeftBehind
 from hypernodes.engine.transit.raised import Raised, restore
 from hypernodes.remote.job import Where
 from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply
+from hypernodes.remote.open_events import END_OF, OpenEvents
 from hypernodes.remote.packing import pack, unpack
 
 _ENDS = {"on_node_cached": "on_node_end", "on_map_item_cached": "on_map_item_end"}
@@ -63,6 +65,7 @@ class Channel:
         self._attempts: list[bytes] = []  # the workers that have been heard, the current one last
         self._heard: Counter[tuple[Any, ...]] = Counter()
         self._to_skip: Counter[tuple[Any, ...]] = Counter()  # events of workers that were lost
+        self._open = OpenEvents()
         self._next = 0  # number of the first message that has not been taken
         self._early: dict[int, memoryview] = {}
         self._is_over = False
@@ -154,6 +157,24 @@ class Channel:
                     "of all that happened, and some results are not in the cache.",
                 )
 
+    def close_open(self, error: BaseException) -> None:
+        """Tell callbacks the end of all that they heard the beginning of, innermost first: the job is over without one.
+
+        Args:
+            error: Why; what the nodes that were running end with.
+        """
+        with self._lock:
+            for (number, hook, _, where), names, started_at in self._open.take_all():
+                listeners, context = self._listeners[number], self._context(where)
+                subject = [self._load(name) for name in names if isinstance(name, bytes)]
+                duration_s = perf_counter() - started_at
+                if hook == "on_node_start":
+                    listeners.tell(listeners.on_error, *subject, error, context)
+                elif hook == "on_pipeline_start":
+                    listeners.tell(listeners.on_pipeline_end, *subject, {}, duration_s, context)
+                else:
+                    listeners.tell(getattr(listeners, END_OF[hook]), *subject, duration_s, context)
+
     def _take_next(self) -> None:
         content = self._early.pop(self._next)
         self._next += 1
@@ -201,6 +222,8 @@ class Channel:
             return
         self._heard[key] += 1
         listeners = self._listeners[event.callback]
+        if event.hook not in END_OF or getattr(listeners, END_OF[event.hook]):
+            self._open.note(event)  # what a callback does not hear the end of has none here
         arguments = (self._argument(value) for value in event.arguments)
         listeners.tell(getattr(listeners, event.hook), *arguments, self._context(event.where))
 

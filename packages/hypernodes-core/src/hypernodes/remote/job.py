@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from hypernodes._version import __version__
-from hypernodes.engine.execution import Known
+from hypernodes.engine.caching.handover import Known
 from hypernodes.engine.modes import ExecutionMode
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.plan import OnError, Plan

@@ -60,7 +60,12 @@ class CacheProxy(Cache):
         self._outbox.add(Entries(self._number, packed, known))
 
     def contains(self, key: str) -> bool:
-        return self.get(key) is not MISS
+        return key in self._sent or self.get(key) is not MISS
+
+    def contains_many(self, keys: Iterable[str]) -> set[str]:
+        asked = set(keys)
+        sent = asked & self._sent
+        return sent.union(self.get_many(asked - sent))
 
     def delete(self, key: str) -> None:
         raise NotImplementedError("the caller's cache cannot be changed from a remote place")

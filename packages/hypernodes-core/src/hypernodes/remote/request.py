@@ -87,9 +87,15 @@ class Request:
             around.add(channel)
         try:
             return self._open(self._backend.submit(job, channel), channel)
-        except Exception as error:
-            if channel.is_cancelled:
-                raise CancelledError("the run was cancelled") from error
+        except BaseException as error:
+            channel.finish()
+            if channel.is_cancelled or not isinstance(error, Exception):
+                cancelled = CancelledError("the run was cancelled")
+                channel.close_open(cancelled)
+                if isinstance(error, Exception):
+                    raise cancelled from error
+            else:
+                channel.close_open(error)
             raise
         finally:
             if around is not None:

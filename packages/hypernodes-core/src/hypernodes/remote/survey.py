@@ -7,8 +7,9 @@ from typing import Any
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.caching.handover import Known
 from hypernodes.engine.caching.items import ItemFrames
-from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.caching.lookup import CachedFrame, origin_of
 from hypernodes.engine.caching.survey import (
     RecordingStore,
     item_frames,
@@ -18,7 +19,6 @@ from hypernodes.engine.caching.survey import (
     steps_to_come,
     survey_state,
 )
-from hypernodes.engine.execution import Known
 from hypernodes.engine.run.mapping import MapInputs
 from hypernodes.engine.run.run_state import RunState
 from hypernodes.engine.run.store import manifest_key
@@ -83,15 +83,17 @@ class Survey:
 
     # --- one run --------------------------------------------------------------------------------------------------
 
-    def run(self, values: list[Any]) -> tuple[RunPart, bool]:
+    def run(self, values: list[Any], before: Known | None = None) -> tuple[RunPart, bool]:
         """Return what of one run has to travel, and whether anything has to run at all.
 
         Args:
             values: Value of every slot, with the inputs filled in; results that are found are filled in too.
+            before: What is known of it already.
         """
+        before = before or Known([], {}, frozenset())
         if not self._looks:
-            return RunPart(values, Known([], {}, frozenset())), True
-        frame = CachedFrame(self._plan, self.state, values, self._root)
+            return RunPart(values, before), True
+        frame = CachedFrame(self._plan, self.state, values, self._root, known=before)
         frame.start()
         remaining = steps_to_come(frame)
         found = frozenset(step.index for step in frame.found_steps())
@@ -101,8 +103,11 @@ class Survey:
         taken = slots_taken(remaining)
         sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
         uses = [slot for step in remaining for slot in step.arguments]
+        self._answer_inside(frame, taken, found)
         for step, items in open_maps(frame):
             done, elements = self._items(items, self._travelling(step, taken))
+            if step.node.pipeline.has_own_backend:
+                continue  # which gets values of all items, and may look at them
             if step.node.map_mode == "product" or len(items.mapped_slots) != len(step.mapped):
                 continue
             slot_of = dict(zip(step.inner_inputs, step.arguments, strict=True))
@@ -152,19 +157,34 @@ class Survey:
                 for slot in step.outputs:
                     if slot is not None:
                         self._answer(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
-            else:
+            elif step.mapped:
                 for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
-                    producer = step.inner.steps[step.inner.producers[inner_slot]]
+                    plan, producer, _ = origin_of(step.inner, inner_slot)
                     if slot is None or not isinstance(producer, CallStep):
                         continue  # lists of lists are asked back
                     elements = frame.elements[slot]
                     manifest = manifest_key(frame.identities.key(slot))
                     self._answer(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
                     for element, value in zip(elements, frame.values[slot], strict=True):
-                        self._answer(step.inner.scopes[producer.scope].cache, element.hex(), value, slot in taken)
+                        self._answer(plan.scopes[producer.scope].cache, element.hex(), value, slot in taken)
+        self._answer_inside(frame, taken)
         if remaining:
             for step, items in open_maps(frame):
                 self._items(items, self._travelling(step, taken))
+
+    def _answer_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
+        """Note what was found for nested pipelines that run once.
+
+        Args:
+            frame: The execution that they are a part of.
+            taken: The slots whose values are taken at the remote place.
+            sent: Steps whose results are sent anyway.
+        """
+        for index, inside in list(frame.inside.items()):
+            step: Any = frame.plan.steps[index]
+            if not inside.is_done:
+                inside = frame.look_inside(step)  # now that what goes into it has been found
+            self.answer(inside, set() if index in sent else self._travelling(step, taken))
 
     def _answer(self, cache: Cache | None, key: str, value: Any, travels: bool) -> None:
         assert cache is not None
@@ -190,7 +210,8 @@ class Survey:
         part = MapPart(names, [[] for _ in names], [], {}, dict(given.shared), {}, on_error)
         if not self._looks:
             columns = list(map(list, zip(*given.rows(), strict=True))) or part.columns
-            return part._replace(columns=columns, indexes=given.indexes or range(len(columns[0])))
+            every = given.indexes or range(len(columns[0]))
+            return part._replace(columns=columns, indexes=every, signatures=dict(given.signatures))
         items = ItemFrames(self._plan, self.state, self._root, given)
         elements: list[list[bytes]] = [[] for _ in names]
         indexes: list[int] = []

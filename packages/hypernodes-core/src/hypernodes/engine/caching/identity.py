@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hypernodes import signature
-from hypernodes.engine.run.plan_code import code_of, sign_call, sign_map, sign_outputs
+from hypernodes.engine.run.plan_code import NestedOutput, code_of, sign_call, sign_map, sign_outputs, trace
 from hypernodes.engine.run.run_state import RunState
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
@@ -48,8 +48,8 @@ class Identities:
         if isinstance(step, CallStep):
             is_known = self._code.calls[step.index] is not None
         else:
-            outputs = self._code.mapped[step.index]
-            is_known = outputs is not None and None not in outputs and step.inner.scopes[0].cache is not None
+            has_cache = not step.mapped or step.inner.scopes[0].cache is not None  # for the list of its items
+            is_known = has_cache and None not in self._code.nested[step.index]
         if not is_known:
             return False
         signatures = self.signatures
@@ -77,7 +77,7 @@ class Identities:
         """Return the signatures of the inputs and defaults that cached steps take, other than of `except_slots`."""
         varying = set(except_slots)
         for step in self._plan.steps:
-            is_identified = (self._code.calls, self._code.mapped)[isinstance(step, NestedStep)][step.index] is not None
+            is_identified = isinstance(step, NestedStep) or self._code.calls[step.index] is not None
             for slot in self._code.signed[step.index] if is_identified else ():
                 if slot not in varying:
                     self.of(slot)
@@ -93,6 +93,8 @@ class Identities:
 
     def sign(self, step: Step) -> bool:
         """Compute the signatures of a step's outputs if those of its inputs are known; return whether they are now."""
+        if isinstance(step, NestedStep) and not step.mapped:
+            return self._sign_once(step)
         if not self.can_be_identified(step) or not self.is_signed(step):
             return False
         if isinstance(step, CallStep):
@@ -108,10 +110,8 @@ class Identities:
         return True
 
     def _sign_map(self, step: NestedStep) -> tuple[bytes, ...]:
-        outputs = self._code.mapped[step.index]
-        assert outputs is not None
         signed = []
-        for output in outputs:
+        for output in self._code.nested[step.index]:
             assert output is not None
             used = output.inputs.union(step.mapped)
             pairs = zip(step.inner_inputs, step.arguments, strict=True)
@@ -119,6 +119,22 @@ class Identities:
                 sign_map(step, output, [self.signatures[slot] or b"" for name, slot in pairs if name in used])
             )
         return tuple(signed)
+
+    def _sign_once(self, step: NestedStep) -> bool:
+        """Sign those outputs of a nested pipeline that runs once of which the inputs are known; return whether all are.
+
+        They get the signatures that they would have if its nodes were a part of this plan.
+        """
+        signed = self._code.signed[step.index]
+        inputs: dict[int, NestedOutput | None] = {}
+        for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
+            known = self.of(slot) if slot in signed else UNKNOWN
+            inputs[step.inner.inputs[name]] = NestedOutput(known, frozenset()) if known else None
+        outputs = trace(step.inner, self._run, inputs)
+        for filled, output in zip(step.outputs, outputs, strict=True):
+            if filled is not None and output is not None:
+                self.signatures[filled] = output.code
+        return None not in outputs
 
     def unidentified_sources(self, step: Step, seen: set[int] | None = None) -> list[int]:
         """Return the steps upstream that have to run before the signature of `step` can be known.

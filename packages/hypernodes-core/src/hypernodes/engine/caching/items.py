@@ -8,10 +8,11 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.caching.identity import Identities
+from hypernodes.engine.caching.identity import Identities, identify
 from hypernodes.engine.caching.lookup import CachedFrame, start_together
 from hypernodes.engine.run.frame import Frame
 from hypernodes.engine.run.mapping import MapInputs, nested_columns, rows_of
+from hypernodes.engine.run.plan_code import code_of
 from hypernodes.engine.run.run_state import RunState
 from hypernodes.errors import MapLengthError
 from hypernodes.failures import Failure
@@ -199,6 +200,32 @@ def cached_frame(plan: Plan, run: RunState, base: CallbackContext, items: MapIte
         if own:
             frame.signatures[slot] = own
     return frame
+
+
+def sign_elements(plan: Plan, run: RunState, inputs: MapInputs) -> MapInputs:
+    """Return the inputs of a map with the signatures of all values of the columns that make a difference."""
+    code = code_of(plan, run)
+    signed = {slot for step in plan.steps for slot in code.signed[step.index]}
+    elements = dict(inputs.elements)
+    for name, column in inputs.columns.items():
+        slot = plan.inputs[name]
+        if name not in elements and slot in signed:
+            elements[name] = [identify(plan, run, slot, value) for value in column]
+    return inputs._replace(elements=elements)
+
+
+def sign_items(plan: Plan, run: RunState, inputs: MapInputs) -> list[list[bytes]]:
+    """Return, for each requested output, the signature that it will have for each item; empty where there is none."""
+    items = MapItems(plan, run, inputs)
+    columns: list[list[bytes]] = [[] for _ in plan.outputs]
+    while (read := items.read()) is not None:
+        _, values, known = read
+        own = {slot: element for slot, element in zip(items.mapped_slots, known, strict=True) if element}
+        identities = Identities(plan, run, values, {**items.shared_signatures, **own})
+        identities.sign_all()
+        for column, slot in zip(columns, plan.outputs.values(), strict=True):
+            column.append(identities.signatures[slot] or b"")
+    return columns
 
 
 def unequal_lengths(plan: Plan, count: int, error: ValueError) -> MapLengthError:

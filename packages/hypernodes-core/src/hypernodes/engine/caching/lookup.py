@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.caching.handover import Known
 from hypernodes.engine.caching.identity import NEVER, UNKNOWN, Identities
-from hypernodes.engine.run.announce import announce_cached_map
+from hypernodes.engine.run.announce import announce_cached_map, end_nested, start_nested
 from hypernodes.engine.run.frame import Frame
 from hypernodes.engine.run.history import Computed
 from hypernodes.engine.run.run_state import RunState
@@ -76,6 +78,7 @@ class CachedFrame(Frame):
     Attributes:
         identities: Signatures of what is in the slots.
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
+        inside: What was looked up for nested pipelines that run once in a place of their own, by position of the step.
         is_spoiled: Whether a failure stands somewhere in its results.
         questions: What has to be asked before it is known what must run.
         found: Positions of steps whose results have been found already, by whoever made the frame.
@@ -83,6 +86,7 @@ class CachedFrame(Frame):
 
     __slots__ = (
         "_asked_at",
+        "_doubted",
         "_hits",
         "_is_counted",
         "_is_started",
@@ -91,6 +95,7 @@ class CachedFrame(Frame):
         "elements",
         "found",
         "identities",
+        "inside",
         "is_spoiled",
         "questions",
         "signatures",
@@ -104,13 +109,18 @@ class CachedFrame(Frame):
         base: CallbackContext,
         item_index: int | None = None,
         signatures: Mapping[int, bytes] | None = None,
+        known: Known | None = None,
     ) -> None:
         super().__init__(plan, run, values, base, item_index)
+        if known is not None:
+            signatures = {slot: own for slot, own in enumerate(known.signatures) if own is not None}
         self.identities = Identities(plan, run, values, signatures)
         self.signatures = self.identities.signatures
-        self.elements: dict[int, list[bytes]] = {}
+        self.elements: dict[int, list[bytes]] = {} if known is None else dict(known.elements)
+        self.inside: dict[int, CachedFrame] = {}
         self.is_spoiled = False
-        self.found: frozenset[int] = frozenset()
+        self._doubted: set[int] = set()
+        self.found: frozenset[int] = frozenset() if known is None else known.found
         self.questions: list[Question] = []
         self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found, but not announced yet
@@ -134,6 +144,7 @@ class CachedFrame(Frame):
         self._is_started, self._is_counted = True, False
         self._asked_at = self.run.computed
         self._traced = set()
+        self.inside = {}
         self._hits, self._ready = [], []
         self._scopes = self.new_scopes()
         self._status = bytearray(len(self.plan.steps))
@@ -203,6 +214,11 @@ class CachedFrame(Frame):
         return calls if calls and len(calls) == len(wanted) else None
 
     @property
+    def is_doubted(self) -> bool:
+        """Whether something in it is known by its value only, although it should have had a signature."""
+        return bool(self._doubted)
+
+    @property
     def is_done(self) -> bool:
         """Whether everything that is asked for is there."""
         return _WANTED not in self._status and _DEFERRED not in self._status
@@ -215,6 +231,8 @@ class CachedFrame(Frame):
                 continue
             step = self.plan.steps[index]
             if index in self.found:
+                if self.plan.is_heard and isinstance(step, NestedStep) and not step.mapped:
+                    self.look_inside(step)  # for the events
                 self._hit(step)
                 continue
             if self.identities.can_be_identified(step):
@@ -226,7 +244,7 @@ class CachedFrame(Frame):
                     self._status[index] = _ASKED
                     self.questions.append(self._question(step))
                     continue
-                if self._find_items(step):
+                if self._find_items(step) if step.mapped else self._find_inside(step):
                     self._hit(step)
                     continue
             self._want(step)
@@ -246,6 +264,38 @@ class CachedFrame(Frame):
         waiting = self._waiting[step.index] = sum(self._status[source] != _DONE for source in step.needs)
         if waiting == 0:
             heappush(self._ready, step.index)
+
+    # --- nested pipelines that run once in a place of their own ----------------------------------------------------
+
+    def _find_inside(self, step: NestedStep) -> bool:
+        """Look up what is asked for of a nested pipeline; return whether all of it was found."""
+        frame = self.look_inside(step)
+        if not frame.is_done:
+            return False
+        for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
+            if slot is not None:
+                self.values[slot] = frame.values[inner_slot]
+                if inner_slot in frame.elements:
+                    self.elements[slot] = frame.elements[inner_slot]
+        return True
+
+    def look_inside(self, step: NestedStep) -> CachedFrame:
+        """Look up a nested pipeline; of what goes into it, only signatures have to be there."""
+        plan = step.inner
+        values = list(plan.template)
+        signatures: list[bytes | None] = [UNKNOWN] * len(values)
+        elements: dict[int, list[bytes]] = {}
+        for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
+            inner_slot = plan.inputs[name]
+            values[inner_slot] = self.values[slot]
+            signatures[inner_slot] = self.signatures[slot]
+            if slot in self.elements:
+                elements[inner_slot] = self.elements[slot]
+        base = self.context(step.scope).child(plan.scopes[0].pipeline_id, step.node.name)
+        frame = CachedFrame(plan, self.run, values, base, known=Known(signatures, elements, frozenset()))
+        self.inside[step.index] = frame
+        start_together([frame])
+        return frame
 
     # --- lists made by mapped pipelines ---------------------------------------------------------------------------
 
@@ -270,7 +320,7 @@ class CachedFrame(Frame):
 
     def _read_elements(self, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
         """Return what a slot of a mapped plan held for each item; None when any of it is gone."""
-        step = plan.steps[plan.producers[slot]]
+        plan, step, slot = origin_of(plan, slot)
         names = [element.hex() for element in elements]
         if isinstance(step, CallStep):
             cache = plan.scopes[step.scope].cache
@@ -320,7 +370,7 @@ class CachedFrame(Frame):
         if isinstance(step, CallStep) and is_identified:
             self._keep(step)
         self._done(step)
-        if not is_identified:
+        if not is_identified or step.index in self._doubted:
             self._identify_results(step)
 
     def _keep(self, step: CallStep) -> None:
@@ -339,6 +389,63 @@ class CachedFrame(Frame):
         own = self.signatures[slot]
         if cache is not None and own:
             self.run.store.keep(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
+
+    def finish_elsewhere(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
+        """Keep the results of a nested pipeline that its own backend ran.
+
+        What it kept under the signatures that its results should have, they are. Anything else is known by its value
+        only: made of a failure, not to be stored, or by a backend that runs things in its own way.
+
+        Args:
+            step: The nested pipeline.
+            outputs: Its outputs.
+            elements: For each output of a mapped one that has a signature, the signature of each result.
+        """
+        if not self._is_kept(step, elements):
+            self.doubt(step)
+        elif elements:
+            for slot, own in zip(step.outputs, elements, strict=True):
+                if slot is not None:
+                    self.keep_manifest(step, slot, own)
+        self.finish(step, outputs)
+
+    def _is_kept(self, step: NestedStep, elements: Sequence[list[bytes]]) -> bool:
+        keys: dict[int, tuple[Cache, list[str]]] = {}
+        for number, (inner_slot, slot) in enumerate(zip(step.inner.outputs.values(), step.outputs, strict=True)):
+            own = self.signatures[slot] if slot is not None else UNKNOWN
+            if not own:
+                continue
+            plan, origin, _ = origin_of(step.inner, inner_slot)
+            signatures = elements[number] if step.mapped else [own]
+            names = [signature.hex() for signature in signatures if signature]
+            if isinstance(origin, CallStep):
+                cache = plan.scopes[origin.scope].cache
+            else:
+                cache = origin.inner.scopes[0].cache
+                names = list(map(manifest_key, names))
+            if cache is None or len(names) < len(signatures):
+                return False
+            keys.setdefault(id(cache), (cache, []))[1].extend(names)
+        return all(self.run.store.holds(cache, asked) for cache, asked in keys.values())
+
+    def doubt(self, step: NestedStep) -> None:
+        """Know a step's results, when they come, by their values; look up again what depends on them."""
+        self._doubted.add(step.index)
+        stack: list[Step] = [step]
+        seen = {step.index}
+        while stack:
+            current = stack.pop()
+            if self._status[current.index] == _DONE:
+                continue
+            for slot in current.outputs:
+                if slot is not None:
+                    self.signatures[slot] = UNKNOWN
+                    self.elements.pop(slot, None)
+            if current is not step and self._status[current.index] == _WANTED:
+                self._status[current.index] = _DEFERRED
+            fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
+            seen.update(fresh)
+            stack += [self.plan.steps[index] for index in fresh]
 
     def spoil(self, step: Step) -> None:
         """Forget the signatures of a step's results and of all that depends on them: some items failed."""
@@ -431,7 +538,10 @@ class CachedFrame(Frame):
         if not self.plan.is_heard:
             return
         if isinstance(step, NestedStep):
-            announce_cached_map(self, step)
+            if step.mapped:
+                announce_cached_map(self, step)
+            else:
+                self._announce_inside(step)
             return
         self.enter(step)
         listeners = self.listeners[step.scope]
@@ -439,6 +549,25 @@ class CachedFrame(Frame):
             own = next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or b""
             listeners.tell(listeners.on_node_cached, step.node.name, own.hex(), self.context(step.scope))
         self.leave(step)
+
+    def _announce_inside(self, step: NestedStep) -> None:
+        frame = self.inside[step.index]
+        self.enter(step)
+        started_at = perf_counter()
+        start_nested(self, step)
+        frame._announce_hits()
+        end_nested(self, step, perf_counter() - started_at)
+        self.leave(step)
+
+
+def origin_of(plan: Plan, slot: int) -> tuple[Plan, Step, int]:
+    """Return the step that makes what is in a slot, with its plan and slot; inside nested pipelines that run once."""
+    step = plan.steps[plan.producers[slot]]
+    while isinstance(step, NestedStep) and not step.mapped:
+        slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
+        plan = step.inner
+        step = plan.steps[plan.producers[slot]]
+    return plan, step, slot
 
 
 def start_together(frames: Sequence[CachedFrame]) -> None:

@@ -56,7 +56,7 @@ def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
     for step in frame.remaining_steps():
         if isinstance(step, CallStep) or not step.mapped or not unknown.isdisjoint(step.arguments):
             continue
-        if step.node.pipeline.has_own_backend or not step.inner.is_cached:
+        if not step.inner.is_cached:
             continue
         try:
             inputs = nested_map_inputs(frame, step)

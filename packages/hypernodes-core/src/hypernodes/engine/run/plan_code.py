@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hypernodes import signature
@@ -11,8 +11,8 @@ from hypernodes.engine.run.run_state import RunState
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 
-class MappedOutput(NamedTuple):
-    """What an output of a mapped pipeline is, as a function of the inputs.
+class NestedOutput(NamedTuple):
+    """What an output of a nested pipeline is, as a function of the inputs.
 
     Attributes:
         code: Its signature with each input replaced by its name.
@@ -63,20 +63,20 @@ class PlanCode:
     Attributes:
         calls: For each step, the digest of its function; None when its results cannot be identified by what went in,
             because it is never cached, has no cache around it, or its code cannot be hashed.
-        mapped: For each step that is a mapped pipeline, what each output is; None like above.
+        nested: For each step that is a nested pipeline, what each output is; None like above. Where it runs makes no
+            difference.
         signed: For each step, the slots whose contents make a difference to its results, in order.
         identified: The whole plan, if it is so simple; else None.
     """
 
     def __init__(self, plan: Plan, run: RunState) -> None:
         self.calls: list[bytes | None] = []
-        self.mapped: list[tuple[MappedOutput | None, ...] | None] = []
+        self.nested: list[tuple[NestedOutput | None, ...]] = []
         self.signed: list[tuple[int, ...]] = []
         for step in plan.steps:
-            is_call = isinstance(step, CallStep)
             self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
-            self.mapped.append(None if is_call else _mapped_code(step, run))  # type: ignore[arg-type]
-            self.signed.append(_signed_arguments(step, self.mapped[-1]))
+            self.nested.append(_nested_code(step, run) if isinstance(step, NestedStep) else ())
+            self.signed.append(_signed_arguments(step, self.nested[-1]))
         self.identified = _identified(plan, self.calls, self.signed)
 
 
@@ -110,18 +110,16 @@ def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tupl
     )
 
 
-def _signed_arguments(step: Step, mapped: tuple[MappedOutput | None, ...] | None) -> tuple[int, ...]:
+def _signed_arguments(step: Step, outputs: tuple[NestedOutput | None, ...]) -> tuple[int, ...]:
     """Return the slots of the arguments that are a part of the signature of a step's results."""
     if isinstance(step, CallStep):
         if not step.node.cache_ignore:
             return tuple(step.arguments)
         pairs = zip(step.node.inputs, step.arguments, strict=True)
         return tuple(slot for name, slot in pairs if name not in step.node.cache_ignore)
-    used = set(step.mapped)
-    for output in mapped or (None,):
-        if output is None:
-            return tuple(step.arguments)
-        used |= output.inputs
+    if step.mapped and None in outputs:
+        return tuple(step.arguments)
+    used = set(step.mapped).union(*(output.inputs for output in outputs if output is not None))
     return tuple(slot for name, slot in zip(step.inner_inputs, step.arguments, strict=True) if name in used)
 
 
@@ -152,57 +150,73 @@ def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
         return None
 
 
-def _mapped_code(step: NestedStep, run: RunState) -> tuple[MappedOutput | None, ...] | None:
-    if not step.mapped or step.node.pipeline.has_own_backend:
-        return None
+def _nested_code(step: NestedStep, run: RunState) -> tuple[NestedOutput | None, ...]:
     plan = step.inner
+    names = plan.inputs.items()
+    inputs = {slot: NestedOutput(signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in names}
+    return trace(plan, run, inputs)
+
+
+def trace(plan: Plan, run: RunState, inputs: Mapping[int, NestedOutput | None]) -> tuple[NestedOutput | None, ...]:
+    """Return what each output of a plan is; None where it cannot be identified by what goes in.
+
+    Args:
+        plan: The plan.
+        run: The run.
+        inputs: What is in the slot of each input; None where that is not known.
+    """
     code = code_of(plan, run)
-    known: dict[int, tuple[bytes, frozenset[str]] | None] = {
-        slot: (signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in plan.inputs.items()
-    }
-    for inner, digest, mapped in zip(plan.steps, code.calls, code.mapped, strict=True):
-        if isinstance(inner, CallStep):
-            signed = code.signed[inner.index]
-            sources = [known[slot] if slot in known else _constant(plan, slot, run) for slot in signed]
-            if digest is None or None in sources:
-                known.update((slot, None) for slot in inner.outputs if slot is not None)
-                continue
-            whole = sign_call(digest, [source[0] for source in sources if source])
-            inputs = frozenset[str]().union(*(source[1] for source in sources if source))
-            for slot, own in zip(inner.outputs, sign_outputs(inner, whole), strict=True):
-                if slot is not None:
-                    known[slot] = (own, inputs)
+    known = dict(inputs)
+
+    def source(slot: int) -> NestedOutput | None:
+        return known[slot] if slot in known else _constant(plan, slot, run)
+
+    for step, digest, nested in zip(plan.steps, code.calls, code.nested, strict=True):
+        outputs: Sequence[NestedOutput | None]
+        if isinstance(step, CallStep):
+            outputs = _trace_call(step, digest, [source(slot) for slot in code.signed[step.index]])
+        elif step.mapped:
+            sources = {name: source(slot) for name, slot in zip(step.inner_inputs, step.arguments, strict=True)}
+            outputs = [_trace_map(step, output, sources) for output in nested]
         else:
-            for slot, output in zip(inner.outputs, mapped or [None] * len(inner.outputs), strict=True):
-                if slot is not None:
-                    known[slot] = _mapped_inside(inner, output, known)
-    outputs = [known.get(slot) for slot in plan.outputs.values()]
-    return tuple(None if known_output is None else MappedOutput(*known_output) for known_output in outputs)
+            pairs = zip(step.inner_inputs, step.arguments, strict=True)
+            outputs = trace(step.inner, run, {step.inner.inputs[name]: source(slot) for name, slot in pairs})
+        known.update((slot, own) for slot, own in zip(step.outputs, outputs, strict=True) if slot is not None)
+    return tuple([known.get(slot) for slot in plan.outputs.values()])
 
 
-def _mapped_inside(
-    step: NestedStep, output: MappedOutput | None, known: dict[int, tuple[bytes, frozenset[str]] | None]
-) -> tuple[bytes, frozenset[str]] | None:
+def _trace_call(
+    step: CallStep, digest: bytes | None, sources: Sequence[NestedOutput | None]
+) -> Sequence[NestedOutput | None]:
+    if digest is None or None in sources:
+        return [None] * len(step.outputs)
+    whole = sign_call(digest, [source.code for source in sources if source])
+    inputs = frozenset[str]().union(*(source.inputs for source in sources if source))
+    return [NestedOutput(own, inputs) for own in sign_outputs(step, whole)]
+
+
+def _trace_map(
+    step: NestedStep, output: NestedOutput | None, sources: Mapping[str, NestedOutput | None]
+) -> NestedOutput | None:
     if output is None:
         return None
-    used = output.inputs.union(step.mapped)
-    sources = [known[slot] for name, slot in zip(step.inner_inputs, step.arguments, strict=True) if name in used]
-    if None in sources:
+    used = [source for name, source in sources.items() if name in output.inputs or name in step.mapped]
+    if None in used:
         return None
-    digests = [source[0] for source in sources if source]
-    return sign_map(step, output, digests), frozenset[str]().union(*(source[1] for source in sources if source))
+    inputs = frozenset[str]().union(*(source.inputs for source in used if source))
+    return NestedOutput(sign_map(step, output, [source.code for source in used if source]), inputs)
 
 
-def sign_map(step: NestedStep, output: MappedOutput, inputs: list[bytes]) -> bytes:
+def sign_map(step: NestedStep, output: NestedOutput, inputs: list[bytes]) -> bytes:
     """Return the signature of one output of a mapped pipeline, from those of the inputs it depends on."""
     names = [name for name in step.inner_inputs if name in output.inputs or name in step.mapped]
     how = f"map {step.node.map_mode} over {','.join(step.mapped)} of {','.join(names)}"
     return signature.combine(how.encode(), [output.code, *inputs])
 
 
-def _constant(plan: Plan, slot: int, run: RunState) -> tuple[bytes, frozenset[str]] | None:
+def _constant(plan: Plan, slot: int, run: RunState) -> NestedOutput | None:
     try:
-        return signature.digest(plan.template[slot], run.memo), frozenset()
+        return NestedOutput(signature.digest(plan.template[slot], run.memo), frozenset())
     except signature.UnhashableValueError:
         return None
 

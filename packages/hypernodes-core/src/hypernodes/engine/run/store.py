@@ -84,6 +84,14 @@ class Store:
             values.append(value)
         return values
 
+    def holds(self, cache: Cache, keys: Iterable[str]) -> bool:
+        """Whether a value is kept under each of the keys; somebody else may have put it there."""
+        asked = set(keys)
+        try:
+            return asked <= cache.contains_many(asked)
+        except Exception:  # what cannot be found out does not hold
+            return False
+
     def keep(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
         """Note results of a node that are to be kept."""
         for value in entries.values():

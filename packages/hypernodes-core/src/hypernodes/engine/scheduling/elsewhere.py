@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.caching.items import nested_map_inputs
+from hypernodes.engine.caching.handover import HandedContext
+from hypernodes.engine.caching.items import nested_map_inputs, sign_elements, sign_items
+from hypernodes.engine.caching.lookup import CachedFrame
 from hypernodes.engine.places.places import Outcome, Places
 from hypernodes.engine.run.announce import end_nested, start_nested
 from hypernodes.engine.run.frame import Frame
@@ -48,7 +50,7 @@ class Elsewhere:
         context = start_nested(frame, step)
         task = ElsewhereTask(activity, step)
         try:
-            run = prepare_elsewhere(frame, step, context)
+            run, task.elements = prepare(frame, step, context)
         except Exception as error:
             add_note(error, frame.plan, step, frame.base, frame.run.place, frame.item_index)
             self.settle(task, error, [], is_announced=False)
@@ -79,7 +81,9 @@ class Elsewhere:
         """
         self._tasks.discard(task)
         activity, step, frame = task.activity, task.step, task.activity.frame
-        if error is None:
+        if error is None and isinstance(frame, CachedFrame):
+            frame.finish_elsewhere(step, outputs, task.elements)
+        elif error is None:
             frame.finish(step, outputs)
         end_nested(frame, step, perf_counter() - task.started_at)
         if error is not None and not is_announced:
@@ -97,32 +101,64 @@ class Elsewhere:
                 task.runs.cancel()
 
 
-def prepare_elsewhere(frame: Frame, step: NestedStep, context: CallbackContext) -> Callable[[], list[Any]]:
-    """Return what runs a nested pipeline on its own backend, with the settings that it inherits here.
+class Handover(NamedTuple):
+    """A nested pipeline that is ready to be handed to its own backend.
+
+    Attributes:
+        run: Hands it over and returns its outputs.
+        elements: For each output of a mapped one, the signature of each result; empty ones where there are none.
+    """
+
+    run: Callable[[], list[Any]]
+    elements: list[list[bytes]]
+
+
+def prepare(frame: Frame, step: NestedStep, context: CallbackContext) -> Handover:
+    """Prepare a nested pipeline for its own backend, with the settings that it inherits here.
 
     Raises:
         DependencyError: What it maps over does not fit.
     """
-    pipeline: Any = step.node.pipeline
-    pipeline = pipeline.with_settings(step.inner.scopes[0].settings)
-    names = list(step.inner.outputs)
+    return _prepare_map(frame, step, context) if step.mapped else _prepare_run(frame, step, context)
+
+
+def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> Handover:
+    pipeline, names = _with_settings(step)
     given = {name: frame.values[slot] for name, slot in zip(step.inner_inputs, step.arguments, strict=True)}
+    if isinstance(frame, CachedFrame):
+        slots = dict(zip(step.inner_inputs, step.arguments, strict=True))
+        signatures = {name: own for name, slot in slots.items() if (own := frame.signatures[slot])}
+        elements = {name: frame.elements[slot] for name, slot in slots.items() if slot in frame.elements}
+        context = HandedContext(context, given, signatures, elements)
 
-    if not step.mapped:
+    def run() -> list[Any]:
+        found = pipeline.effective_backend.run(pipeline, given, context, names)
+        return [found[name] for name in names]
 
-        def run() -> list[Any]:
-            found = pipeline.effective_backend.run(pipeline, given, context, names)
-            return [found[name] for name in names]
+    return Handover(run, [])
 
-        return run
 
+def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> Handover:
+    pipeline, names = _with_settings(step)
     inputs = nested_map_inputs(frame, step)
-    shared = {name: value for name, value in given.items() if name not in inputs.columns}
+    elements: list[list[bytes]] = []
+    if isinstance(frame, CachedFrame):
+        if all(frame.signatures[slot] for slot in step.outputs if slot is not None):
+            inputs = sign_elements(step.inner, frame.run, inputs)
+            elements = sign_items(step.inner, frame.run, inputs)
+        known = {name: own for name, own in inputs.signatures.items() if own}
+        context = HandedContext(context, {**inputs.shared, **inputs.columns}, known, inputs.elements)
 
-    def run_items() -> list[Any]:
+    def run() -> list[Any]:
         columns = pipeline.effective_backend.map_columns(
-            pipeline, inputs.columns, inputs.mode, shared, context, names, step.node.on_error
+            pipeline, inputs.columns, inputs.mode, inputs.shared, context, names, step.node.on_error
         )
         return [columns[name] for name in names]
 
-    return run_items
+    return Handover(run, elements)
+
+
+def _with_settings(step: NestedStep) -> tuple[Any, list[str]]:
+    """Return a nested pipeline with the settings that it inherits, and the names of the outputs that are wanted."""
+    pipeline: Any = step.node.pipeline
+    return pipeline.with_settings(step.inner.scopes[0].settings), list(step.inner.outputs)

@@ -56,6 +56,8 @@ class NestedEnd:
             self._keep_manifests(nested)
             if nested.has_failures and isinstance(frame, CachedFrame):
                 frame.spoil(step)
+            elif nested.is_doubted and isinstance(frame, CachedFrame):
+                frame.doubt(step)
             frame.finish(step, nested.columns)
         end_nested(frame, step, perf_counter() - self._started_at)
         frame.leave(step)
@@ -64,7 +66,7 @@ class NestedEnd:
 
     def _keep_manifests(self, nested: MapActivity) -> None:
         frame, step = self._activity.frame, self._step
-        if not isinstance(frame, CachedFrame) or nested.has_failures:
+        if not isinstance(frame, CachedFrame) or nested.has_failures or nested.is_doubted:
             return
         for slot, elements in zip(step.outputs, nested.elements, strict=True):
             if slot is not None and all(elements) and len(elements) == nested.ended:
@@ -99,6 +101,7 @@ class MapActivity(Activity):
         elements: For each requested output, the signature of each result; empty ones where there are none.
         ended: Number of items that are done.
         has_failures: Whether a `Failure` stands in the results.
+        is_doubted: Whether some of the results are known by their values only, although they should have signatures.
         is_exhausted: Whether every item has been begun.
         seconds_per_item: How long an item takes in a worker process; None while unknown.
         bytes_per_item: How large the values of an item are that go to a worker process, or come back.
@@ -125,7 +128,7 @@ class MapActivity(Activity):
         self.columns: list[list[Any]] = [[] for _ in plan.outputs]
         self.elements: list[list[bytes]] = [[] for _ in plan.outputs]
         self.ended = 0
-        self.has_failures = False
+        self.has_failures = self.is_doubted = False
         self.seconds_per_item: float | None = None
         self.bytes_per_item = 0.0
         self.total = inputs.total()
@@ -223,8 +226,9 @@ class MapActivity(Activity):
             self._put_failure(index, Failure(error, text, index, path))
         elif not item.is_stopped:
             self._put_outputs(index, item.frame)
-            if isinstance(item.frame, CachedFrame) and item.frame.is_spoiled:
-                self.has_failures = True
+            if isinstance(item.frame, CachedFrame):
+                self.has_failures |= item.frame.is_spoiled
+                self.is_doubted |= item.frame.is_doubted
         scheduler.wake(self)
 
     def is_done(self) -> bool:

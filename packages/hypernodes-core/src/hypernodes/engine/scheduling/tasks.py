@@ -83,9 +83,10 @@ class ElsewhereTask(Task):
         step: The step.
         started_at: When it was started, on the performance counter.
         runs: What it runs, so that it can be ended.
+        elements: For each output of a mapped one, the signature of each result, as far as they are known beforehand.
     """
 
-    __slots__ = ("activity", "runs", "started_at", "step")
+    __slots__ = ("activity", "elements", "runs", "started_at", "step")
 
     def __init__(self, activity: PlanActivity, step: NestedStep) -> None:
         super().__init__()
@@ -93,3 +94,4 @@ class ElsewhereTask(Task):
         self.step = step
         self.started_at = perf_counter()
         self.runs = Runs()
+        self.elements: list[list[bytes]] = []

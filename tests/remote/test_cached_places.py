@@ -1,0 +1,391 @@
+"""Nested pipelines with a place of their own, in a run that is cached: where something runs makes no difference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hypernodes import LocalBackend, MemoryCache, Pipeline, node
+from tests.remote.transports import InProcess, Silent
+from tests.support import Recorder
+
+
+@node(output_name="texts")
+def split(document: str) -> list[str]:
+    return document.split()
+
+
+@node(output_name="clean")
+def strip(text: str) -> str:
+    return text.strip(".,").lower()
+
+
+@node(output_name="length")
+def measure(clean: str) -> int:
+    return len(clean)
+
+
+@node(output_name="total")
+def add_up(lengths: list[int]) -> int:
+    return sum(lengths)
+
+
+@node(output_name="doubled")
+def double(length: int) -> int:
+    return 2 * length
+
+
+@node(output_name="text")
+def read(path: str) -> str:
+    return f"Text of {path[:2]}."
+
+
+@node(output_name="drawn", cache=False)
+def draw(text: str) -> str:
+    return text[:3]
+
+
+class Counting(LocalBackend):
+    """Counts how often something is handed over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def run(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        return super().run(*arguments, **named)
+
+    def map_columns(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        return super().map_columns(*arguments, **named)
+
+
+class CountingRemote(InProcess):
+    """Counts how often something is handed over, whether it is then sent or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def run(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        return super().run(*arguments, **named)
+
+    def map_columns(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        return super().map_columns(*arguments, **named)
+
+
+class Forgetful(LocalBackend):
+    """Somebody's own backend, which starts a run of its own instead of a part of the one around."""
+
+    def run(self, pipeline: Any, inputs: Any, ctx: Any = None, output_name: Any = None) -> Any:
+        return super().run(pipeline, inputs, None, output_name)
+
+    def map_columns(self, pipeline: Any, columns: Any, map_mode: Any, inputs: Any, *others: Any) -> Any:
+        return super().map_columns(pipeline, columns, map_mode, inputs, None, *others[1:])
+
+
+@pytest.fixture
+def heard() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(params=[Counting, CountingRemote])
+def place(request: pytest.FixtureRequest) -> Any:
+    return request.param()
+
+
+def once(place: Any, **settings: Any) -> list[Any]:
+    """A chain of which the middle runs elsewhere."""
+    return [read, Pipeline([strip, measure], name="inner", backend=place, **settings), double]
+
+
+def mapped(place: Any, **settings: Any) -> list[Any]:
+    inner = Pipeline([strip, measure], name="inner", backend=place, **settings)
+    outputs = {"clean": "cleaned", "length": "lengths"}
+    return [split, inner.as_node({"texts": "text"}, outputs, map_over="texts"), add_up]
+
+
+SHAPES = pytest.mark.parametrize(
+    ("nodes", "inputs"), [(once, {"path": "a.txt"}), (mapped, {"document": "In the, beginning"})]
+)
+
+
+# --- the same signatures ---------------------------------------------------------------------------------------------
+
+
+@SHAPES
+@pytest.mark.parametrize("settings", [{}, {"cache": "own"}])
+def test_a_cached_run_hands_nothing_over(
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], settings: dict[str, Any], heard: Recorder
+) -> None:
+    own = {"cache": MemoryCache()} if settings else {}
+    pipeline = Pipeline(nodes(place, **own), cache=MemoryCache(), callbacks=[heard])
+    first = pipeline.run(inputs)
+    assert place.calls == 1
+    heard.clear()
+    assert pipeline.run(inputs) == first
+    assert place.calls == 1
+    assert heard.computed == []
+    assert pipeline.explain(inputs).is_fully_cached
+
+
+@SHAPES
+@pytest.mark.parametrize("is_first_here", [True, False])
+def test_what_one_place_computed_is_found_for_another(
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], is_first_here: bool, heard: Recorder
+) -> None:
+    cache = MemoryCache()
+    first, second = (nodes(None), nodes(place)) if is_first_here else (nodes(place), nodes(None))
+    expected = Pipeline(first, cache=cache).run(inputs)
+    before = place.calls
+    assert Pipeline(second, cache=cache, callbacks=[heard]).run(inputs) == expected
+    assert place.calls == before
+    assert heard.computed == []
+
+
+@SHAPES
+def test_it_sounds_like_a_cached_run_here(
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+) -> None:
+    cache = MemoryCache()
+    events = []
+    for where in (None, place):
+        pipeline = Pipeline(nodes(where), cache=cache, callbacks=[heard], name="outer")
+        pipeline.run(inputs)
+        heard.clear()
+        pipeline.run(inputs)
+        paths = [ctx.hierarchy_path for ctx in heard.contexts]
+        events.append([*zip(heard.events, paths, strict=True)])
+        heard.clear()
+    assert events[0] == events[1]
+
+
+@SHAPES
+def test_without_a_cache_it_is_handed_over_and_what_depends_on_it_is_keyed_by_values(
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+) -> None:
+    pipeline = Pipeline(nodes(place, cache=False), cache=MemoryCache(), callbacks=[heard])
+    first = pipeline.run(inputs)
+    heard.clear()
+    assert pipeline.run(inputs) == first
+    assert place.calls == 2
+    assert set(heard.computed) == {"strip", "measure"}
+    assert set(heard.cached) <= {"read", "split", "double", "add_up"}
+
+
+# --- what changes ----------------------------------------------------------------------------------------------------
+
+
+@SHAPES
+def test_a_changed_node_behind_it_does_not_hand_it_over(
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+) -> None:
+    @node(output_name="seen")
+    def look(length: int = 0, lengths: tuple[int, ...] = ()) -> list[int]:
+        return [length, *lengths]
+
+    cache = MemoryCache()
+    Pipeline(nodes(place), cache=cache).run(inputs)
+    found = Pipeline([*nodes(place)[:-1], look], cache=cache, callbacks=[heard]).run(inputs, "seen")
+    assert place.calls == 1
+    assert heard.computed == ["look"]
+    assert sum(found["seen"]) > 0
+
+
+@SHAPES
+def test_a_changed_node_before_it_does_as_here(
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+) -> None:
+    @node(output_name="text")
+    def read_otherwise(path: str) -> str:
+        return f"Text of {path[:2]}" + "."
+
+    @node(output_name="texts")
+    def split_otherwise(document: str) -> list[str]:
+        return document.split(" ")
+
+    computed = []
+    for where in (None, place):
+        cache = MemoryCache()
+        first = Pipeline(nodes(where), cache=cache).run(inputs)
+        changed = [read_otherwise if nodes is once else split_otherwise, *nodes(where)[1:]]
+        found = Pipeline(changed, cache=cache, callbacks=[heard]).run(inputs)
+        assert found == first
+        computed.append(heard.computed)
+        heard.clear()
+    assert computed[0] == computed[1]
+
+
+def test_only_the_missing_items_are_sent(heard: Recorder) -> None:
+    place = CountingRemote()
+    pipeline = Pipeline(mapped(place), cache=MemoryCache(), callbacks=[heard])
+    pipeline.run({"document": "in the beginning"})
+    heard.clear()
+    pipeline.run({"document": "in the very beginning"})
+    assert len(place.jobs) == 2
+    assert heard.computed == ["split", "strip", "measure", "add_up"]
+    pipeline.run({"document": "the in"})  # another list, but nothing that has not been there
+    assert len(place.jobs) == 2
+
+
+def test_only_what_is_missing_of_a_chain_is_sent(heard: Recorder) -> None:
+    place, cache = CountingRemote(), MemoryCache()
+    pipeline = Pipeline(once(place), cache=cache, callbacks=[heard])
+    pipeline.run({"path": "a.txt"}, "clean")
+    heard.clear()
+    pipeline.run({"path": "a.txt"})
+    assert heard.computed == ["measure", "double"]
+    assert len(place.jobs) == 2
+
+
+def test_an_output_is_identified_though_another_is_not(place: Any, heard: Recorder) -> None:
+    inner = Pipeline([strip, draw], name="inner", backend=place)
+    pipeline = Pipeline([read, inner, measure], cache=MemoryCache(), callbacks=[heard])
+    pipeline.run({"path": "a.txt"})
+    heard.clear()
+    pipeline.run({"path": "a.txt"})
+    assert heard.computed == ["draw"]
+    heard.clear()
+    pipeline.run({"path": "a.txt"}, "length")
+    assert heard.computed == []
+    assert place.calls == 2
+
+
+def test_what_is_only_known_by_its_value_is_found_when_it_is_there(place: Any, heard: Recorder) -> None:
+    inner = Pipeline([strip, measure], name="inner", backend=place).as_node({"drawn": "text"})
+    pipeline = Pipeline([read, draw, inner, double], cache=MemoryCache(), callbacks=[heard])
+    first = pipeline.run({"path": "a.txt"})
+    heard.clear()
+    assert pipeline.run({"path": "a.txt"}) == first
+    assert heard.computed == ["draw"]
+    assert place.calls == 1
+
+
+def test_places_in_places_and_in_items(heard: Recorder) -> None:
+    innermost, middle = CountingRemote(), Counting()
+    deep = Pipeline([strip, Pipeline([measure], name="deep", backend=innermost)], name="middle", backend=middle)
+    each = Pipeline([read, deep, double], name="each").as_node(
+        {"paths": "path"}, {n: f"all {n}" for n in ("text", "clean", "length", "doubled")}, map_over="paths"
+    )
+    pipeline = Pipeline([each], cache=MemoryCache(), callbacks=[heard])
+    first = pipeline.run({"paths": ["a", "bb"]})
+    assert (middle.calls, innermost.calls) == (2, 2)
+    heard.clear()
+    assert pipeline.run({"paths": ["a", "bb"]}) == first
+    assert heard.computed == []
+    assert pipeline.run({"paths": ["bb", "a", "ccc"]})["all length"][:2] == first["all length"][::-1]
+    assert (middle.calls, innermost.calls) == (3, 3)
+    assert pipeline.explain({"paths": ["ccc", "a"]}).is_fully_cached
+
+
+@SHAPES
+def test_lists_that_a_place_made_are_known_item_by_item(
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+) -> None:
+    whole = Pipeline(nodes(None), name="whole", backend=place)
+    pipeline = Pipeline([whole], cache=MemoryCache(), callbacks=[heard])
+    first = pipeline.run(inputs)
+    heard.clear()
+    assert pipeline.run(inputs) == first
+    assert heard.computed == []
+    assert place.calls == 1
+
+
+# --- what cannot be relied on ----------------------------------------------------------------------------------------
+
+
+@SHAPES
+def test_a_backend_that_starts_runs_of_its_own_is_keyed_by_values(
+    nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+) -> None:
+    pipeline = Pipeline(nodes(Forgetful()), cache=MemoryCache(), callbacks=[heard])
+    first = pipeline.run(inputs)
+    heard.clear()
+    assert pipeline.run(inputs) == first
+    assert heard.computed == []
+
+
+@pytest.mark.parametrize("is_in_a_map", [False, True])
+def test_what_was_made_of_a_failure_is_not_taken_for_what_is_made_without(
+    place: Any, is_in_a_map: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @node(output_name="inverse")
+    def invert(x: int) -> float:
+        if x == 2 and "NOT_TODAY" in os.environ:
+            raise ValueError("not today")
+        return 1 / x
+
+    @node(output_name="count")
+    def count(inverses: list[Any]) -> int:
+        return sum(isinstance(value, float) for value in inverses)
+
+    @node(output_name="report")
+    def report(count: int) -> str:
+        return f"{count} of 3"
+
+    each = Pipeline([invert], name="each").as_node({"xs": "x"}, {"inverse": "inverses"}, "xs", on_error="collect")
+    inner: Any = Pipeline([each, count], name="inner", backend=place)
+    last: Any = report
+
+    @node(output_name="last")
+    def gather(reports: list[str]) -> list[str]:
+        return list(reports)
+
+    if is_in_a_map:
+        rows = Pipeline([inner, report], name="rows")
+        inner = rows.as_node({"rows": "xs"}, {n: f"all {n}" for n in rows.outputs}, map_over="rows")
+        last = Pipeline([gather]).as_node({"all report": "reports"})
+    pipeline = Pipeline([inner, last], cache=MemoryCache())
+    inputs = {"rows": [[1, 2, 4]]} if is_in_a_map else {"xs": [1, 2, 4]}
+    name = "last" if is_in_a_map else "report"
+    monkeypatch.setenv("NOT_TODAY", "1")
+    assert "2 of 3" in pipeline.run(inputs, name)[name]
+    monkeypatch.delenv("NOT_TODAY")
+    assert "3 of 3" in pipeline.run(inputs, name)[name]
+
+
+# --- a run that is elsewhere itself ----------------------------------------------------------------------------------
+
+
+@SHAPES
+def test_a_cached_run_elsewhere_makes_no_call(
+    nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+) -> None:
+    outer, cache = InProcess(), MemoryCache()
+    pipeline = Pipeline(nodes(InProcess()), backend=outer, cache=cache, callbacks=[heard])
+    first = pipeline.run(inputs)
+    heard.clear()
+    assert pipeline.run(inputs) == first
+    assert len(outer.jobs) == 1
+    assert heard.computed == []
+    assert Pipeline(nodes(None), cache=cache, callbacks=[heard]).run(inputs) == first
+    assert heard.computed == []
+
+
+@SHAPES
+@pytest.mark.parametrize("transport", [InProcess, Silent])
+def test_what_runs_elsewhere_is_told_what_was_found_in_places_inside(
+    nodes: Callable[..., list[Any]], inputs: dict[str, Any], transport: Any, heard: Recorder
+) -> None:
+    cache = MemoryCache()
+    before = Pipeline(nodes(None), cache=cache).run(inputs, ["clean" if nodes is once else "cleaned"])
+    pipeline = Pipeline(nodes(InProcess()), backend=transport(), cache=cache, callbacks=[heard])
+    found = pipeline.run(inputs)
+    assert before.items() <= found.items()
+    assert set(heard.computed) == {"measure", "double" if nodes is once else "add_up"}
+
+
+@pytest.mark.parametrize("transport", [InProcess, Silent])
+def test_items_elsewhere_find_what_places_inside_computed(transport: Any, heard: Recorder) -> None:
+    cache = MemoryCache()
+    each = Pipeline(once(InProcess()), backend=transport(), cache=cache, callbacks=[heard])
+    Pipeline(once(None), cache=cache).map({"path": ["a", "bb"]}, "path", output_name="length")
+    found = each.map({"path": ["a", "bb", "ccc"]}, "path")
+    assert found["doubled"] == [2 * length for length in found["length"]]
+    assert sorted(heard.computed) == ["double", "double", "double", "measure", "read", "strip"]
