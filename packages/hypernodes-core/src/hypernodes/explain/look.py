@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.caching.items import ItemFrames, nested_map_inputs
-from hypernodes.engine.caching.lookup import CachedFrame, origin_of
+from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.caching.results import origin_of
 from hypernodes.engine.caching.survey import item_frames, survey_state
 from hypernodes.engine.engine import OutputNames, Runnable, map_plan
 from hypernodes.engine.run.history import Outline

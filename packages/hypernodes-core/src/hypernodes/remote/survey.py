@@ -9,7 +9,8 @@ from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.caching.handover import Known
 from hypernodes.engine.caching.items import ItemFrames
-from hypernodes.engine.caching.lookup import CachedFrame, origin_of
+from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.caching.results import origin_of
 from hypernodes.engine.caching.survey import (
     RecordingStore,
     item_frames,

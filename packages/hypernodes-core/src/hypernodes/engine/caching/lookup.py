@@ -19,6 +19,7 @@ from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.caching.handover import Known
 from hypernodes.engine.caching.identity import NEVER, UNKNOWN, Identities
+from hypernodes.engine.caching.results import is_kept, read_elements
 from hypernodes.engine.run.announce import announce_cached_map, end_nested, start_nested
 from hypernodes.engine.run.frame import Frame
 from hypernodes.engine.run.history import Computed
@@ -309,7 +310,7 @@ class CachedFrame(Frame):
         found: list[tuple[list[bytes], list[Any]]] = []
         for inner_slot, key in zip(step.inner.outputs.values(), keys, strict=True):
             elements = read_manifest(manifests.get(key))
-            values = None if elements is None else self._read_elements(step.inner, inner_slot, elements)
+            values = None if elements is None else read_elements(self.run.store, step.inner, inner_slot, elements)
             if elements is None or values is None:
                 return False
             found.append((elements, values))
@@ -317,30 +318,6 @@ class CachedFrame(Frame):
             self.values[slot] = values
             self.elements[slot] = elements
         return True
-
-    def _read_elements(self, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
-        """Return what a slot of a mapped plan held for each item; None when any of it is gone."""
-        plan, step, slot = origin_of(plan, slot)
-        names = [element.hex() for element in elements]
-        if isinstance(step, CallStep):
-            cache = plan.scopes[step.scope].cache
-            return None if cache is None else self.run.store.get_each(cache, names)
-        inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
-        return self._read_lists(step.inner, inner_slot, names)
-
-    def _read_lists(self, plan: Plan, slot: int, names: list[str]) -> list[Any] | None:
-        """Return the lists that a mapped plan made, by their signatures; None when any element of them is gone."""
-        cache = plan.scopes[0].cache
-        keys = [manifest_key(name) for name in names]
-        manifests = self.run.store.get_many(cache, keys) if cache is not None else {}
-        lists: list[Any] = []
-        for key in keys:
-            elements = read_manifest(manifests.get(key))
-            values = None if elements is None else self._read_elements(plan, slot, elements)
-            if values is None:
-                return None
-            lists.append(values)
-        return lists
 
     # --- progress -------------------------------------------------------------------------------------------------
 
@@ -401,32 +378,14 @@ class CachedFrame(Frame):
             outputs: Its outputs.
             elements: For each output of a mapped one that has a signature, the signature of each result.
         """
-        if not self._is_kept(step, elements):
+        signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
+        if not is_kept(self.run.store, step, signatures, elements):
             self.doubt(step)
         elif elements:
             for slot, own in zip(step.outputs, elements, strict=True):
                 if slot is not None:
                     self.keep_manifest(step, slot, own)
         self.finish(step, outputs)
-
-    def _is_kept(self, step: NestedStep, elements: Sequence[list[bytes]]) -> bool:
-        keys: dict[int, tuple[Cache, list[str]]] = {}
-        for number, (inner_slot, slot) in enumerate(zip(step.inner.outputs.values(), step.outputs, strict=True)):
-            own = self.signatures[slot] if slot is not None else UNKNOWN
-            if not own:
-                continue
-            plan, origin, _ = origin_of(step.inner, inner_slot)
-            signatures = elements[number] if step.mapped else [own]
-            names = [signature.hex() for signature in signatures if signature]
-            if isinstance(origin, CallStep):
-                cache = plan.scopes[origin.scope].cache
-            else:
-                cache = origin.inner.scopes[0].cache
-                names = list(map(manifest_key, names))
-            if cache is None or len(names) < len(signatures):
-                return False
-            keys.setdefault(id(cache), (cache, []))[1].extend(names)
-        return all(self.run.store.holds(cache, asked) for cache, asked in keys.values())
 
     def doubt(self, step: NestedStep) -> None:
         """Know a step's results, when they come, by their values; look up again what depends on them."""
@@ -558,16 +517,6 @@ class CachedFrame(Frame):
         frame._announce_hits()
         end_nested(self, step, perf_counter() - started_at)
         self.leave(step)
-
-
-def origin_of(plan: Plan, slot: int) -> tuple[Plan, Step, int]:
-    """Return the step that makes what is in a slot, with its plan and slot; inside nested pipelines that run once."""
-    step = plan.steps[plan.producers[slot]]
-    while isinstance(step, NestedStep) and not step.mapped:
-        slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
-        plan = step.inner
-        step = plan.steps[plan.producers[slot]]
-    return plan, step, slot
 
 
 def start_together(frames: Sequence[CachedFrame]) -> None:
