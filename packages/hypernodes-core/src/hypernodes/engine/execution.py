@@ -144,7 +144,7 @@ class Execution:
     def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run the plan once per item; yield index and outputs of each."""
         self._begin_history(given)
-        with self._places() as (places, scheduler):
+        with self._places(is_waited_for=False) as (places, scheduler):
             stream = ItemStream(scheduler, is_ordered, limit=places.open_items)
             activity = MapActivity(self._plan, self._state, self._root, given, on_error, deliver=stream)
             for index, outputs in stream.results(activity):
@@ -166,7 +166,7 @@ class Execution:
             self._scheduler.cancel()
 
     @contextmanager
-    def _places(self) -> Iterator[tuple[Places, Scheduler]]:
+    def _places(self, is_waited_for: bool = True) -> Iterator[tuple[Places, Scheduler]]:
         """Make the places and the scheduler of this execution, and release them when it ends."""
         engine = self._engine
         with engine.process_pool() as pool:
@@ -179,7 +179,13 @@ class Execution:
                     processes.end_run()
                     raise
             places = Places(
-                engine.node_execution, engine.map_execution, engine.max_workers, engine.executor, processes, self._loop
+                engine.node_execution,
+                engine.map_execution,
+                engine.max_workers,
+                engine.executor,
+                processes,
+                self._loop,
+                is_waited_for,
             )
             around = current_runs.get()
             try:

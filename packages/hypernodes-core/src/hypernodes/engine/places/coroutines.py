@@ -1,4 +1,8 @@
-"""Event loops for `async def` nodes: in the calling thread, in a helper thread, or the caller's own."""
+"""Event loops for `async def` nodes: in the calling thread, in a helper thread, or the caller's own.
+
+Where the calling thread only waits for what it has started, the loop runs there while it does: a call then costs half
+of what it costs to hand it over to another thread and back.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import asyncio
 
-    from hypernodes.engine.places.event_loop import LoopThread
+    from hypernodes.engine.places.event_loop import LoopHere, LoopThread
 
 LOOK_UP_S = 0.2
 """Nothing is waited for longer than this at a time: Ctrl-C in the very moment in which a thread goes to sleep, or that
 the system delivers to another thread, is noticed only when it wakes up."""
 
-_ARRIVALS = 16  # after so many, the loop gets the chance to start them
+_ARRIVALS = 16  # after so many, the loop in another thread gets the chance to start them
+_ARRIVALS_HERE = 4  # the same in this thread: what is started together ends together, and then waits for each other
 
 _Coroutine: TypeAlias = Coroutine[Any, Any, Any]
 _Report: TypeAlias = Callable[["TaskOutcome"], object]
@@ -33,11 +38,21 @@ class Coroutines:
     Args:
         loop: The running event loop of an `async` caller, to be used instead of one of our own.
         is_here: Whether every coroutine of the run is waited for in the calling thread, where the loop then is.
+        may_be_here: Whether the calling thread does nothing for long but take news from an `Inbox`, so that the loop
+            can run there meanwhile.
+
+    Attributes:
+        here: The loop that does so; None when there is none, or none yet.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, is_here: bool = False) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None = None, is_here: bool = False, may_be_here: bool = False
+    ) -> None:
         self._loop = loop
         self._is_here = is_here
+        self._may_be_here = may_be_here
+        self._unstarted = 0
+        self.here: LoopHere | None = None
         self._runner: asyncio.Runner | None = None
         self._helper: LoopThread | None = None
         self._awaited: TaskOutcome | None = None
@@ -53,14 +68,14 @@ class Coroutines:
             if self._runner is None:
                 self._runner = asyncio.Runner()
             return self._runner.run(coroutine, context=contextvars.copy_context())
-        done: SimpleQueue[TaskOutcome] = SimpleQueue()
+        done = Inbox(self)
         self._awaited = self.submit(coroutine, done.put)
         if self._is_cancelled:  # in the moment before there was anything to cancel
             self._awaited.cancel()
-        outcome = None
+        outcome: TaskOutcome | None = None
         while outcome is None:
             with suppress(Empty):
-                outcome = done.get(timeout=LOOK_UP_S)
+                outcome = done.get(LOOK_UP_S)
         return outcome.result()
 
     def cancel(self) -> None:
@@ -70,24 +85,28 @@ class Coroutines:
             self._awaited.cancel()
 
     def submit(self, coroutine: _Coroutine, report: _Report) -> TaskOutcome:
-        """Start `coroutine` in a loop of another thread, with the context variables of the caller.
+        """Start `coroutine`, with the context variables of the caller.
 
         Args:
             coroutine: What to run.
             report: Called in the thread of the loop when it has ended.
         """
-        if self._loop is None:
-            from hypernodes.engine.places.event_loop import LoopThread
-
-            self._helper = LoopThread()
-            self._loop = self._helper.loop
+        loop = self._loop or self._new_loop()
+        if self.here is not None:
+            outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_eager=False)
+            outcome.start()
+            self._unstarted += 1
+            if self._unstarted >= _ARRIVALS_HERE:
+                self._unstarted = 0
+                self.here.turn()
+            return outcome
         is_eager = self._helper is not None  # a loop of the caller's may make tasks in its own way
-        outcome = TaskOutcome(self._loop, coroutine, contextvars.copy_context(), report, is_eager)
+        outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_eager)
         self._arriving.append(outcome)
         # Waking a loop takes a system call, so whatever arrives before it has woken up shares one.
         if not self._is_loop_awake:
             self._is_loop_awake = True
-            self._loop.call_soon_threadsafe(self._start_arrivals)
+            loop.call_soon_threadsafe(self._start_arrivals)
         elif len(self._arriving) >= _ARRIVALS:
             sleep(0)  # else the loop, in another thread, starts all of them together, and they end together as well
         return outcome
@@ -97,9 +116,25 @@ class Coroutines:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
+        if self.here is not None:
+            self.here.close()
+            self.here = self._loop = None
         if self._helper is not None:
             self._helper.close()
             self._helper = self._loop = None
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        from hypernodes.engine.places.event_loop import LoopHere, LoopThread
+
+        if self._may_be_here and asyncio._get_running_loop() is None:
+            self.here = LoopHere()
+            self._loop = self.here.loop
+        else:
+            self._helper = LoopThread()
+            self._loop = self._helper.loop
+        return self._loop
 
     def _start_arrivals(self) -> None:
         self._is_loop_awake = False  # first, so that what arrives from now on calls again
@@ -107,8 +142,48 @@ class Coroutines:
             self._arriving.popleft().start()
 
 
+class Inbox:
+    """News for the thread that runs a scheduler; coroutines may go on while it waits for some.
+
+    Args:
+        coroutines: The coroutines of the run.
+    """
+
+    def __init__(self, coroutines: Coroutines) -> None:
+        self._coroutines = coroutines
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+
+    def put(self, news: Any) -> None:
+        """Put something there, in any thread."""
+        self._queue.put(news)
+        here = self._coroutines.here
+        if here is not None:
+            here.wake()
+
+    def get(self, timeout_s: float) -> Any:
+        """Return what comes next.
+
+        Raises:
+            Empty: Nothing came in time.
+        """
+        here = self._coroutines.here
+        return self._queue.get(timeout=timeout_s) if here is None else here.get(self._queue, timeout_s)
+
+    def get_nowait(self) -> Any:
+        """Return what is there.
+
+        Raises:
+            Empty: Nothing is.
+        """
+        return self._queue.get_nowait()
+
+    def empty(self) -> bool:
+        """Whether nothing is there."""
+        return self._queue.empty()
+
+
 class TaskOutcome:
-    """The outcome of a task in an event loop of another thread: as much of a `concurrent.futures.Future` as is needed.
+    """The outcome of a task in an event loop: as much of a `concurrent.futures.Future` as is needed.
 
     Cancelling it cancels the task, which may clean up; it is over when the task has ended.
 

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, whose timers do not wait for the next millisecond."""
+"""Event loops, whose timers do not wait for the next millisecond: in a thread of its own, or in the calling one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import select
 import selectors
 import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
 
 _PRECISE_S = 0.1  # for longer waits a millisecond does not matter
 
@@ -32,16 +35,70 @@ class LoopThread:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
-            pending = asyncio.all_tasks(loop)
-            for task in pending:
-                task.cancel()
-            if pending:
-                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
         finally:
+            _end(loop)
             asyncio.set_event_loop(None)
-            loop.close()
+
+
+class LoopHere:
+    """An event loop in the calling thread, which runs while that thread waits for something.
+
+    Attributes:
+        loop: The loop.
+    """
+
+    def __init__(self) -> None:
+        self.loop = _new_loop()
+        self._thread = threading.get_ident()
+        self._is_waiting = False
+
+    def get(self, queue: SimpleQueue[Any], timeout_s: float) -> Any:
+        """Return what comes out of a queue, running the loop until `wake` says that there is something.
+
+        Raises:
+            Empty: Nothing came in time.
+        """
+        self._is_waiting = True  # before looking, so that whoever puts something there afterwards wakes the loop
+        try:
+            with suppress(Empty):
+                return queue.get_nowait()
+            limit = self.loop.call_later(timeout_s, self.loop.stop)
+            try:
+                self.loop.run_forever()
+            finally:
+                limit.cancel()
+            return queue.get_nowait()
+        finally:
+            self._is_waiting = False
+
+    def turn(self) -> None:
+        """Let everything go on that can."""
+        self.loop.stop()
+        self.loop.run_forever()
+
+    def wake(self) -> None:
+        """Say, in any thread, that there is something to get."""
+        if threading.get_ident() == self._thread:
+            self.loop.stop()
+        elif self._is_waiting:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def close(self) -> None:
+        """End the loop; cancels what still runs in it, and waits until it has cleaned up."""
+        _end(self.loop)
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        if pending:
+            loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -66,6 +66,7 @@ class Places:
         executor: The caller's own executor.
         processes: Worker processes; given when a mode is "parallel".
         loop: The event loop of an `async` caller.
+        is_waited_for: Whether the calling thread does nothing but run the scheduler until everything is done.
 
     Attributes:
         capacity: The largest number of calls at a time.
@@ -82,6 +83,7 @@ class Places:
         executor: Executor | None = None,
         processes: ProcessPlace | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        is_waited_for: bool = False,
     ) -> None:
         self.node_execution = node_execution
         self.map_execution = map_execution
@@ -89,13 +91,14 @@ class Places:
         self.max_workers = max_workers or default_workers(modes)
         self.capacity = processes.prefetch(self.max_workers) if processes else self.max_workers
         self.open_items = 1 if map_execution == "sequential" else 2 * self.capacity + 2
-        self.coroutines = Coroutines(loop, is_here=not modes & {"async", "threaded"})
         self.processes = processes
         self._executor = executor if processes is None else None  # else calls in worker processes are made on it
         self._threads: DaemonThreads | None = None
         # This thread may be one of the workers that its own calls are to wait for.
         self.must_help = self._executor is not None and _current_executor.get() is self._executor
         self._runs = Runs()
+        is_here = not modes & {"async", "threaded"}
+        self.coroutines = Coroutines(loop, is_here, may_be_here=is_waited_for and not self.must_help)
         self._loop_place = _LoopPlace(self.coroutines)
 
     def is_in_process(self, is_item: bool) -> bool:

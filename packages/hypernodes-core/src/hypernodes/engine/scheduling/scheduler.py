@@ -14,11 +14,11 @@ import pickle
 import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, NamedTuple
 
 from hypernodes.engine.caching.lookup import CachedFrame
-from hypernodes.engine.places.coroutines import LOOK_UP_S
+from hypernodes.engine.places.coroutines import LOOK_UP_S, Inbox
 from hypernodes.engine.places.places import Outcome, Place, Places
 from hypernodes.engine.processes.life import timeout_error
 from hypernodes.engine.run.run_state import RunState
@@ -55,7 +55,7 @@ class Scheduler:
         self._places = places
         self._run = run
         self._stack: list[Activity] = []
-        self._news: SimpleQueue[tuple[Task, Outcome | _Begun] | None] = SimpleQueue()
+        self._news = Inbox(places.coroutines)  # tasks with their outcomes, or that they have begun; None to wake up
         self._in_flight: set[Task] = set()  # what occupies workers
         self._elsewhere = Elsewhere(self, places, lambda task, outcome: self._news.put((task, outcome)))
         self._timers = Timers()
@@ -179,10 +179,12 @@ class Scheduler:
         store = self._run.store
         limits = (self._timers.seconds_left(), store.seconds_left(), LOOK_UP_S)
         try:
-            news = self._news.get(timeout=min(limit for limit in limits if limit is not None))
+            news = self._news.get(min(limit for limit in limits if limit is not None))
             while True:
                 if news is not None:
                     self._settle(*news)
+                    if self._places.coroutines.here is not None:
+                        self._start()  # at once: what takes its place need not wait until all the others are settled
                 elif self._is_cancelled:
                     raise CancelledError("the run was cancelled")
                 news = self._news.get_nowait()
@@ -449,7 +451,7 @@ class Scheduler:
     def _settle_finished(self) -> None:
         """Take over the results that are there already, without waiting for any."""
         while not self._news.empty():
-            task, outcome = self._news.get() or (None, None)
+            task, outcome = self._news.get_nowait() or (None, None)
             if task is None or outcome is None or isinstance(outcome, _Begun):
                 continue
             is_cancelled = isinstance(outcome, Future) and outcome.cancelled()
