@@ -117,8 +117,8 @@ class Coroutines:
             self._runner.close()
             self._runner = None
         if self.here is not None:
-            self.here.close()
-            self.here = self._loop = None
+            here, self.here, self._loop = self.here, None, None  # first, since nobody is to be woken up any more
+            here.close()
         if self._helper is not None:
             self._helper.close()
             self._helper = self._loop = None

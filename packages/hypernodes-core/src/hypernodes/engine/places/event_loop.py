@@ -85,6 +85,7 @@ class LoopHere:
 
     def close(self) -> None:
         """End the loop; cancels what still runs in it, and waits until it has cleaned up."""
+        self.turn()  # what was to wake it up must not stop it now
         _end(self.loop)
 
 
