@@ -178,7 +178,7 @@ class Listeners:
 
     Args:
         callbacks: Who listens, in the order in which they are called.
-        failed: Callbacks switched off in this run; shared by all listeners of a run.
+        failed: Ids of the callbacks that are switched off in this run; shared by all listeners of a run.
         lock: Held while hooks are called; None for a run in which one thread only tells them anything.
     """
 
@@ -199,7 +199,7 @@ class Listeners:
 
     def __init__(self, callbacks: Sequence[PipelineCallback], failed: set[int], lock: threading.RLock | None) -> None:
         self._callbacks = callbacks
-        self._failed = failed
+        self.failed = failed
         self._lock = lock
 
     def __getattr__(self, name: str) -> Hooks:
@@ -213,9 +213,9 @@ class Listeners:
 
     def tell(self, hooks: Hooks, *arguments: Any) -> None:
         """Call `hooks` with `arguments`; one that raises is logged and switched off for this run."""
-        failed, lock = self._failed, self._lock
+        failed, lock = self.failed, self._lock
         for hook in hooks:
-            if failed and id(_owner(hook)) in failed:
+            if failed and not self.hears(hook):
                 continue
             try:
                 if lock is None:
@@ -224,34 +224,16 @@ class Listeners:
                     with lock:
                         hook(*arguments)
             except Exception:
-                self._switch_off(hook)
+                self.switch_off(hook)
 
-    def node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
-        """Tell `on_node_start` in a run that has no lock: the short way for what happens most."""
-        failed = self._failed
-        for hook in self.on_node_start:
-            if failed and id(_owner(hook)) in failed:
-                continue
-            try:
-                hook(node_id, inputs, ctx)
-            except Exception:
-                self._switch_off(hook)
+    def hears(self, hook: Callable[..., None]) -> bool:
+        """Whether a hook is not switched off."""
+        return id(_owner(hook)) not in self.failed
 
-    def node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
-        """Tell `on_node_end` likewise."""
-        failed = self._failed
-        for hook in self.on_node_end:
-            if failed and id(_owner(hook)) in failed:
-                continue
-            try:
-                hook(node_id, outputs, duration, ctx)
-            except Exception:
-                self._switch_off(hook)
-
-    def _switch_off(self, hook: Callable[..., None]) -> None:
+    def switch_off(self, hook: Callable[..., None]) -> None:
         """Do not call what belongs to the same callback any more; log the exception that is being handled."""
         owner = _owner(hook)
-        self._failed.add(id(owner))
+        self.failed.add(id(owner))
         _log_failure(owner, getattr(hook, "__name__", "hook"))
 
 

@@ -42,6 +42,8 @@ def _run_all(frame: Frame) -> None:
     has_scopes = len(plan.scopes) > 1
     context: CallbackContext | None = None
     listeners = frame.listeners[0]
+    on_start, on_end = listeners.on_node_start, listeners.on_node_end
+    failed = listeners.failed
     step: Any  # what kind of step it is says `count`, since asking for the type of each takes a while
     try:
         for step, (count, function, first, second, _, out) in zip(plan.steps, plan.program, strict=True):
@@ -49,12 +51,19 @@ def _run_all(frame: Frame) -> None:
                 frame.enter(step)
                 context = frame.context(step.scope)
                 listeners = frame.listeners[step.scope]
+                on_start, on_end = listeners.on_node_start, listeners.on_node_end
             if count < 0 and isinstance(step, NestedStep):
                 _run_nested(frame, step)
                 continue
             node = step.node
-            if listeners.on_node_start:
-                listeners.node_start(node.name, {name: values[slot] for name, slot in step.named}, context)
+            if on_start:
+                given = {name: values[slot] for name, slot in step.named}
+                for hook in on_start:  # what `Listeners.tell` does, without a call for each node
+                    try:
+                        if not failed or listeners.hears(hook):
+                            hook(node.name, given, context)
+                    except Exception:
+                        listeners.switch_off(hook)
             started_at = perf_counter()
             try:
                 if count == 1:
@@ -76,8 +85,12 @@ def _run_all(frame: Frame) -> None:
                     if slot is not None:
                         values[slot] = value
                 named = dict(zip(node.outputs, outputs, strict=True))
-            if listeners.on_node_end:
-                listeners.node_end(node.name, named, duration_s, context)
+            for hook in on_end:
+                try:
+                    if not failed or listeners.hears(hook):
+                        hook(node.name, named, duration_s, context)
+                except Exception:
+                    listeners.switch_off(hook)
             if has_scopes:
                 frame.leave(step)
     finally:
