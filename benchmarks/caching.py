@@ -201,7 +201,7 @@ def _storing() -> Iterator[Case]:
         tools.close()
 
 
-@SUITE.workload(f"storage alone: {ITEMS} × get_many of 3, beside 3 gets", budget=1 / 1.1)
+@SUITE.workload(f"storage alone: {ITEMS} × get_many of 3, beside 3 gets", budget=1 / 1.2)
 def _loading() -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         tools = _Candidates(Path(folder))

@@ -210,7 +210,7 @@ class Survey:
         names = tuple(given.columns)
         part = MapPart(names, [[] for _ in names], [], {}, dict(given.shared), {}, on_error)
         if not self._looks:
-            columns = list(map(list, zip(*given.rows(), strict=True))) or part.columns
+            columns = given.values_of_items()
             every = given.indexes or range(len(columns[0]))
             return part._replace(columns=columns, indexes=every, signatures=dict(given.signatures))
         items = ItemFrames(self._plan, self.state, self._root, given)

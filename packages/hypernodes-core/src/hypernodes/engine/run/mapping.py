@@ -43,6 +43,14 @@ class MapInputs(NamedTuple):
         """Return one tuple of values per item."""
         return rows_of(self.columns.values(), self.mode)
 
+    def values_of_items(self) -> list[list[Any]]:
+        """Return, for each mapped-over input, one value per item."""
+        columns = [*self.columns.values()]
+        lengths = {len(column) if isinstance(column, Sequence) else None for column in columns}
+        if self.mode == "zip" and len(lengths) == 1 and None not in lengths:
+            return list(map(list, columns))
+        return list(map(list, zip(*self.rows(), strict=True))) or [[] for _ in columns]
+
 
 def rows_of(columns: Iterable[Iterable[Any]], mode: MapMode) -> Iterator[tuple[Any, ...]]:
     """Return one tuple of values per item."""
