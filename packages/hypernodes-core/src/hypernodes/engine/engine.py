@@ -44,8 +44,8 @@ class PipelineExecutionEngine:
     - "parallel": in worker processes.
 
     The event loop is the caller's in `arun` and `amap`. Otherwise it runs in the calling thread while that waits for
-    results, so a callback that takes long holds coroutines up; where the calling thread runs a loop already (a notebook),
-    or has other things to do in between (`map_iter`), it runs in a thread of its own.
+    results, so a callback that takes long holds coroutines up. Where the calling thread runs a loop already (in a
+    notebook), or has other things to do in between (`map_iter`), it runs in a thread of its own.
 
     A node starts as soon as its own inputs exist. Only calls of nodes occupy workers, so `max_workers` bounds the calls
     of a whole run at any depth of nesting.
