@@ -49,7 +49,7 @@ def test_one_that_asks_for_another_configuration_is_called_from_the_container(ma
     assert inner_pid != found["outer"]
     assert len(plane.calls) == 2
     assert pipeline.run({"x": [1, 2, 3]}) == found  # what was computed two places away is in the cache here
-    assert len(plane.calls) == 3  # the first container asks for it, and calls nobody
+    assert len(plane.calls) == 2  # so no remote call was made
 
 
 def test_a_cache_in_a_volume_is_used_by_one_container_after_the_other(make_backend, plane, monkeypatch):
