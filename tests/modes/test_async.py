@@ -119,6 +119,26 @@ async def split(b: int, *, k: int = 3) -> tuple[int, int]:
 mixed = Pipeline(nodes=[increment, double, split], name="mixed")
 
 
+def test_coroutines_go_on_while_plain_functions_keep_the_run_busy() -> None:
+    done = 0
+
+    @node(output_name="number")
+    def count(x: int) -> int:
+        nonlocal done
+        done += 1
+        return x
+
+    @node(output_name="seen")
+    async def look() -> int:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return done
+
+    items = Pipeline(nodes=[count]).as_node(map_over="x")
+    pipeline = Pipeline(nodes=[look, items], backend=LocalBackend("async", "threaded", max_workers=2))
+    assert pipeline.run(inputs={"x": range(5_000)}, output_name=["seen", "number"])["seen"] < 5_000
+
+
 @pytest.mark.parametrize("modes", MODES)
 def test_async_nodes_work_in_every_mode(modes: Modes) -> None:
     pipeline = mixed.with_backend(LocalBackend(*modes, max_workers=2))

@@ -6,8 +6,7 @@ import asyncio
 import select
 import selectors
 import threading
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 _PRECISE_S = 0.1  # for longer waits a millisecond does not matter
@@ -60,13 +59,14 @@ class LoopHere:
         """
         self._is_waiting = True  # before looking, so that whoever puts something there afterwards wakes the loop
         try:
-            with suppress(Empty):
-                return queue.get_nowait()
-            limit = self.loop.call_later(timeout_s, self.loop.stop)
-            try:
-                self.loop.run_forever()
-            finally:
-                limit.cancel()
+            if queue.empty():
+                limit = self.loop.call_later(timeout_s, self.loop.stop)
+                try:
+                    self.loop.run_forever()
+                finally:
+                    limit.cancel()
+            else:
+                self.turn()  # coroutines go on, however much there is to get
             return queue.get_nowait()
         finally:
             self._is_waiting = False

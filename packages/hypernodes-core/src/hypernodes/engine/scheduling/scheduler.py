@@ -32,6 +32,8 @@ from hypernodes.engine.scheduling.tasks import CallTask, ElsewhereTask, Task, Un
 from hypernodes.engine.scheduling.timers import Timer, Timers, now
 from hypernodes.plan import CallStep, NestedStep
 
+_MOST_NEWS = 64
+
 
 class _Begun(NamedTuple):
     """News that a call has begun."""
@@ -179,21 +181,24 @@ class Scheduler:
         store = self._run.store
         limits = (self._timers.seconds_left(), store.seconds_left(), LOOK_UP_S)
         try:
-            news = self._news.get(min(limit for limit in limits if limit is not None))
-            while True:
-                if news is not None:
-                    self._settle(*news)
-                    if self._places.coroutines.here is not None:
-                        self._start()  # at once: what takes its place need not wait until all the others are settled
-                elif self._is_cancelled:
-                    raise CancelledError("the run was cancelled")
-                news = self._news.get_nowait()
+            self._take(self._news.get(min(limit for limit in limits if limit is not None)))
+            for _ in range(_MOST_NEWS):  # and then look at the clock, and at coroutines in this thread, again
+                self._take(self._news.get_nowait())
         except Empty:
             pass
         if store.seconds_left() == 0:
             store.flush()
         for timer in self._timers.due():
             self._ring(timer)
+
+    def _take(self, news: tuple[Task, Outcome | _Begun] | None) -> None:
+        if news is None:
+            if self._is_cancelled:
+                raise CancelledError("the run was cancelled")
+            return
+        self._settle(*news)
+        if self._places.coroutines.here is not None:
+            self._start()  # at once: what takes its place need not wait until all the others are settled
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
