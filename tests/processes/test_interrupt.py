@@ -137,3 +137,30 @@ def test_an_interrupt_in_the_moment_in_which_the_run_goes_to_sleep(scripts: Scri
     process = scripts.start(scripts.write(body))
     out, err = finish(process, 10)
     assert (out, err) == ("interrupted\n", "")
+
+
+def test_an_interrupt_in_the_middle_of_a_coroutine_ends_the_run_at_once(scripts: Scripts) -> None:
+    """The coroutine runs in the main thread, and a plain function that cannot be stopped runs beside it."""
+    body = """
+    import asyncio, os, signal, time
+    from hypernodes import LocalBackend, Pipeline, node
+
+    @node(output_name="a")
+    def sleep(x):
+        time.sleep(60)
+
+    @node(output_name="b")
+    async def interrupt_here(x):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1_000_000):
+            pass
+        await asyncio.sleep(60)
+
+    try:
+        Pipeline(nodes=[sleep, interrupt_here], backend=LocalBackend("async")).run(inputs={"x": 1})
+    except KeyboardInterrupt:
+        print("interrupted")
+    """
+    process = scripts.start(scripts.write(body))
+    out, err = finish(process, 10)
+    assert (out, err) == ("interrupted\n", "")

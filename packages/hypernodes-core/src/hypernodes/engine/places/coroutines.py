@@ -93,7 +93,7 @@ class Coroutines:
         """
         loop = self._loop or self._new_loop()
         if self.here is not None:
-            outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_eager=False)
+            outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_here=True)
             outcome.start()
             self._unstarted += 1
             if self._unstarted >= _ARRIVALS_HERE:
@@ -193,6 +193,8 @@ class TaskOutcome:
         context: Context variables for it.
         report: Called in the thread of the loop when it has ended.
         is_eager: Whether to run it up to where it first waits as soon as it is started, where Python can do so.
+        is_here: Whether the loop runs in the thread of the scheduler: then Ctrl-C may come in the middle of the task,
+            and ends the loop as it ends any other wait.
     """
 
     __slots__ = (
@@ -202,6 +204,7 @@ class TaskOutcome:
         "_is_cancelled",
         "_is_done",
         "_is_eager",
+        "_is_here",
         "_loop",
         "_report",
         "_result",
@@ -214,9 +217,11 @@ class TaskOutcome:
         coroutine: _Coroutine,
         context: contextvars.Context,
         report: _Report,
-        is_eager: bool,
+        is_eager: bool = False,
+        is_here: bool = False,
     ) -> None:
         self._is_eager = is_eager
+        self._is_here = is_here
         self._loop = loop
         self._coroutine = coroutine
         self._context = context
@@ -273,12 +278,16 @@ class TaskOutcome:
         except asyncio.CancelledError:
             self._end(CancelledError("the call was cancelled"))
         except BaseException as error:  # also what would end the loop, and the others in it
+            if self._is_here and isinstance(error, KeyboardInterrupt):
+                raise
             self._end(error)
         else:
             self._end(None)
 
     def _end_unbegun(self, task: asyncio.Task[None]) -> None:
         if not self._is_done:
+            if not task.cancelled():
+                task.exception()  # an interrupt, which the loop has raised: else asyncio would log it as well
             self._coroutine.close()
             self._end(CancelledError("the call was cancelled"))
 
