@@ -208,7 +208,9 @@ class _Process:
         assert self._process.stderr is not None
         self._frames = Frames(self._process.stdout, self._process.stdin)
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._reader = threading.Thread(target=self._read_errors, args=(self._process.stderr,), daemon=True)
+        self._reader = threading.Thread(
+            target=self._read_errors, args=(self._process.stderr,), name="hypernodes-worker-stderr", daemon=True
+        )
         self._reader.start()
         self.give(job)
 
