@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from queue import SimpleQueue
 from subprocess import TimeoutExpired
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from hypernodes import LocalBackend, Pipeline, PipelineCallback, node
 from hypernodes.engine import ExecutionMode
+from hypernodes.engine.places.event_loop import LoopHere
 from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded
 from tests.support import Recorder, start_python
 
@@ -137,6 +139,26 @@ def test_coroutines_go_on_while_plain_functions_keep_the_run_busy() -> None:
     items = Pipeline(nodes=[count]).as_node(map_over="x")
     pipeline = Pipeline(nodes=[look, items], backend=LocalBackend("async", "threaded", max_workers=2))
     assert pipeline.run(inputs={"x": range(5_000)}, output_name=["seen", "number"])["seen"] < 5_000
+
+
+def test_the_loop_in_the_calling_thread_turns_however_much_there_is_to_get() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        for _ in range(3):
+            turns += 1
+            await asyncio.sleep(0)
+
+    loop = LoopHere()
+    news: SimpleQueue[int] = SimpleQueue()
+    for number in range(3):
+        news.put(number)
+    task = loop.loop.create_task(count())
+    assert [loop.get(news, PATIENCE_S) for _ in range(3)] == [0, 1, 2]
+    assert turns == 3
+    task.cancel()
+    loop.close()
 
 
 @pytest.mark.parametrize("modes", MODES)

@@ -272,7 +272,7 @@ class PipelineExecutionEngine:
         Yields:
             The index of the item, and its requested outputs by name.
         """
-        plan, given = stream_plan(pipeline, columns, map_mode, inputs, output_name)
+        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name, is_stream=True)
         return _execution_type()(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
 
     def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
@@ -333,35 +333,28 @@ def map_plan(
     map_mode: MapMode,
     inputs: Mapping[str, Any],
     output_name: OutputNames,
+    is_stream: bool = False,
 ) -> tuple[Plan, MapInputs]:
     """Return the plan of one item of a map, and what the map runs over.
 
-    Raises:
-        DependencyError: The inputs or outputs do not fit.
-    """
-    plan = pipeline.plan_for((*columns, *inputs), output_name)
-    where = f"pipeline {pipeline.id!r}"
-    sequences = {name: as_column(name, values, where) for name, values in columns.items()}
-    check_lengths(sequences, map_mode, where)
-    return plan, MapInputs(sequences, map_mode, _checked_shared(plan, inputs), {}, {})
-
-
-def stream_plan(
-    pipeline: Runnable,
-    columns: Mapping[str, Any],
-    map_mode: MapMode,
-    inputs: Mapping[str, Any],
-    output_name: OutputNames,
-) -> tuple[Plan, MapInputs]:
-    """The same for a map whose columns are read as needed.
+    Args:
+        pipeline: The pipeline.
+        columns: Values of the inputs that vary.
+        map_mode: "zip" or "product".
+        inputs: Values of the inputs that all items share.
+        output_name: Outputs to compute; all when None.
+        is_stream: Whether the columns are read as needed, so that only those that are there already are looked at.
 
     Raises:
         DependencyError: The inputs or outputs do not fit.
     """
     plan = pipeline.plan_for((*columns, *inputs), output_name)
     where = f"pipeline {pipeline.id!r}"
-    for name, column in columns.items():
-        check_column(name, column, where)
+    if is_stream:
+        for name, column in columns.items():
+            check_column(name, column, where)
+    else:
+        columns = {name: as_column(name, values, where) for name, values in columns.items()}
     check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, map_mode, where)
     return plan, MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
 

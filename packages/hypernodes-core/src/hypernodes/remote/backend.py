@@ -12,7 +12,7 @@ from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.caching.handover import Known, known_of_map, known_of_run
 from hypernodes.engine.caching.lookup import CachedFrame
-from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine, map_plan, stream_plan
+from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine, map_plan
 from hypernodes.engine.execution import Execution, call_in_thread
 from hypernodes.engine.modes import ExecutionMode
 from hypernodes.engine.run.announce import end_map, start_map
@@ -212,7 +212,7 @@ class RemoteBackend(Backend):
         more as long as a chunk takes less than about two seconds. The next chunk is read and sent when all results of
         the last one have been taken.
         """
-        plan, given = stream_plan(pipeline, columns, map_mode, inputs, output_name)
+        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name, is_stream=True)
         return self._stream(plan, given, on_error, CallbackContext((pipeline.id,)))
 
     def _stream(

@@ -390,36 +390,39 @@ class CachedFrame(Frame):
     def doubt(self, step: NestedStep) -> None:
         """Know a step's results, when they come, by their values; look up again what depends on them."""
         self._doubted.add(step.index)
-        stack: list[Step] = [step]
-        seen = {step.index}
-        while stack:
-            current = stack.pop()
-            if self._status[current.index] == _DONE:
-                continue
-            for slot in current.outputs:
-                if slot is not None:
-                    self.signatures[slot] = UNKNOWN
-                    self.elements.pop(slot, None)
-            if current is not step and self._status[current.index] == _WANTED:
-                self._status[current.index] = _DEFERRED
-            fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
-            seen.update(fresh)
-            stack += [self.plan.steps[index] for index in fresh]
+        for affected in self._forget(step, UNKNOWN, keeps_done=True):
+            if affected is not step and self._status[affected.index] == _WANTED:
+                self._status[affected.index] = _DEFERRED
 
     def spoil(self, step: Step) -> None:
         """Forget the signatures of a step's results and of all that depends on them: some items failed."""
         self.is_spoiled = True
+        self._forget(step, NEVER)
+
+    def _forget(self, step: Step, instead: bytes | None, keeps_done: bool = False) -> list[Step]:
+        """Forget the signatures of a step's results and of all that depends on them; return the steps concerned.
+
+        Args:
+            step: The step.
+            instead: What stands in their place.
+            keeps_done: Whether steps whose results are there, and what depends on those only, stay as they are.
+        """
+        concerned: list[Step] = []
         stack = [step]
         seen = {step.index}
         while stack:
             current = stack.pop()
+            if keeps_done and self._status[current.index] == _DONE:
+                continue
+            concerned.append(current)
             for slot in current.outputs:
                 if slot is not None:
-                    self.signatures[slot] = NEVER
+                    self.signatures[slot] = instead
                     self.elements.pop(slot, None)
             fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
             seen.update(fresh)
             stack += [self.plan.steps[index] for index in fresh]
+        return concerned
 
     def _done(self, step: Step) -> None:
         self._status[step.index] = _DONE
