@@ -37,7 +37,7 @@ class _Packed(Exception):  # noqa: N818 - it ends a run where the job is packed
 
 
 class _Nowhere(RemoteBackend):
-    place = "nowhere"
+    backend_name = "nowhere"
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
         raise _Packed

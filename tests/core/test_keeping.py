@@ -12,7 +12,7 @@ import pytest
 
 from hypernodes import MISS, Cache, CallbackContext, LocalBackend, MemoryCache, Node, Pipeline, PipelineCallback, node
 from hypernodes.cache.record import is_record_key
-from hypernodes.engine.run import run_state
+from hypernodes.engine import state as run_state
 from tests.modes.kit import PATIENCE_S, Log
 from tests.processes.observe import wait_until
 

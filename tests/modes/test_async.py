@@ -14,7 +14,7 @@ import pytest
 
 from hypernodes import LocalBackend, Pipeline, PipelineCallback, node
 from hypernodes.engine import ExecutionMode
-from hypernodes.engine.places.event_loop import LoopHere
+from hypernodes.engine.workers.event_loop import LoopHere
 from tests.modes.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded
 from tests.support import Recorder, start_python
 

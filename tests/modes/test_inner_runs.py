@@ -147,7 +147,7 @@ def test_a_run_that_begins_when_all_is_over_does_not_go_on() -> None:
 
     inner = Pipeline(nodes=[count], name="inner", backend=LocalBackend("threaded"))
 
-    from hypernodes.engine.run.runs import Runs, current_runs
+    from hypernodes.engine.cancellation import Runs, current_runs
 
     runs = Runs()
     runs.cancel()

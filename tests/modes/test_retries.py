@@ -25,7 +25,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode
-from hypernodes.engine.scheduling import scheduler, timers
+from hypernodes.engine.drivers.concurrent import scheduler, timers
 from tests.modes.kit import CONCURRENT, MODES, Gate, Log, Modes, guarded
 from tests.support import Recorder
 

@@ -155,7 +155,7 @@ def test_a_large_result_that_several_nodes_take_arrives_once_in_each_worker(
 def test_workers_let_go_of_what_earlier_runs_shared(items_backend: LocalBackend) -> None:
     @node(output_name="y")
     def count_kept(x: int, shared: bytes) -> int:
-        from hypernodes.engine.processes import worker
+        from hypernodes.engine.workers import process_main as worker
 
         return len(worker._kept)
 

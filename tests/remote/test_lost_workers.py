@@ -113,7 +113,7 @@ def test_what_ran_when_the_run_was_cancelled_ends_with_that(tmp_path: Path) -> N
 class Lost(RemoteBackend):
     """A place whose worker is lost when it has said so many things."""
 
-    place = "lost"
+    backend_name = "lost"
 
     def __init__(self, messages: int, **settings: Any) -> None:
         super().__init__(**settings)
@@ -127,7 +127,7 @@ class Lost(RemoteBackend):
             return channel.handle(message)
 
         execute(job, exchange)
-        raise WorkerLostError("the worker was lost", place=self.place, exit_code=None, log_tail="")
+        raise WorkerLostError("the worker was lost", backend_name=self.backend_name, exit_code=None, log_tail="")
 
 
 @pytest.mark.parametrize("messages", range(16))

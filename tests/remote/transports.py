@@ -22,7 +22,7 @@ class InProcess(RemoteBackend):
         questions: Number of questions.
     """
 
-    place = "in process"
+    backend_name = "in process"
     patience_s = 0.0
 
     def __init__(self, **settings: object) -> None:
@@ -57,7 +57,7 @@ class Patient(InProcess):
 class Silent(RemoteBackend):
     """A place that says nothing before the outcome."""
 
-    place = "silent"
+    backend_name = "silent"
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
         return execute(job)
@@ -78,7 +78,7 @@ class Unreliable(RemoteBackend):
         arrived: The results that arrived over the line, by key and the number of their cache.
     """
 
-    place = "unreliable"
+    backend_name = "unreliable"
 
     def __init__(self, seed: int, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ class Unreliable(RemoteBackend):
         self.was_broken |= line.is_broken
         if line.is_killed:
             self.was_killed = True
-            raise WorkerLostError("the worker was lost", place=self.place, exit_code=None, log_tail="")
+            raise WorkerLostError("the worker was lost", backend_name=self.backend_name, exit_code=None, log_tail="")
         line.deliver(everything=True)
         return outcome[0]
 

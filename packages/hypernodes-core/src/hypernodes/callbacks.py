@@ -211,11 +211,11 @@ class Listeners:
         setattr(self, name, heard)
         return heard
 
-    def tell(self, hooks: Hooks, *arguments: Any) -> None:
+    def notify(self, hooks: Hooks, *arguments: Any) -> None:
         """Call `hooks` with `arguments`; one that raises is logged and switched off for this run."""
         failed, lock = self.failed, self._lock
         for hook in hooks:
-            if failed and not self.hears(hook):
+            if failed and not self.is_enabled(hook):
                 continue
             try:
                 if lock is None:
@@ -226,7 +226,7 @@ class Listeners:
             except Exception:
                 self.switch_off(hook)
 
-    def hears(self, hook: Callable[..., None]) -> bool:
+    def is_enabled(self, hook: Callable[..., None]) -> bool:
         """Whether a hook is not switched off."""
         return id(_owner(hook)) not in self.failed
 

@@ -215,10 +215,10 @@ class RemoteError(ExecutionError):
     """A remote place failed for a reason that is not an exception of the user's own code.
 
     Attributes:
-        place: Name of the backend.
+        backend_name: Name of the backend.
     """
 
-    place: str
+    backend_name: str
 
 
 class WorkerLostError(RemoteError):

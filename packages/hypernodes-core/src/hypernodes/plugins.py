@@ -164,7 +164,7 @@ def _entries(groups: Iterable[str]) -> list[EntryPoint]:
 
     Whoever pickles a function without a module asks every module for its name, ours as well, so it has to be quick.
     """
-    places = _places()
+    places = _workers()
     key = tuple(groups)
     known = _known_entries.get(key)
     if known is None or known[0] != places:
@@ -172,7 +172,7 @@ def _entries(groups: Iterable[str]) -> list[EntryPoint]:
     return known[1]
 
 
-def _places() -> _Places:
+def _workers() -> _Places:
     """Return where distributions are looked for, and when something was last installed or removed there."""
     places: list[tuple[str, int]] = []
     for path in sys.path:

@@ -84,7 +84,7 @@ class ModalBackend(RemoteBackend):
         ```
     """
 
-    place = trouble.PLACE
+    backend_name = trouble.PLACE
     patience_s: float = 120.0
 
     def __init__(
@@ -268,7 +268,7 @@ class ModalBackend(RemoteBackend):
         return Handle(self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers)
 
     def _extras(self, channel: Channel) -> Extras:
-        others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
+        others = [other.handle() for other in channel.callable_backends if isinstance(other, ModalBackend)]
         volumes = list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
         return Extras(others, volumes, channel.has_caches)
 

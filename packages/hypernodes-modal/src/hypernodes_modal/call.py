@@ -100,7 +100,7 @@ class RemoteCall:
                 f"the connection to Modal was lost while the call was being started: {error}. It is not known whether "
                 "it was; `close()` of the backend ends it if so. Nothing is lost but this run: run it again.",
                 call_id="",
-                place=PLACE,
+                backend_name=PLACE,
             ) from error
         if self._is_cancelled.is_set():
             self.cancel()

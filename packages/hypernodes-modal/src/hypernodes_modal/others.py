@@ -40,7 +40,7 @@ class CalledBackend(RemoteBackend):
         handle: How to reach it.
     """
 
-    place = trouble.PLACE
+    backend_name = trouble.PLACE
 
     def __init__(self, handle: Handle) -> None:
         super().__init__(handle.node_execution, handle.map_execution, handle.max_workers)

@@ -1,4 +1,4 @@
-"""Places where pipelines run.
+"""Workers where pipelines run.
 
 `Backend` and `LocalBackend` are core's own; any other name resolves to the backend that an installed distribution
 registers (entry point group `hypernodes.backends`), imported when it is first asked for.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import OutputNames
-from hypernodes.engine.run.mapping import as_column, check_lengths
+from hypernodes.engine.frames.columns import as_column, check_lengths
 from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine
-from hypernodes.engine.modes import ExecutionMode
+from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LocalBackend(Backend):
-    """Runs pipelines here, with an engine of the given settings.
+    """RunRegistry pipelines here, with an engine of the given settings.
 
     Args:
         node_execution: How the nodes of one run are executed.

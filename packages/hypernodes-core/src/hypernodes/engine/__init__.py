@@ -1,6 +1,6 @@
 """The engine: how steps and items run, wherever that is."""
 
 from hypernodes.engine.engine import PipelineExecutionEngine
-from hypernodes.engine.modes import ExecutionMode
+from hypernodes.engine.settings import ExecutionMode
 
 __all__ = ["ExecutionMode", "PipelineExecutionEngine"]

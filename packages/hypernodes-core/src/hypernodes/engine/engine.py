@@ -8,9 +8,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.inline.bare import columns_of, has_failure, run_bare
-from hypernodes.engine.modes import ExecutionMode
-from hypernodes.engine.run.mapping import MapInputs, as_column, check_column, check_given_columns, check_lengths
+from hypernodes.engine.drivers.straight import columns_of, has_failure, run_silent
+from hypernodes.engine.frames.columns import MapInputs, as_column, check_column, check_given_columns, check_lengths
+from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, DependencyError, is_positive
 from hypernodes.plan import MapMode, OnError, Plan
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from hypernodes.engine.execution import Execution
-    from hypernodes.engine.processes.pool import ProcessPool
+    from hypernodes.engine.workers.process_pool import ProcessPool
 
 OutputNames: TypeAlias = str | Sequence[str] | None
 
@@ -34,7 +34,7 @@ class Runnable(Protocol):
 
 
 class PipelineExecutionEngine:
-    """Runs pipelines with given strategies; knows nothing of where it runs.
+    """RunRegistry pipelines with given strategies; knows nothing of where it runs.
 
     The modes, for nodes and for items alike:
 
@@ -63,7 +63,7 @@ class PipelineExecutionEngine:
             wait for a worker that may never be free.
 
     Attributes:
-        place: Name of the backend it runs for, in messages.
+        backend_name: Name of the backend it runs for, in messages.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
@@ -97,7 +97,7 @@ class PipelineExecutionEngine:
         self.map_execution: ExecutionMode = map_execution
         self.max_workers = max_workers
         self.executor = executor
-        self.place = "local"
+        self.backend_name = "local"
         self._kept_pool: ProcessPool | None = None
         self._is_kept_open = 0
 
@@ -127,11 +127,11 @@ class PipelineExecutionEngine:
         """
         plan = pipeline.plan_for(inputs, output_name)
         if plan.is_bare and not plan.maps and self.node_execution == "sequential":
-            values = run_bare(plan, (inputs.values(),), plan.rest, None, ctx, self.place)
+            values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         values = _values(plan, inputs)
         if plan.is_bare and self.runs_in_order(plan):
-            values = run_bare(plan, (values,), (), None, ctx, self.place)
+            values = run_silent(plan, (values,), (), None, ctx, self.backend_name)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         root = ctx or CallbackContext((pipeline.id,))
         return _execution_type()(self, plan, root, ctx is not None).run(values, inputs)
@@ -225,7 +225,7 @@ class PipelineExecutionEngine:
         is_bare = plan.is_bare and on_error == "raise" and self.runs_in_order(plan, is_map=True)
         if is_bare and not any(map(has_failure, given.columns.values())):
             found: list[Any] = []
-            run_bare(plan, given.rows(), (*given.shared.values(), *plan.rest), found, ctx, self.place)
+            run_silent(plan, given.rows(), (*given.shared.values(), *plan.rest), found, ctx, self.backend_name)
             return dict(zip(plan.outputs, columns_of(plan, found), strict=True))
         root = ctx or CallbackContext((pipeline.id,))
         return _execution_type()(self, plan, root, ctx is not None).map(given, on_error)
@@ -303,8 +303,8 @@ class PipelineExecutionEngine:
         if self.executor is not None or "parallel" not in (self.node_execution, self.map_execution):
             yield None
             return
-        from hypernodes.engine.places.places import default_workers
-        from hypernodes.engine.processes.pool import ProcessPool
+        from hypernodes.engine.workers.process_pool import ProcessPool
+        from hypernodes.engine.workers.workers import default_workers
 
         pool = self._kept_pool or ProcessPool(self.max_workers or default_workers({"parallel"}))
         if self._is_kept_open:

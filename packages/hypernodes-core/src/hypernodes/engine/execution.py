@@ -11,21 +11,21 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.caching.handover import Known, known_of_map, known_of_run
-from hypernodes.engine.caching.lookup import CachedFrame
-from hypernodes.engine.inline.identified import run_identified
-from hypernodes.engine.inline.in_order import map_in_order, run_in_order
-from hypernodes.engine.places.places import Places
-from hypernodes.engine.processes.pool import ProcessPlace
-from hypernodes.engine.run.frame import Frame
-from hypernodes.engine.run.mapping import MapInputs
-from hypernodes.engine.run.plan_code import code_of
-from hypernodes.engine.run.run_state import RunState
-from hypernodes.engine.run.runs import current_runs
-from hypernodes.engine.scheduling.activity import PlanActivity
-from hypernodes.engine.scheduling.map_activity import MapActivity
-from hypernodes.engine.scheduling.scheduler import Scheduler
-from hypernodes.engine.scheduling.stream import ItemStream
+from hypernodes.engine.cancellation import current_registry
+from hypernodes.engine.drivers.concurrent.activity import PlanActivity
+from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
+from hypernodes.engine.drivers.concurrent.stream import ItemStream
+from hypernodes.engine.drivers.in_order import map_in_order, run_in_order
+from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.frames.identified import run_identified
+from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
+from hypernodes.engine.identity.plan_code import code_of
+from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.process_pool import WorkerProcesses
+from hypernodes.engine.workers.workers import Workers
 from hypernodes.plan import OnError, Plan
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ class Execution:
         # Nobody cancels it, and all that happens happens in this thread, one thing after the other.
         is_alone = plan.is_plain and not is_nested and loop is None
         self._is_in_order = is_alone and engine.runs_in_order(plan)
-        self._state = state or RunState(root, engine.place, is_nested, self._is_in_order)
+        self._state = state or RunState(root, engine.backend_name, is_nested, self._is_in_order)
         self._scheduler: Scheduler | None = None
         self._is_cancelled = False
 
-    def run(self, values: list[Any], inputs: Mapping[str, Any], known: Known | None = None) -> dict[str, Any]:
+    def run(self, values: list[Any], inputs: Mapping[str, Any], known: PriorResults | None = None) -> dict[str, Any]:
         """Run the plan once.
 
         Args:
@@ -75,13 +75,13 @@ class Execution:
             inputs: The inputs as they were given.
             known: What has been found out before.
         """
-        known = known or known_of_run(self._plan, self._root, inputs)
-        self._begin_history()
+        known = known or prior_results_of_run(self._plan, self._root, inputs)
+        self._begin_records()
         if self._is_in_order:
             if known is None and self._run_identified(values):
                 return {name: values[slot] for name, slot in self._plan.outputs.items()}
             return self._run(self._frame(values, known), inputs, run_in_order)
-        with self._places() as (_, scheduler):
+        with self._workers() as (_, scheduler):
 
             def execute(frame: Frame) -> None:
                 frame.start()
@@ -92,7 +92,7 @@ class Execution:
     def _run_identified(self, values: list[Any]) -> bool:
         """Go the short way, for plans with a cache that nobody hears; return whether it could be gone."""
         plan, run = self._plan, self._state
-        calls = code_of(plan, run).identified if plan.is_cached and not plan.is_heard else None
+        calls = code_of(plan, run).identified if plan.is_cached and not plan.is_observed else None
         return calls is not None and run_identified(plan, run, self._root, calls, values)
 
     def _run(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Execution:
         listeners = frame.listeners[0]
         pipeline_id = self._root.hierarchy_path[-1]
         if listeners.on_pipeline_start:
-            listeners.tell(listeners.on_pipeline_start, pipeline_id, dict(inputs), self._root)
+            listeners.notify(listeners.on_pipeline_start, pipeline_id, dict(inputs), self._root)
         started_at = perf_counter()
         try:
             execute(frame)
@@ -110,22 +110,22 @@ class Execution:
             results = frame.results()
             if listeners.on_pipeline_end:
                 duration = perf_counter() - started_at
-                listeners.tell(listeners.on_pipeline_end, pipeline_id, results.copy(), duration, self._root)
+                listeners.notify(listeners.on_pipeline_end, pipeline_id, results.copy(), duration, self._root)
         return results
 
-    def _frame(self, values: list[Any], known: Known | None) -> Frame:
+    def _frame(self, values: list[Any], known: PriorResults | None) -> Frame:
         if not self._plan.is_cached:
             return Frame(self._plan, self._state, values, self._root)
         return CachedFrame(self._plan, self._state, values, self._root, known=known)
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
-        given = known_of_map(given, self._root)
-        self._begin_history(given)
+        given = with_prior_signatures(given, self._root)
+        self._begin_records(given)
         if self._is_in_order and on_error == "raise" and self._engine.map_execution == "sequential":
             columns = map_in_order(self._plan, self._state, self._root, given).columns
         else:
-            with self._places() as (_, scheduler):
+            with self._workers() as (_, scheduler):
                 activity = MapActivity(self._plan, self._state, self._root, given, on_error)
                 scheduler.execute(activity)
             columns = activity.columns
@@ -133,9 +133,9 @@ class Execution:
 
     def map_part(self, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
         """Run the plan for some items of a map; return the outputs of each by its index."""
-        self._begin_history(given)
+        self._begin_records(given)
         collected = _Collected()
-        with self._places() as (_, scheduler):
+        with self._workers() as (_, scheduler):
             scheduler.execute(
                 MapActivity(self._plan, self._state, self._root, given, on_error, deliver=collected, is_part=True)
             )
@@ -143,17 +143,17 @@ class Execution:
 
     def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run the plan once per item; yield index and outputs of each."""
-        self._begin_history(given)
-        with self._places(is_waited_for=False) as (places, scheduler):
+        self._begin_records(given)
+        with self._workers(is_waited_for=False) as (places, scheduler):
             stream = ItemStream(scheduler, is_ordered, limit=places.open_items)
             activity = MapActivity(self._plan, self._state, self._root, given, on_error, deliver=stream)
             for index, outputs in stream.results(activity):
                 yield index, dict(zip(self._plan.outputs, outputs, strict=True))
 
-    def _begin_history(self, given: MapInputs | None = None) -> None:
+    def _begin_records(self, given: MapInputs | None = None) -> None:
         if self._plan.is_cached:
             is_item = bool(self._root.item_path)  # of a map around it, from item to item of which anything may differ
-            self._state.history.begin(self._plan, self._plan.inputs if is_item else given.columns if given else ())
+            self._state.records.begin(self._plan, self._plan.inputs if is_item else given.columns if given else ())
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call `run` or `map` in a thread of its own; cancelling the caller cancels it, and waits for its end."""
@@ -166,19 +166,19 @@ class Execution:
             self._scheduler.cancel()
 
     @contextmanager
-    def _places(self, is_waited_for: bool = True) -> Iterator[tuple[Places, Scheduler]]:
+    def _workers(self, is_waited_for: bool = True) -> Iterator[tuple[Workers, Scheduler]]:
         """Make the places and the scheduler of this execution, and release them when it ends."""
         engine = self._engine
         with engine.process_pool() as pool:
             processes = None
             if "parallel" in (engine.node_execution, engine.map_execution):
-                processes = ProcessPlace(pool, engine.executor)
+                processes = WorkerProcesses(pool, engine.executor)
                 try:
                     processes.check(self._plan)
                 except BaseException:
                     processes.end_run()
                     raise
-            places = Places(
+            places = Workers(
                 engine.node_execution,
                 engine.map_execution,
                 engine.max_workers,
@@ -187,7 +187,7 @@ class Execution:
                 self._loop,
                 is_waited_for,
             )
-            around = current_runs.get()
+            around = current_registry.get()
             try:
                 self._scheduler = Scheduler(places, self._state)
                 if around is not None:

@@ -7,13 +7,13 @@ from typing import Any
 
 from hypernodes.cache.base import MISS
 from hypernodes.cache.record import checked_record
-from hypernodes.engine.caching.identity import NEVER
-from hypernodes.engine.caching.lookup import CachedFrame
-from hypernodes.engine.run.history import Computed, Outline, components_of, inputs_of
-from hypernodes.engine.run.plan_code import code_of
-from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.identity.plan_code import code_of
+from hypernodes.engine.identity.records import Computed, Outline, components_of, inputs_of
+from hypernodes.engine.identity.slot_signatures import NEVER
+from hypernodes.engine.state import RunState
 from hypernodes.explain.changes import changes
-from hypernodes.explain.presence import PresenceStore
+from hypernodes.explain.probing import ProbingStore
 from hypernodes.plan import CallStep, Plan
 
 
@@ -28,7 +28,7 @@ class Reasons:
     """
 
     def __init__(
-        self, store: PresenceStore, outline: Outline, warnings: Mapping[tuple[str, str], str], state: RunState
+        self, store: ProbingStore, outline: Outline, warnings: Mapping[tuple[str, str], str], state: RunState
     ) -> None:
         self._store = store
         self._outline = outline

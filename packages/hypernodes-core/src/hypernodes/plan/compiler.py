@@ -238,8 +238,8 @@ class _Draft:
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
             steps.append(make(index, draft, needs))
         is_cached = any(_is_cached(step, self.scopes) for step in steps)
-        is_heard = any(scope.callbacks for scope in self.scopes) or any(
-            isinstance(step, NestedStep) and step.inner.is_heard for step in steps
+        is_observed = any(scope.callbacks for scope in self.scopes) or any(
+            isinstance(step, NestedStep) and step.inner.is_observed for step in steps
         )
         is_plain = all(map(_is_plain, steps))
         return Plan(
@@ -253,9 +253,9 @@ class _Draft:
             producers=tuple(producers),
             consumers=tuple(map(tuple, consumers)),
             is_cached=is_cached,
-            is_heard=is_heard,
+            is_observed=is_observed,
             is_plain=is_plain,
-            is_bare=is_plain and not is_cached and not is_heard,
+            is_bare=is_plain and not is_cached and not is_observed,
             program=tuple(map(_instruction, steps)),
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )

@@ -190,7 +190,7 @@ class Plan(Record):
         producers: Position of the step that fills a slot; -1 for inputs and defaults.
         consumers: Positions of the steps that take a result of each step.
         is_cached: Whether any step may take its result from a cache.
-        is_heard: Whether anybody hears any event.
+        is_observed: Whether anybody hears any event.
         is_plain: Whether all there is to do, also in mapped pipelines, is to call ordinary functions here, without
             retries or time limits, until the first failure.
         is_bare: Whether it is plain and nothing else is asked for: no cache, and nobody hears any event.
@@ -208,7 +208,7 @@ class Plan(Record):
     producers: tuple[int, ...]
     consumers: tuple[tuple[int, ...], ...]
     is_cached: bool
-    is_heard: bool
+    is_observed: bool
     is_plain: bool
     is_bare: bool
     program: tuple[tuple[Any, ...], ...]

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.caching.handover import Known, known_of_map, known_of_run
-from hypernodes.engine.caching.lookup import CachedFrame
+from hypernodes.engine.cancellation import RunRegistry, current_registry
 from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine, map_plan
 from hypernodes.engine.execution import Execution, call_in_thread
-from hypernodes.engine.modes import ExecutionMode
-from hypernodes.engine.run.announce import end_map, start_map
-from hypernodes.engine.run.mapping import MapInputs, check_given_columns
-from hypernodes.engine.run.run_state import RunState
-from hypernodes.engine.run.runs import Runs, current_runs
+from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.columns import MapInputs, check_given_columns
+from hypernodes.engine.frames.events import end_map, start_map
+from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
+from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.state import RunState
 from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError, Plan
 from hypernodes.remote.chunks import chunks_of
@@ -49,14 +49,14 @@ class RemoteBackend(Backend):
         max_workers: The largest number of calls at a time there; None for a number that suits.
 
     Attributes:
-        place: Name of the place, in messages.
+        backend_name: Name of the backend, in messages.
         keeps_caches_there: Whether caches travel with the pipeline and are used there, rather than here.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
     """
 
-    place = "remote"
+    backend_name = "remote"
     keeps_caches_there = False
 
     def __init__(
@@ -95,9 +95,9 @@ class RemoteBackend(Backend):
         return other is self
 
     def can_call(self, other: Backend) -> bool:
-        """Whether a nested pipeline with another backend can be called from this place, as one of `Channel.places`.
+        """Whether a nested pipeline with another backend can be called from there (`Channel.callable_backends`).
 
-        If not, that backend travels with the pipeline, and does there what it does.
+        If not, that backend travels with the pipeline, and runs it there.
         """
         return False
 
@@ -113,12 +113,12 @@ class RemoteBackend(Backend):
         plan = pipeline.plan_for(inputs, output_name)
         values = _fill(plan, inputs)
         request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
-        part, needs_call = request.survey.run(values, known_of_run(plan, ctx, inputs))
+        part, needs_call = request.survey.run(values, prior_results_of_run(plan, ctx, inputs))
         if not needs_call:
             return self._found_whole(request, values, part.known, inputs, ctx is not None)
         listeners = request.state.listeners(plan)[0]
         if ctx is None:
-            listeners.tell(listeners.on_pipeline_start, pipeline.id, dict(inputs), request.state.root)
+            listeners.notify(listeners.on_pipeline_start, pipeline.id, dict(inputs), request.state.root)
         started_at = perf_counter()
         outputs: dict[str, Any] = {}
         try:
@@ -129,14 +129,14 @@ class RemoteBackend(Backend):
         finally:
             if ctx is None:
                 duration = perf_counter() - started_at
-                listeners.tell(listeners.on_pipeline_end, pipeline.id, outputs, duration, request.state.root)
+                listeners.notify(listeners.on_pipeline_end, pipeline.id, outputs, duration, request.state.root)
         return outputs
 
     def _found_whole(
-        self, request: Any, values: list[Any], known: Known, inputs: Mapping[str, Any], is_nested: bool
+        self, request: Any, values: list[Any], known: PriorResults, inputs: Mapping[str, Any], is_nested: bool
     ) -> dict[str, Any]:
         engine = PipelineExecutionEngine()
-        engine.place = self.place
+        engine.backend_name = self.backend_name
         state: RunState = request.state
         return Execution(engine, request.plan, state.root, is_nested, state=state).run(values, inputs, known)
 
@@ -167,7 +167,7 @@ class RemoteBackend(Backend):
         on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
-        given = known_of_map(given, ctx)
+        given = with_prior_signatures(given, ctx)
         request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
         root = request.state.root
         start_map(plan, request.state, root, given.total())
@@ -189,7 +189,7 @@ class RemoteBackend(Backend):
             found[index] = tuple(frame.values[slot] for slot in plan.outputs.values())
             if listeners.on_map_item_cached:
                 own = frame.identities.of_outputs()
-                listeners.tell(listeners.on_map_item_cached, index, own, request.state.root.item(index))
+                listeners.notify(listeners.on_map_item_cached, index, own, request.state.root.item(index))
 
         part = request.survey.map(given, on_error, take)
         if part.indexes:
@@ -308,15 +308,15 @@ class RemoteBackend(Backend):
     def _request(self, plan: Plan, root: CallbackContext) -> Any:
         from hypernodes.remote.request import Request  # needs cloudpickle
 
-        settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.place)
+        settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.backend_name)
         return Request(self, plan, root, settings)
 
 
 async def _call_in_thread(function: Callable[..., _T], *arguments: Any) -> _T:
-    runs = Runs()
+    runs = RunRegistry()
 
     def call() -> _T:
-        current_runs.set(runs)
+        current_registry.set(runs)
         return function(*arguments)
 
     return await call_in_thread(runs.cancel, call)

@@ -12,9 +12,9 @@ from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
-from hypernodes.engine.run.run_state import RunState
-from hypernodes.engine.transit.parcels import LeftBehind
-from hypernodes.engine.transit.raised import Raised, restore
+from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.payloads import NotTransferred
+from hypernodes.engine.workers.serialized_errors import SerializedError, restore
 from hypernodes.remote.job import Where
 from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply
 from hypernodes.remote.open_events import END_OF, OpenEvents
@@ -36,10 +36,10 @@ class Channel:
         caches: The caches, by number.
         callbacks: The callbacks, by number.
         recall: Returns what a reference of the worker's stands for.
-        places: Other backends that nested pipelines in the job ask for.
+        callable_backends: Other backends that nested pipelines in the job ask for.
 
     Attributes:
-        places: Other backends that nested pipelines in the job ask for, by their number in it.
+        callable_backends: Other backends that nested pipelines in the job ask for, by their number in it.
         is_cancelled: Whether nobody waits for the job any more.
     """
 
@@ -49,9 +49,9 @@ class Channel:
         caches: Mapping[int, Cache],
         callbacks: Mapping[int, PipelineCallback],
         recall: Callable[[Any], Any],
-        places: Sequence[Backend] = (),
+        callable_backends: Sequence[Backend] = (),
     ) -> None:
-        self.places = places
+        self.callable_backends = callable_backends
         self._state = state
         self._caches = caches
         self._recall = recall
@@ -147,14 +147,14 @@ class Channel:
                 self.handle(message)
             lost = 0 if count is None else count - self._next - len(self._early)
             for number in sorted(self._early):  # what caused these events is lost: nobody hears of them
-                self._take(self._read(self._early.pop(number)), is_heard=False)
+                self._take(self._read(self._early.pop(number)), is_observed=False)
             self._is_over = True
             if lost > 0:
                 self._state.warn(
-                    self._state.place,
+                    self._state.backend_name,
                     "lost messages",
-                    f"{lost} of {count} messages of {self._state.place} were lost on the way: callbacks did not hear "
-                    "of all that happened, and some results are not in the cache.",
+                    f"{lost} of {count} messages of {self._state.backend_name} were lost on the way: callbacks were not "
+                    "notified of all that happened, and some results are not in the cache.",
                 )
 
     def close_open(self, error: BaseException) -> None:
@@ -169,11 +169,11 @@ class Channel:
                 subject = [self._load(name) for name in names if isinstance(name, bytes)]
                 duration_s = perf_counter() - started_at
                 if hook == "on_node_start":
-                    listeners.tell(listeners.on_error, *subject, error, context)
+                    listeners.notify(listeners.on_error, *subject, error, context)
                 elif hook == "on_pipeline_start":
-                    listeners.tell(listeners.on_pipeline_end, *subject, {}, duration_s, context)
+                    listeners.notify(listeners.on_pipeline_end, *subject, {}, duration_s, context)
                 else:
-                    listeners.tell(getattr(listeners, END_OF[hook]), *subject, duration_s, context)
+                    listeners.notify(getattr(listeners, END_OF[hook]), *subject, duration_s, context)
 
     def _take_next(self) -> None:
         content = self._early.pop(self._next)
@@ -185,9 +185,9 @@ class Channel:
             return unpack(content, self._recall)[0]
         except Exception as error:
             self._state.warn(
-                self._state.place,
+                self._state.backend_name,
                 "message",
-                f"something that {self._state.place} sent while it ran cannot be read here and is lost: "
+                f"something that {self._state.backend_name} sent while it ran cannot be read here and is lost: "
                 f"{type(error).__name__}: {error}",
             )
             return []
@@ -201,12 +201,12 @@ class Channel:
         except Exception:  # some of it cannot be sent there: then it is computed there
             return pack({key: value for key, value in found.items() if _can_be_packed(value)}).data
 
-    def _take(self, messages: Sequence[Message], is_heard: bool = True) -> None:
+    def _take(self, messages: Sequence[Message], is_observed: bool = True) -> None:
         for message in messages:
             if isinstance(message, Entries):
                 self._keep(message)
             elif isinstance(message, Event):
-                if is_heard:
+                if is_observed:
                     self._replay(message)
             else:
                 self._state.warn(*message)
@@ -225,19 +225,19 @@ class Channel:
         if event.hook not in END_OF or getattr(listeners, END_OF[event.hook]):
             self._open.note(event)  # what a callback does not hear the end of has none here
         arguments = (self._argument(value) for value in event.arguments)
-        listeners.tell(getattr(listeners, event.hook), *arguments, self._context(event.where))
+        listeners.notify(getattr(listeners, event.hook), *arguments, self._context(event.where))
 
     def _keep(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]
         for key, packed in entries.values.items():
             value = self._load(packed)
             if is_record_key(key):
-                value = self._state.history.completed(key, value)
-            self._state.store.keep(cache, {key: value}, entries.labels.get(key, ""))
+                value = self._state.records.completed(key, value)
+            self._state.store.put(cache, {key: value}, entries.labels.get(key, ""))
         self._state.store.flush()
 
-    def _argument(self, value: bytes | Raised) -> Any:
-        if isinstance(value, Raised):
+    def _argument(self, value: bytes | SerializedError) -> Any:
+        if isinstance(value, SerializedError):
             return restore(value, lambda packed: unpack(packed, self._recall)[0])
         return self._load(value)
 
@@ -245,7 +245,7 @@ class Channel:
         try:
             return unpack(packed, self._recall)[0]
         except Exception as error:
-            return LeftBehind("value", f"it cannot be loaded here: {type(error).__name__}: {error}")
+            return NotTransferred("value", f"it cannot be loaded here: {type(error).__name__}: {error}")
 
     def _context(self, where: Where) -> CallbackContext:
         context = self._contexts.get(where)

@@ -7,8 +7,8 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from hypernodes.engine.caching.items import unequal_lengths
-from hypernodes.engine.run.mapping import MapInputs
+from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.frames.items import unequal_lengths
 from hypernodes.plan import Plan
 
 _FIRST, _LARGEST = 8, 4096

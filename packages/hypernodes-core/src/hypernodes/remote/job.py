@@ -12,8 +12,8 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from hypernodes._version import __version__
-from hypernodes.engine.caching.handover import Known
-from hypernodes.engine.modes import ExecutionMode
+from hypernodes.engine.frames.prior_results import PriorResults
+from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.plan import OnError, Plan
 
@@ -27,13 +27,13 @@ class EngineSettings(NamedTuple):
         node_execution: How the nodes of one run are executed.
         map_execution: How the items of a map are executed.
         max_workers: The largest number of calls at a time.
-        place: Name of the place, for messages.
+        backend_name: Name of the backend, in messages.
     """
 
     node_execution: ExecutionMode
     map_execution: ExecutionMode
     max_workers: int | None
-    place: str
+    backend_name: str
 
 
 class Where(NamedTuple):
@@ -53,7 +53,7 @@ class RunPart(NamedTuple):
     """
 
     values: list[Any]
-    known: Known
+    known: PriorResults
 
 
 class MapPart(NamedTuple):

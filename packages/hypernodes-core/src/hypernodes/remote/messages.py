@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, TypeAlias
 
-from hypernodes.engine.transit.raised import Raised
+from hypernodes.engine.workers.serialized_errors import SerializedError
 from hypernodes.remote.job import Where
 
 
@@ -19,13 +19,13 @@ class Event(NamedTuple):
     Attributes:
         callback: Number of the callback.
         hook: Which of its methods.
-        arguments: Its arguments without the context, each packed; an exception as `Raised`.
+        arguments: Its arguments without the context, each packed; an exception as `SerializedError`.
         where: The context.
     """
 
     callback: int
     hook: str
-    arguments: tuple[bytes | Raised, ...]
+    arguments: tuple[bytes | SerializedError, ...]
     where: Where
 
 

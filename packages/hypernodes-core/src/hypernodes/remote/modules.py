@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from hypernodes.engine.transit.packing import travelling_modules
+from hypernodes.engine.workers.pickling import travelling_modules
 
 _restored: dict[str, ModuleType] = {}
 _LEFT_OUT = "__hypernodes_left_out__"

@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
-from hypernodes.engine.transit.parcels import LeftBehind
-from hypernodes.engine.transit.raised import Raised, describe
+from hypernodes.engine.workers.payloads import NotTransferred
+from hypernodes.engine.workers.serialized_errors import SerializedError, describe
 from hypernodes.remote.job import Kept
 from hypernodes.remote.messages import ATTEMPT_BYTES, Message, Question, note, question
 from hypernodes.remote.packing import pack, pack_ours, pack_plain, unpack
@@ -174,9 +174,9 @@ class Packing:
                 return self.pack(
                     {name: unpack(self.pack_or_describe(entry), self._known)[0] for name, entry in value.items()}
                 )
-            return self.pack(LeftBehind(type(value).__qualname__, f"{type(error).__name__}: {error}"))
+            return self.pack(NotTransferred(type(value).__qualname__, f"{type(error).__name__}: {error}"))
 
-    def describe(self, error: BaseException) -> Raised:
+    def describe(self, error: BaseException) -> SerializedError:
         """Return an exception in a form that can be sent."""
         return describe(error, (self.pack,), lambda packed: unpack(packed, self._known)[0])
 

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 import cloudpickle
 
-from hypernodes.engine.transit.packing import PROTOCOL
-from hypernodes.engine.transit.raised import Raised, describe, restore
+from hypernodes.engine.workers.pickling import PROTOCOL
+from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
 from hypernodes.failures import Failure
 from hypernodes.node import Node
 from hypernodes.remote.modules import Namespace, Shell, restore_module, shell_of, state_of
@@ -235,8 +235,8 @@ def _as_it_is(module: ModuleType) -> ModuleType:
 def load_torch_storage(data: bytes) -> Any:
     """Return a storage of torch's: that of a GPU tensor in main memory, where there is no such GPU."""
     torch = import_module("torch")  # the data is torch's, so it is installed here, or this says that it is not
-    place = None if torch.cuda.is_available() else "cpu"
-    return torch.load(io.BytesIO(data), map_location=place, weights_only=False)
+    device = None if torch.cuda.is_available() else "cpu"
+    return torch.load(io.BytesIO(data), map_location=device, weights_only=False)
 
 
 def restore_code(maker: Callable[..., CodeType], arguments: tuple[Any, ...], file_name: str) -> CodeType:
@@ -244,7 +244,7 @@ def restore_code(maker: Callable[..., CodeType], arguments: tuple[Any, ...], fil
     return maker(*arguments).replace(co_filename=file_name)
 
 
-def restore_failure(raised: Raised, *facts: Any) -> Failure:
+def restore_failure(raised: SerializedError, *facts: Any) -> Failure:
     """Return a failure whose exception may be a description of what was raised."""
     return Failure(restore(raised), *facts)
 

@@ -56,11 +56,13 @@ class Preflight(NamedTuple):
         return ", ".join(self.cached) or "nothing"
 
 
-def python_problem(python: str | None, place: str) -> list[str]:
+def python_problem(python: str | None, backend_name: str) -> list[str]:
     """Return what is wrong with the version of Python at a place, if it is known."""
     if python is None or python == OWN_PYTHON:
         return []
-    return [f"Python {OWN_PYTHON} here and {python} at {place}: the minor version must be the same on both sides"]
+    return [
+        f"Python {OWN_PYTHON} here and {python} at {backend_name}: the minor version must be the same on both sides"
+    ]
 
 
 def _size(size_bytes: int) -> str:

@@ -10,11 +10,11 @@ from hypernodes import signature
 from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
-from hypernodes.engine.caching.survey import plans_in
-from hypernodes.engine.run.plan_code import code_of
-from hypernodes.engine.run.run_state import RunState
-from hypernodes.engine.run.runs import current_runs
-from hypernodes.engine.transit.raised import RemoteTraceback, restore
+from hypernodes.engine.cancellation import current_registry
+from hypernodes.engine.frames.dry_run import plans_in
+from hypernodes.engine.identity.plan_code import code_of
+from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote.channel import Channel
@@ -31,7 +31,7 @@ from hypernodes.remote.job import (
 )
 from hypernodes.remote.packing import Packed, compact, pack, unpack
 from hypernodes.remote.preflight import Preflight, python_problem
-from hypernodes.remote.survey import Survey
+from hypernodes.remote.pruning import Pruning
 from hypernodes.remote.unsendable import find_culprit
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ class Request:
         self._caches: dict[int, Cache] = {}
         self._callbacks: dict[int, PipelineCallback] = {}
         self._numbers: dict[int, int] = {}
-        self._places: list[Backend] = []
+        self._callable_backends: list[Backend] = []
         self._packed: Packed | None = None
         self.plan = plan
-        self.survey = Survey(
-            plan, root, engine.place, self._number_of_cache, are_caches_here=not backend.keeps_caches_there
+        self.survey = Pruning(
+            plan, root, engine.backend_name, self._number_of_cache, are_caches_here=not backend.keeps_caches_there
         )
-        self.state = RunState(root, engine.place, is_nested=True)
+        self.state = RunState(root, engine.backend_name, is_nested=True)
         self.state.code = self.survey.state.code
-        self.state.history.begin(plan, ())
+        self.state.records.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
         """Have a part of the plan executed remotely; return the outputs by name, or a `MapResult`.
@@ -81,8 +81,8 @@ class Request:
             Exception: What a node raised there.
         """
         job = self._pack(part)
-        channel = Channel(self.state, self._caches, self._callbacks, self._recall, self._places)
-        around = current_runs.get()
+        channel = Channel(self.state, self._caches, self._callbacks, self._recall, self._callable_backends)
+        around = current_registry.get()
         if around is not None:
             around.add(channel)
         try:
@@ -106,7 +106,7 @@ class Request:
 
     def _pack(self, part: RunPart | MapPart) -> bytes:
         job = self._job(part)
-        head = header_of(kind="job", place=self._engine.place)
+        head = header_of(kind="job", backend_name=self._engine.backend_name)
         left_out: dict[str, set[str]] = {}
         for _ in range(_MAX_LEFT_OUT):
             try:
@@ -142,12 +142,12 @@ class Request:
                 return
             path = " → ".join((name, *culprit.path))
             raise SerializationError(
-                f"{path} cannot be sent to {self._engine.place}: {type(culprit.error).__name__}: {culprit.error}. "
-                "Make it where it is used, inside the node, or pass what it can be made from.",
+                f"{path} cannot be sent to {self._engine.backend_name}: {type(culprit.error).__name__}: "
+                f"{culprit.error}. Make it where it is used, inside the node, or pass what it can be made from.",
                 path=path,
             ) from error
         raise SerializationError(
-            f"the job cannot be sent to {self._engine.place}: {type(error).__name__}: {error}", path="job"
+            f"the job cannot be sent to {self._engine.backend_name}: {type(error).__name__}: {error}", path="job"
         ) from error
 
     def _job(self, part: RunPart | MapPart) -> Job:
@@ -172,9 +172,9 @@ class Request:
             if self._backend.runs_here(obj):
                 return "here", 0
             if self._backend.can_call(obj):
-                if not any(known is obj for known in self._places):
-                    self._places.append(obj)
-                return "place", next(n for n, known in enumerate(self._places) if known is obj)
+                if not any(known is obj for known in self._callable_backends):
+                    self._callable_backends.append(obj)
+                return "backend", next(n for n, known in enumerate(self._callable_backends) if known is obj)
         return None
 
     def _number_of_cache(self, cache: Cache) -> int:
@@ -198,22 +198,24 @@ class Request:
     # --- back -----------------------------------------------------------------------------------------------------
 
     def _open(self, outcome: bytes, channel: Channel) -> Any:
-        place = self._engine.place
+        backend_name = self._engine.backend_name
         header, payload = read_header(outcome)
         kind = header.get("kind")
         if kind == "refused":
-            check_versions(header["versions"], "at the caller", f"at {place}")
-            raise RemoteVersionError(f"{place} refused the job: {header['reason']}", differing={}, place=place)
+            check_versions(header["versions"], "at the caller", f"at {backend_name}")
+            raise RemoteVersionError(
+                f"{backend_name} refused the job: {header['reason']}", differing={}, backend_name=backend_name
+            )
         if kind == "broken":
-            error = RemoteError(f"{place} could not run the job: {header['reason']}", place=place)
+            error = RemoteError(f"{backend_name} could not run the job: {header['reason']}", backend_name=backend_name)
             raise error from RemoteTraceback(header["traceback"])
         try:
             (result, messages, count), _ = unpack(payload, self._recall)
         except Exception as error:
             raise RemoteError(
-                f"the result of {place} cannot be loaded here: {type(error).__name__}: {error}. "
+                f"the result of {backend_name} cannot be loaded here: {type(error).__name__}: {error}. "
                 "What is installed there and here may differ.",
-                place=place,
+                backend_name=backend_name,
             ) from error
         channel.finish(messages, count)
         if kind == "raised":
@@ -266,7 +268,7 @@ class Request:
         python = self._backend.find_python_version()
         if not needs_call:
             return Preflight(False, 0, (), (), {}, (), (), python=python)
-        problems = python_problem(python, self._engine.place)
+        problems = python_problem(python, self._engine.backend_name)
         size = 0
         try:
             size = len(self._pack(part))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 from hypernodes.engine.engine import OutputNames
-from hypernodes.engine.modes import ExecutionMode
+from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, WorkerLostError
 from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend
@@ -35,7 +35,7 @@ _END_TIMEOUT_S = 5
 
 
 class SubprocessBackend(RemoteBackend):
-    """Runs pipelines in another Python process on this machine, which may have another environment.
+    """RunRegistry pipelines in another Python process on this machine, which may have another environment.
 
     The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. Each run gets a fresh
     process; to keep it for several, use the backend as a context manager. What nodes print appears here.
@@ -62,7 +62,7 @@ class SubprocessBackend(RemoteBackend):
         {'is_elsewhere': True}
     """
 
-    place = "subprocess"
+    backend_name = "subprocess"
 
     def __init__(
         self,
@@ -98,10 +98,10 @@ class SubprocessBackend(RemoteBackend):
             process.kill()
             raise
         with self._lock:
-            is_kept = self._times_entered > 0
-            if is_kept:
+            is_stored = self._times_entered > 0
+            if is_stored:
                 self._idle.append(process)
-        if not is_kept:
+        if not is_stored:
             process.end()
         return outcome
 
@@ -272,7 +272,7 @@ class _Process:
         return WorkerLostError(
             f"the process of SubprocessBackend was lost: {reason}. What it had computed and sent before is kept in the "
             "cache, if there is one." + (f" The last it printed:\n{tail}" if tail else ""),
-            place=SubprocessBackend.place,
+            backend_name=SubprocessBackend.backend_name,
             exit_code=code,
             log_tail=tail,
         )

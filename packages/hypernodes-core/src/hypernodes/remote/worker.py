@@ -12,8 +12,8 @@ from hypernodes.backend.local import LocalBackend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.execution import Execution
-from hypernodes.engine.run.mapping import MapInputs
-from hypernodes.engine.run.run_state import RunState
+from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.state import RunState
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.remote.job import (
     Answers,
@@ -38,7 +38,7 @@ _LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
 def execute(
     job: bytes,
     exchange: Exchange | None = None,
-    places: Sequence[Backend] = (),
+    backends: Sequence[Backend] = (),
     is_repeated: bool = False,
     patience_s: float = 0.0,
 ) -> bytes:
@@ -48,7 +48,7 @@ def execute(
         job: What `RemoteBackend` gave to `submit`.
         exchange: Hands a message to the caller's `Channel.handle` and returns what that returned; called from one
             thread at a time. None when nothing can be said while the job runs.
-        places: What stands here for the backends in `Channel.places`.
+        backends: What stands here for the backends in `Channel.callable_backends`.
         is_repeated: Whether the same job was begun before and may have had results kept since it was made, so that
             the caller's caches are asked again.
         patience_s: For how long only questions are exchanged, in seconds, where a message takes longer than a short
@@ -64,7 +64,7 @@ def execute(
     except (RemoteVersionError, SerializationError) as error:
         return header_of(kind="refused", reason=str(error))
     try:
-        return _Worker(payload, exchange, places, is_repeated, patience_s).run()
+        return _Worker(payload, exchange, backends, is_repeated, patience_s).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
         return header_of(kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
@@ -75,11 +75,11 @@ class _Worker:
         self,
         payload: memoryview,
         exchange: Exchange | None,
-        places: Sequence[Backend],
+        backends: Sequence[Backend],
         is_repeated: bool,
         patience_s: float,
     ) -> None:
-        self._places = places
+        self._callable_backends = backends
         self._caches: dict[int, CacheProxy] = {}
         self._callbacks: dict[int, CallbackProxy] = {}
         self._here = LocalBackend()
@@ -96,10 +96,10 @@ class _Worker:
             callback.connect(self.job.heard.get(number, ()), self._outbox)
         where = self.job.where
         self._root = CallbackContext(where.hierarchy_path, where.node_path, where.item_path)
-        self._state = RunState(self._root, self.job.engine.place, is_nested=True)
+        self._state = RunState(self._root, self.job.engine.backend_name, is_nested=True)
         self._state.code = self.job.code
         self._state.look_ahead = _LOOK_AHEAD
-        self._state.tell_warning = self._warn
+        self._state.show_warning = self._warn
         for obj, digest in code:
             if digest is not None:
                 self._state.memo.remember(obj, digest)
@@ -112,8 +112,8 @@ class _Worker:
             return self._callbacks.setdefault(number, CallbackProxy(number))
         if kind == "here":
             return self._here
-        if kind == "place":
-            return self._places[number]
+        if kind == "backend":
+            return self._callable_backends[number]
         raise SerializationError(f"unknown reference {reference!r}", path="job")
 
     def run(self) -> bytes:
@@ -147,7 +147,8 @@ class _Worker:
             columns = result.columns if isinstance(result, MapResult) else result
             names = _unsendable_names(columns, self._packing) if isinstance(columns, Mapping) else ""
             problem = SerializationError(
-                f"the result{names} cannot be sent back from {self.job.engine.place}: {type(error).__name__}: {error}",
+                f"the result{names} cannot be sent back from {self.job.engine.backend_name}: "
+                f"{type(error).__name__}: {error}",
                 path="result",
             )
             told = (self._packing.describe(problem), unsent, self._outbox.count)
@@ -161,7 +162,7 @@ class _Worker:
 def _engine_for(settings: EngineSettings) -> PipelineExecutionEngine:
     """Return an engine whose worker processes stay for the jobs to come."""
     engine = PipelineExecutionEngine(settings.node_execution, settings.map_execution, settings.max_workers)
-    engine.place = settings.place
+    engine.backend_name = settings.backend_name
     return engine.__enter__()
 
 

@@ -1,0 +1,66 @@
+"""Results of a map handed out one by one while it goes on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
+
+
+class ItemStream:
+    """Takes the results of items from the scheduler, and gives them to whoever iterates.
+
+    Args:
+        scheduler: What computes the items.
+        is_ordered: Whether results are given in item order, rather than as they are done.
+        limit: Number of results that may wait to be taken, before no further items are begun.
+    """
+
+    def __init__(self, scheduler: Scheduler, is_ordered: bool, limit: int) -> None:
+        self._scheduler = scheduler
+        self._is_ordered = is_ordered
+        self._limit = limit
+        self._ready: deque[tuple[int, tuple[Any, ...]]] = deque()
+        self._early: dict[int, tuple[Any, ...]] = {}
+        self._next_index = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough results wait to be taken."""
+        return len(self._ready) + len(self._early) >= self._limit
+
+    def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
+        """Take over the outputs of an item."""
+        if not self._is_ordered:
+            self._ready.append((index, outputs))
+            return
+        self._early[index] = outputs
+        while self._next_index in self._early:
+            self._ready.append((self._next_index, self._early.pop(self._next_index)))
+            self._next_index += 1
+
+    def results(self, activity: MapActivity) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Execute a map and yield the index and the outputs of each item."""
+        scheduler = self._scheduler
+        try:
+            scheduler.is_paused = lambda: bool(self._ready)
+            scheduler.open(activity)
+            while activity.is_open or self._ready:
+                if self._ready:
+                    activity.run.store.flush()  # nobody knows when the caller will ask for more
+                while self._ready:
+                    yield self._ready.popleft()
+                    scheduler.wake(activity)
+                if activity.is_open:
+                    scheduler.turn(activity)
+        except KeyboardInterrupt:
+            scheduler.abort(activity)
+            raise
+        except BaseException:  # the caller has had enough, or an input failed
+            scheduler.drain(activity)
+            raise
+        if activity.error is not None:
+            raise activity.error[0]

@@ -1,0 +1,546 @@
+"""One execution of a plan with a cache: what is asked for is looked up first, and only what is missing runs.
+
+Demand goes upstream from the requested outputs. A step whose signature is known is looked up; only when its result is
+not there are its own inputs demanded. Signatures come from code, inputs and upstream signatures, so they are known
+before anything runs - except after a result that is identified by its actual value (a `cache=False` node): such steps
+are looked up as soon as that value exists.
+
+What several executions ask for is looked up together, round by round (`look_up`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappush
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.frames.events import end_nested, notify_cached_map, start_nested
+from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.frames.prior_results import PriorResults
+from hypernodes.engine.identity.records import Computed
+from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, Identities
+from hypernodes.engine.state import RunState
+from hypernodes.engine.store.manifests import is_stored, read_elements
+from hypernodes.engine.store.run_store import LONGEST_WAIT_S, RunStore, is_constant, manifest_key, read_manifest
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
+
+_IDLE, _ASKED, _DEFERRED, _WANTED, _DONE = range(5)
+
+
+class Question(NamedTuple):
+    """What a step asks a cache.
+
+    Attributes:
+        step: The step.
+        cache: Where its results are kept.
+        keys: The key of each of its outputs.
+    """
+
+    step: CallStep
+    cache: Cache
+    keys: list[str]
+
+
+class Answers:
+    """What was found in a cache for several executions.
+
+    Args:
+        store: Reads the cache.
+        cache: The cache.
+        keys: What is looked for.
+    """
+
+    def __init__(self, store: RunStore, cache: Cache, keys: Iterable[str]) -> None:
+        self._store = store
+        self._cache = cache
+        self._found = store.get_many(cache, keys)
+        self._taken: set[str] = set()
+
+    def take(self, keys: Sequence[str]) -> Sequence[Any] | None:
+        """Return the values of keys, for one who may change them; None when any is not there."""
+        found, taken = self._found, self._taken
+        values: list[Any] = []
+        for key in keys:
+            if key not in found:
+                return None
+            values.append(found[key])
+        if not taken.isdisjoint(keys) and not all(map(is_constant, values)):
+            return self._store.get_each(self._cache, keys)
+        taken.update(keys)
+        return values
+
+
+class CachedFrame(Frame):
+    """One execution of a plan in which some results may come from a cache.
+
+    Attributes:
+        identities: Signatures of what is in the slots.
+        elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
+        inside: What was looked up for nested pipelines that run once in a place of their own, by position of the step.
+        has_failures: Whether a failure stands somewhere in its results.
+        questions: What has to be asked before it is known what must run.
+        found: Positions of steps whose results have been found already, by whoever made the frame.
+    """
+
+    __slots__ = (
+        "_asked_at",
+        "_hits",
+        "_is_counted",
+        "_is_started",
+        "_status",
+        "_traced",
+        "_unverified",
+        "elements",
+        "found",
+        "has_failures",
+        "identities",
+        "inside",
+        "questions",
+        "signatures",
+    )
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunState,
+        values: list[Any],
+        base: CallbackContext,
+        item_index: int | None = None,
+        signatures: Mapping[int, bytes] | None = None,
+        known: PriorResults | None = None,
+    ) -> None:
+        super().__init__(plan, run, values, base, item_index)
+        if known is not None:
+            signatures = {slot: own for slot, own in enumerate(known.signatures) if own is not None}
+        self.identities = Identities(plan, run, values, signatures)
+        self.signatures = self.identities.signatures
+        self.elements: dict[int, list[bytes]] = {} if known is None else dict(known.elements)
+        self.inside: dict[int, CachedFrame] = {}
+        self.has_failures = False
+        self._unverified: set[int] = set()
+        self.found: frozenset[int] = frozenset() if known is None else known.found
+        self.questions: list[Question] = []
+        self._status = bytearray(len(plan.steps))
+        self._hits: list[Step] = []  # found, but not announced yet
+        self._is_started = self._is_counted = False
+        self._asked_at = 0
+        self._traced: set[int] = set()  # steps whose signature waits for what has been asked for
+
+    # --- demand ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Look up what is asked for, unless that has been done and still holds."""
+        if self._is_started and not self._is_outdated():
+            return
+        self.ask()
+        look_up([self])
+        if self.item_index is None:
+            self._announce_hits()
+
+    def ask(self) -> None:
+        """Begin to find out what has to run: `questions` are to be answered."""
+        self._is_started, self._is_counted = True, False
+        self._asked_at = self.run.computed
+        self._traced = set()
+        self.inside = {}
+        self._hits, self._ready = [], []
+        self._scopes = self.new_scopes()
+        self._status = bytearray(len(self.plan.steps))
+        self._waiting = [0] * len(self.plan.steps)
+        producers = self.plan.producers
+        self.identities.sign_all()
+        self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
+
+    def answer(self, found: Mapping[int, Answers]) -> None:
+        """Take the answers to `questions`, by the id of the cache; there may be new ones afterwards."""
+        questions, self.questions = self.questions, []
+        for step, cache, keys in questions:
+            if self._take(step, found[id(cache)].take(keys)):
+                self._hit(step)
+            else:
+                self._want(step)
+                self._demand(step.needs)
+
+    def _take(self, step: CallStep, values: Sequence[Any] | None) -> bool:
+        """Take the results of a step if all of them were found."""
+        if values is None:
+            return False
+        for slot, value in zip((slot for slot in step.outputs if slot is not None), values, strict=True):
+            self.values[slot] = value
+        return True
+
+    def expect(self) -> None:
+        """Everything is answered: count the steps to come, for the events of nested pipelines."""
+        if self._scopes is not None and not self._is_counted:
+            self._is_counted = True
+            self._scopes.expect([*self.remaining_steps(), *self._hits], is_held=_DEFERRED in self._status)
+
+    def _is_outdated(self) -> bool:
+        """Whether something that was looked for in vain has been computed meanwhile."""
+        if self._started_at is not None:
+            return False
+        return any(
+            status == _WANTED and isinstance(step, CallStep) and self._may_be_there(step)
+            for step, status in zip(self.plan.steps, self._status, strict=True)
+        )
+
+    def _may_be_there(self, step: CallStep) -> bool:
+        key = self.key_of(step)
+        return key is not None and self.was_computed(key)
+
+    def was_computed(self, key: bytes) -> bool:
+        """Whether a result may have been computed in this run since it was looked for in vain."""
+        return self.run.was_computed(key, self._asked_at)
+
+    def remaining_steps(self) -> list[Step]:
+        """Return all that has to run, or may have to."""
+        return [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
+
+    def undecided_steps(self) -> list[Step]:
+        """Return those of which it is not known yet whether they have to run."""
+        return [step for step in self.plan.steps if self._status[step.index] == _DEFERRED]
+
+    def found_steps(self) -> list[Step]:
+        """Return the steps whose results were found."""
+        return [step for step in self.plan.steps if self._status[step.index] == _DONE]
+
+    def remaining_calls(self) -> list[CallStep] | None:
+        if _DEFERRED in self._status:
+            return None
+        wanted = [step for step in self.plan.steps if self._status[step.index] == _WANTED]
+        calls = [step for step in wanted if isinstance(step, CallStep)]
+        return calls if calls and len(calls) == len(wanted) else None
+
+    @property
+    def is_unverified(self) -> bool:
+        """Whether something in it is known by its value only, although it should have had a signature."""
+        return bool(self._unverified)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that is asked for is there."""
+        return _WANTED not in self._status and _DEFERRED not in self._status
+
+    def _demand(self, indexes: Iterable[int]) -> None:
+        stack = list(indexes)
+        while stack:
+            index = stack.pop()
+            if self._status[index] != _IDLE:
+                continue
+            step = self.plan.steps[index]
+            if index in self.found:
+                if self.plan.is_observed and isinstance(step, NestedStep) and not step.mapped:
+                    self.look_inside(step)  # for the events
+                self._hit(step)
+                continue
+            if self.identities.can_be_identified(step):
+                if not self.identities.is_signed(step):
+                    self._status[index] = _DEFERRED
+                    stack += self.identities.unidentified_sources(step, self._traced)
+                    continue
+                if isinstance(step, CallStep):
+                    self._status[index] = _ASKED
+                    self.questions.append(self._question(step))
+                    continue
+                if self._find_items(step) if step.mapped else self._find_inside(step):
+                    self._hit(step)
+                    continue
+            self._want(step)
+            stack += step.needs
+
+    def _question(self, step: CallStep) -> Question:
+        cache = self.plan.scopes[step.scope].cache
+        assert cache is not None
+        return Question(step, cache, [self.identities.key(slot) for slot in step.outputs if slot is not None])
+
+    def _hit(self, step: Step) -> None:
+        self._hits.append(step)
+        self._done(step)
+
+    def _want(self, step: Step) -> None:
+        self._status[step.index] = _WANTED
+        waiting = self._waiting[step.index] = sum(self._status[source] != _DONE for source in step.needs)
+        if waiting == 0:
+            heappush(self._ready, step.index)
+
+    # --- nested pipelines that run once in a place of their own ----------------------------------------------------
+
+    def _find_inside(self, step: NestedStep) -> bool:
+        """Look up what is asked for of a nested pipeline; return whether all of it was found."""
+        frame = self.look_inside(step)
+        if not frame.is_done:
+            return False
+        for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
+            if slot is not None:
+                self.values[slot] = frame.values[inner_slot]
+                if inner_slot in frame.elements:
+                    self.elements[slot] = frame.elements[inner_slot]
+        return True
+
+    def look_inside(self, step: NestedStep) -> CachedFrame:
+        """Look up a nested pipeline; of what goes into it, only signatures have to be there."""
+        plan = step.inner
+        values = list(plan.template)
+        signatures: list[bytes | None] = [UNKNOWN] * len(values)
+        elements: dict[int, list[bytes]] = {}
+        for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
+            inner_slot = plan.inputs[name]
+            values[inner_slot] = self.values[slot]
+            signatures[inner_slot] = self.signatures[slot]
+            if slot in self.elements:
+                elements[inner_slot] = self.elements[slot]
+        base = self.context(step.scope).child(plan.scopes[0].pipeline_id, step.node.name)
+        frame = CachedFrame(plan, self.run, values, base, known=PriorResults(signatures, elements, frozenset()))
+        self.inside[step.index] = frame
+        start_together([frame])
+        return frame
+
+    # --- lists made by mapped pipelines ---------------------------------------------------------------------------
+
+    def _find_items(self, step: NestedStep) -> bool:
+        """Read the results of a mapped pipeline: a manifest names the entry of every item."""
+        cache = step.inner.scopes[0].cache
+        assert cache is not None
+        slots = [slot for slot in step.outputs if slot is not None]
+        keys = [manifest_key(self.identities.key(slot)) for slot in slots]
+        manifests = self.run.store.get_many(cache, keys)
+        found: list[tuple[list[bytes], list[Any]]] = []
+        for inner_slot, key in zip(step.inner.outputs.values(), keys, strict=True):
+            elements = read_manifest(manifests.get(key))
+            values = None if elements is None else read_elements(self.run.store, step.inner, inner_slot, elements)
+            if elements is None or values is None:
+                return False
+            found.append((elements, values))
+        for slot, (elements, values) in zip(slots, found, strict=True):
+            self.values[slot] = values
+            self.elements[slot] = elements
+        return True
+
+    # --- progress -------------------------------------------------------------------------------------------------
+
+    def recall(self, step: CallStep) -> bool:
+        """Take the result of a step that was not in the cache before, if it is there now; return whether it was."""
+        if not self.identities.can_be_identified(step):
+            return False
+        _, cache, keys = self._question(step)
+        if not self._take(step, self.run.store.get_each(cache, keys)):
+            return False
+        self._hit(step)
+        if self._started_at is not None or self.item_index is None:
+            self._announce_hits()
+        return True
+
+    def key_of(self, step: CallStep) -> bytes | None:
+        """Return the signature of what a step is about to compute; None when it has none."""
+        if not self.identities.can_be_identified(step):
+            return None
+        return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
+
+    def finish(self, step: Step, outputs: Iterable[Any]) -> None:
+        for slot, value in zip(step.outputs, outputs, strict=True):
+            if slot is not None:
+                self.values[slot] = value
+        is_identified = self.identities.can_be_identified(step)
+        if isinstance(step, CallStep) and is_identified:
+            self._keep(step)
+        self._done(step)
+        if not is_identified or step.index in self._unverified:
+            self._identify_results(step)
+
+    def _keep(self, step: CallStep) -> None:
+        cache = self.plan.scopes[step.scope].cache
+        if cache is None:
+            return
+        known = [(slot, self.signatures[slot]) for slot in step.outputs if slot is not None]
+        self.run.store.put(cache, {own.hex(): self.values[slot] for slot, own in known if own}, step.node.name)
+        if step not in self.run.records.recorded:
+            self.run.records.add(Computed(self.plan, self.run, self.values, self.signatures), step)
+
+    def put_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
+        """Keep which results a mapped pipeline put into the list in a slot."""
+        self.elements[slot] = elements
+        cache = step.inner.scopes[0].cache
+        own = self.signatures[slot]
+        if cache is not None and own:
+            self.run.store.put(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
+
+    def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
+        """Keep the results of a nested pipeline that its own backend ran.
+
+        What it kept under the signatures that its results should have, they are. Anything else is known by its value
+        only: made of a failure, not to be stored, or by a backend that runs things in its own way.
+
+        Args:
+            step: The nested pipeline.
+            outputs: Its outputs.
+            elements: For each output of a mapped one that has a signature, the signature of each result.
+        """
+        signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
+        if not is_stored(self.run.store, step, signatures, elements):
+            self.mark_unverified(step)
+        elif elements:
+            for slot, own in zip(step.outputs, elements, strict=True):
+                if slot is not None:
+                    self.put_manifest(step, slot, own)
+        self.finish(step, outputs)
+
+    def mark_unverified(self, step: NestedStep) -> None:
+        """Know a step's results, when they come, by their values; look up again what depends on them."""
+        self._unverified.add(step.index)
+        for affected in self._forget(step, UNKNOWN, keeps_done=True):
+            if affected is not step and self._status[affected.index] == _WANTED:
+                self._status[affected.index] = _DEFERRED
+
+    def mark_failed(self, step: Step) -> None:
+        """Forget the signatures of a step's results and of all that depends on them: some items failed."""
+        self.has_failures = True
+        self._forget(step, NEVER)
+
+    def _forget(self, step: Step, instead: bytes | None, keeps_done: bool = False) -> list[Step]:
+        """Forget the signatures of a step's results and of all that depends on them; return the steps concerned.
+
+        Args:
+            step: The step.
+            instead: What stands in their place.
+            keeps_done: Whether steps whose results are there, and what depends on those only, stay as they are.
+        """
+        concerned: list[Step] = []
+        stack = [step]
+        seen = {step.index}
+        while stack:
+            current = stack.pop()
+            if keeps_done and self._status[current.index] == _DONE:
+                continue
+            concerned.append(current)
+            for slot in current.outputs:
+                if slot is not None:
+                    self.signatures[slot] = instead
+                    self.elements.pop(slot, None)
+            fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
+            seen.update(fresh)
+            stack += [self.plan.steps[index] for index in fresh]
+        return concerned
+
+    def _done(self, step: Step) -> None:
+        self._status[step.index] = _DONE
+        for consumer in self.plan.consumers[step.index]:
+            if self._status[consumer] == _WANTED:
+                self._waiting[consumer] -= 1
+                if self._waiting[consumer] == 0:
+                    heappush(self._ready, consumer)
+
+    def _identify_results(self, step: Step) -> None:
+        """Now that the values exist, sign what depends on them and look up what waited for that."""
+        if _DEFERRED not in self._status:
+            return
+        for slot in step.outputs:
+            if slot is not None and self.signatures[slot] is UNKNOWN:
+                self.signatures[slot] = self.identities.identify(slot)
+        waiting: list[int] = []
+        stack = [step.index]
+        seen: set[int] = set()
+        while stack:
+            for consumer in self.plan.consumers[stack.pop()]:
+                if consumer in seen:
+                    continue
+                downstream = self.plan.steps[consumer]
+                is_settled = self.identities.sign(downstream) or not self.identities.can_be_identified(downstream)
+                if is_settled:
+                    seen.add(consumer)
+                    if self._status[consumer] == _DEFERRED:
+                        waiting.append(consumer)
+                    if self.identities.can_be_identified(downstream):
+                        stack.append(consumer)
+        for index in waiting:
+            self._status[index] = _IDLE
+        self._demand(sorted(waiting))
+        look_up([self])
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        super().begin()
+        self._announce_hits()
+
+    def close(self) -> None:
+        super().close()
+        self.run.store.flush()
+
+    def leave(self, step: Step) -> None:
+        super().leave(step)
+        if self._hits and (self._started_at is not None or self.item_index is None):
+            self._announce_hits()
+
+    def announce_call(self, step: CallStep) -> None:
+        if not self.run.is_quick(step):
+            self.run.store.flush()  # what has been computed must not be lost with a call that takes long
+        super().announce_call(step)
+
+    def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:
+        self.run.note_duration(step, duration_s)
+        if duration_s > LONGEST_WAIT_S:
+            self.run.store.flush()  # it is worth more than the time that writing takes
+        super().announce_result(step, outputs, duration_s)
+
+    def _close_untouched(self, item_index: int) -> None:
+        listeners = self.listeners[0]
+        if listeners.on_map_item_cached:
+            own = self.identities.of_outputs()
+            listeners.notify(listeners.on_map_item_cached, item_index, own, self.context(0))
+
+    def _announce_hits(self) -> None:
+        hits, self._hits = self._hits, []
+        for step in sorted(hits, key=lambda step: step.index):
+            self._announce_hit(step)
+
+    def _announce_hit(self, step: Step) -> None:
+        if not self.plan.is_observed:
+            return
+        if isinstance(step, NestedStep):
+            if step.mapped:
+                notify_cached_map(self, step)
+            else:
+                self._announce_inside(step)
+            return
+        self.enter(step)
+        listeners = self.listeners[step.scope]
+        if listeners.on_node_cached:
+            own = next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or b""
+            listeners.notify(listeners.on_node_cached, step.node.name, own.hex(), self.context(step.scope))
+        self.leave(step)
+
+    def _announce_inside(self, step: NestedStep) -> None:
+        frame = self.inside[step.index]
+        self.enter(step)
+        started_at = perf_counter()
+        start_nested(self, step)
+        frame._announce_hits()
+        end_nested(self, step, perf_counter() - started_at)
+        self.leave(step)
+
+
+def start_together(frames: Sequence[CachedFrame]) -> None:
+    """Find out what has to be done in several executions; those that are started afterwards find the answers."""
+    for frame in frames:
+        frame.ask()
+    look_up(frames)
+
+
+def look_up(frames: Sequence[CachedFrame]) -> None:
+    """Answer everything that frames ask of caches: the questions of all of them together, until there are none."""
+    waiting = [frame for frame in frames if frame.questions]
+    while waiting:
+        asked: dict[int, tuple[Cache, list[str]]] = {}
+        for frame in waiting:
+            for question in frame.questions:
+                asked.setdefault(id(question.cache), (question.cache, []))[1].extend(question.keys)
+        store = waiting[0].run.store
+        found = {identity: Answers(store, cache, keys) for identity, (cache, keys) in asked.items()}
+        for frame in waiting:
+            frame.answer(found)
+        waiting = [frame for frame in waiting if frame.questions]
+    for frame in frames:
+        frame.expect()

@@ -1,0 +1,107 @@
+"""What a run would find in its caches and what is left to run, found out without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.state import RunState
+from hypernodes.engine.store.run_store import RunStore, Warn
+from hypernodes.errors import DependencyError
+from hypernodes.failures import Failure
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
+
+
+class ReadOnlyStore(RunStore):
+    """Reads from caches, writes nothing, and remembers what was not there.
+
+    Attributes:
+        misses: Keys that were asked for in vain, by the id of the cache.
+    """
+
+    def __init__(self, warn: Warn) -> None:
+        super().__init__(warn)
+        self.misses: dict[int, set[str]] = {}
+
+    def get_many(self, cache: Cache, keys: Iterable[str]) -> Mapping[str, Any]:
+        keys = list(keys)
+        found = super().get_many(cache, keys)
+        if len(found) < len(keys):
+            self.misses.setdefault(id(cache), set()).update(key for key in keys if key not in found)
+        return found
+
+    def put(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
+        raise AssertionError("a survey computes nothing")  # pragma: no cover
+
+    def flush(self) -> None:
+        pass
+
+
+def dry_run_state(root: CallbackContext, backend_name: str) -> RunState:
+    """Return the state of a run that only looks: it reads caches, writes nothing and tells nobody."""
+    state = RunState(root, backend_name, is_nested=True)
+    state.store = ReadOnlyStore(state.warn)
+    state.is_silent = True
+    return state
+
+
+def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
+    """Return the mapped pipelines that have to run, wholly or in part, and whose items are known now."""
+    values = frame.values
+    unknown = {slot for step in steps_to_come(frame) for slot in step.outputs}
+    for step in frame.remaining_steps():
+        if isinstance(step, CallStep) or not step.mapped or not unknown.isdisjoint(step.arguments):
+            continue
+        if not step.inner.is_cached:
+            continue
+        try:
+            inputs = nested_map_inputs(frame, step)
+        except DependencyError:
+            continue  # the run will say so, when it gets there
+        if not any(isinstance(values[slot], Failure) for slot in step.arguments):
+            yield step, ItemFrames(step.inner, frame.run, frame.base, inputs)
+
+
+def item_frames(items: ItemFrames) -> Iterator[tuple[int, CachedFrame]]:
+    """Return the position and the frame of each item, after it was looked up."""
+    position = -1
+    while (found := items.next_item()) is not None:
+        position += 1
+        values, frame = found
+        assert isinstance(frame, CachedFrame)
+        if not items.has_failed_input(values):
+            frame.start()
+            yield position, frame
+
+
+def plans_in(plan: Plan) -> Iterator[Plan]:
+    """Return a plan and all plans of mapped pipelines in it."""
+    yield plan
+    for step in plan.steps:
+        if isinstance(step, NestedStep):
+            yield from plans_in(step.inner)
+
+
+def steps_to_come(frame: CachedFrame) -> list[Step]:
+    """Return all that may run.
+
+    That is what remains, and what has not been looked at yet because the step that needs it waits to be identified.
+    """
+    found = {step.index for step in frame.found_steps()}
+    indexes: set[int] = set()
+    stack = [step.index for step in frame.remaining_steps()]
+    while stack:
+        index = stack.pop()
+        if index not in indexes and index not in found:
+            indexes.add(index)
+            stack += frame.plan.steps[index].needs
+    return [frame.plan.steps[index] for index in sorted(indexes)]
+
+
+def slots_taken(steps: Iterable[Step]) -> set[int]:
+    """Return the slots that steps take something from."""
+    return {slot for step in steps for slot in step.arguments}

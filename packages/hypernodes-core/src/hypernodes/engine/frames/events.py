@@ -1,0 +1,134 @@
+"""The events of nested pipelines and of maps: who is told, and in which context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.state import RunState
+from hypernodes.plan import NestedStep, Plan, Step
+
+if TYPE_CHECKING:
+    from hypernodes.engine.frames.cached import CachedFrame
+    from hypernodes.engine.frames.frame import Frame
+
+
+class ScopeEvents:
+    """Announces nested pipelines that were inlined: a start before the first of their steps, an end after the last."""
+
+    __slots__ = ("_frame", "_is_held", "_remaining", "_started_at")
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._remaining = [0] * len(frame.plan.scopes)
+        self._started_at: dict[int, float] = {}
+        self._is_held = False
+
+    def expect(self, steps: Iterable[Step], is_held: bool = False) -> None:
+        """Count steps to come; while held, no scope ends because more of its steps may be found to be needed."""
+        self._is_held = is_held
+        scopes = self._frame.plan.scopes
+        for step in steps:
+            scope = step.scope
+            while scope > 0:
+                self._remaining[scope] += 1
+                scope = scopes[scope].parent
+
+    def enter(self, scope: int) -> None:
+        unannounced: list[int] = []
+        while scope > 0 and scope not in self._started_at:
+            unannounced.append(scope)
+            scope = self._frame.plan.scopes[scope].parent
+        for inner in reversed(unannounced):
+            self._tell("on_nested_pipeline_start", inner)
+            self._started_at[inner] = perf_counter()
+
+    def leave(self, scope: int) -> None:
+        scopes = self._frame.plan.scopes
+        while scope > 0:
+            self._remaining[scope] -= 1
+            if self._remaining[scope] == 0 and not self._is_held:
+                self._end(scope)
+            scope = scopes[scope].parent
+
+    def close_all(self) -> None:
+        for scope in sorted(self._started_at, reverse=True):  # inner scopes have higher numbers
+            self._end(scope)
+
+    def _end(self, scope: int) -> None:
+        started_at = self._started_at.pop(scope, None)
+        if started_at is not None:
+            self._tell("on_nested_pipeline_end", scope, perf_counter() - started_at)
+
+    def _tell(self, hook: str, scope: int, *arguments: float) -> None:
+        frame = self._frame
+        scopes = frame.plan.scopes
+        parent = scopes[scope].parent
+        notify_nested(
+            frame.run,
+            hook,
+            (scopes[parent].callbacks, scopes[scope].callbacks),
+            scopes[parent].pipeline_id,
+            scopes[scope].pipeline_id,
+            *arguments,
+            frame.context(parent),
+        )
+
+
+def notify_nested(
+    run: RunState, hook: str, audiences: tuple[tuple[Any, ...], tuple[Any, ...]], *arguments: Any
+) -> None:
+    """Announce a nested pipeline to the callbacks of the pipeline around it, and to its own where they differ."""
+    around, own = audiences
+    everybody = around + tuple(callback for callback in own if all(callback is not other for other in around))
+    listeners = run.listeners_for(everybody)
+    listeners.notify(getattr(listeners, hook), *arguments)
+
+
+def start_nested(frame: Frame, step: NestedStep) -> CallbackContext:
+    """Announce a nested pipeline that is a step of its own; return its context."""
+    around = frame.context(step.scope)
+    inner = step.inner.scopes[0]
+    _tell_about(frame, "on_nested_pipeline_start", step, around)
+    return around.child(inner.pipeline_id, step.node.name)
+
+
+def end_nested(frame: Frame, step: NestedStep, duration_s: float) -> None:
+    """Announce the end of a nested pipeline that is a step of its own."""
+    _tell_about(frame, "on_nested_pipeline_end", step, duration_s, frame.context(step.scope))
+
+
+def _tell_about(frame: Frame, hook: str, step: NestedStep, *arguments: Any) -> None:
+    outer, inner = frame.plan.scopes[step.scope], step.inner.scopes[0]
+    audiences = (outer.callbacks, inner.callbacks)
+    notify_nested(frame.run, hook, audiences, outer.pipeline_id, inner.pipeline_id, *arguments)
+
+
+def start_map(plan: Plan, run: RunState, base: CallbackContext, total: int | None) -> None:
+    """Announce a map over `total` items."""
+    listeners = run.listeners(plan)[0]
+    listeners.notify(listeners.on_map_start, -1 if total is None else total, base)
+
+
+def end_map(plan: Plan, run: RunState, base: CallbackContext, duration_s: float) -> None:
+    """Announce the end of a map."""
+    listeners = run.listeners(plan)[0]
+    listeners.notify(listeners.on_map_end, duration_s, base)
+
+
+def notify_cached_map(frame: CachedFrame, step: NestedStep) -> None:
+    """Send the events of a mapped pipeline whose items all came from the cache."""
+    listeners = frame.run.listeners(step.inner)[0]
+    elements = frame.elements[next(slot for slot in step.outputs if slot is not None)]
+    frame.enter(step)
+    started_at = perf_counter()
+    context = start_nested(frame, step)
+    start_map(step.inner, frame.run, context, len(elements))
+    if listeners.on_map_item_cached:
+        for index, own in enumerate(elements):
+            listeners.notify(listeners.on_map_item_cached, index, own.hex(), context.item(index))
+    end_map(step.inner, frame.run, context, perf_counter() - started_at)
+    end_nested(frame, step, perf_counter() - started_at)
+    frame.leave(step)

@@ -1,0 +1,82 @@
+"""What a nested pipeline that has a backend of its own is told of its inputs beside their values.
+
+Its backend gets names and values, as anybody who calls it gives them. What is known of the values in the run around it
+comes with the context, so that the same computation has the same signature wherever it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.plan import Plan
+
+
+class PriorResults(NamedTuple):
+    """What has been found out about a run before it starts.
+
+    Attributes:
+        signatures: Signature of what is in every slot; None where unknown.
+        elements: Signatures of the elements of lists, by slot.
+        found: Positions of the steps whose results have been found, and filled in.
+    """
+
+    signatures: list[bytes | None]
+    elements: dict[int, list[bytes]]
+    found: frozenset[int]
+
+
+class DelegatedContext(CallbackContext):
+    """The context of a nested pipeline that is handed to its own backend.
+
+    Args:
+        context: Where it stands.
+        values: Values of its inputs, by name.
+        signatures: Signatures of these, where they are known.
+        elements: Signatures of the elements of lists among them, where they are known.
+    """
+
+    __slots__ = ("_elements", "_ids", "_signatures")
+
+    def __init__(
+        self,
+        context: CallbackContext,
+        values: Mapping[str, Any],
+        signatures: Mapping[str, bytes],
+        elements: Mapping[str, Sequence[bytes]],
+    ) -> None:
+        super().__init__(context.hierarchy_path, context.node_path, context.item_path, context)
+        self._ids = {name: id(value) for name, value in values.items()}  # they live until the backend has returned
+        self._signatures = signatures
+        self._elements = elements
+
+    def signatures_of(self, values: Mapping[str, Any]) -> dict[str, bytes]:
+        """Return the known signatures of those inputs that are still what was handed over."""
+        return {name: own for name, own in self._signatures.items() if self._is_same(name, values)}
+
+    def elements_of(self, values: Mapping[str, Any]) -> dict[str, Sequence[bytes]]:
+        """Return the known signatures of their elements likewise."""
+        return {name: own for name, own in self._elements.items() if self._is_same(name, values)}
+
+    def _is_same(self, name: str, values: Mapping[str, Any]) -> bool:
+        return name in values and id(values[name]) == self._ids[name]
+
+
+def prior_results_of_run(plan: Plan, context: CallbackContext | None, inputs: Mapping[str, Any]) -> PriorResults | None:
+    """Return what is known of a run that is part of another one; None when that is nothing."""
+    if not isinstance(context, DelegatedContext) or not plan.is_cached:
+        return None
+    signatures: list[bytes | None] = [None] * len(plan.template)
+    for name, own in context.signatures_of(inputs).items():
+        signatures[plan.inputs[name]] = own
+    elements = {plan.inputs[name]: list(own) for name, own in context.elements_of(inputs).items()}
+    return PriorResults(signatures, elements, frozenset())
+
+
+def with_prior_signatures(given: MapInputs, context: CallbackContext | None) -> MapInputs:
+    """Return what a map runs over with what is known of it, when it is part of a run."""
+    if not isinstance(context, DelegatedContext):
+        return given
+    return given._replace(signatures=context.signatures_of(given.shared), elements=context.elements_of(given.columns))

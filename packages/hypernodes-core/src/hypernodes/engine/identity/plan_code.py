@@ -1,0 +1,225 @@
+"""The part of signatures that does not depend on inputs: the code of each step of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from hypernodes import signature
+from hypernodes.cache.base import Cache
+from hypernodes.engine.state import RunState
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
+
+
+class NestedOutput(NamedTuple):
+    """What an output of a nested pipeline is, as a function of the inputs.
+
+    Attributes:
+        code: Its signature with each input replaced by its name.
+        inputs: The inputs it depends on, by the pipeline's own names.
+    """
+
+    code: bytes
+    inputs: frozenset[str]
+
+
+class SignedCall(NamedTuple):
+    """What the signatures of the results of a call are made of.
+
+    Attributes:
+        step: The step.
+        code: Digest of its function.
+        signed: The slots whose contents make a difference, in order.
+        kept: The slots of the results that are kept, one at least.
+    """
+
+    step: CallStep
+    code: bytes
+    signed: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+class IdentifiedCalls(NamedTuple):
+    """A plan of calls all of which are known by what goes in, with one cache for all.
+
+    Attributes:
+        cache: The cache.
+        calls: The steps.
+        inputs: The slots of the inputs and defaults that are a part of signatures.
+        requested: Positions of the steps that make what is asked for.
+        slots: The slots of what these keep.
+    """
+
+    cache: Cache
+    calls: tuple[SignedCall, ...]
+    inputs: frozenset[int]
+    requested: tuple[int, ...]
+    slots: tuple[int, ...]
+
+
+class PlanCode:
+    """Signatures of the code of a plan, computed once per run.
+
+    Attributes:
+        calls: For each step, the digest of its function; None when its results cannot be identified by what went in,
+            because it is never cached, has no cache around it, or its code cannot be hashed.
+        nested: For each step that is a nested pipeline, what each output is; None like above. Where it runs makes no
+            difference.
+        signed: For each step, the slots whose contents make a difference to its results, in order.
+        identified: The whole plan, if it is so simple; else None.
+    """
+
+    def __init__(self, plan: Plan, run: RunState) -> None:
+        self.calls: list[bytes | None] = []
+        self.nested: list[tuple[NestedOutput | None, ...]] = []
+        self.signed: list[tuple[int, ...]] = []
+        for step in plan.steps:
+            self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
+            self.nested.append(_nested_code(step, run) if isinstance(step, NestedStep) else ())
+            self.signed.append(_signed_arguments(step, self.nested[-1]))
+        self.identified = _identified(plan, self.calls, self.signed)
+
+
+def code_of(plan: Plan, run: RunState) -> PlanCode:
+    """Return the signatures of the code of `plan`, computed at its first use in a run."""
+    code = run.code.get(plan)
+    if code is None:
+        code = run.code[plan] = PlanCode(plan, run)
+    assert isinstance(code, PlanCode)
+    return code
+
+
+def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tuple[int, ...]]) -> IdentifiedCalls | None:
+    calls: list[SignedCall] = []
+    caches: dict[int, Cache] = {}
+    for step, code, slots in zip(plan.steps, codes, signed, strict=True):
+        cache = plan.scopes[step.scope].cache
+        if isinstance(step, NestedStep) or code is None or cache is None:
+            return None
+        caches[id(cache)] = cache
+        calls.append(SignedCall(step, code, slots, tuple([slot for slot in step.outputs if slot is not None])))
+    if len(caches) != 1:
+        return None
+    requested = sorted({plan.producers[slot] for slot in plan.outputs.values()} - {-1})
+    return IdentifiedCalls(
+        cache=caches.popitem()[1],
+        calls=tuple(calls),
+        inputs=frozenset(slot for call in calls for slot in call.signed if plan.producers[slot] < 0),
+        requested=tuple(requested),
+        slots=tuple([slot for position in requested for slot in calls[position].kept]),
+    )
+
+
+def _signed_arguments(step: Step, outputs: tuple[NestedOutput | None, ...]) -> tuple[int, ...]:
+    """Return the slots of the arguments that are a part of the signature of a step's results."""
+    if isinstance(step, CallStep):
+        if not step.node.cache_ignore:
+            return tuple(step.arguments)
+        pairs = zip(step.node.inputs, step.arguments, strict=True)
+        return tuple(slot for name, slot in pairs if name not in step.node.cache_ignore)
+    if step.mapped and None in outputs:
+        return tuple(step.arguments)
+    used = set(step.mapped).union(*(output.inputs for output in outputs if output is not None))
+    return tuple(slot for name, slot in zip(step.inner_inputs, step.arguments, strict=True) if name in used)
+
+
+def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:
+    """Return the signature of each output of a call."""
+    if len(step.outputs) == 1:
+        return (signature_of_step,)
+    return tuple(signature.combine(b"output %d" % i, [signature_of_step]) for i in range(len(step.outputs)))
+
+
+def sign_call(code: bytes, inputs: list[bytes]) -> bytes:
+    """Return the signature of a call, from the digest of its function and the signatures of what goes in."""
+    return signature.combine(b"call", [code, *inputs])
+
+
+def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
+    if not step.node.cache or plan.scopes[step.scope].cache is None:
+        return None
+    try:
+        return signature.code_digest(step.node, run.memo)
+    except Exception as error:
+        run.warn(
+            step.node.name,
+            "code",
+            f"node {step.node.name!r} runs uncached: its function cannot be identified: {_reason(error)}. Pass the "
+            "object as an input instead, or give its class __cache_key__() or __cache_ignore__.",
+        )
+        return None
+
+
+def _nested_code(step: NestedStep, run: RunState) -> tuple[NestedOutput | None, ...]:
+    plan = step.inner
+    names = plan.inputs.items()
+    inputs = {slot: NestedOutput(signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in names}
+    return trace(plan, run, inputs)
+
+
+def trace(plan: Plan, run: RunState, inputs: Mapping[int, NestedOutput | None]) -> tuple[NestedOutput | None, ...]:
+    """Return what each output of a plan is; None where it cannot be identified by what goes in.
+
+    Args:
+        plan: The plan.
+        run: The run.
+        inputs: What is in the slot of each input; None where that is not known.
+    """
+    code = code_of(plan, run)
+    known = dict(inputs)
+
+    def source(slot: int) -> NestedOutput | None:
+        return known[slot] if slot in known else _constant(plan, slot, run)
+
+    for step, digest, nested in zip(plan.steps, code.calls, code.nested, strict=True):
+        outputs: Sequence[NestedOutput | None]
+        if isinstance(step, CallStep):
+            outputs = _trace_call(step, digest, [source(slot) for slot in code.signed[step.index]])
+        elif step.mapped:
+            sources = {name: source(slot) for name, slot in zip(step.inner_inputs, step.arguments, strict=True)}
+            outputs = [_trace_map(step, output, sources) for output in nested]
+        else:
+            pairs = zip(step.inner_inputs, step.arguments, strict=True)
+            outputs = trace(step.inner, run, {step.inner.inputs[name]: source(slot) for name, slot in pairs})
+        known.update((slot, own) for slot, own in zip(step.outputs, outputs, strict=True) if slot is not None)
+    return tuple([known.get(slot) for slot in plan.outputs.values()])
+
+
+def _trace_call(
+    step: CallStep, digest: bytes | None, sources: Sequence[NestedOutput | None]
+) -> Sequence[NestedOutput | None]:
+    if digest is None or None in sources:
+        return [None] * len(step.outputs)
+    whole = sign_call(digest, [source.code for source in sources if source])
+    inputs = frozenset[str]().union(*(source.inputs for source in sources if source))
+    return [NestedOutput(own, inputs) for own in sign_outputs(step, whole)]
+
+
+def _trace_map(
+    step: NestedStep, output: NestedOutput | None, sources: Mapping[str, NestedOutput | None]
+) -> NestedOutput | None:
+    if output is None:
+        return None
+    used = [source for name, source in sources.items() if name in output.inputs or name in step.mapped]
+    if None in used:
+        return None
+    inputs = frozenset[str]().union(*(source.inputs for source in used if source))
+    return NestedOutput(sign_map(step, output, [source.code for source in used if source]), inputs)
+
+
+def sign_map(step: NestedStep, output: NestedOutput, inputs: list[bytes]) -> bytes:
+    """Return the signature of one output of a mapped pipeline, from those of the inputs it depends on."""
+    names = [name for name in step.inner_inputs if name in output.inputs or name in step.mapped]
+    how = f"map {step.node.map_mode} over {','.join(step.mapped)} of {','.join(names)}"
+    return signature.combine(how.encode(), [output.code, *inputs])
+
+
+def _constant(plan: Plan, slot: int, run: RunState) -> NestedOutput | None:
+    try:
+        return NestedOutput(signature.digest(plan.template[slot], run.memo), frozenset())
+    except signature.UnhashableValueError:
+        return None
+
+
+def _reason(error: Exception) -> str:
+    return f"node{error}" if isinstance(error, signature.UnhashableValueError) else repr(error)

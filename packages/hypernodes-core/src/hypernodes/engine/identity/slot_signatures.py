@@ -1,0 +1,201 @@
+"""The signatures of the values in one execution of a plan: of inputs by their content, of results by what made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hypernodes import signature
+from hypernodes.engine.identity.plan_code import NestedOutput, code_of, sign_call, sign_map, sign_outputs, trace
+from hypernodes.engine.state import RunState
+from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
+
+UNKNOWN = None
+NEVER = b""  # the signature of what cannot be identified at all
+
+
+class Identities:
+    """Signatures of the slots of a plan, as far as they are known.
+
+    Args:
+        plan: The plan.
+        run: The run.
+        values: Value of every slot so far; the caller fills them in.
+        known: Signatures known beforehand, by slot.
+
+    Attributes:
+        signatures: Signature of the value in every slot; None while unknown, empty when there can be none.
+    """
+
+    __slots__ = ("_code", "_plan", "_run", "_values", "signatures")
+
+    def __init__(self, plan: Plan, run: RunState, values: list[Any], known: Mapping[int, bytes] | None = None) -> None:
+        self._plan = plan
+        self._run = run
+        self._values = values
+        self._code = code_of(plan, run)
+        self.signatures: list[bytes | None] = [UNKNOWN] * len(values)
+        for slot, own in (known or {}).items():
+            self.signatures[slot] = own
+
+    def sign_all(self) -> None:
+        """Compute what can be known before anything has run."""
+        for step in self._plan.steps:
+            self.sign(step)
+
+    def can_be_identified(self, step: Step) -> bool:
+        """Whether the results of a step are known by what goes in, rather than by their values."""
+        if isinstance(step, CallStep):
+            is_known = self._code.calls[step.index] is not None
+        else:
+            has_cache = not step.mapped or step.inner.scopes[0].cache is not None  # for the list of its items
+            is_known = has_cache and None not in self._code.nested[step.index]
+        if not is_known:
+            return False
+        signatures = self.signatures
+        for slot in self._code.signed[step.index]:  # noqa: SIM110 - asked several times for every step
+            if not signatures[slot] and self.of(slot) == NEVER:
+                return False
+        return True
+
+    def is_signed(self, step: Step) -> bool:
+        """Whether the signatures of everything that a step takes are known."""
+        signatures = self.signatures
+        for slot in self._code.signed[step.index]:
+            if signatures[slot] is UNKNOWN and self.of(slot) is UNKNOWN:
+                return False
+        return True
+
+    def of(self, slot: int) -> bytes | None:
+        """Return the signature of what is in a slot; inputs and defaults are identified when first asked for."""
+        known = self.signatures[slot]
+        if known is UNKNOWN and self._plan.producers[slot] < 0:
+            known = self.signatures[slot] = self.identify(slot)
+        return known
+
+    def of_inputs(self, except_slots: Iterable[int]) -> dict[int, bytes]:
+        """Return the signatures of the inputs and defaults that cached steps take, other than of `except_slots`."""
+        varying = set(except_slots)
+        for step in self._plan.steps:
+            is_identified = isinstance(step, NestedStep) or self._code.calls[step.index] is not None
+            for slot in self._code.signed[step.index] if is_identified else ():
+                if slot not in varying:
+                    self.of(slot)
+        return {slot: own for slot, own in enumerate(self.signatures) if own is not UNKNOWN}
+
+    def of_outputs(self) -> str:
+        """Return one signature for everything that is asked for."""
+        return sign_item(self._plan, self.signatures)
+
+    def key(self, slot: int) -> str:
+        """Return the cache key of what is in a slot."""
+        return (self.signatures[slot] or b"").hex()
+
+    def sign(self, step: Step) -> bool:
+        """Compute the signatures of a step's outputs if those of its inputs are known; return whether they are now."""
+        if isinstance(step, NestedStep) and not step.mapped:
+            return self._sign_once(step)
+        if not self.can_be_identified(step) or not self.is_signed(step):
+            return False
+        if isinstance(step, CallStep):
+            code = self._code.calls[step.index]
+            assert code is not None
+            known = [self.signatures[slot] or b"" for slot in self._code.signed[step.index]]
+            outputs = sign_outputs(step, sign_call(code, known))
+        else:
+            outputs = self._sign_map(step)
+        for slot, own in zip(step.outputs, outputs, strict=True):
+            if slot is not None:
+                self.signatures[slot] = own
+        return True
+
+    def _sign_map(self, step: NestedStep) -> tuple[bytes, ...]:
+        signed = []
+        for output in self._code.nested[step.index]:
+            assert output is not None
+            used = output.inputs.union(step.mapped)
+            pairs = zip(step.inner_inputs, step.arguments, strict=True)
+            signed.append(
+                sign_map(step, output, [self.signatures[slot] or b"" for name, slot in pairs if name in used])
+            )
+        return tuple(signed)
+
+    def _sign_once(self, step: NestedStep) -> bool:
+        """Sign those outputs of a nested pipeline that runs once of which the inputs are known; return whether all are.
+
+        They get the signatures that they would have if its nodes were a part of this plan.
+        """
+        signed = self._code.signed[step.index]
+        inputs: dict[int, NestedOutput | None] = {}
+        for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
+            known = self.of(slot) if slot in signed else UNKNOWN
+            inputs[step.inner.inputs[name]] = NestedOutput(known, frozenset()) if known else None
+        outputs = trace(step.inner, self._run, inputs)
+        for filled, output in zip(step.outputs, outputs, strict=True):
+            if filled is not None and output is not None:
+                self.signatures[filled] = output.code
+        return None not in outputs
+
+    def unidentified_sources(self, step: Step, seen: set[int] | None = None) -> list[int]:
+        """Return the steps upstream that have to run before the signature of `step` can be known.
+
+        Args:
+            step: The step.
+            seen: Steps from which those upstream have been returned before, for another step; added to.
+        """
+        seen = set() if seen is None else seen
+        found: list[int] = []
+        if step.index in seen:
+            return found
+        seen.add(step.index)
+        stack: list[Step] = [step]
+        while stack:
+            for slot in self._code.signed[stack.pop().index]:
+                source = self._plan.producers[slot]
+                if self.of(slot) is not UNKNOWN or source in seen:
+                    continue
+                seen.add(source)
+                upstream = self._plan.steps[source]
+                if self.can_be_identified(upstream):
+                    stack.append(upstream)
+                else:
+                    found.append(source)
+        return found
+
+    def identify(self, slot: int) -> bytes:
+        """Return the signature of a value by its content; empty, with one warning, when it has none."""
+        return identify(self._plan, self._run, slot, self._values[slot])
+
+
+def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
+    """Return one signature for everything that is asked for, from those of all slots."""
+    known = [signatures[slot] or b"" for slot in plan.outputs.values()]
+    return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
+
+
+def identify(plan: Plan, run: RunState, slot: int, value: Any) -> bytes:
+    """Return the signature of what is in a slot of a plan by its content; empty, with one warning, when it has none."""
+    if value is UNSET:
+        return NEVER
+    try:
+        return signature.digest(value, run.memo)
+    except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
+        names = [name for name, own in plan.inputs.items() if own == slot]
+        users = [step for step, signed in zip(plan.steps, code_of(plan, run).signed, strict=True) if slot in signed]
+        if not names:
+            names = [name for step in users for name, own in _named_arguments(step) if own == slot]
+        name = names[0] if names else "a result"
+        is_ours = isinstance(error, signature.UnhashableValueError)
+        what = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
+        run.warn(
+            name,
+            "value",
+            f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {what}. "
+            "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
+        )
+        return NEVER
+
+
+def _named_arguments(step: Step) -> list[tuple[str, int]]:
+    names = step.node.inputs if isinstance(step, CallStep) else step.inner_inputs
+    return list(zip(names, step.arguments, strict=True))

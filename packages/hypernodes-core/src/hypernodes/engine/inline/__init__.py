@@ -1,1 +1,0 @@
-"""Sequential runs in plain loops, each with no more than its features take."""

@@ -1,0 +1,123 @@
+"""What one run needs to know; made for it, passed along, and gone with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from hypernodes import signature
+from hypernodes.callbacks import CallbackContext, Listeners
+from hypernodes.engine.store.run_store import RunStore, Warn
+from hypernodes.errors import CacheWarning
+from hypernodes.plan import CallStep, Plan
+
+if TYPE_CHECKING:
+    from hypernodes.engine.identity.records import RunRecords
+
+_RECENT = 16_384
+_QUICK_S = 0.001
+
+
+class RunState:
+    """Everything that lives exactly as long as one run or map.
+
+    Attributes:
+        root: Context of the outermost pipeline.
+        backend_name: Name of the backend, for messages.
+        is_nested: Whether the run is part of another one, which then announces it.
+        is_alone: Whether all of its events happen in one thread.
+        code: Memo of the signatures of plans (see `plan_code`).
+        memo: Memo of the digests of classes and functions.
+        show_warning: Shows the user a warning about a subject, for a reason, with a text.
+        store: What it reads from caches and writes to them.
+        history: What it notes about nodes that compute something.
+        is_silent: Whether nobody is told of anything.
+        look_ahead: Number of items that are looked up together at least.
+        computed: Number of results with a signature that were computed so far.
+    """
+
+    def __init__(self, root: CallbackContext, backend_name: str, is_nested: bool, is_alone: bool = False) -> None:
+        self.root = root
+        self.backend_name = backend_name
+        self.is_nested = is_nested
+        self.is_alone = is_alone
+        self.code: dict[Plan, Any] = {}
+        self.show_warning: Warn = _show_warning
+        self.is_silent = False
+        self.look_ahead = 1
+        self.computed = 0
+        self._quick: set[CallStep] = set()
+        self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
+        self._by_callbacks: dict[tuple[int, ...], Listeners] = {}
+        self._warned: set[tuple[str, str]] = set()
+        self._recent: OrderedDict[bytes, None] = OrderedDict()
+
+    @cached_property
+    def memo(self) -> signature.Memo:
+        return signature.new_memo()
+
+    @cached_property
+    def store(self) -> RunStore:
+        return RunStore(self.warn)
+
+    @cached_property
+    def records(self) -> RunRecords:
+        from hypernodes.engine.identity.records import RunRecords
+
+        return RunRecords()
+
+    def listeners(self, plan: Plan) -> tuple[Listeners, ...]:
+        """Return who hears the events of each scope of `plan`."""
+        listeners = self._listeners.get(plan)
+        if listeners is None:
+            listeners = tuple([self.listeners_for(scope.settings.callbacks or ()) for scope in plan.scopes])
+            self._listeners[plan] = listeners
+        return listeners
+
+    def listeners_for(self, callbacks: tuple[Any, ...]) -> Listeners:
+        """Return the listeners for a list of callbacks, made once per run."""
+        callbacks = () if self.is_silent else callbacks
+        key = tuple(map(id, callbacks))
+        listeners = self._by_callbacks.get(key)
+        if listeners is None:
+            lock = None if self.is_alone else self.root.lock
+            listeners = self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, lock)
+        return listeners
+
+    def remember(self, key: bytes) -> None:
+        """Note that the result with this signature was computed just now."""
+        self.computed += 1
+        self._recent[key] = None
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+    def was_computed(self, key: bytes, since: int) -> bool:
+        """Whether the result with this signature may have been computed in this run, after `since` others.
+
+        So much may have been computed since then that not all of it is remembered: then this is true as well, and the
+        cache has to be asked again.
+        """
+        return key in self._recent or self.computed - since > _RECENT
+
+    def note_duration(self, step: CallStep, duration_s: float) -> None:
+        """Note how long a call of a step took."""
+        if duration_s < _QUICK_S:
+            self._quick.add(step)
+        else:
+            self._quick.discard(step)
+
+    def is_quick(self, step: CallStep) -> bool:
+        """Whether the last call of a step took less than a millisecond."""
+        return step in self._quick
+
+    def warn(self, subject: str, reason: str, message: str) -> None:
+        """Warn once per run about `subject`."""
+        if (subject, reason) not in self._warned:
+            self._warned.add((subject, reason))
+            self.show_warning(subject, reason, message)
+
+
+def _show_warning(subject: str, reason: str, message: str) -> None:
+    warnings.warn(message, CacheWarning, stacklevel=3)

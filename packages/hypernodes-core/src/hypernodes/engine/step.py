@@ -1,0 +1,151 @@
+"""What running a step means: the one place where a node's function is called, and what is said when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from hypernodes.callbacks import CallbackContext
+from hypernodes.errors import OutputCountError
+from hypernodes.plan import CallStep, Plan, Step
+
+
+class Call(NamedTuple):
+    """A call of a node's function that is about to be made.
+
+    Attributes:
+        step: What is called.
+        arguments: Values passed by position.
+        by_keyword: Values passed by name.
+    """
+
+    step: CallStep
+    arguments: Sequence[Any]
+    by_keyword: dict[str, Any]
+
+
+class Returned(NamedTuple):
+    """What came of a call.
+
+    Attributes:
+        outputs: One value for each output of the node.
+        duration_s: How long the call took.
+    """
+
+    outputs: tuple[Any, ...]
+    duration_s: float
+
+
+def prepare(step: CallStep, values: Sequence[Any]) -> Call:
+    """Collect the arguments of a call."""
+    by_keyword = {name: values[slot] for name, slot in step.by_keyword} if step.by_keyword else {}
+    return Call(step, [values[slot] for slot in step.positional], by_keyword)
+
+
+def make(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
+    """Call a node's function; an `async def` one is waited for with `wait_for`.
+
+    Raises:
+        OutputCountError: The node has several outputs and the function did not return one value for each.
+        Exception: What the function raised.
+    """
+    node = call.step.node
+    started_at = perf_counter()
+    result = node.func(*call.arguments, **call.by_keyword)
+    if node.is_async:
+        result = wait_for(result)
+    return Returned(split(call.step, result), perf_counter() - started_at)
+
+
+async def make_async(call: Call) -> Returned:
+    """The same for an `async def` function, in a running event loop."""
+    started_at = perf_counter()
+    result: Any = await call.step.node.func(*call.arguments, **call.by_keyword)
+    return Returned(split(call.step, result), perf_counter() - started_at)
+
+
+def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Call an ordinary function with the values of a plan's slots; return one value for each output of the node.
+
+    Raises:
+        OutputCountError: The node has several outputs and the function did not return one value for each.
+        Exception: What the function raised.
+    """
+    if step.by_keyword:
+        made = prepare(step, values)
+        return split(step, step.node.func(*made.arguments, **made.by_keyword))
+    result = step.node.func(*[values[slot] for slot in step.positional])
+    return (result,) if len(step.outputs) == 1 else split(step, result)
+
+
+def split(step: CallStep, result: Any) -> tuple[Any, ...]:
+    """Return what the function returned as one value for each output."""
+    names = step.node.outputs
+    if len(names) == 1:
+        return (result,)
+    if isinstance(result, (tuple, list)) and len(result) == len(names):
+        return tuple(result)
+    what = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
+    raise OutputCountError(
+        f"node {step.node.name!r} must return a tuple of {len(names)} values ({', '.join(names)}); it returned {what}",
+        node_name=step.node.name,
+        expected=names,
+    )
+
+
+def add_note(
+    error: BaseException,
+    plan: Plan,
+    step: Step,
+    base: CallbackContext,
+    backend_name: str,
+    item_index: int | None = None,
+) -> None:
+    """Attach to `error` where it happened: pipeline path, node, map items, names of the inputs, and backend.
+
+    Args:
+        error: What was raised.
+        plan: The plan that was running.
+        step: The step that raised.
+        base: Context of the plan's outermost scope.
+        backend_name: Name of the backend.
+        item_index: Index of the map item; None when the plan did not run as one.
+    """
+    location = f" ({step.node.location})" if step.node.location else ""
+    item_path = base.item_path if item_index is None else (*base.item_path, item_index)
+    items = f", map item {' → '.join(map(str, item_path))}" if item_path else ""
+    error.add_note(
+        f"in node {step.node.name!r}{location} of pipeline {' → '.join(path_of(plan, step, base))}{items}; "
+        f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {backend_name}"
+    )
+
+
+def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:
+    """Return the names of the pipelines around a step, outermost first."""
+    inner: list[str] = []
+    scope = plan.scopes[step.scope]
+    while scope.parent >= 0:
+        inner.append(scope.node_name)
+        scope = plan.scopes[scope.parent]
+    return (*base.node_path, *reversed(inner))
+
+
+def context_of(plan: Plan, scope: int, base: CallbackContext, item_index: int | None = None) -> CallbackContext:
+    """Return the context of the events of a scope.
+
+    Args:
+        plan: The plan.
+        scope: Position of the scope.
+        base: Context of the plan's outermost scope, or of the map.
+        item_index: Index of the map item; None when the plan does not run as one.
+    """
+    inner: list[int] = []
+    while scope > 0:
+        inner.append(scope)
+        scope = plan.scopes[scope].parent
+    context = base if item_index is None else base.item(item_index)
+    for position in reversed(inner):
+        entry = plan.scopes[position]
+        context = context.child(entry.pipeline_id, entry.node_name)
+    return context

@@ -1,0 +1,1 @@
+"""What a run reads from caches and writes to them."""

@@ -1,0 +1,85 @@
+"""Where results of nested pipelines are kept: those of nodes, and the lists that mapped pipelines make of them.
+
+A list is kept as a manifest, which names the entry of each element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypernodes.cache.base import Cache
+from hypernodes.engine.store.run_store import RunStore, manifest_key, read_manifest
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
+
+
+def origin_of(plan: Plan, slot: int) -> tuple[Plan, Step, int]:
+    """Return the step that makes what is in a slot, with its plan and slot; inside nested pipelines that run once."""
+    step = plan.steps[plan.producers[slot]]
+    while isinstance(step, NestedStep) and not step.mapped:
+        slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
+        plan = step.inner
+        step = plan.steps[plan.producers[slot]]
+    return plan, step, slot
+
+
+def read_elements(store: RunStore, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
+    """Return what a slot of a mapped plan held for each item; None when any of it is gone.
+
+    Args:
+        store: Reads caches.
+        plan: The plan of one item.
+        slot: The slot.
+        elements: The signature of what it held for each item.
+    """
+    plan, step, slot = origin_of(plan, slot)
+    names = [element.hex() for element in elements]
+    if isinstance(step, CallStep):
+        cache = plan.scopes[step.scope].cache
+        return None if cache is None else store.get_each(cache, names)
+    inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
+    return _read_lists(store, step.inner, inner_slot, names)
+
+
+def _read_lists(store: RunStore, plan: Plan, slot: int, names: list[str]) -> list[Any] | None:
+    """Return the lists that a mapped plan made, by their signatures; None when any element of them is gone."""
+    cache = plan.scopes[0].cache
+    keys = [manifest_key(name) for name in names]
+    manifests = store.get_many(cache, keys) if cache is not None else {}
+    lists: list[Any] = []
+    for key in keys:
+        elements = read_manifest(manifests.get(key))
+        values = None if elements is None else read_elements(store, plan, slot, elements)
+        if values is None:
+            return None
+        lists.append(values)
+    return lists
+
+
+def is_stored(
+    store: RunStore, step: NestedStep, signatures: Sequence[bytes | None], elements: Sequence[list[bytes]]
+) -> bool:
+    """Return whether caches hold the results of a nested pipeline under the signatures that they should have.
+
+    Args:
+        store: Asks caches.
+        step: The nested pipeline.
+        signatures: The signature of each output; empty or None where it has none, or nobody may read it.
+        elements: For each output of a mapped one, the signature of each result.
+    """
+    keys: dict[int, tuple[Cache, list[str]]] = {}
+    for number, (inner_slot, own) in enumerate(zip(step.inner.outputs.values(), signatures, strict=True)):
+        if not own:
+            continue
+        plan, origin, _ = origin_of(step.inner, inner_slot)
+        kept = elements[number] if step.mapped else [own]
+        names = [signature.hex() for signature in kept if signature]
+        if isinstance(origin, CallStep):
+            cache = plan.scopes[origin.scope].cache
+        else:
+            cache = origin.inner.scopes[0].cache
+            names = list(map(manifest_key, names))
+        if cache is None or len(names) < len(kept):
+            return False
+        keys.setdefault(id(cache), (cache, []))[1].extend(names)
+    return all(store.holds(cache, asked) for cache, asked in keys.values())

@@ -1,1 +1,0 @@
-"""Values and errors on their way between processes."""

@@ -1,0 +1,298 @@
+"""Event loops for `async def` nodes: in the calling thread, in a helper thread, or the caller's own.
+
+Where the calling thread only waits for what it has started, the loop runs there while it does: a call then costs half
+of what it costs to hand it over to another thread and back.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from time import sleep
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hypernodes.engine.workers.event_loop import LoopHere, LoopThread
+
+LOOK_UP_S = 0.2
+"""Nothing is waited for longer than this at a time: Ctrl-C in the very moment in which a thread goes to sleep, or that
+the system delivers to another thread, is noticed only when it wakes up."""
+
+_ARRIVALS = 16  # after so many, the loop in another thread gets the chance to start them
+_ARRIVALS_HERE = 4  # the same in this thread: what is started together ends together, and then waits for each other
+
+_Coroutine: TypeAlias = Coroutine[Any, Any, Any]
+_Report: TypeAlias = Callable[["TaskOutcome"], object]
+
+
+class Coroutines:
+    """RunRegistry the `async def` nodes of a run, all in one event loop, made when the first one is met.
+
+    Args:
+        loop: The running event loop of an `async` caller, to be used instead of one of our own.
+        is_here: Whether every coroutine of the run is waited for in the calling thread, where the loop then is.
+        may_be_here: Whether the calling thread does nothing for long but take news from an `Inbox`, so that the loop
+            can run there meanwhile.
+
+    Attributes:
+        here: The loop that does so; None when there is none, or none yet.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None = None, is_here: bool = False, may_be_here: bool = False
+    ) -> None:
+        self._loop = loop
+        self._is_here = is_here
+        self._may_be_here = may_be_here
+        self._unstarted = 0
+        self.here: LoopHere | None = None
+        self._runner: asyncio.Runner | None = None
+        self._helper: LoopThread | None = None
+        self._awaited: TaskOutcome | None = None
+        self._is_cancelled = False
+        self._arriving: deque[TaskOutcome] = deque()
+        self._is_loop_awake = False
+
+    def wait_for(self, coroutine: _Coroutine) -> Any:
+        """Return the result of `coroutine`, running it in this thread if that is where the loop of the run is."""
+        import asyncio  # not before it is needed: it is the slowest import of the standard library
+
+        if self._is_here and self._loop is None and self._helper is None and asyncio._get_running_loop() is None:
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+            return self._runner.run(coroutine, context=contextvars.copy_context())
+        done = Inbox(self)
+        self._awaited = self.submit(coroutine, done.put)
+        if self._is_cancelled:  # in the moment before there was anything to cancel
+            self._awaited.cancel()
+        outcome: TaskOutcome | None = None
+        while outcome is None:
+            with suppress(Empty):
+                outcome = done.get(LOOK_UP_S)
+        return outcome.result()
+
+    def cancel(self) -> None:
+        """Cancel what `wait_for` waits for in another thread, now or from now on."""
+        self._is_cancelled = True
+        if self._awaited is not None:
+            self._awaited.cancel()
+
+    def submit(self, coroutine: _Coroutine, report: _Report) -> TaskOutcome:
+        """Start `coroutine`, with the context variables of the caller.
+
+        Args:
+            coroutine: What to run.
+            report: Called in the thread of the loop when it has ended.
+        """
+        loop = self._loop or self._new_loop()
+        if self.here is not None:
+            outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_here=True)
+            outcome.start()
+            self._unstarted += 1
+            if self._unstarted >= _ARRIVALS_HERE:
+                self._unstarted = 0
+                self.here.turn()
+            return outcome
+        is_eager = self._helper is not None  # a loop of the caller's may make tasks in its own way
+        outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_eager)
+        self._arriving.append(outcome)
+        # Waking a loop takes a system call, so whatever arrives before it has woken up shares one.
+        if not self._is_loop_awake:
+            self._is_loop_awake = True
+            loop.call_soon_threadsafe(self._start_arrivals)
+        elif len(self._arriving) >= _ARRIVALS:
+            sleep(0)  # else the loop, in another thread, starts all of them together, and they end together as well
+        return outcome
+
+    def close(self) -> None:
+        """End our own loop; cancels what still runs in it."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        if self.here is not None:
+            here, self.here, self._loop = self.here, None, None  # first, since nobody is to be woken up any more
+            here.close()
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = self._loop = None
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        from hypernodes.engine.workers.event_loop import LoopHere, LoopThread
+
+        if self._may_be_here and asyncio._get_running_loop() is None:
+            self.here = LoopHere()
+            self._loop = self.here.loop
+        else:
+            self._helper = LoopThread()
+            self._loop = self._helper.loop
+        return self._loop
+
+    def _start_arrivals(self) -> None:
+        self._is_loop_awake = False  # first, so that what arrives from now on calls again
+        while self._arriving:
+            self._arriving.popleft().start()
+
+
+class Inbox:
+    """News for the thread that runs a scheduler; coroutines may go on while it waits for some.
+
+    Args:
+        coroutines: The coroutines of the run.
+    """
+
+    def __init__(self, coroutines: Coroutines) -> None:
+        self._coroutines = coroutines
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+
+    def put(self, news: Any) -> None:
+        """Put something there, in any thread."""
+        self._queue.put(news)
+        here = self._coroutines.here
+        if here is not None:
+            here.wake()
+
+    def get(self, timeout_s: float) -> Any:
+        """Return what comes next.
+
+        Raises:
+            Empty: Nothing came in time.
+        """
+        here = self._coroutines.here
+        return self._queue.get(timeout=timeout_s) if here is None else here.get(self._queue, timeout_s)
+
+    def get_nowait(self) -> Any:
+        """Return what is there.
+
+        Raises:
+            Empty: Nothing is.
+        """
+        return self._queue.get_nowait()
+
+    def empty(self) -> bool:
+        """Whether nothing is there."""
+        return self._queue.empty()
+
+
+class TaskOutcome:
+    """The outcome of a task in an event loop: as much of a `concurrent.futures.Future` as is needed.
+
+    Cancelling it cancels the task, which may clean up; it is over when the task has ended.
+
+    Args:
+        loop: The loop.
+        coroutine: What the task runs.
+        context: Context variables for it.
+        report: Called in the thread of the loop when it has ended.
+        is_eager: Whether to run it up to where it first waits as soon as it is started, where Python can do so.
+        is_here: Whether the loop runs in the thread of the scheduler: then Ctrl-C may come in the middle of the task,
+            and ends the loop as it ends any other wait.
+    """
+
+    __slots__ = (
+        "_context",
+        "_coroutine",
+        "_error",
+        "_is_cancelled",
+        "_is_done",
+        "_is_eager",
+        "_is_here",
+        "_loop",
+        "_report",
+        "_result",
+        "_task",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: _Coroutine,
+        context: contextvars.Context,
+        report: _Report,
+        is_eager: bool = False,
+        is_here: bool = False,
+    ) -> None:
+        self._is_eager = is_eager
+        self._is_here = is_here
+        self._loop = loop
+        self._coroutine = coroutine
+        self._context = context
+        self._report = report
+        self._task: asyncio.Task[None] | None = None
+        self._is_cancelled = False
+        self._is_done = False
+        self._error: BaseException | None = None
+        self._result: Any = None
+
+    def start(self) -> None:
+        """Start the task; called in the thread of the loop."""
+        if self._is_cancelled:
+            self._coroutine.close()
+            self._end(CancelledError("the call was cancelled"))
+        elif sys.version_info >= (3, 12) and self._is_eager:
+            import asyncio
+
+            self._task = asyncio.Task(self._awaited(), loop=self._loop, context=self._context, eager_start=True)
+        else:
+            self._task = self._loop.create_task(self._awaited(), context=self._context)
+            self._task.add_done_callback(self._end_unbegun)
+
+    def cancel(self) -> bool:
+        """Ask the task to end; return False, because it is not over yet."""
+        if not self._is_done and not self._is_cancelled and not self._loop.is_closed():
+            self._is_cancelled = True  # a second request would interrupt the cleaning up after the first
+            self._loop.call_soon_threadsafe(self._cancel_task)
+        return False
+
+    def exception(self) -> BaseException | None:
+        """Return what it raised."""
+        return self._error
+
+    def result(self) -> Any:
+        """Return what it returned.
+
+        Raises:
+            BaseException: What it raised.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _cancel_task(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _awaited(self) -> None:
+        import asyncio
+
+        try:
+            self._result = await self._coroutine
+        except asyncio.CancelledError:
+            self._end(CancelledError("the call was cancelled"))
+        except BaseException as error:  # also what would end the loop, and the others in it
+            if self._is_here and isinstance(error, KeyboardInterrupt):
+                raise
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _end_unbegun(self, task: asyncio.Task[None]) -> None:
+        if not self._is_done:
+            if not task.cancelled():
+                task.exception()  # an interrupt, which the loop has raised: else asyncio would log it as well
+            self._coroutine.close()
+            self._end(CancelledError("the call was cancelled"))
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        self._is_done = True
+        self._task = None
+        self._report(self)

@@ -1,0 +1,229 @@
+"""Values on their way between processes: small ones as bytes, large ones in files that are read where they are needed.
+
+A large value does not go through the pipe of a process pool, which copies it several times on either side: it is
+written once, its arrays straight from their memory, and read once by each process that takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterable
+from itertools import count
+from typing import Any, NamedTuple
+
+from hypernodes.buffers import new_buffer
+from hypernodes.engine.workers.pickling import dumps
+from hypernodes.errors import SerializationError
+
+_FILE_MIN_BYTES = 64 * 1024
+_SCALARS = frozenset((bool, int, float, complex, type(None)))
+_TEXTS = frozenset((str, bytes))
+
+
+class Payload(NamedTuple):
+    """A value that was packed.
+
+    Attributes:
+        data: The value as bytes; None when it is in a file.
+        path: Name of the file; empty when there is none.
+        size_bytes: How large it is.
+        is_shared: Whether it is sent more than once, so that a worker should keep it.
+    """
+
+    data: bytes | None
+    path: str = ""
+    size_bytes: int = 0
+    is_shared: bool = False
+
+
+class NotTransferred:
+    """Stands for a result that cannot leave the worker process which made it, and that nothing outside it needs.
+
+    Callbacks receive it in the place of the value. It cannot be kept in a cache.
+
+    Attributes:
+        type_name: Type of the value.
+        reason: Why it cannot be sent.
+    """
+
+    def __init__(self, type_name: str, reason: str) -> None:
+        self.type_name = type_name
+        self.reason = reason
+
+    def __cache_key__(self) -> str:
+        raise TypeError(f"it stayed in a worker process: {self.reason}")
+
+    def __repr__(self) -> str:
+        return f"<{self.type_name} that stayed in the worker process: {self.reason}>"
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is so simple that it travels as it is."""
+    kind = type(value)
+    return kind in _SCALARS or (kind in _TEXTS and len(value) < _FILE_MIN_BYTES)
+
+
+def pack(value: Any, what: str, is_by_value: bool, path: str) -> Any:
+    """Return a value that is simple as it is, and others as a `Payload`.
+
+    Args:
+        value: What is to be sent.
+        what: What it is, for the message.
+        is_by_value: See `packing.dumps`.
+        path: File for it, should it be large.
+
+    Raises:
+        SerializationError: It cannot be sent.
+    """
+    if is_plain(value):
+        return value
+    buffers: list[pickle.PickleBuffer] = []
+
+    def stays_inside(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            is_large = memoryview(buffer).nbytes >= _FILE_MIN_BYTES and bool(buffer.raw())
+        except BufferError:  # not contiguous
+            is_large = False
+        if is_large:
+            buffers.append(buffer)
+        return not is_large
+
+    head = dumps(value, what, is_by_value, stays_inside)
+    if not buffers and len(head) < _FILE_MIN_BYTES:
+        return Payload(head, "", len(head))
+    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+    _write(path, parts, what)
+    return Payload(None, path, sum(part.nbytes for part in parts))
+
+
+def unpack(payload: Any) -> Any:
+    """Return the value of a payload, or a simple value as it is.
+
+    Raises:
+        Exception: What the value raises while it is unpickled.
+    """
+    if type(payload) is not Payload:
+        return payload
+    if payload.data is not None:
+        return pickle.loads(payload.data)
+    head, *buffers = _read(payload.path)
+    return pickle.loads(head, buffers=buffers)
+
+
+def _write(path: str, parts: list[memoryview], what: str) -> None:
+    sizes = [2 * part.nbytes + part.readonly for part in parts]
+    try:
+        with open(path, "wb", buffering=0) as file:
+            file.write(struct.pack(f"<{len(parts) + 1}Q", len(parts), *sizes))
+            for part in parts:
+                rest = part.cast("B")
+                while rest:
+                    rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise SerializationError(f"{what} cannot be written to {path}: {error}", path=what) from error
+
+
+def _read(path: str) -> list[memoryview]:
+    """Return head and arrays; an array that could not be written to there cannot be written to here."""
+    parts: list[memoryview] = []
+    with open(path, "rb", buffering=0) as file:
+        (number,) = struct.unpack("<Q", file.read(8))
+        for size in struct.unpack(f"<{number}Q", file.read(8 * number)):
+            part = new_buffer(size // 2)
+            parts.append(part.toreadonly() if size % 2 else part)
+            rest = part
+            while rest:
+                read = file.readinto(rest)
+                if not read:
+                    raise EOFError(f"{path} is shorter than it should be")
+                rest = rest[read:]
+    return parts
+
+
+class _Held:
+    """A value that several calls may take."""
+
+    __slots__ = ("holders", "payload", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value  # kept so that its id stays its own
+        self.holders = 0
+        self.payload: Payload | None = None
+
+
+class Payloads:
+    """What one run sends to worker processes; what is held is packed once for the whole run.
+
+    Args:
+        is_by_value: See `packing.dumps`.
+    """
+
+    def __init__(self, is_by_value: bool) -> None:
+        self._is_by_value = is_by_value
+        self._folder: str | None = None
+        self._numbers = count()
+        self._held: dict[int, _Held] = {}
+
+    @property
+    def folder(self) -> str:
+        """Folder of the run, made when it is first needed."""
+        if self._folder is None:
+            self._folder = tempfile.mkdtemp(prefix="hypernodes-")
+        return self._folder
+
+    def hold(self, value: Any) -> bool:
+        """Remember a value that several calls may take, until it is dropped as often; return whether that is useful."""
+        if is_plain(value):
+            return False
+        held = self._held.get(id(value))
+        if held is None:
+            held = self._held[id(value)] = _Held(value)
+        held.holders += 1
+        return True
+
+    def drop(self, value: Any) -> None:
+        """Let go of a value that was held."""
+        held = self._held.get(id(value))
+        if held is None:  # the run is over
+            return
+        held.holders -= 1
+        if not held.holders:
+            del self._held[id(value)]
+            if held.payload is not None and held.payload.path:
+                self.remove([held.payload.path])
+
+    def pack(self, value: Any, what: str) -> Any:
+        """Return a value as a payload; see the function `pack`."""
+        held = self._held.get(id(value))
+        if held is not None and held.payload is not None:
+            return held.payload
+        payload = pack(value, what, self._is_by_value, self.new_path())
+        if held is not None and type(payload) is Payload:
+            payload = held.payload = payload._replace(is_shared=True)
+        return payload
+
+    def write(self, path: str, value: Any, what: str) -> None:
+        """Write a value to a file, large or not."""
+        _write(path, [memoryview(dumps(value, what, self._is_by_value))], what)
+
+    def new_path(self) -> str:
+        """Return a name for a new file."""
+        return os.path.join(self.folder, str(next(self._numbers)))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Delete files that are not needed any more."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+    def close(self) -> None:
+        """Delete everything that was written for the run."""
+        self._held.clear()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

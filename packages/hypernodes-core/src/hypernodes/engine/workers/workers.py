@@ -1,0 +1,253 @@
+"""Where calls are made: here, in threads, in an event loop, in worker processes; and how many at a time."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hypernodes.engine.cancellation import RunRegistry, current_registry
+from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.step import Call, Returned, make, make_async
+from hypernodes.engine.workers.coroutines import Coroutines
+from hypernodes.engine.workers.threads import DaemonThreads
+from hypernodes.engine.workers.time_limits import timeout_error
+from hypernodes.plan import CallStep
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hypernodes.engine.workers.process_pool import WorkerProcesses
+
+_current_executor: contextvars.ContextVar[Executor | None] = contextvars.ContextVar("executor", default=None)
+
+_ASYNC_WORKERS = 100
+_UNIT_S = 0.1  # work that is sent to a worker process at a time
+_UNIT_BYTES = 8 * 1024 * 1024
+_MAX_UNIT = 2048
+
+
+class Outcome(Protocol):
+    """As much of a `concurrent.futures.Future` as the scheduler needs."""
+
+    def cancel(self) -> bool: ...
+
+    def exception(self) -> BaseException | None: ...
+
+    def result(self) -> Any: ...
+
+
+class Place(Protocol):
+    """Somewhere else than here, in this process, where a call can be made."""
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether it ends a call that exceeds its time limit by itself."""
+
+    def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
+        """Start a call.
+
+        Args:
+            call: The call.
+            report: Called with the outcome, in any thread, when there is one.
+            begun: Called in the thread of the call when it begins; None when nobody wants to know.
+        """
+
+
+class Workers:
+    """The places of one run.
+
+    Args:
+        node_execution: How the nodes of one run are executed.
+        map_execution: How the items of a map are executed.
+        max_workers: The largest number of calls at a time; None for a number that suits the modes.
+        executor: The caller's own executor.
+        processes: Worker processes; given when a mode is "parallel".
+        loop: The event loop of an `async` caller.
+        is_waited_for: Whether the calling thread does nothing but run the scheduler until everything is done.
+
+    Attributes:
+        capacity: The largest number of calls at a time.
+        open_items: The largest number of items of one map that are under way at a time.
+        must_help: Whether the calling thread is itself a worker of the caller's executor, so that it has to make calls
+            rather than wait for a worker that may never be free.
+    """
+
+    def __init__(
+        self,
+        node_execution: ExecutionMode,
+        map_execution: ExecutionMode,
+        max_workers: int | None = None,
+        executor: Executor | None = None,
+        processes: WorkerProcesses | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        is_waited_for: bool = False,
+    ) -> None:
+        self.node_execution = node_execution
+        self.map_execution = map_execution
+        modes = {node_execution, map_execution}
+        self.max_workers = max_workers or default_workers(modes)
+        self.capacity = processes.prefetch(self.max_workers) if processes else self.max_workers
+        self.open_items = 1 if map_execution == "sequential" else 2 * self.capacity + 2
+        self.processes = processes
+        self._executor = executor if processes is None else None  # else calls in worker processes are made on it
+        self._threads: DaemonThreads | None = None
+        # This thread may be one of the workers that its own calls are to wait for.
+        self.must_help = self._executor is not None and _current_executor.get() is self._executor
+        self._runs = RunRegistry()
+        is_here = not modes & {"async", "threaded"}
+        self.coroutines = Coroutines(loop, is_here, may_be_here=is_waited_for and not self.must_help)
+        self._loop_runner = LoopRunner(self.coroutines)
+
+    def is_in_process(self, is_item: bool) -> bool:
+        """Whether calls are made in worker processes.
+
+        Args:
+            is_item: Whether they belong to an item of a map.
+        """
+        return self.processes is not None and (
+            self.node_execution == "parallel" or (is_item and self.map_execution == "parallel")
+        )
+
+    def runner_for(self, step: CallStep, is_item: bool) -> Place | None:
+        """Return where a step is called that is not called in a worker process; None for here."""
+        is_here = self.node_execution == "sequential" and not (is_item and self.map_execution != "sequential")
+        if step.node.is_async:
+            return None if is_here else self._loop_runner
+        if is_here and step.node.timeout is None:
+            return None
+        if self._executor is not None and not is_here:
+            return ThreadRunner(self._executor, self._executor, self._runs)
+        return self.own_threads()
+
+    def own_threads(self) -> Place:
+        """Return the threads of the run."""
+        return ThreadRunner(self._daemons(), None, self._runs)
+
+    def make_here(self, call: Call) -> Returned:
+        """Make a call in this thread."""
+        if call.step.node.is_async:
+            returned: Returned = self.coroutines.wait_for(_awaitable(call))
+            return returned
+        return make(call, _never)
+
+    def make_instead(self, call: Call) -> Returned:
+        """Make a call in this thread that was to be made on the caller's executor, of which this is a worker."""
+        returned: Returned = contextvars.copy_context().run(make, call, _never)
+        return returned
+
+    def submit_waiting(self, runs: RunRegistry, function: Any, *arguments: Any) -> Future[Any]:
+        """Start something that mostly waits, outside the workers; the runs in it are noted in `runs`."""
+        context = contextvars.copy_context()
+        context.run(current_registry.set, runs)
+        return self._daemons().submit(context.run, function, *arguments)
+
+    def abandon(self, future: Any) -> None:
+        """Leave a call behind that took too long: its thread cannot be stopped, so others get another one."""
+        if self._threads is not None and isinstance(future, Future):
+            self._threads.abandon(future)
+
+    def batch_size(self, seconds_per_item: float | None, bytes_per_item: float, remaining: int | None) -> int:
+        """Return how many items to send to a worker process at a time: enough to be worth it, and some for each."""
+        if seconds_per_item is None:
+            return 1
+        size = int(min(_UNIT_S / max(seconds_per_item, 1e-7), _UNIT_BYTES / max(bytes_per_item, 1))) + 1
+        fair = size if remaining is None else remaining // (2 * self.max_workers) + 1
+        return max(1, min(size, fair, _MAX_UNIT))
+
+    def close(self) -> None:
+        """Release everything that belongs to the run."""
+        self.coroutines.close()
+        if self._threads is not None:
+            self._threads.shutdown()
+        if self.processes is not None:
+            self.processes.end_run()
+
+    def kill(self) -> None:
+        """Release everything at once, without waiting for calls that cannot be stopped."""
+        self._runs.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+        if self.processes is not None:
+            self.processes.kill()
+
+    def _daemons(self) -> DaemonThreads:
+        if self._threads is None:
+            self._threads = DaemonThreads("hypernodes")
+        return self._threads
+
+
+class ThreadRunner:
+    """Threads, or an executor of the caller's own that takes any function."""
+
+    keeps_time = False
+
+    def __init__(self, executor: Executor, callers: Executor | None, runs: RunRegistry) -> None:
+        self._executor = executor
+        self._callers = callers
+        self._runs = runs
+
+    def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
+        context = contextvars.copy_context()
+        context.run(current_registry.set, self._runs)
+        if self._callers is not None:
+            context.run(_current_executor.set, self._callers)
+        function = make if begun is None else _make_and_tell(begun)
+        future = self._executor.submit(context.run, function, call, _never)
+        future.add_done_callback(report)
+        return future
+
+
+def _make_and_tell(begun: Callable[[], object]) -> Callable[[Call, Callable[[Any], Any]], Returned]:
+    def make_it(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
+        begun()
+        return make(call, wait_for)
+
+    return make_it
+
+
+class LoopRunner:
+    """An event loop in which `async def` nodes are awaited side by side."""
+
+    keeps_time = True
+
+    def __init__(self, coroutines: Coroutines) -> None:
+        self._coroutines = coroutines
+
+    def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
+        return self._coroutines.submit(_awaitable(call), report)
+
+
+def _awaitable(call: Call) -> Coroutine[Any, Any, Returned]:
+    limit = call.step.node.timeout
+    return make_async(call) if limit is None else _within_limit(call, limit)
+
+
+async def _within_limit(call: Call, limit: float) -> Returned:
+    import asyncio
+
+    timer = asyncio.timeout(limit)
+    try:
+        async with timer:
+            return await make_async(call)
+    except TimeoutError as error:
+        if timer.expired():
+            raise timeout_error(call.step.node) from error
+        raise
+
+
+def default_workers(modes: set[ExecutionMode]) -> int:
+    """Return how many calls at a time suit the modes."""
+    cores = os.cpu_count() or 1
+    if "parallel" in modes:
+        return cores
+    if "async" in modes:
+        return _ASYNC_WORKERS
+    return min(32, cores + 4) if "threaded" in modes else 1
+
+
+def _never(awaitable: Any) -> Any:
+    raise AssertionError("async nodes are awaited in an event loop")  # pragma: no cover

@@ -1,0 +1,370 @@
+"""The look itself: a run as far as it goes without calling anything, and the count of what it would do.
+
+Nothing is loaded but lists of items' signatures, and lists that one node made and over which a mapped pipeline would
+have to run: their items are known by their contents only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
+from typing import Any, Protocol
+
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.engine import OutputNames, Runnable, map_plan
+from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.columns import check_given_columns, is_mapped_inside
+from hypernodes.engine.frames.dry_run import dry_run_state, item_frames
+from hypernodes.engine.frames.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.identity.records import Outline
+from hypernodes.engine.store.manifests import origin_of
+from hypernodes.errors import DependencyError, MapInputError
+from hypernodes.explain.explanation import Explanation, NodeExplanation
+from hypernodes.explain.probing import CachedValue, GoneError, ProbingStore
+from hypernodes.explain.reasons import Reasons
+from hypernodes.failures import Failure
+from hypernodes.graph import Graph
+from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan, Step
+
+_LATER = "depends on something that would run first"
+
+
+class Explainable(Runnable, Protocol):
+    """What has to be known of a pipeline that is explained."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+
+def explain_run(pipeline: Explainable, inputs: Mapping[str, Any], output_name: OutputNames) -> Explanation:
+    """Return what running a pipeline once would do.
+
+    Raises:
+        DependencyError: The inputs or outputs do not fit.
+    """
+    plan = pipeline.plan_for(inputs, output_name)
+    _refuse_iterators((n, value) for n, value in inputs.items() if is_mapped_inside(plan, plan.inputs[n]))
+    values = list(plan.template)
+    for name, value in inputs.items():
+        values[plan.inputs[name]] = value
+    check_given_columns(plan, values)
+    look = _Look(pipeline, plan, ())
+    if plan.is_cached:
+        frame = CachedFrame(plan, look.state, values, look.root)
+        frame.start()
+        look.take(frame)
+    else:
+        look.take_uncached(plan, 1, values)
+    return look.explanation()
+
+
+def explain_map(
+    pipeline: Explainable,
+    columns: Mapping[str, Any],
+    map_mode: MapMode,
+    inputs: Mapping[str, Any],
+    output_name: OutputNames,
+) -> Explanation:
+    """Return what running a pipeline once per item would do.
+
+    Raises:
+        DependencyError: The inputs or outputs do not fit.
+    """
+    _refuse_iterators(columns.items())
+    plan = pipeline.plan_for((*columns, *inputs), output_name)
+    _refuse_iterators((n, value) for n, value in inputs.items() if is_mapped_inside(plan, plan.inputs[n]))
+    plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
+    look = _Look(pipeline, plan, columns)
+    if plan.is_cached:
+        items = ItemFrames(plan, look.state, look.root, given)
+        found = sum(look.take(frame) for _, frame in item_frames(items))
+        return look.explanation(items.count, found)
+    total = given.total() or 0
+    look.take_uncached(plan, total)
+    return look.explanation(total, 0)
+
+
+def _refuse_iterators(given: Iterable[tuple[str, Any]]) -> None:
+    for name, value in given:
+        if isinstance(value, Iterator):
+            raise MapInputError(
+                f"to explain what happens, the items of {name!r} have to be read, and {type(value).__name__} can be "
+                f"read only once; pass list({name})",
+                input_name=name,
+            )
+
+
+class Tally:
+    """How often what would become of a node.
+
+    Attributes:
+        hits: How often it is in the cache.
+        repeats: How often it would be in the cache by then, since something equal comes before in the same run.
+        runs: How often it would run.
+        unknown: How often that cannot be known yet.
+        has_unknown_items: Whether it is not known either how many items there will be.
+        first: The first execution in which it would run.
+        reasons: Why it cannot be known.
+    """
+
+    __slots__ = ("first", "has_unknown_items", "hits", "reasons", "repeats", "runs", "unknown")
+
+    def __init__(self) -> None:
+        self.hits = self.repeats = self.runs = self.unknown = 0
+        self.has_unknown_items = False
+        self.first: CachedFrame | None = None
+        self.reasons: dict[str, None] = {}
+
+
+class _Look:
+    """Counts what would happen, execution by execution.
+
+    Attributes:
+        state: State of a run that only looks.
+        root: Context of the pipeline.
+    """
+
+    def __init__(self, pipeline: Explainable, plan: Plan, varying: Iterable[str]) -> None:
+        self._pipeline = pipeline
+        self._plan = plan
+        self._warnings: dict[tuple[str, str], str] = {}
+        self._not_there = 0  # grows with everything that would be computed, or may be
+        self.root = CallbackContext((pipeline.id,))
+        self.state = dry_run_state(self.root, "explain")
+        self._store = self.state.store = ProbingStore(self.state.warn)
+        self.state.show_warning = self._note_warning
+        self._outline = Outline(plan, varying)
+        self._tallies = {step: Tally() for step in self._outline.keys}
+
+    def _note_warning(self, subject: str, reason: str, message: str) -> None:
+        self._warnings[subject, reason] = message
+
+    # --- counting -------------------------------------------------------------------------------------------------
+
+    def take(self, frame: CachedFrame) -> bool:
+        """Count one execution, after it was looked up; return whether all that it needs is in the caches now."""
+        before = self._not_there
+        self._count_found(frame)
+        if frame.is_done:
+            return self._not_there == before
+        remaining, undecided = frame.remaining_steps(), set(frame.undecided_steps())
+        missing = {slot for step in remaining for slot in step.outputs if slot is not None}
+        for step in remaining:
+            if step in undecided:
+                self._count_unknown(frame, step, missing)
+            elif isinstance(step, CallStep):
+                self._count_call(frame, step)
+            else:
+                self._count_nested(frame, step, missing)
+        if undecided:
+            self._count_possibly_needed(frame, undecided, missing)
+        return self._not_there == before
+
+    def _count_call(self, frame: CachedFrame, step: CallStep) -> None:
+        """Count a call that has to be made, unless an equal one comes before it in the same run."""
+        self._not_there += 1
+        tally = self._tallies[step]
+        key = frame.key_of(step)
+        cache = frame.plan.scopes[step.scope].cache
+        if key is not None and cache is not None:
+            keys = [frame.identities.key(slot) for slot in step.outputs if slot is not None]
+            if self._store.expects(cache, keys):
+                tally.repeats += 1
+                return
+            self._store.expect(cache, keys)
+            self.state.remember(key)
+        tally.runs += 1
+        tally.first = tally.first or frame
+
+    def _count_found(self, frame: CachedFrame) -> None:
+        for step in frame.found_steps():
+            if isinstance(step, CallStep):
+                self._count_hits(step, [frame.values[slot] for slot in step.outputs if slot is not None][:1])
+                continue
+            if not step.mapped:
+                self._count_found(frame.inside[step.index])
+                continue
+            counted: set[CallStep] = set()
+            for inner, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
+                if slot is not None:
+                    self._count_lists(step.inner, inner, [frame.values[slot]], counted)
+
+    def _count_hits(self, step: CallStep, values: Sequence[CachedValue]) -> None:
+        expected = sum(value.is_expected for value in values)
+        self._tallies[step].hits += len(values) - expected
+        self._tallies[step].repeats += expected
+        self._not_there += expected
+
+    def _count_lists(self, plan: Plan, slot: int, lists: Sequence[Any], counted: set[CallStep]) -> None:
+        """Count the results of a mapped pipeline that were found: lists of what is in a slot for each item."""
+        _, producer, slot = origin_of(plan, slot)
+        if isinstance(producer, NestedStep):
+            inner = list(producer.inner.outputs.values())[producer.outputs.index(slot)]
+            self._count_lists(producer.inner, inner, [element for found in lists for element in found], counted)
+        elif producer not in counted:
+            counted.add(producer)
+            self._count_hits(producer, [value for values in lists for value in values])
+
+    def _count_unknown(self, frame: CachedFrame, step: Step, missing: set[int], reason: str = "") -> None:
+        """Count a step of which cannot be known whether it would run."""
+        self._not_there += 1
+        if not reason:
+            sources = frame.identities.unidentified_sources(step)
+            reason = _depends_on(frame.plan.steps[source].node.name for source in sources)
+        if isinstance(step, CallStep):
+            tally = self._tallies[step]
+            tally.unknown += 1
+            tally.reasons[reason] = None
+        else:
+            self._count_unknown_items(step.inner, _item_count(step, frame.values, missing), reason)
+
+    def _count_unknown_items(self, plan: Plan, count: int | None, reason: str) -> None:
+        self._not_there += 1
+        for step in plan.steps:
+            if isinstance(step, NestedStep):
+                self._count_unknown_items(step.inner, None, reason)
+                continue
+            tally = self._tallies[step]
+            tally.unknown += count or 0
+            tally.has_unknown_items |= count is None
+            tally.reasons[reason] = None
+
+    def _count_possibly_needed(self, frame: CachedFrame, undecided: set[Step], missing: set[int]) -> None:
+        """Count what is needed only if something has to run of which that is not known."""
+        steps = frame.plan.steps
+        settled = {step.index for step in (*frame.remaining_steps(), *frame.found_steps())}
+        for first in sorted(undecided, key=lambda step: step.index):
+            stack = list(first.needs)
+            while stack:
+                index = stack.pop()
+                if index not in settled:
+                    settled.add(index)
+                    reason = f"needed only if `{first.node.name}` has to run"
+                    self._count_unknown(frame, steps[index], missing, reason)
+                    stack += steps[index].needs
+
+    # --- nested pipelines that are not inlined --------------------------------------------------------------------
+
+    def _count_nested(self, frame: CachedFrame, step: NestedStep, missing: set[int]) -> None:
+        if not step.inner.is_cached:
+            self.take_uncached(step.inner, _item_count(step, frame.values, missing))
+            return
+        if not step.mapped and all(frame.signatures[slot] or slot not in missing for slot in step.arguments):
+            self.take(frame.look_inside(step))
+            return
+        awaited = [slot for slot in step.arguments if slot in missing or frame.values[slot] is UNSET]
+        if awaited:
+            plan = frame.plan
+            sources = [plan.producers[slot] for slot in awaited if slot in missing]
+            reason = _depends_on(plan.steps[source].node.name for source in sources) if sources else _LATER
+            self._count_unknown_items(step.inner, _item_count(step, frame.values, missing), reason)
+            return
+        try:
+            self._open(frame, step)
+        except GoneError as error:
+            self._count_unknown_items(step.inner, None, str(error))
+        except DependencyError as error:
+            self._count_unknown_items(step.inner, None, f"would fail: {error}")
+
+    def _open(self, frame: CachedFrame, step: NestedStep) -> None:
+        """Look up a mapped pipeline whose inputs are known."""
+        for slot in step.arguments[: len(step.mapped)]:
+            if slot not in frame.elements:
+                frame.values[slot] = self._store.load(frame.values[slot])
+        if any(isinstance(frame.values[slot], Failure) for slot in step.arguments):
+            self._count_unknown_items(step.inner, None, "an input is a failure")
+            return
+        inputs = nested_map_inputs(frame, step)
+        self._take_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
+
+    def _take_items(self, frame: CachedFrame, step: NestedStep, items: ItemFrames) -> None:
+        elements: list[list[bytes]] = [[] for _ in step.outputs]
+        for _, item in item_frames(items):
+            self.take(item)
+            for known, slot in zip(elements, step.inner.outputs.values(), strict=True):
+                known.append(item.signatures[slot] or b"")
+        cache = step.inner.scopes[0].cache
+        for outer, known in zip(step.outputs, elements, strict=True):
+            own = None if outer is None else frame.signatures[outer]
+            if cache is not None and own and all(known) and len(known) == items.count:
+                self._store.expect_list(cache, own, known)
+
+    def take_uncached(self, plan: Plan, count: int | None, values: Sequence[Any] | None = None) -> None:
+        """Count a plan nothing of which is cached.
+
+        Args:
+            plan: The plan.
+            count: How often it would run; None where that is not known.
+            values: Value of every slot before it runs; None where that is not known.
+        """
+        missing = {slot for step in plan.steps for slot in step.outputs if slot is not None}
+        self._not_there += count != 0
+        for step in plan.steps:
+            if isinstance(step, CallStep):
+                self._tallies[step].runs += count or 0
+                self._tallies[step].has_unknown_items |= count is None
+            else:
+                inner = None if values is None or count is None else _item_count(step, values, missing)
+                self.take_uncached(step.inner, None if inner is None or count is None else inner * count)
+
+    # --- the answer -----------------------------------------------------------------------------------------------
+
+    def explanation(self, items: int | None = None, items_found: int | None = None) -> Explanation:
+        """Return what was counted."""
+        reasons = Reasons(self._store, self._outline, self._warnings, self.state)
+        nodes = [*self._overridden(), *self._explained(self._plan, (), reasons)]
+        return Explanation(self._pipeline.id, nodes, items, items_found, list(self._warnings.values()))
+
+    def _overridden(self) -> Iterator[NodeExplanation]:
+        top = {step.node for step in self._plan.steps}
+        graph = self._pipeline.graph
+        given = {n: graph.nodes[graph.producers[n]] for n in self._plan.inputs if n in graph.producers}
+        for node in dict.fromkeys(given.values()):
+            if node not in top:
+                names = " and ".join(f"`{name}`" for name, producer in given.items() if producer is node)
+                reasons = (f"a value is given for {names}",)
+                yield NodeExplanation(node.name, (), 0, 0, 0, 0, False, reasons, is_overridden=True)
+
+    def _explained(self, plan: Plan, path: tuple[str, ...], reasons: Reasons) -> Iterator[NodeExplanation]:
+        for step in plan.steps:
+            around = (*path, *_names_around(plan, step))
+            if isinstance(step, NestedStep):
+                yield from self._explained(step.inner, (*around, step.node.name), reasons)
+                continue
+            tally = self._tallies[step]
+            why = list(tally.reasons)
+            if tally.runs or (tally.has_unknown_items and not why):
+                why[:0] = reasons.of(plan, step, tally.first, bool(tally.hits))
+            yield NodeExplanation(
+                step.node.name,
+                around,
+                tally.hits,
+                tally.runs,
+                tally.repeats,
+                tally.unknown,
+                tally.has_unknown_items,
+                tuple(dict.fromkeys(why)),
+            )
+
+
+def _depends_on(names: Iterable[str]) -> str:
+    listing = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+    return f"depends on {listing}, which would run first"
+
+
+def _item_count(step: NestedStep, values: Sequence[Any], missing: set[int]) -> int | None:
+    """Return how often a nested pipeline would run; None where that is not known."""
+    slots = step.arguments[: len(step.mapped)]
+    columns = [values[slot] for slot in slots]
+    if not missing.isdisjoint(slots) or not all(isinstance(column, Sequence) for column in columns):
+        return None
+    return prod(map(len, columns)) if step.node.map_mode == "product" else len(columns[0]) if columns else 1
+
+
+def _names_around(plan: Plan, step: Step) -> tuple[str, ...]:
+    names: list[str] = []
+    scope = plan.scopes[step.scope]
+    while scope.parent >= 0:
+        names.append(scope.node_name)
+        scope = plan.scopes[scope.parent]
+    return tuple(reversed(names))

@@ -1,0 +1,237 @@
+"""What of a run has to travel: what the caller's caches hold already stays, or goes as a value where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hypernodes.cache.base import Cache
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.frames.dry_run import (
+    ReadOnlyStore,
+    dry_run_state,
+    item_frames,
+    open_maps,
+    plans_in,
+    slots_taken,
+    steps_to_come,
+)
+from hypernodes.engine.frames.items import ItemFrames
+from hypernodes.engine.frames.prior_results import PriorResults
+from hypernodes.engine.state import RunState
+from hypernodes.engine.store.manifests import origin_of
+from hypernodes.engine.store.run_store import manifest_key
+from hypernodes.plan import CallStep, OnError, Plan
+from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
+
+
+class Pruning:
+    """Looks into the caches before a job is made.
+
+    Args:
+        plan: What is to run.
+        root: Context of the pipeline.
+        backend_name: Name of the backend, for messages.
+        number_of: Gives a cache its number in the job.
+        are_caches_here: Whether there is anything to look into.
+
+    Attributes:
+        state: State of a run that only looks.
+    """
+
+    def __init__(
+        self, plan: Plan, root: CallbackContext, backend_name: str, number_of: Any, are_caches_here: bool = True
+    ) -> None:
+        self._plan = plan
+        self._looks = plan.is_cached and are_caches_here
+        self._root = root
+        self._number_of = number_of
+        self.state: RunState = dry_run_state(root, backend_name)
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._kept: dict[tuple[int, str], Any] = {}
+
+    def forget(self) -> None:
+        """Forget what was found, before other items of the same map are looked up."""
+        assert isinstance(self.state.store, ReadOnlyStore)
+        self.state.store.misses.clear()
+        self._answers.clear()
+        self._kept.clear()
+
+    def kept(self, cache: int, key: str) -> Any:
+        """Return a result that stayed here."""
+        return self._kept[cache, key]
+
+    def answers(self) -> dict[int, Answers]:
+        """Return what is known of the caches, by their numbers."""
+        if not self._looks:
+            return {}
+        assert isinstance(self.state.store, ReadOnlyStore)
+        misses = self.state.store.misses
+        numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
+        return {
+            number: Answers(
+                self._answers.get(number, {}),
+                frozenset(map(miss_of, misses.get(identity, ()))),
+            )
+            for number, identity in numbers.items()
+        }
+
+    def _caches(self) -> Iterable[Cache]:
+        found = (scope.cache for plan in plans_in(self._plan) for scope in plan.scopes)
+        return {id(cache): cache for cache in found if cache is not None}.values()
+
+    # --- one run --------------------------------------------------------------------------------------------------
+
+    def run(self, values: list[Any], before: PriorResults | None = None) -> tuple[RunPart, bool]:
+        """Return what of one run has to travel, and whether anything has to run at all.
+
+        Args:
+            values: Value of every slot, with the inputs filled in; results that are found are filled in too.
+            before: What is known of it already.
+        """
+        before = before or PriorResults([], {}, frozenset())
+        if not self._looks:
+            return RunPart(values, before), True
+        frame = CachedFrame(self._plan, self.state, values, self._root, known=before)
+        frame.start()
+        remaining = steps_to_come(frame)
+        found = frozenset(step.index for step in frame.found_steps())
+        known = PriorResults(frame.signatures, frame.elements, found)
+        if not remaining:
+            return RunPart(values, known), False
+        taken = slots_taken(remaining)
+        sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
+        uses = [slot for step in remaining for slot in step.arguments]
+        self._answer_inside(frame, taken, found)
+        for step, items in open_maps(frame):
+            done, elements = self._items(items, self._travelling(step, taken))
+            if step.node.pipeline.has_own_backend:
+                continue  # which gets values of all items, and may look at them
+            if step.node.map_mode == "product" or len(items.mapped_slots) != len(step.mapped):
+                continue
+            slot_of = dict(zip(step.inner_inputs, step.arguments, strict=True))
+            for position, inner in enumerate(step.mapped):
+                slot = slot_of[inner]
+                whole: Any = sent[slot]
+                if uses.count(slot) == 1 and whole is not ABSENT:
+                    frame.identities.of(slot)  # it cannot be identified any more when a part of it is absent
+                    sent[slot] = [ABSENT if index in done else value for index, value in enumerate(whole)]
+                    known.elements[slot] = [own[position] for own in elements]
+        return RunPart(sent, known), True
+
+    @staticmethod
+    def _travelling(step: Any, taken: set[int]) -> set[int]:
+        """Slots of a mapped plan whose values are taken by something that runs at the remote place."""
+        pairs = zip(step.inner.outputs.values(), step.outputs, strict=True)
+        return {inner for inner, outer in pairs if outer in taken}
+
+    # --- items ----------------------------------------------------------------------------------------------------
+
+    def _items(self, items: ItemFrames, travelling: set[int]) -> tuple[set[int], list[tuple[bytes, ...]]]:
+        """Pruning the items of a mapped pipeline; return which are done, and the signatures of what all are made of."""
+        done: set[int] = set()
+        elements: list[tuple[bytes, ...]] = []
+        nothing = (b"",) * len(items.mapped_slots)
+        for position, frame in item_frames(items):
+            elements += [nothing] * (position - len(elements))
+            elements.append(tuple(frame.signatures[slot] or b"" for slot in items.mapped_slots))
+            self.answer(frame, travelling)
+            if frame.is_done:
+                done.add(position)
+        elements += [nothing] * (items.count - len(elements))
+        return done, elements
+
+    def answer(self, frame: CachedFrame, travelling: set[int]) -> None:
+        """Note what was found for an execution of a plan; values that nothing at the remote place takes stay here.
+
+        Args:
+            frame: The execution, after it was looked up.
+            travelling: Its outputs that are taken there.
+        """
+        remaining = steps_to_come(frame)
+        taken = slots_taken(remaining) | travelling
+        for step in frame.found_steps():
+            if isinstance(step, CallStep):
+                cache = frame.plan.scopes[step.scope].cache
+                for slot in step.outputs:
+                    if slot is not None:
+                        self._answer(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
+            elif step.mapped:
+                for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
+                    plan, producer, _ = origin_of(step.inner, inner_slot)
+                    if slot is None or not isinstance(producer, CallStep):
+                        continue  # lists of lists are asked back
+                    elements = frame.elements[slot]
+                    manifest = manifest_key(frame.identities.key(slot))
+                    self._answer(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
+                    for element, value in zip(elements, frame.values[slot], strict=True):
+                        self._answer(plan.scopes[producer.scope].cache, element.hex(), value, slot in taken)
+        self._answer_inside(frame, taken)
+        if remaining:
+            for step, items in open_maps(frame):
+                self._items(items, self._travelling(step, taken))
+
+    def _answer_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
+        """Note what was found for nested pipelines that run once.
+
+        Args:
+            frame: The execution that they are a part of.
+            taken: The slots whose values are taken at the remote place.
+            sent: Steps whose results are sent anyway.
+        """
+        for index, inside in list(frame.inside.items()):
+            step: Any = frame.plan.steps[index]
+            if not inside.is_done:
+                inside = frame.look_inside(step)  # now that what goes into it has been found
+            self.answer(inside, set() if index in sent else self._travelling(step, taken))
+
+    def _answer(self, cache: Cache | None, key: str, value: Any, travels: bool) -> None:
+        assert cache is not None
+        number = self._number_of(cache)
+        answers = self._answers.setdefault(number, {})
+        if travels:
+            answers[key] = value
+        else:
+            self._kept[number, key] = value
+            answers.setdefault(key, Kept(number, key))
+
+    # --- a map ----------------------------------------------------------------------------------------------------
+
+    def map(self, given: MapInputs, on_error: OnError, took: Any) -> MapPart:
+        """Return the items of a map that have to travel.
+
+        Args:
+            given: What the map runs over.
+            on_error: "raise" or "collect".
+            took: Called with index, frame of each item that was found whole.
+        """
+        names = tuple(given.columns)
+        part = MapPart(names, [[] for _ in names], [], {}, dict(given.shared), {}, on_error)
+        if not self._looks:
+            columns = given.values_of_items()
+            every = given.indexes or range(len(columns[0]))
+            return part._replace(columns=columns, indexes=every, signatures=dict(given.signatures))
+        items = ItemFrames(self._plan, self.state, self._root, given)
+        elements: list[list[bytes]] = [[] for _ in names]
+        indexes: list[int] = []
+        while (found := items.next_item()) is not None:
+            values, frame = found
+            assert isinstance(frame, CachedFrame)
+            assert frame.item_index is not None
+            if not items.has_failed_input(values):
+                frame.start()
+                if frame.is_done:
+                    took(frame)
+                    continue
+                self.answer(frame, set())
+            for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
+                values_sent.append(values[slot])
+            indexes.append(frame.item_index)
+            for column, slot in zip(elements, items.mapped_slots, strict=True):
+                column.append(frame.signatures[slot] or b"")
+        slot_names = {slot: name for name, slot in self._plan.inputs.items()}
+        shared = {slot_names[slot]: own for slot, own in items.shared_signatures.items() if slot in slot_names}
+        known = {name: own for name, own in shared.items() if name in part.shared and own}
+        return part._replace(indexes=indexes, elements=dict(zip(names, elements, strict=True)), signatures=known)
