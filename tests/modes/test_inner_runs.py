@@ -147,14 +147,14 @@ def test_a_run_that_begins_when_all_is_over_does_not_go_on() -> None:
 
     inner = Pipeline(nodes=[count], name="inner", backend=LocalBackend("threaded"))
 
-    from hypernodes.engine.cancellation import Runs, current_runs
+    from hypernodes.engine.cancellation import RunRegistry, current_registry
 
-    runs = Runs()
+    runs = RunRegistry()
     runs.cancel()
-    token = current_runs.set(runs)
+    token = current_registry.set(runs)
     try:
         with pytest.raises(CancelledError):
             inner.run({"x": 1})
     finally:
-        current_runs.reset(token)
+        current_registry.reset(token)
     assert next(numbers) == 0

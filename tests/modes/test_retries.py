@@ -25,7 +25,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode
-from hypernodes.engine.drivers.concurrent import scheduler, timers
+from hypernodes.engine import timing
 from tests.modes.kit import CONCURRENT, MODES, Gate, Log, Modes, guarded
 from tests.support import Recorder
 
@@ -63,20 +63,20 @@ class Clock:
 @pytest.fixture
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delays pass at once."""
-    monkeypatch.setattr(timers, "monotonic", Clock(haste=1000.0))
+    monkeypatch.setattr(timing, "monotonic", Clock(haste=1000.0))
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time stands still unless the test moves it."""
     found = Clock()
-    monkeypatch.setattr(timers, "monotonic", found)
+    monkeypatch.setattr(timing, "monotonic", found)
     return found
 
 
 @pytest.fixture
 def without_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler.random, "uniform", lambda low, high: (low + high) / 2)
+    monkeypatch.setattr(timing.random, "uniform", lambda low, high: (low + high) / 2)
 
 
 class Flaky:

@@ -1,4 +1,4 @@
-"""Events of a run, and the callbacks that hear them."""
+"""Events of a run, and the callbacks that observe them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ HOOKS = (
     "on_map_end",
 )
 
+_RUN_HOOKS = frozenset({"on_pipeline_start", "on_pipeline_end"})
+_MAP_HOOKS = frozenset({"on_map_start", "on_map_end"})
+
 
 class CallbackContext:
     """Where in the hierarchy of a run an event happened, and a place for callbacks to keep things.
@@ -36,7 +39,7 @@ class CallbackContext:
         hierarchy_path: Ids of the pipelines from the outermost to the current one.
         node_path: The same by the name each pipeline has in the one around it (`as_node(name=...)`).
         item_path: Index of the current item in every map around it, outermost first; empty outside maps.
-        lock: Held while hooks are called, so that callbacks hear one event at a time.
+        lock: Held while hooks are called, so that callbacks observe one event at a time.
         switched_off: Ids of the callback objects that raised in this run.
 
     Example:
@@ -98,7 +101,7 @@ class CallbackContext:
 
 
 class PipelineCallback:
-    """Base class of callbacks: override the hooks you want to hear.
+    """Base class of callbacks: override the hooks for the events you want to observe; others cost nothing.
 
     Hooks are called in the process that called `run` or `map`, wherever the nodes themselves run. Durations are
     seconds. A hook that raises does not break the run: the exception is logged once (logger `hypernodes`) and the
@@ -171,15 +174,18 @@ class PipelineCallback:
 
 
 class Listeners:
-    """The hooks to call for the events of one pipeline, so that unheard events cost nothing.
+    """The hooks to call for the events of one pipeline, so that unobserved events cost nothing.
 
     Each hook of `HOOKS` is an attribute: a tuple of the bound methods that override it, looked up when it is first
     asked for.
 
     Args:
-        callbacks: Who listens, in the order in which they are called.
+        callbacks: The callbacks, in the order in which they are called.
         failed: Ids of the callbacks that are switched off in this run; shared by all listeners of a run.
-        lock: Held while hooks are called; None for a run in which one thread only tells them anything.
+        lock: Held while hooks are called; None for a run in which only one thread calls them.
+
+    Attributes:
+        lock: The same.
     """
 
     on_pipeline_start: Hooks
@@ -200,20 +206,20 @@ class Listeners:
     def __init__(self, callbacks: Sequence[PipelineCallback], failed: set[int], lock: threading.RLock | None) -> None:
         self._callbacks = callbacks
         self.failed = failed
-        self._lock = lock
+        self.lock = lock
 
     def __getattr__(self, name: str) -> Hooks:
         silent = getattr(PipelineCallback, name)
-        heard: Hooks = ()
+        hooks: Hooks = ()
         for callback in self._callbacks:
             if getattr(type(callback), name) is not silent or name in callback.__dict__:
-                heard += (getattr(callback, name),)
-        setattr(self, name, heard)
-        return heard
+                hooks += (getattr(callback, name),)
+        setattr(self, name, hooks)
+        return hooks
 
     def notify(self, hooks: Hooks, *arguments: Any) -> None:
         """Call `hooks` with `arguments`; one that raises is logged and switched off for this run."""
-        failed, lock = self.failed, self._lock
+        failed, lock = self.failed, self.lock
         for hook in hooks:
             if failed and not self.is_enabled(hook):
                 continue
@@ -235,6 +241,23 @@ class Listeners:
         owner = _owner(hook)
         self.failed.add(id(owner))
         _log_failure(owner, getattr(hook, "__name__", "hook"))
+
+
+def overridden_hooks(callback: PipelineCallback) -> tuple[str, ...]:
+    """Return the names of the hooks that a callback overrides, in its class or on the object."""
+    own, kind = callback.__dict__, type(callback)
+    return tuple([n for n in HOOKS if n in own or getattr(kind, n) is not getattr(PipelineCallback, n)])
+
+
+def observes_steps(callback: PipelineCallback, has_maps: bool) -> bool:
+    """Return whether a callback observes what happens between the start and the end of a run or of its map.
+
+    Args:
+        callback: The callback.
+        has_maps: Whether there are mapped pipelines in the run, whose start and end happen in between.
+    """
+    hooks = _RUN_HOOKS if has_maps else _RUN_HOOKS | _MAP_HOOKS
+    return not hooks.issuperset(overridden_hooks(callback))
 
 
 def _owner(hook: Callable[..., None]) -> object:

@@ -8,7 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.drivers.straight import columns_of, has_failure, run_silent
+from hypernodes.engine.cancellation import current_registry
+from hypernodes.engine.drivers.straight import columns_of, has_failure, run_rows, run_silent
 from hypernodes.engine.frames.columns import MapInputs, as_column, check_column, check_given_columns, check_lengths
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, DependencyError, is_positive
@@ -126,11 +127,11 @@ class PipelineExecutionEngine:
             Exception: What a node raised, with a note saying where.
         """
         plan = pipeline.plan_for(inputs, output_name)
-        if plan.is_bare and not plan.maps and self.node_execution == "sequential":
+        if plan.is_silent and not plan.maps and self.node_execution == "sequential" and current_registry.get() is None:
             values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         values = _values(plan, inputs)
-        if plan.is_bare and self.runs_in_order(plan):
+        if plan.is_silent and self.runs_in_order(plan) and current_registry.get() is None:
             values = run_silent(plan, (values,), (), None, ctx, self.backend_name)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         root = ctx or CallbackContext((pipeline.id,))
@@ -222,10 +223,11 @@ class PipelineExecutionEngine:
             Each requested output with one result per item.
         """
         plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
-        is_bare = plan.is_bare and on_error == "raise" and self.runs_in_order(plan, is_map=True)
-        if is_bare and not any(map(has_failure, given.columns.values())):
+        if plan.is_silent and self.runs_in_order(plan, is_map=True) and current_registry.get() is None:
             found: list[Any] = []
-            run_silent(plan, given.rows(), (*given.shared.values(), *plan.rest), found, ctx, self.backend_name)
+            has_failures = any(map(has_failure, given.columns.values()))
+            rest = given.rest(plan)
+            run_rows(plan, given.rows(), rest, found, ctx, self.backend_name, on_error, None, has_failures)
             return dict(zip(plan.outputs, columns_of(plan, found), strict=True))
         root = ctx or CallbackContext((pipeline.id,))
         return _execution_type()(self, plan, root, ctx is not None).map(given, on_error)

@@ -1,4 +1,4 @@
-"""One run or one map, from the compiled plan to the result."""
+"""One run or one map, from the compiled plan to the result; the choice of driver and frame."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.concurrent.activity import PlanActivity
-from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.drivers.concurrent.maps import MapRequest
 from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
 from hypernodes.engine.drivers.concurrent.stream import ItemStream
-from hypernodes.engine.drivers.in_order import map_in_order, run_in_order
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.drivers.in_order import map_in_order, run_in_order, stream_in_order
+from hypernodes.engine.drivers.straight import run_silent
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.frame import Frame
-from hypernodes.engine.frames.identified import run_identified
+from hypernodes.engine.frames.items import frame_of_run
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
-from hypernodes.engine.identity.plan_code import code_of
 from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.engine.workers.process_pool import WorkerProcesses
 from hypernodes.engine.workers.workers import Workers
 from hypernodes.plan import OnError, Plan
@@ -37,11 +37,25 @@ _T = TypeVar("_T")
 class Execution:
     """One run or one map.
 
+    Which driver executes it is decided by the modes alone (`PipelineExecutionEngine.runs_in_order`), which frames it
+    executes by the plan and its callbacks alone; what a user passes besides makes no difference to the road:
+
+    | the plan has                      | all modes that matter are "sequential" | anything else                     |
+    |-----------------------------------|----------------------------------------|-----------------------------------|
+    | no cache, not observed            | `straight.run_silent`, no frames       | `concurrent`: `rows` (calls only) |
+    | no cache                          | `straight.run_observed` over `Frame`   | `concurrent` over `Frame`         |
+    | a cache, results known by inputs  | `in_order` over `IdentifiedFrame`      | `concurrent` over the same        |
+    | a cache                           | `in_order` over `CachedFrame`          | `concurrent` over the same        |
+
+    In order, calls with retries, time limits or `async def` functions are made by `CallingThread`, and nested pipelines
+    with a backend of their own are handed to it one after the other. `in_order` also takes the place of
+    `run_observed` where events of other threads may come in between (a run inside another one).
+
     Args:
         engine: Says how to run.
         plan: What to run.
         root: Context of the pipeline.
-        is_nested: Whether it is part of another run, which then announces it.
+        is_nested: Whether it is part of another run, which then reports it.
         loop: The event loop of an `async` caller.
         state: What is known of the run beforehand.
     """
@@ -60,12 +74,14 @@ class Execution:
         self._root = root
         self._is_nested = is_nested
         self._loop = loop
-        # Nobody cancels it, and all that happens happens in this thread, one thing after the other.
-        is_alone = plan.is_plain and not is_nested and loop is None
-        self._is_in_order = is_alone and engine.runs_in_order(plan)
-        self._state = state or RunState(root, engine.backend_name, is_nested, self._is_in_order)
+        self._around = current_registry.get()
+        can_be_cancelled = is_nested or loop is not None or self._around is not None
+        self._thread = CallingThread(loop, can_be_cancelled)
+        is_alone = engine.runs_in_order(plan) and plan.stays_here and not is_nested and loop is None
+        self._state = state or RunState(root, engine.backend_name, is_nested, is_alone)
         self._scheduler: Scheduler | None = None
-        self._is_cancelled = False
+
+    # --- what is executed -----------------------------------------------------------------------------------------
 
     def run(self, values: list[Any], inputs: Mapping[str, Any], known: PriorResults | None = None) -> dict[str, Any]:
         """Run the plan once.
@@ -75,27 +91,74 @@ class Execution:
             inputs: The inputs as they were given.
             known: What has been found out before.
         """
-        known = known or prior_results_of_run(self._plan, self._root, inputs)
+        plan, state, thread = self._plan, self._state, self._thread
+        known = known or prior_results_of_run(plan, self._root, inputs)
         self._begin_records()
-        if self._is_in_order:
-            if known is None and self._run_identified(values):
-                return {name: values[slot] for name, slot in self._plan.outputs.items()}
-            return self._run(self._frame(values, known), inputs, run_in_order)
-        with self._workers() as (_, scheduler):
+        if not self._engine.runs_in_order(plan):
+            frame = frame_of_run(plan, state, values, self._root, known)
+            with self._concurrent() as (_, scheduler):
 
-            def execute(frame: Frame) -> None:
-                frame.start()
-                scheduler.execute(PlanActivity(frame, None))
+                def execute(frame: Frame) -> None:
+                    frame.start()
+                    scheduler.execute(PlanActivity(frame, None))
 
-            return self._run(self._frame(values, known), inputs, execute)
+                return self._reported(frame, inputs, execute)
+        with self._in_order():
+            if plan.stays_here and not plan.is_cached and not plan.callbacks:
+                needed = thread if thread.is_needed_for(plan) else None
+                values = run_silent(
+                    plan, (values,), (), None, self._root, state.backend_name, thread=needed, trace=thread
+                )
+                return {name: values[slot] for name, slot in plan.outputs.items()}
+            frame = frame_of_run(plan, state, values, self._root, known)
+            return self._reported(frame, inputs, lambda frame: run_in_order(frame, thread))
 
-    def _run_identified(self, values: list[Any]) -> bool:
-        """Go the short way, for plans with a cache that nobody hears; return whether it could be gone."""
-        plan, run = self._plan, self._state
-        calls = code_of(plan, run).identified if plan.is_cached and not plan.is_observed else None
-        return calls is not None and run_identified(plan, run, self._root, calls, values)
+    def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
+        """Run the plan once per item; return one column per output."""
+        given = with_prior_signatures(given, self._root)
+        self._begin_records(given)
+        if self._engine.runs_in_order(self._plan, is_map=True):
+            with self._in_order():
+                results = map_in_order(self._plan, self._state, self._root, given, on_error, self._thread)
+        else:
+            with self._concurrent() as (_, scheduler):
+                activity = scheduler.map_activity(MapRequest(self._plan, self._state, self._root, given, on_error))
+                scheduler.execute(activity)
+                results = activity.results
+        return dict(zip(self._plan.outputs, results.columns, strict=True))
 
-    def _run(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:
+    def map_part(self, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
+        """Run the plan for some items of a map; return the outputs of each by its index."""
+        self._begin_records(given)
+        plan, state, root = self._plan, self._state, self._root
+        if self._engine.runs_in_order(plan, is_map=True):
+            with self._in_order():
+                results = map_in_order(plan, state, root, given, on_error, self._thread, is_part=True)
+            rows = zip(*results.columns, strict=True) if results.columns else iter(())
+            return dict(zip(given.indexes or (), rows, strict=False))
+        collected = _Collected()
+        with self._concurrent() as (_, scheduler):
+            request = MapRequest(plan, state, root, given, on_error, deliver=collected, is_part=True)
+            scheduler.execute(scheduler.map_activity(request))
+        return collected.outputs
+
+    def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run the plan once per item; yield index and outputs of each."""
+        self._begin_records(given)
+        plan, state, root = self._plan, self._state, self._root
+        if self._engine.runs_in_order(plan, is_map=True):
+            with self._in_order(is_stream=True):
+                for index, outputs in stream_in_order(plan, state, root, given, on_error, self._thread):
+                    yield index, dict(zip(plan.outputs, outputs, strict=True))
+            return
+        with self._concurrent(is_waited_for=False) as (workers, scheduler):
+            stream = ItemStream(scheduler, is_ordered, limit=workers.open_items)
+            activity = scheduler.map_activity(MapRequest(plan, state, root, given, on_error, deliver=stream))
+            for index, outputs in stream.results(activity):
+                yield index, dict(zip(plan.outputs, outputs, strict=True))
+
+    def _reported(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:
+        """Execute a frame between the events of start and end of the run; return its results."""
         if self._is_nested:
             execute(frame)
             return frame.results()
@@ -113,47 +176,12 @@ class Execution:
                 listeners.notify(listeners.on_pipeline_end, pipeline_id, results.copy(), duration, self._root)
         return results
 
-    def _frame(self, values: list[Any], known: PriorResults | None) -> Frame:
-        if not self._plan.is_cached:
-            return Frame(self._plan, self._state, values, self._root)
-        return CachedFrame(self._plan, self._state, values, self._root, known=known)
-
-    def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
-        """Run the plan once per item; return one column per output."""
-        given = with_prior_signatures(given, self._root)
-        self._begin_records(given)
-        if self._is_in_order and on_error == "raise" and self._engine.map_execution == "sequential":
-            columns = map_in_order(self._plan, self._state, self._root, given).columns
-        else:
-            with self._workers() as (_, scheduler):
-                activity = MapActivity(self._plan, self._state, self._root, given, on_error)
-                scheduler.execute(activity)
-            columns = activity.columns
-        return dict(zip(self._plan.outputs, columns, strict=True))
-
-    def map_part(self, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
-        """Run the plan for some items of a map; return the outputs of each by its index."""
-        self._begin_records(given)
-        collected = _Collected()
-        with self._workers() as (_, scheduler):
-            scheduler.execute(
-                MapActivity(self._plan, self._state, self._root, given, on_error, deliver=collected, is_part=True)
-            )
-        return collected.outputs
-
-    def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Run the plan once per item; yield index and outputs of each."""
-        self._begin_records(given)
-        with self._workers(is_waited_for=False) as (places, scheduler):
-            stream = ItemStream(scheduler, is_ordered, limit=places.open_items)
-            activity = MapActivity(self._plan, self._state, self._root, given, on_error, deliver=stream)
-            for index, outputs in stream.results(activity):
-                yield index, dict(zip(self._plan.outputs, outputs, strict=True))
-
     def _begin_records(self, given: MapInputs | None = None) -> None:
         if self._plan.is_cached:
             is_item = bool(self._root.item_path)  # of a map around it, from item to item of which anything may differ
             self._state.records.begin(self._plan, self._plan.inputs if is_item else given.columns if given else ())
+
+    # --- where it is executed -------------------------------------------------------------------------------------
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call `run` or `map` in a thread of its own; cancelling the caller cancels it, and waits for its end."""
@@ -161,13 +189,30 @@ class Execution:
 
     def cancel(self) -> None:
         """End it from another thread, as soon as possible; the thread that runs it gets a `CancelledError`."""
-        self._is_cancelled = True
+        self._thread.cancel()
         if self._scheduler is not None:
             self._scheduler.cancel()
 
     @contextmanager
-    def _workers(self, is_waited_for: bool = True) -> Iterator[tuple[Workers, Scheduler]]:
-        """Make the places and the scheduler of this execution, and release them when it ends."""
+    def _in_order(self, is_stream: bool = False) -> Iterator[None]:
+        """Execute in the calling thread; runs that its nodes start end with it when it is cancelled."""
+        around, thread = self._around, self._thread
+        token = current_registry.set(thread.registry) if thread.can_be_cancelled and not is_stream else None
+        try:
+            if around is not None:
+                around.add(self)
+            yield
+        finally:
+            if token is not None:
+                current_registry.reset(token)
+            if around is not None:
+                around.remove(self)
+            self._state.flush_store()
+            thread.close()
+
+    @contextmanager
+    def _concurrent(self, is_waited_for: bool = True) -> Iterator[tuple[Workers, Scheduler]]:
+        """Make the workers and the scheduler of this execution, and release them when it ends."""
         engine = self._engine
         with engine.process_pool() as pool:
             processes = None
@@ -178,7 +223,7 @@ class Execution:
                 except BaseException:
                     processes.end_run()
                     raise
-            places = Workers(
+            workers = Workers(
                 engine.node_execution,
                 engine.map_execution,
                 engine.max_workers,
@@ -187,18 +232,18 @@ class Execution:
                 self._loop,
                 is_waited_for,
             )
-            around = current_registry.get()
+            around = self._around
             try:
-                self._scheduler = Scheduler(places, self._state)
+                self._scheduler = Scheduler(workers, self._state)
                 if around is not None:
                     around.add(self)
-                if self._is_cancelled:
+                if self._thread.is_cancelled:
                     self._scheduler.cancel()
-                yield places, self._scheduler
+                yield workers, self._scheduler
             finally:
                 if around is not None:
                     around.remove(self)
-                places.close()
+                workers.close()
 
 
 async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _T], *arguments: Any) -> _T:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypernodes import signature
-from hypernodes.callbacks import CallbackContext, Listeners
+from hypernodes.callbacks import CallbackContext, Listeners, observes_steps
+from hypernodes.engine.identity.plan_code import PlanCodes
+from hypernodes.engine.identity.records import RunRecords
 from hypernodes.engine.store.run_store import RunStore, Warn
 from hypernodes.errors import CacheWarning
-from hypernodes.plan import CallStep, Plan
-
-if TYPE_CHECKING:
-    from hypernodes.engine.identity.records import RunRecords
+from hypernodes.plan import CallStep, NestedStep, Plan
 
 _RECENT = 16_384
 _QUICK_S = 0.001
@@ -28,12 +27,11 @@ class RunState:
         backend_name: Name of the backend, for messages.
         is_nested: Whether the run is part of another one, which then announces it.
         is_alone: Whether all of its events happen in one thread.
-        code: Memo of the signatures of plans (see `plan_code`).
-        memo: Memo of the digests of classes and functions.
+        codes: Signatures of the code of its plans.
         show_warning: Shows the user a warning about a subject, for a reason, with a text.
         store: What it reads from caches and writes to them.
         history: What it notes about nodes that compute something.
-        is_silent: Whether nobody is told of anything.
+        is_dry_run: Whether nothing is executed, only looked up: no callback is called.
         look_ahead: Number of items that are looked up together at least.
         computed: Number of results with a signature that were computed so far.
     """
@@ -43,9 +41,9 @@ class RunState:
         self.backend_name = backend_name
         self.is_nested = is_nested
         self.is_alone = is_alone
-        self.code: dict[Plan, Any] = {}
         self.show_warning: Warn = _show_warning
-        self.is_silent = False
+        self.is_dry_run = False
+        self._observed: dict[Plan, bool] = {}
         self.look_ahead = 1
         self.computed = 0
         self._quick: set[CallStep] = set()
@@ -55,8 +53,8 @@ class RunState:
         self._recent: OrderedDict[bytes, None] = OrderedDict()
 
     @cached_property
-    def memo(self) -> signature.Memo:
-        return signature.new_memo()
+    def codes(self) -> PlanCodes:
+        return PlanCodes(signature.new_memo(), self.warn)
 
     @cached_property
     def store(self) -> RunStore:
@@ -64,12 +62,26 @@ class RunState:
 
     @cached_property
     def records(self) -> RunRecords:
-        from hypernodes.engine.identity.records import RunRecords
+        return RunRecords(self.codes, self.store)
 
-        return RunRecords()
+    def observes(self, plan: Plan) -> bool:
+        """Return whether any callback observes what happens while `plan` is executed."""
+        if not plan.callbacks or self.is_dry_run:
+            return False
+        is_observed = self._observed.get(plan)
+        if is_observed is None:
+            has_maps = any(isinstance(step, NestedStep) for step in plan.steps)
+            is_observed = any(observes_steps(callback, has_maps) for callback in plan.callbacks)
+            self._observed[plan] = is_observed
+        return is_observed
+
+    def flush_store(self) -> None:
+        """Write what waits to be written to caches."""
+        if "store" in self.__dict__:
+            self.store.flush()
 
     def listeners(self, plan: Plan) -> tuple[Listeners, ...]:
-        """Return who hears the events of each scope of `plan`."""
+        """Return the hooks to call for the events of each scope of `plan`."""
         listeners = self._listeners.get(plan)
         if listeners is None:
             listeners = tuple([self.listeners_for(scope.settings.callbacks or ()) for scope in plan.scopes])
@@ -78,7 +90,7 @@ class RunState:
 
     def listeners_for(self, callbacks: tuple[Any, ...]) -> Listeners:
         """Return the listeners for a list of callbacks, made once per run."""
-        callbacks = () if self.is_silent else callbacks
+        callbacks = () if self.is_dry_run else callbacks
         key = tuple(map(id, callbacks))
         listeners = self._by_callbacks.get(key)
         if listeners is None:

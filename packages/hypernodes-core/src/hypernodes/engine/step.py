@@ -7,8 +7,30 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.errors import OutputCountError
+from hypernodes.errors import NodeTimeoutError, OutputCountError
+from hypernodes.node import Node
 from hypernodes.plan import CallStep, Plan, Step
+
+
+class NotTransferred:
+    """Stands for a result that cannot leave the worker process which made it, and that nothing outside it needs.
+
+    Callbacks receive it in the place of the value. It cannot be stored in a cache.
+
+    Attributes:
+        type_name: Type of the value.
+        reason: Why it cannot be sent.
+    """
+
+    def __init__(self, type_name: str, reason: str) -> None:
+        self.type_name = type_name
+        self.reason = reason
+
+    def __cache_key__(self) -> str:
+        raise TypeError(f"it stayed in a worker process: {self.reason}")
+
+    def __repr__(self) -> str:
+        return f"<{self.type_name} that stayed in the worker process: {self.reason}>"
 
 
 class Call(NamedTuple):
@@ -63,6 +85,35 @@ async def make_async(call: Call) -> Returned:
     started_at = perf_counter()
     result: Any = await call.step.node.func(*call.arguments, **call.by_keyword)
     return Returned(split(call.step, result), perf_counter() - started_at)
+
+
+async def make_within(call: Call, limit_s: float | None) -> Returned:
+    """The same, within a time limit in seconds; None for none.
+
+    Raises:
+        NodeTimeoutError: It took longer.
+    """
+    if limit_s is None:
+        return await make_async(call)
+    import asyncio
+
+    timer = asyncio.timeout(limit_s)
+    try:
+        async with timer:
+            return await make_async(call)
+    except TimeoutError as error:
+        if timer.expired():
+            raise timeout_error(call.step.node) from error
+        raise
+
+
+def timeout_error(node: Node[..., Any]) -> NodeTimeoutError:
+    """Return the error of a call that took too long."""
+    return NodeTimeoutError(
+        f"node {node.name!r} took longer than its timeout of {node.timeout} s",
+        node_name=node.name,
+        timeout_s=node.timeout,
+    )
 
 
 def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:

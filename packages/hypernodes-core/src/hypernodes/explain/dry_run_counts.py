@@ -15,7 +15,7 @@ from hypernodes.engine.engine import OutputNames, Runnable, map_plan
 from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.columns import check_given_columns, is_mapped_inside
 from hypernodes.engine.frames.dry_run import dry_run_state, item_frames
-from hypernodes.engine.frames.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.identity.records import Outline
 from hypernodes.engine.store.manifests import origin_of
 from hypernodes.errors import DependencyError, MapInputError
@@ -274,7 +274,7 @@ class _Look:
         if any(isinstance(frame.values[slot], Failure) for slot in step.arguments):
             self._count_unknown_items(step.inner, None, "an input is a failure")
             return
-        inputs = nested_map_inputs(frame, step)
+        inputs = frame.map_inputs(step)
         self._take_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
 
     def _take_items(self, frame: CachedFrame, step: NestedStep, items: ItemFrames) -> None:

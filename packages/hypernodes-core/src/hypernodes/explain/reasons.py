@@ -8,7 +8,6 @@ from typing import Any
 from hypernodes.cache.base import MISS
 from hypernodes.cache.record import checked_record
 from hypernodes.engine.frames.cached import CachedFrame
-from hypernodes.engine.identity.plan_code import code_of
 from hypernodes.engine.identity.records import Computed, Outline, components_of, inputs_of
 from hypernodes.engine.identity.slot_signatures import NEVER
 from hypernodes.engine.state import RunState
@@ -49,12 +48,12 @@ class Reasons:
             return ["never cached (cache=False)"]
         if cache is None or frame is None:
             return ["no cache"]
-        digest = code_of(plan, self._state).calls[step.index]
+        digest = self._state.codes.of(plan).calls[step.index]
         if digest is None:
             return ["its code cannot be identified (see the warning)"]
         if not frame.identities.can_be_identified(step):
             return [self._unidentified(frame, step)]
-        seen = Computed(plan, self._state, frame.values, frame.signatures)
+        seen = Computed(plan, frame.values, frame.signatures)
         varying = self._outline.varying[plan]
         now: dict[str, Any] = {"code_digest": digest, "code": {}, "inputs": inputs_of(seen, step, varying)}
         if has_hits:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from hypernodes.callbacks import PipelineCallback
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import GraphNode
 from hypernodes.node import Node
@@ -238,10 +239,8 @@ class _Draft:
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
             steps.append(make(index, draft, needs))
         is_cached = any(_is_cached(step, self.scopes) for step in steps)
-        is_observed = any(scope.callbacks for scope in self.scopes) or any(
-            isinstance(step, NestedStep) and step.inner.is_observed for step in steps
-        )
-        is_plain = all(map(_is_plain, steps))
+        callbacks = {id(own): own for own in _callbacks(self.scopes, steps)}
+        needs_only_calls = all(map(_needs_only_calls, steps))
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
@@ -253,9 +252,11 @@ class _Draft:
             producers=tuple(producers),
             consumers=tuple(map(tuple, consumers)),
             is_cached=is_cached,
-            is_observed=is_observed,
-            is_plain=is_plain,
-            is_bare=is_plain and not is_cached and not is_observed,
+            callbacks=tuple(callbacks.values()),
+            stays_here=all(map(_stays_here, steps)),
+            needs_only_calls=needs_only_calls,
+            is_silent=needs_only_calls and not is_cached and not callbacks,
+            is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
             program=tuple(map(_instruction, steps)),
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
@@ -273,6 +274,7 @@ class _Draft:
             needs=needs,
             positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
             by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
+            is_special=node.is_async or node.retries > 0 or node.timeout is not None,
         )
 
     def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
@@ -296,14 +298,22 @@ class _Draft:
         )
 
 
-def _is_plain(step: Step) -> bool:
+def _needs_only_calls(step: Step) -> bool:
     if isinstance(step, NestedStep):
-        return bool(step.mapped) and step.node.on_error == "raise" and _stays_here(step) and step.inner.is_plain
-    return not step.node.is_async and not step.node.retries and step.node.timeout is None
+        return _stays_here(step) and step.inner.needs_only_calls
+    return not step.is_special
 
 
-def _stays_here(step: NestedStep) -> bool:
-    return not step.node.pipeline.has_own_backend
+def _stays_here(step: Step) -> bool:
+    return isinstance(step, CallStep) or (not step.node.pipeline.has_own_backend and step.inner.stays_here)
+
+
+def _callbacks(scopes: list[Scope], steps: list[Step]) -> Iterator[PipelineCallback]:
+    for scope in scopes:
+        yield from scope.callbacks
+    for step in steps:
+        if isinstance(step, NestedStep):
+            yield from step.inner.callbacks
 
 
 def _is_cached(step: Step, scopes: list[Scope]) -> bool:
@@ -317,11 +327,14 @@ def _nothing(values: Sequence[Any]) -> tuple[()]:
 
 
 def _instruction(step: Step) -> tuple[Any, ...]:
-    """What the bare loop reads of a step: how many arguments, the function, their slots, where the result goes.
+    """What the silent loop reads of a step: how many arguments, the function, their slots, where the result goes.
 
-    The number is -1 for a step that the loop takes whole: keyword-only parameters, several outputs, no call at all.
+    The number is -1 for a step that the loop takes whole: keyword-only parameters, several outputs, retries or the
+    like, no call at all.
     """
-    if isinstance(step, NestedStep) or step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3:
+    if isinstance(step, NestedStep) or step.is_special:
+        return (-1, step, 0, 0, 0, 0)
+    if step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3:
         return (-1, step, 0, 0, 0, 0)
     first, second, third = (*step.positional, 0, 0, 0)[:3]
     return (len(step.positional), step.node.func, first, second, third, step.outputs[0])

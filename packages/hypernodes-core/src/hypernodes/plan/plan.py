@@ -23,8 +23,8 @@ class Settings(NamedTuple):
     """What a pipeline passes on to the pipelines nested in it; None means "not set".
 
     Attributes:
-        cache: Where results are kept; False for nowhere.
-        callbacks: Who hears the events.
+        cache: Where results are stored; False for nowhere.
+        callbacks: Who observes the events.
     """
 
     cache: Cache | Literal[False] | None = None
@@ -96,12 +96,12 @@ class Scope(NamedTuple):
 
     @property
     def cache(self) -> Cache | None:
-        """Where the results of its nodes are kept."""
+        """Where the results of its nodes are stored."""
         return self.settings.cache if isinstance(self.settings.cache, Cache) else None
 
     @property
     def callbacks(self) -> tuple[PipelineCallback, ...]:
-        """Who hears the events of its nodes."""
+        """Who observes the events of its nodes."""
         return self.settings.callbacks or ()
 
 
@@ -130,6 +130,7 @@ class CallStep(Record):
         outputs: Slot of each output; None for one that nobody may read, because a value was given for it.
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
+        is_special: Whether a call may be made again, has a time limit, or is awaited.
         needs: Positions of the steps whose results it takes.
     """
 
@@ -142,6 +143,7 @@ class CallStep(Record):
     needs: tuple[int, ...]
     positional: tuple[int, ...]
     by_keyword: tuple[tuple[str, int], ...]
+    is_special: bool
 
 
 class NestedStep(Record):
@@ -190,11 +192,13 @@ class Plan(Record):
         producers: Position of the step that fills a slot; -1 for inputs and defaults.
         consumers: Positions of the steps that take a result of each step.
         is_cached: Whether any step may take its result from a cache.
-        is_observed: Whether anybody hears any event.
-        is_plain: Whether all there is to do, also in mapped pipelines, is to call ordinary functions here, without
-            retries or time limits, until the first failure.
-        is_bare: Whether it is plain and nothing else is asked for: no cache, and nobody hears any event.
-        program: The steps in the form that the bare loop reads.
+        callbacks: All callbacks of its scopes, and of the mapped pipelines in it, each once.
+        stays_here: Whether no nested pipeline in it has a backend of its own.
+        needs_only_calls: Whether all there is to do, also in mapped pipelines, is to call ordinary functions here,
+            without retries or time limits.
+        is_silent: Whether it needs only calls, and there is neither a cache nor a callback.
+        is_chain: Whether each step takes a result of the one before, so that no two can run at a time.
+        program: The steps in the form that the silent loop reads.
         pick: Takes the requested outputs out of the slots: the value of a single one, else a tuple.
     """
 
@@ -208,9 +212,11 @@ class Plan(Record):
     producers: tuple[int, ...]
     consumers: tuple[tuple[int, ...], ...]
     is_cached: bool
-    is_observed: bool
-    is_plain: bool
-    is_bare: bool
+    callbacks: tuple[PipelineCallback, ...]
+    stays_here: bool
+    needs_only_calls: bool
+    is_silent: bool
+    is_chain: bool
     program: tuple[tuple[Any, ...], ...]
     pick: Callable[[Sequence[Any]], Any]
 

@@ -13,7 +13,7 @@ from hypernodes.cache.base import Cache
 from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
 from hypernodes.engine.state import RunState
-from hypernodes.engine.workers.payloads import NotTransferred
+from hypernodes.engine.step import NotTransferred
 from hypernodes.engine.workers.serialized_errors import SerializedError, restore
 from hypernodes.remote.job import Where
 from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply

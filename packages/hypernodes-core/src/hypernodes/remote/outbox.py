@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
-from hypernodes.engine.workers.payloads import NotTransferred
+from hypernodes.engine.step import NotTransferred
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
 from hypernodes.remote.job import Kept
 from hypernodes.remote.messages import ATTEMPT_BYTES, Message, Question, note, question

@@ -10,7 +10,6 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.dry_run import (
-    ReadOnlyStore,
     dry_run_state,
     item_frames,
     open_maps,
@@ -22,6 +21,7 @@ from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.state import RunState
 from hypernodes.engine.store.manifests import origin_of
+from hypernodes.engine.store.read_only import ReadOnlyStore
 from hypernodes.engine.store.run_store import manifest_key
 from hypernodes.plan import CallStep, OnError, Plan
 from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
@@ -216,11 +216,11 @@ class Pruning:
         items = ItemFrames(self._plan, self.state, self._root, given)
         elements: list[list[bytes]] = [[] for _ in names]
         indexes: list[int] = []
-        while (found := items.next_item()) is not None:
-            values, frame = found
+        while (frame := items.next_item()) is not None:
+            values = frame.values
             assert isinstance(frame, CachedFrame)
             assert frame.item_index is not None
-            if not items.has_failed_input(values):
+            if items.failed_input(frame) is None:
                 frame.start()
                 if frame.is_done:
                     took(frame)

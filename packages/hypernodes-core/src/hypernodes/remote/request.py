@@ -12,7 +12,6 @@ from hypernodes.cache.base import Cache
 from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
-from hypernodes.engine.identity.plan_code import code_of
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
@@ -68,7 +67,7 @@ class Request:
             plan, root, engine.backend_name, self._number_of_cache, are_caches_here=not backend.keeps_caches_there
         )
         self.state = RunState(root, engine.backend_name, is_nested=True)
-        self.state.code = self.survey.state.code
+        self.state.codes = self.survey.state.codes
         self.state.records.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
@@ -153,14 +152,14 @@ class Request:
     def _job(self, part: RunPart | MapPart) -> Job:
         root = self.state.root
         for plan in plans_in(self.plan):
-            code_of(plan, self.state)
+            self.state.codes.of(plan)
             for scope in plan.scopes:
                 for callback in scope.callbacks:
                     self._number(callback, self._callbacks)
         answers = self.survey.answers()
         heard = {number: _heard(callback) for number, callback in self._callbacks.items()}
         where = Where(root.hierarchy_path, root.node_path, root.item_path)
-        return Job(self.plan, part, self.state.code, self._engine, where, answers, heard)
+        return Job(self.plan, part, self.state.codes.known, self._engine, where, answers, heard)
 
     def _reference(self, obj: Any) -> Any:
         """What stands for things of the caller's that stay here."""
@@ -191,7 +190,7 @@ class Request:
 
     def _digest(self, obj: Any) -> bytes | None:
         try:
-            return signature.digest(obj, self.survey.state.memo)
+            return signature.digest(obj, self.survey.state.codes.memo)
         except Exception:  # it cannot be identified here, so nor can what depends on it
             return None
 

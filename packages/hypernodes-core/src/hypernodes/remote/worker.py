@@ -97,12 +97,12 @@ class _Worker:
         where = self.job.where
         self._root = CallbackContext(where.hierarchy_path, where.node_path, where.item_path)
         self._state = RunState(self._root, self.job.engine.backend_name, is_nested=True)
-        self._state.code = self.job.code
+        self._state.codes.known.update(self.job.code)
         self._state.look_ahead = _LOOK_AHEAD
         self._state.show_warning = self._warn
         for obj, digest in code:
             if digest is not None:
-                self._state.memo.remember(obj, digest)
+                self._state.codes.memo.remember(obj, digest)
 
     def _resolve(self, reference: tuple[str, int]) -> Any:
         kind, number = reference

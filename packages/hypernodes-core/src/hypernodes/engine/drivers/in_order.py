@@ -1,194 +1,239 @@
-"""Running a plan one step after the other, one item after the other, with events and caches.
+"""One step after the other, one item after the other, in the calling thread: the driver of sequential runs.
 
-For plans without retries, time limits and `async def` functions in sequential mode, where the order is known and
-nothing is ever waited for. Events and look-ups are those of the scheduler.
+It drives frames of every kind: calls with retries, time limits and `async def` functions, mapped pipelines, and nested
+pipelines with a backend of their own. Where a plan needs no more than calls it hands over to the loops in `straight`.
 """
 
 from __future__ import annotations
 
+import contextvars
+import traceback
+from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.cancellation import current_registry
+from hypernodes.engine.drivers.straight import columns_of, has_failure, run_observed, run_rows
 from hypernodes.engine.frames.columns import MapInputs
-from hypernodes.engine.frames.events import end_map, end_nested, start_map, start_nested
-from hypernodes.engine.frames.frame import Frame
-from hypernodes.engine.frames.identified import map_identified
-from hypernodes.engine.frames.items import ItemFrames, ItemResults, nested_map_inputs
-from hypernodes.engine.identity.plan_code import code_of
+from hypernodes.engine.frames.delegated import prepare_delegation
+from hypernodes.engine.frames.events import end_map, start_map
+from hypernodes.engine.frames.frame import Frame, MapResults
+from hypernodes.engine.frames.items import ItemFrames, checked_rows
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import add_note, call
+from hypernodes.engine.step import call
+from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.failures import Failure
-from hypernodes.plan import CallStep, NestedStep, Plan
+from hypernodes.plan import CallStep, NestedStep, OnError, Plan
 
 
-def run_in_order(frame: Frame) -> None:
+def run_in_order(frame: Frame, thread: CallingThread) -> None:
     """Execute a frame.
 
+    Args:
+        frame: The frame.
+        thread: Makes special calls, and knows whether the run was cancelled.
+
     Raises:
+        CancelledError: The run was cancelled.
         Exception: What a node raised, with a note saying where.
     """
-    if isinstance(frame, CachedFrame):
-        _run_cached(frame)
-    else:
-        _run_all(frame)
-
-
-def _run_all(frame: Frame) -> None:
-    """Execute a frame without a cache: every step of the plan."""
-    frame.expect_all()
-    plan, values = frame.plan, frame.values
-    has_scopes = len(plan.scopes) > 1
-    context: CallbackContext | None = None
-    listeners = frame.listeners[0]
-    on_start, on_end = listeners.on_node_start, listeners.on_node_end
-    failed = listeners.failed
-    step: Any  # what kind of step it is says `count`, since asking for the type of each takes a while
-    try:
-        for step, (count, function, first, second, _, out) in zip(plan.steps, plan.program, strict=True):
-            if has_scopes or context is None:
-                frame.enter(step)
-                context = frame.context(step.scope)
-                listeners = frame.listeners[step.scope]
-                on_start, on_end = listeners.on_node_start, listeners.on_node_end
-            if count < 0 and isinstance(step, NestedStep):
-                _run_nested(frame, step)
-                continue
-            node = step.node
-            if on_start:
-                given = {name: values[slot] for name, slot in step.named}
-                for hook in on_start:  # what `Listeners.tell` does, without a call for each node
-                    try:
-                        if not failed or listeners.is_enabled(hook):
-                            hook(node.name, given, context)
-                    except Exception:
-                        listeners.switch_off(hook)
-            started_at = perf_counter()
-            try:
-                if count == 1:
-                    result = function(values[first])
-                elif count == 2:
-                    result = function(values[first], values[second])
-                else:
-                    outputs = call(step, values)
-            except Exception as error:
-                add_note(error, plan, step, frame.base, frame.run.backend_name, frame.item_index)
-                frame.announce_error(step, error)
-                raise
-            duration_s = perf_counter() - started_at
-            if 0 < count < 3:
-                values[out] = result
-                named = {node.outputs[0]: result}
-            else:
-                for slot, value in zip(step.outputs, outputs, strict=True):
-                    if slot is not None:
-                        values[slot] = value
-                named = dict(zip(node.outputs, outputs, strict=True))
-            for hook in on_end:
-                try:
-                    if not failed or listeners.is_enabled(hook):
-                        hook(node.name, named, duration_s, context)
-                except Exception:
-                    listeners.switch_off(hook)
-            if has_scopes:
-                frame.leave(step)
-    finally:
-        frame.close()
-
-
-def _run_cached(frame: CachedFrame) -> None:
-    """Execute a frame with a cache: what is asked for and not found."""
-    run = frame.run
+    if type(frame) is Frame and frame.run.is_alone and frame.plan.stays_here:
+        run_observed(frame, _run_map, thread)
+        return
     frame.start()
     try:
         while (step := frame.next_step()) is not None:
-            if isinstance(step, NestedStep):
-                _run_nested(frame, step)
-                continue
-            key = frame.key_of(step)
-            if key is not None and frame.was_computed(key) and frame.recall(step):
-                continue
-            _call_cached(frame, step)
-            if key is not None:
-                run.remember(key)
+            thread.check()
+            if isinstance(step, CallStep):
+                _call(frame, step, thread)
+            elif step.node.pipeline.has_own_backend:
+                _delegate(frame, step, thread)
+            else:
+                _run_map(frame, step, thread)
     finally:
         frame.close()
 
 
-def _call_cached(frame: CachedFrame, step: CallStep) -> None:
-    frame.announce_call(step)
+def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
+    if frame.recall(step):
+        return
+    frame.begin(step)
     started_at = perf_counter()
     try:
-        outputs = call(step, frame.values)
+        if step.is_special:
+            outputs = thread.call(step, frame.values, lambda *failed: _retry(frame, step, *failed))
+        else:
+            outputs = call(step, frame.values)
     except Exception as error:
-        add_note(error, frame.plan, step, frame.base, frame.run.backend_name, frame.item_index)
-        frame.announce_error(step, error)
+        thread.failed_at = frame.fail(step, error)
         raise
-    duration_s = perf_counter() - started_at
-    frame.finish(step, outputs)
-    frame.announce_result(step, outputs, duration_s)
+    frame.complete(step, outputs, perf_counter() - started_at)
 
 
-def map_in_order(plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> ItemResults:
+def _retry(frame: Frame, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
+    frame.retry(step, attempt, error, delay_s)
+    frame.run.flush_store()  # it may take long until the next attempt
+
+
+def _run_map(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
+    """Execute the items of a mapped pipeline that is a step."""
+    context = frame.begin_nested(step)
+    started_at = perf_counter()
+    try:
+        inputs = frame.map_inputs(step)
+    except Exception as error:
+        frame.end_nested(step, perf_counter() - started_at)
+        thread.failed_at = frame.fail(step, error)
+        raise
+    try:
+        frame.complete_map(step, map_in_order(step.inner, frame.run, context, inputs, step.node.on_error, thread))
+    finally:
+        frame.end_nested(step, perf_counter() - started_at)
+
+
+def _delegate(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
+    """Hand a nested pipeline to its own backend."""
+    context = frame.begin_nested(step)
+    frame.run.flush_store()  # what it finds in a cache must be there, and it may take long
+    started_at = perf_counter()
+    try:
+        delegation = prepare_delegation(frame, step, context)
+    except Exception as error:
+        frame.end_nested(step, perf_counter() - started_at)
+        thread.failed_at = frame.fail(step, error)
+        raise
+    around = contextvars.copy_context()
+    around.run(current_registry.set, thread.registry)
+    try:
+        thread.failed_at = frame.path_to(step)  # the error itself says where it was raised in there
+        outputs = around.run(delegation.run)
+        frame.complete_delegated(step, outputs, delegation.elements)
+    finally:
+        frame.end_nested(step, perf_counter() - started_at)
+
+
+def map_in_order(
+    plan: Plan,
+    run: RunState,
+    base: CallbackContext,
+    inputs: MapInputs,
+    on_error: OnError,
+    thread: CallingThread,
+    is_part: bool = False,
+) -> MapResults:
     """Execute a plan once per item.
+
+    Args:
+        plan: The plan of one item.
+        run: The run.
+        base: Context of the map.
+        inputs: What it runs over.
+        on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in its place.
+        thread: Makes special calls, and knows whether the run was cancelled.
+        is_part: Whether these are only some of the items of a map, whose start and end somebody else reports.
 
     Raises:
         Exception: What a node raised, with a note saying where; or what stands in the place of an input that failed.
     """
-    has_one_scope = len(plan.scopes) == 1
-    calls = code_of(plan, run).identified if plan.is_cached and (has_one_scope or not plan.is_observed) else None
+    started_at = perf_counter()
+    if not is_part:
+        start_map(plan, run, base, inputs.total())
+    try:
+        if plan.stays_here and not plan.is_cached and not run.observes(plan):
+            return _map_silent(plan, run, base, inputs, on_error, thread)
+        return _map_frames(plan, run, base, inputs, on_error, thread)
+    finally:
+        if not is_part:
+            end_map(plan, run, base, perf_counter() - started_at)
+
+
+def _map_silent(
+    plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, on_error: OnError, thread: CallingThread
+) -> MapResults:
+    found: list[Any] = []
+    run_rows(
+        plan,
+        inputs.rows(),
+        inputs.rest(plan),
+        found,
+        base,
+        run.backend_name,
+        on_error,
+        thread if thread.is_needed_for(plan) else None,
+        has_failures=any(has_failure(column) for column in inputs.columns.values()),
+        indexes=inputs.indexes,
+        trace=thread,
+    )
+    results = columns_of(plan, found)
+    return MapResults(results, [[] for _ in results], on_error == "collect" and any(map(has_failure, results)))
+
+
+def _map_frames(
+    plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, on_error: OnError, thread: CallingThread
+) -> MapResults:
+    slots = tuple(plan.outputs.values())
+    columns: list[list[Any]] = [[] for _ in slots]
+    elements: list[list[bytes]] = [[] for _ in slots]
+    has_failures = is_unverified = False
+    for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, thread):
+        for column, signed, slot in zip(columns, elements, slots, strict=True):
+            column.append(frame.values[slot] if failure is None else failure)
+            signed.append(frame.signature_of(slot) if failure is None else b"")
+        has_failures = has_failures or failure is not None or frame.has_failures
+        is_unverified = is_unverified or frame.is_unverified
+    return MapResults(columns, elements, has_failures, is_unverified)
+
+
+def stream_in_order(
+    plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, on_error: OnError, thread: CallingThread
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Execute a plan once per item; yield the index and the outputs of each; see `map_in_order`."""
     started_at = perf_counter()
     start_map(plan, run, base, inputs.total())
+    slots = tuple(plan.outputs.values())
     try:
-        if calls is not None:
-            return map_identified(plan, run, base, calls, inputs, run_in_order)
-        return _map_frames(plan, run, base, inputs)
+        if plan.stays_here and not plan.is_cached and not run.observes(plan):
+            yield from _stream_silent(plan, run, base, inputs, on_error, thread)
+            return
+        for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, thread):
+            assert frame.item_index is not None
+            run.flush_store()  # nobody knows when the caller will ask for more
+            yield frame.item_index, tuple([frame.values[slot] if failure is None else failure for slot in slots])
     finally:
         end_map(plan, run, base, perf_counter() - started_at)
 
 
-def _map_frames(plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> ItemResults:
-    items = ItemFrames(plan, run, base, inputs)
-    slots = tuple(plan.outputs.values())
-    columns: list[list[Any]] = [[] for _ in slots]
-    elements: list[list[bytes]] = [[] for _ in slots]
-    while (found := items.next_item()) is not None:
-        values, frame = found
-        for slot in items.mapped_slots:
-            if isinstance(failure := values[slot], Failure):
-                frame.skip()
+def _stream_silent(
+    plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, on_error: OnError, thread: CallingThread
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    rest = inputs.rest(plan)
+    needed = thread if thread.is_needed_for(plan) else None
+    for index, row in enumerate(checked_rows(plan, inputs)):
+        found: list[Any] = []
+        has_failures = has_failure(row)
+        run_rows(plan, (row,), rest, found, base, run.backend_name, on_error, needed, has_failures, (index,), thread)
+        yield index, tuple(found)
+
+
+def _executed(items: ItemFrames, on_error: OnError, thread: CallingThread) -> Iterator[tuple[Frame, Failure | None]]:
+    """Execute items; yield the frame of each, and what stands in the place of its outputs if it failed."""
+    while (frame := items.next_item()) is not None:
+        failure = items.failed_input(frame)
+        if failure is not None:
+            frame.skip()
+            if on_error == "raise":
+                thread.failed_at = failure.node_path
                 raise failure.error
-        if isinstance(frame, CachedFrame):
-            _run_cached(frame)
-        else:
-            _run_all(frame)
-        for column, signed, slot in zip(columns, elements, slots, strict=True):
-            column.append(values[slot])
-            signed.append((frame.signatures[slot] or b"") if isinstance(frame, CachedFrame) else b"")
-    return ItemResults(columns, elements)
-
-
-def _run_nested(frame: Frame, step: NestedStep) -> None:
-    frame.enter(step)
-    context = start_nested(frame, step)
-    started_at = perf_counter()
-    try:
-        inputs = nested_map_inputs(frame, step)
-    except Exception as error:
-        end_nested(frame, step, perf_counter() - started_at)
-        add_note(error, frame.plan, step, frame.base, frame.run.backend_name, frame.item_index)
-        frame.announce_error(step, error)
-        raise
-    try:
-        found = map_in_order(step.inner, frame.run, context, inputs)
-        if isinstance(frame, CachedFrame):
-            for slot, elements in zip(step.outputs, found.elements, strict=True):
-                if slot is not None and all(elements):
-                    frame.put_manifest(step, slot, elements)
-            frame.finish(step, found.columns)
-        else:
-            frame.put(step, found.columns)
-    finally:
-        end_nested(frame, step, perf_counter() - started_at)
-    frame.leave(step)
+            yield frame, failure
+            continue
+        thread.check()
+        try:
+            run_in_order(frame, thread)
+        except Exception as error:
+            if on_error == "raise" or thread.is_cancelled:
+                raise
+            text = "".join(traceback.format_exception(error))
+            assert frame.item_index is not None
+            failure = Failure(error, text, frame.item_index, thread.failed_at)
+        yield frame, failure

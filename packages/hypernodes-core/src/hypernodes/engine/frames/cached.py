@@ -13,67 +13,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.events import end_nested, notify_cached_map, start_nested
-from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.frames.cache_queries import CacheQuery, CacheReplies
+from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.frames.events import end_map, end_nested, start_map, start_nested
+from hypernodes.engine.frames.frame import MapResults
 from hypernodes.engine.frames.prior_results import PriorResults
-from hypernodes.engine.identity.records import Computed
-from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, Identities
+from hypernodes.engine.frames.storing import StoringFrame
+from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, SlotSignatures
 from hypernodes.engine.state import RunState
 from hypernodes.engine.store.manifests import is_stored, read_elements
-from hypernodes.engine.store.run_store import LONGEST_WAIT_S, RunStore, is_constant, manifest_key, read_manifest
+from hypernodes.engine.store.run_store import manifest_key, read_manifest
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 _IDLE, _ASKED, _DEFERRED, _WANTED, _DONE = range(5)
 
 
-class Question(NamedTuple):
-    """What a step asks a cache.
-
-    Attributes:
-        step: The step.
-        cache: Where its results are kept.
-        keys: The key of each of its outputs.
-    """
-
-    step: CallStep
-    cache: Cache
-    keys: list[str]
-
-
-class Answers:
-    """What was found in a cache for several executions.
-
-    Args:
-        store: Reads the cache.
-        cache: The cache.
-        keys: What is looked for.
-    """
-
-    def __init__(self, store: RunStore, cache: Cache, keys: Iterable[str]) -> None:
-        self._store = store
-        self._cache = cache
-        self._found = store.get_many(cache, keys)
-        self._taken: set[str] = set()
-
-    def take(self, keys: Sequence[str]) -> Sequence[Any] | None:
-        """Return the values of keys, for one who may change them; None when any is not there."""
-        found, taken = self._found, self._taken
-        values: list[Any] = []
-        for key in keys:
-            if key not in found:
-                return None
-            values.append(found[key])
-        if not taken.isdisjoint(keys) and not all(map(is_constant, values)):
-            return self._store.get_each(self._cache, keys)
-        taken.update(keys)
-        return values
-
-
-class CachedFrame(Frame):
+class CachedFrame(StoringFrame):
     """One execution of a plan in which some results may come from a cache.
 
     Attributes:
@@ -81,12 +40,11 @@ class CachedFrame(Frame):
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
         inside: What was looked up for nested pipelines that run once in a place of their own, by position of the step.
         has_failures: Whether a failure stands somewhere in its results.
-        questions: What has to be asked before it is known what must run.
+        queries: What has to be asked before it is known what must run.
         found: Positions of steps whose results have been found already, by whoever made the frame.
     """
 
     __slots__ = (
-        "_asked_at",
         "_hits",
         "_is_counted",
         "_is_started",
@@ -98,9 +56,10 @@ class CachedFrame(Frame):
         "has_failures",
         "identities",
         "inside",
-        "questions",
-        "signatures",
+        "queries",
     )
+
+    signatures: list[bytes | None]
 
     def __init__(
         self,
@@ -115,16 +74,16 @@ class CachedFrame(Frame):
         super().__init__(plan, run, values, base, item_index)
         if known is not None:
             signatures = {slot: own for slot, own in enumerate(known.signatures) if own is not None}
-        self.identities = Identities(plan, run, values, signatures)
+        self.identities = SlotSignatures(plan, run.codes, values, signatures)
         self.signatures = self.identities.signatures
         self.elements: dict[int, list[bytes]] = {} if known is None else dict(known.elements)
         self.inside: dict[int, CachedFrame] = {}
         self.has_failures = False
         self._unverified: set[int] = set()
         self.found: frozenset[int] = frozenset() if known is None else known.found
-        self.questions: list[Question] = []
+        self.queries: list[CacheQuery] = []
         self._status = bytearray(len(plan.steps))
-        self._hits: list[Step] = []  # found, but not announced yet
+        self._hits: list[Step] = []  # found, but not reported yet
         self._is_started = self._is_counted = False
         self._asked_at = 0
         self._traced: set[int] = set()  # steps whose signature waits for what has been asked for
@@ -138,26 +97,26 @@ class CachedFrame(Frame):
         self.ask()
         look_up([self])
         if self.item_index is None:
-            self._announce_hits()
+            self._report_hits()
 
     def ask(self) -> None:
-        """Begin to find out what has to run: `questions` are to be answered."""
+        """Begin to find out what has to run: `queries` are to be answered."""
         self._is_started, self._is_counted = True, False
         self._asked_at = self.run.computed
         self._traced = set()
         self.inside = {}
         self._hits, self._ready = [], []
-        self._scopes = self.new_scopes()
+        self._scopes = self._new_scopes()
         self._status = bytearray(len(self.plan.steps))
         self._waiting = [0] * len(self.plan.steps)
         producers = self.plan.producers
         self.identities.sign_all()
         self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
 
-    def answer(self, found: Mapping[int, Answers]) -> None:
-        """Take the answers to `questions`, by the id of the cache; there may be new ones afterwards."""
-        questions, self.questions = self.questions, []
-        for step, cache, keys in questions:
+    def answer(self, found: Mapping[int, CacheReplies]) -> None:
+        """Take the answers to `queries`, by the id of the cache; there may be new ones afterwards."""
+        queries, self.queries = self.queries, []
+        for step, cache, keys in queries:
             if self._take(step, found[id(cache)].take(keys)):
                 self._hit(step)
             else:
@@ -191,10 +150,6 @@ class CachedFrame(Frame):
         key = self.key_of(step)
         return key is not None and self.was_computed(key)
 
-    def was_computed(self, key: bytes) -> bool:
-        """Whether a result may have been computed in this run since it was looked for in vain."""
-        return self.run.was_computed(key, self._asked_at)
-
     def remaining_steps(self) -> list[Step]:
         """Return all that has to run, or may have to."""
         return [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
@@ -215,13 +170,11 @@ class CachedFrame(Frame):
         return calls if calls and len(calls) == len(wanted) else None
 
     @property
-    def is_unverified(self) -> bool:
-        """Whether something in it is known by its value only, although it should have had a signature."""
+    def is_unverified(self) -> bool:  # type: ignore[override]
         return bool(self._unverified)
 
     @property
     def is_done(self) -> bool:
-        """Whether everything that is asked for is there."""
         return _WANTED not in self._status and _DEFERRED not in self._status
 
     def _demand(self, indexes: Iterable[int]) -> None:
@@ -232,7 +185,7 @@ class CachedFrame(Frame):
                 continue
             step = self.plan.steps[index]
             if index in self.found:
-                if self.plan.is_observed and isinstance(step, NestedStep) and not step.mapped:
+                if self.run.observes(self.plan) and isinstance(step, NestedStep) and not step.mapped:
                     self.look_inside(step)  # for the events
                 self._hit(step)
                 continue
@@ -243,7 +196,7 @@ class CachedFrame(Frame):
                     continue
                 if isinstance(step, CallStep):
                     self._status[index] = _ASKED
-                    self.questions.append(self._question(step))
+                    self.queries.append(self._query(step))
                     continue
                 if self._find_items(step) if step.mapped else self._find_inside(step):
                     self._hit(step)
@@ -251,10 +204,10 @@ class CachedFrame(Frame):
             self._want(step)
             stack += step.needs
 
-    def _question(self, step: CallStep) -> Question:
+    def _query(self, step: CallStep) -> CacheQuery:
         cache = self.plan.scopes[step.scope].cache
         assert cache is not None
-        return Question(step, cache, [self.identities.key(slot) for slot in step.outputs if slot is not None])
+        return CacheQuery(step, cache, [self.identities.key(slot) for slot in step.outputs if slot is not None])
 
     def _hit(self, step: Step) -> None:
         self._hits.append(step)
@@ -322,45 +275,53 @@ class CachedFrame(Frame):
     # --- progress -------------------------------------------------------------------------------------------------
 
     def recall(self, step: CallStep) -> bool:
-        """Take the result of a step that was not in the cache before, if it is there now; return whether it was."""
-        if not self.identities.can_be_identified(step):
+        key = self.key_of(step)
+        if key is None or not self.was_computed(key):
             return False
-        _, cache, keys = self._question(step)
+        _, cache, keys = self._query(step)
         if not self._take(step, self.run.store.get_each(cache, keys)):
             return False
         self._hit(step)
         if self._started_at is not None or self.item_index is None:
-            self._announce_hits()
+            self._report_hits()
         return True
 
     def key_of(self, step: CallStep) -> bytes | None:
-        """Return the signature of what a step is about to compute; None when it has none."""
         if not self.identities.can_be_identified(step):
             return None
         return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
 
-    def finish(self, step: Step, outputs: Iterable[Any]) -> None:
+    def _put(self, step: Step, outputs: Iterable[Any]) -> None:
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
                 self.values[slot] = value
         is_identified = self.identities.can_be_identified(step)
         if isinstance(step, CallStep) and is_identified:
-            self._keep(step)
+            self._store(step)
         self._done(step)
         if not is_identified or step.index in self._unverified:
             self._identify_results(step)
 
-    def _keep(self, step: CallStep) -> None:
-        cache = self.plan.scopes[step.scope].cache
-        if cache is None:
-            return
-        known = [(slot, self.signatures[slot]) for slot in step.outputs if slot is not None]
-        self.run.store.put(cache, {own.hex(): self.values[slot] for slot, own in known if own}, step.node.name)
-        if step not in self.run.records.recorded:
-            self.run.records.add(Computed(self.plan, self.run, self.values, self.signatures), step)
+    def map_inputs(self, step: NestedStep) -> MapInputs:
+        inputs = super().map_inputs(step)
+        pairs = zip(step.mapped, step.arguments, strict=False)
+        elements = {name: self.elements[slot] for name, slot in pairs if slot in self.elements}
+        signatures = {name: own for name, slot in step.shared if (own := self.signatures[slot])}
+        return inputs._replace(signatures=signatures, elements=elements)
 
-    def put_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
-        """Keep which results a mapped pipeline put into the list in a slot."""
+    def complete_map(self, step: NestedStep, results: MapResults) -> None:
+        if results.has_failures:
+            self.mark_failed(step)
+        elif results.is_unverified:
+            self.mark_unverified(step)
+        else:
+            for slot, elements in zip(step.outputs, results.elements, strict=True):
+                if slot is not None and all(elements):
+                    self._put_manifest(step, slot, elements)
+        self._put(step, results.columns)
+
+    def _put_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
+        """Store which results a mapped pipeline put into the list in a slot."""
         self.elements[slot] = elements
         cache = step.inner.scopes[0].cache
         own = self.signatures[slot]
@@ -368,24 +329,16 @@ class CachedFrame(Frame):
             self.run.store.put(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
 
     def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
-        """Keep the results of a nested pipeline that its own backend ran.
-
-        What it kept under the signatures that its results should have, they are. Anything else is known by its value
-        only: made of a failure, not to be stored, or by a backend that runs things in its own way.
-
-        Args:
-            step: The nested pipeline.
-            outputs: Its outputs.
-            elements: For each output of a mapped one that has a signature, the signature of each result.
-        """
+        # What was stored there under the signatures that the results should have, they are. Anything else is known by
+        # its value only: made of a failure, not to be stored, or by a backend that runs things in its own way.
         signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
         if not is_stored(self.run.store, step, signatures, elements):
             self.mark_unverified(step)
         elif elements:
             for slot, own in zip(step.outputs, elements, strict=True):
                 if slot is not None:
-                    self.put_manifest(step, slot, own)
-        self.finish(step, outputs)
+                    self._put_manifest(step, slot, own)
+        self._put(step, outputs)
 
     def mark_unverified(self, step: NestedStep) -> None:
         """Know a step's results, when they come, by their values; look up again what depends on them."""
@@ -461,29 +414,15 @@ class CachedFrame(Frame):
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        super().begin()
-        self._announce_hits()
+    def begin_item(self) -> None:
+        if self._started_at is None:
+            super().begin_item()
+            self._report_hits()
 
-    def close(self) -> None:
-        super().close()
-        self.run.store.flush()
-
-    def leave(self, step: Step) -> None:
-        super().leave(step)
+    def _leave(self, step: Step) -> None:
+        super()._leave(step)
         if self._hits and (self._started_at is not None or self.item_index is None):
-            self._announce_hits()
-
-    def announce_call(self, step: CallStep) -> None:
-        if not self.run.is_quick(step):
-            self.run.store.flush()  # what has been computed must not be lost with a call that takes long
-        super().announce_call(step)
-
-    def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:
-        self.run.note_duration(step, duration_s)
-        if duration_s > LONGEST_WAIT_S:
-            self.run.store.flush()  # it is worth more than the time that writing takes
-        super().announce_result(step, outputs, duration_s)
+            self._report_hits()
 
     def _close_untouched(self, item_index: int) -> None:
         listeners = self.listeners[0]
@@ -491,35 +430,48 @@ class CachedFrame(Frame):
             own = self.identities.of_outputs()
             listeners.notify(listeners.on_map_item_cached, item_index, own, self.context(0))
 
-    def _announce_hits(self) -> None:
+    def _report_hits(self) -> None:
         hits, self._hits = self._hits, []
         for step in sorted(hits, key=lambda step: step.index):
-            self._announce_hit(step)
+            self._report_hit(step)
 
-    def _announce_hit(self, step: Step) -> None:
-        if not self.plan.is_observed:
+    def _report_hit(self, step: Step) -> None:
+        if not self.run.observes(self.plan):
             return
         if isinstance(step, NestedStep):
             if step.mapped:
-                notify_cached_map(self, step)
+                self._report_cached_map(step)
             else:
-                self._announce_inside(step)
+                self._report_inside(step)
             return
-        self.enter(step)
+        self._enter(step)
         listeners = self.listeners[step.scope]
         if listeners.on_node_cached:
             own = next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or b""
             listeners.notify(listeners.on_node_cached, step.node.name, own.hex(), self.context(step.scope))
-        self.leave(step)
+        self._leave(step)
 
-    def _announce_inside(self, step: NestedStep) -> None:
+    def _report_cached_map(self, step: NestedStep) -> None:
+        """Report a mapped pipeline whose items all came from the cache."""
+        elements = self.elements[next(slot for slot in step.outputs if slot is not None)]
+        listeners = self.run.listeners(step.inner)[0]
+        started_at = perf_counter()
+        context = self.begin_nested(step)
+        start_map(step.inner, self.run, context, len(elements))
+        if listeners.on_map_item_cached:
+            for index, own in enumerate(elements):
+                listeners.notify(listeners.on_map_item_cached, index, own.hex(), context.item(index))
+        end_map(step.inner, self.run, context, perf_counter() - started_at)
+        self.end_nested(step, perf_counter() - started_at)
+
+    def _report_inside(self, step: NestedStep) -> None:
         frame = self.inside[step.index]
-        self.enter(step)
+        self._enter(step)
         started_at = perf_counter()
         start_nested(self, step)
-        frame._announce_hits()
+        frame._report_hits()
         end_nested(self, step, perf_counter() - started_at)
-        self.leave(step)
+        self._leave(step)
 
 
 def start_together(frames: Sequence[CachedFrame]) -> None:
@@ -531,16 +483,16 @@ def start_together(frames: Sequence[CachedFrame]) -> None:
 
 def look_up(frames: Sequence[CachedFrame]) -> None:
     """Answer everything that frames ask of caches: the questions of all of them together, until there are none."""
-    waiting = [frame for frame in frames if frame.questions]
+    waiting = [frame for frame in frames if frame.queries]
     while waiting:
         asked: dict[int, tuple[Cache, list[str]]] = {}
         for frame in waiting:
-            for question in frame.questions:
-                asked.setdefault(id(question.cache), (question.cache, []))[1].extend(question.keys)
+            for query in frame.queries:
+                asked.setdefault(id(query.cache), (query.cache, []))[1].extend(query.keys)
         store = waiting[0].run.store
-        found = {identity: Answers(store, cache, keys) for identity, (cache, keys) in asked.items()}
+        found = {identity: CacheReplies(store, cache, keys) for identity, (cache, keys) in asked.items()}
         for frame in waiting:
             frame.answer(found)
-        waiting = [frame for frame in waiting if frame.questions]
+        waiting = [frame for frame in waiting if frame.queries]
     for frame in frames:
         frame.expect()

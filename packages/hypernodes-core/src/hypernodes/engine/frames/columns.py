@@ -43,6 +43,10 @@ class MapInputs(NamedTuple):
         """Return one tuple of values per item."""
         return rows_of(self.columns.values(), self.mode)
 
+    def rest(self, plan: Plan) -> tuple[Any, ...]:
+        """Return the values of all slots of the plan of one item behind those that vary."""
+        return (*self.shared.values(), *plan.rest)
+
     def values_of_items(self) -> list[list[Any]]:
         """Return, for each mapped-over input, one value per item."""
         columns = [*self.columns.values()]

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.cached import CachedFrame
-from hypernodes.engine.frames.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.state import RunState
-from hypernodes.engine.store.run_store import RunStore, Warn
+from hypernodes.engine.store.read_only import ReadOnlyStore
 from hypernodes.errors import DependencyError
 from hypernodes.failures import Failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 
-class ReadOnlyStore(RunStore):
-    """Reads from caches, writes nothing, and remembers what was not there.
-
-    Attributes:
-        misses: Keys that were asked for in vain, by the id of the cache.
-    """
-
-    def __init__(self, warn: Warn) -> None:
-        super().__init__(warn)
-        self.misses: dict[int, set[str]] = {}
-
-    def get_many(self, cache: Cache, keys: Iterable[str]) -> Mapping[str, Any]:
-        keys = list(keys)
-        found = super().get_many(cache, keys)
-        if len(found) < len(keys):
-            self.misses.setdefault(id(cache), set()).update(key for key in keys if key not in found)
-        return found
-
-    def put(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
-        raise AssertionError("a survey computes nothing")  # pragma: no cover
-
-    def flush(self) -> None:
-        pass
-
-
 def dry_run_state(root: CallbackContext, backend_name: str) -> RunState:
-    """Return the state of a run that only looks: it reads caches, writes nothing and tells nobody."""
+    """Return the state of a run that only looks: it reads caches, writes nothing and calls no callback."""
     state = RunState(root, backend_name, is_nested=True)
     state.store = ReadOnlyStore(state.warn)
-    state.is_silent = True
+    state.is_dry_run = True
     return state
 
 
@@ -59,7 +32,7 @@ def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
         if not step.inner.is_cached:
             continue
         try:
-            inputs = nested_map_inputs(frame, step)
+            inputs = frame.map_inputs(step)
         except DependencyError:
             continue  # the run will say so, when it gets there
         if not any(isinstance(values[slot], Failure) for slot in step.arguments):
@@ -69,11 +42,10 @@ def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
 def item_frames(items: ItemFrames) -> Iterator[tuple[int, CachedFrame]]:
     """Return the position and the frame of each item, after it was looked up."""
     position = -1
-    while (found := items.next_item()) is not None:
+    while (frame := items.next_item()) is not None:
         position += 1
-        values, frame = found
         assert isinstance(frame, CachedFrame)
-        if not items.has_failed_input(values):
+        if items.failed_input(frame) is None:
             frame.start()
             yield position, frame
 

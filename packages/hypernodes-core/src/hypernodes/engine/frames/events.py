@@ -1,18 +1,27 @@
-"""The events of nested pipelines and of maps: who is told, and in which context."""
+"""The events of nested pipelines and of maps: which callbacks are called, and in which context."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.state import RunState
 from hypernodes.plan import NestedStep, Plan, Step
 
-if TYPE_CHECKING:
-    from hypernodes.engine.frames.cached import CachedFrame
-    from hypernodes.engine.frames.frame import Frame
+
+class ReportingFrame(Protocol):
+    """What events need to know of a frame."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def run(self) -> RunState: ...
+
+    def context(self, scope: int) -> CallbackContext:
+        """Return the context of the events of a scope."""
 
 
 class ScopeEvents:
@@ -20,7 +29,7 @@ class ScopeEvents:
 
     __slots__ = ("_frame", "_is_held", "_remaining", "_started_at")
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: ReportingFrame) -> None:
         self._frame = frame
         self._remaining = [0] * len(frame.plan.scopes)
         self._started_at: dict[int, float] = {}
@@ -42,7 +51,7 @@ class ScopeEvents:
             unannounced.append(scope)
             scope = self._frame.plan.scopes[scope].parent
         for inner in reversed(unannounced):
-            self._tell("on_nested_pipeline_start", inner)
+            self._notify("on_nested_pipeline_start", inner)
             self._started_at[inner] = perf_counter()
 
     def leave(self, scope: int) -> None:
@@ -60,9 +69,9 @@ class ScopeEvents:
     def _end(self, scope: int) -> None:
         started_at = self._started_at.pop(scope, None)
         if started_at is not None:
-            self._tell("on_nested_pipeline_end", scope, perf_counter() - started_at)
+            self._notify("on_nested_pipeline_end", scope, perf_counter() - started_at)
 
-    def _tell(self, hook: str, scope: int, *arguments: float) -> None:
+    def _notify(self, hook: str, scope: int, *arguments: float) -> None:
         frame = self._frame
         scopes = frame.plan.scopes
         parent = scopes[scope].parent
@@ -87,20 +96,20 @@ def notify_nested(
     listeners.notify(getattr(listeners, hook), *arguments)
 
 
-def start_nested(frame: Frame, step: NestedStep) -> CallbackContext:
+def start_nested(frame: ReportingFrame, step: NestedStep) -> CallbackContext:
     """Announce a nested pipeline that is a step of its own; return its context."""
     around = frame.context(step.scope)
     inner = step.inner.scopes[0]
-    _tell_about(frame, "on_nested_pipeline_start", step, around)
+    _notify_about(frame, "on_nested_pipeline_start", step, around)
     return around.child(inner.pipeline_id, step.node.name)
 
 
-def end_nested(frame: Frame, step: NestedStep, duration_s: float) -> None:
+def end_nested(frame: ReportingFrame, step: NestedStep, duration_s: float) -> None:
     """Announce the end of a nested pipeline that is a step of its own."""
-    _tell_about(frame, "on_nested_pipeline_end", step, duration_s, frame.context(step.scope))
+    _notify_about(frame, "on_nested_pipeline_end", step, duration_s, frame.context(step.scope))
 
 
-def _tell_about(frame: Frame, hook: str, step: NestedStep, *arguments: Any) -> None:
+def _notify_about(frame: ReportingFrame, hook: str, step: NestedStep, *arguments: Any) -> None:
     outer, inner = frame.plan.scopes[step.scope], step.inner.scopes[0]
     audiences = (outer.callbacks, inner.callbacks)
     notify_nested(frame.run, hook, audiences, outer.pipeline_id, inner.pipeline_id, *arguments)
@@ -116,19 +125,3 @@ def end_map(plan: Plan, run: RunState, base: CallbackContext, duration_s: float)
     """Announce the end of a map."""
     listeners = run.listeners(plan)[0]
     listeners.notify(listeners.on_map_end, duration_s, base)
-
-
-def notify_cached_map(frame: CachedFrame, step: NestedStep) -> None:
-    """Send the events of a mapped pipeline whose items all came from the cache."""
-    listeners = frame.run.listeners(step.inner)[0]
-    elements = frame.elements[next(slot for slot in step.outputs if slot is not None)]
-    frame.enter(step)
-    started_at = perf_counter()
-    context = start_nested(frame, step)
-    start_map(step.inner, frame.run, context, len(elements))
-    if listeners.on_map_item_cached:
-        for index, own in enumerate(elements):
-            listeners.notify(listeners.on_map_item_cached, index, own.hex(), context.item(index))
-    end_map(step.inner, frame.run, context, perf_counter() - started_at)
-    end_nested(frame, step, perf_counter() - started_at)
-    frame.leave(step)

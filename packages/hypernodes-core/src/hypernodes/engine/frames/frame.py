@@ -1,23 +1,43 @@
-"""One execution of a plan: the values as they come, the steps still to be done, and the events on the way."""
+"""One execution of a plan: the values as they come, the steps still to be done, and the one accounting of a step.
+
+A driver asks a frame what can run next (`next_step`), makes the call, and reports what came of it: `begin` before the
+call, then `complete` or `fail`. What that means for values, events, caches and records is the frame's business, and the
+same for every driver. This module is the frame without a cache; `identified` and `cached` are the frames with one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.events import ScopeEvents
+from hypernodes.engine.frames.columns import MapInputs, nested_columns
+from hypernodes.engine.frames.events import ScopeEvents, end_nested, start_nested
 from hypernodes.engine.state import RunState
-from hypernodes.plan import UNSET, CallStep, Plan, Step
+from hypernodes.engine.step import add_note, path_of
+from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
+
+
+class MapResults(NamedTuple):
+    """What came of a map.
+
+    Attributes:
+        columns: For each requested output, one result per item.
+        elements: For each requested output, the signature of each result; empty ones where there are none.
+        has_failures: Whether a `Failure` stands somewhere in the results.
+        is_unverified: Whether some results are known by their values only, although they should have signatures.
+    """
+
+    columns: Sequence[list[Any]]
+    elements: Sequence[list[bytes]] = ()
+    has_failures: bool = False
+    is_unverified: bool = False
 
 
 class Frame:
     """One execution of a plan without a cache: every step runs, as soon as its inputs exist.
-
-    A frame knows what can run next and what has been done; who runs it, where and how many steps at a time, is for the
-    scheduler to decide.
 
     Attributes:
         plan: The plan.
@@ -25,7 +45,7 @@ class Frame:
         values: Value of every slot so far.
         base: Context of the pipeline, or of the map, that it executes.
         item_index: Index of the map item it computes; None when it is no map item.
-        listeners: Who hears the events of each scope.
+        listeners: The hooks to call for the events of each scope.
     """
 
     __slots__ = (
@@ -43,6 +63,12 @@ class Frame:
         "values",
     )
 
+    has_failures = False
+    """Whether a `Failure` stands somewhere in its results."""
+
+    is_unverified = False
+    """Whether something in it is known by its value only, although it should have had a signature."""
+
     def __init__(
         self, plan: Plan, run: RunState, values: list[Any], base: CallbackContext, item_index: int | None = None
     ) -> None:
@@ -52,16 +78,17 @@ class Frame:
         self.base = base
         self.item_index = item_index
         self.listeners = run.listeners(plan)
-        self._contexts: dict[int, CallbackContext] = {}
-        self._scopes = self.new_scopes() if len(plan.scopes) > 1 else None
+        self._contexts: dict[int, CallbackContext] | None = None
+        self._scopes = self._new_scopes() if len(plan.scopes) > 1 else None
         self._started_at: float | None = None
         self._ready: list[int] = []
         self._waiting: list[int] = []
         self._remaining = 0
 
-    def new_scopes(self) -> ScopeEvents | None:
-        """Return what announces the pipelines that were inlined; None when there are none, or nobody listens."""
-        return ScopeEvents(self) if len(self.plan.scopes) > 1 and self.plan.is_observed else None
+    def _new_scopes(self) -> ScopeEvents | None:
+        """Return what reports the pipelines that were inlined; None when there are none, or no callbacks."""
+        is_needed = len(self.plan.scopes) > 1 and self.run.observes(self.plan)
+        return ScopeEvents(self) if is_needed else None
 
     # --- what to do -----------------------------------------------------------------------------------------------
 
@@ -86,27 +113,10 @@ class Frame:
         calls = [step for step in self.plan.steps if isinstance(step, CallStep)]
         return calls if len(calls) == len(self.plan.steps) == self._remaining else None
 
-    def take(self, step: CallStep) -> CallStep:
-        """Note that a step that can run now is not for `next_step` to return any more."""
+    def take(self, step: CallStep) -> None:
+        """Take a step that can run now out of what `next_step` will return."""
         self._ready.remove(step.index)
         heapify(self._ready)
-        return step
-
-    def put(self, step: Step, outputs: Iterable[Any]) -> None:
-        """Keep the results of a step."""
-        values = self.values
-        for slot, value in zip(step.outputs, outputs, strict=True):
-            if slot is not None:
-                values[slot] = value
-        self._remaining -= 1
-
-    def finish(self, step: Step, outputs: Iterable[Any]) -> None:
-        """Keep the results of a step, and find out what can run now."""
-        self.put(step, outputs)
-        for consumer in self.plan.consumers[step.index]:
-            self._waiting[consumer] -= 1
-            if self._waiting[consumer] == 0:
-                heappush(self._ready, consumer)
 
     @property
     def is_done(self) -> bool:
@@ -118,27 +128,145 @@ class Frame:
         values = self.values
         return {name: values[slot] for name, slot in self.plan.outputs.items() if values[slot] is not UNSET}
 
-    # --- events ---------------------------------------------------------------------------------------------------
+    # --- the accounting of a call ---------------------------------------------------------------------------------
+
+    def begin(self, step: CallStep) -> None:
+        """Take note that a call is about to be made."""
+        self._enter(step)
+        listeners = self.listeners[step.scope]
+        if listeners.on_node_start:
+            values = self.values
+            arguments: Mapping[str, Any] = {name: values[slot] for name, slot in step.named}
+            listeners.notify(listeners.on_node_start, step.node.name, arguments, self.context(step.scope))
+
+    def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
+        """Take the results of a call that returned, and find out what can run now."""
+        self._put(step, outputs)
+        self._report_result(step, outputs, duration_s)
+
+    def retry(self, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
+        """Take note that a call raised and will be made again."""
+        listeners = self.listeners[step.scope]
+        if listeners.on_node_retry:
+            context = self.context(step.scope)
+            listeners.notify(listeners.on_node_retry, step.node.name, attempt, error, delay_s, context)
+
+    def fail(self, step: Step, error: BaseException) -> tuple[str, ...]:
+        """Take note that a step failed for good; the error gets a note that says where.
+
+        Returns:
+            The names of the pipelines around the step, outermost first, and its own.
+        """
+        add_note(error, self.plan, step, self.base, self.run.backend_name, self.item_index)
+        self.report_error(step, error)
+        return self.path_to(step)
+
+    def report_error(self, step: Step, error: BaseException) -> None:
+        """Report an error of a step to the callbacks."""
+        listeners = self.listeners[step.scope]
+        if listeners.on_error:
+            listeners.notify(listeners.on_error, step.node.name, error, self.context(step.scope))
+
+    def path_to(self, step: Step) -> tuple[str, ...]:
+        """Return the names of the pipelines around a step, outermost first, and its own."""
+        return (*path_of(self.plan, step, self.base), step.node.name)
+
+    def _report_result(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
+        listeners = self.listeners[step.scope]
+        if listeners.on_node_end:
+            named = dict(zip(step.node.outputs, outputs, strict=True))
+            listeners.notify(listeners.on_node_end, step.node.name, named, duration_s, self.context(step.scope))
+        self._leave(step)
+
+    def _put(self, step: Step, outputs: Iterable[Any]) -> None:
+        """Take the results of a step, and find out what can run now."""
+        values = self.values
+        for slot, value in zip(step.outputs, outputs, strict=True):
+            if slot is not None:
+                values[slot] = value
+        self._remaining -= 1
+        if self._waiting:
+            for consumer in self.plan.consumers[step.index]:
+                self._waiting[consumer] -= 1
+                if self._waiting[consumer] == 0:
+                    heappush(self._ready, consumer)
+
+    # --- the accounting of a nested pipeline that is a step -------------------------------------------------------
+
+    def begin_nested(self, step: NestedStep) -> CallbackContext:
+        """Take note that a nested pipeline is about to start; return its context."""
+        self._enter(step)
+        return start_nested(self, step)
+
+    def map_inputs(self, step: NestedStep) -> MapInputs:
+        """Return what a mapped pipeline runs over.
+
+        Raises:
+            DependencyError: Something cannot be mapped over, or lengths differ.
+        """
+        columns = dict(zip(step.mapped, nested_columns(step, self.values), strict=True))
+        shared = {name: self.values[slot] for name, slot in step.shared}
+        return MapInputs(columns, step.node.map_mode, shared, {}, {})
+
+    def complete_map(self, step: NestedStep, results: MapResults) -> None:
+        """Take the results of a mapped pipeline all of whose items were executed here."""
+        self._put(step, results.columns)
+
+    def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
+        """Take the results of a nested pipeline that its own backend ran.
+
+        Args:
+            step: The nested pipeline.
+            outputs: Its outputs.
+            elements: For each output of a mapped one that has a signature, the signature of each result.
+        """
+        self._put(step, outputs)
+
+    def end_nested(self, step: NestedStep, duration_s: float) -> None:
+        """Take note that a nested pipeline is over, successful or not."""
+        end_nested(self, step, duration_s)
+        self._leave(step)
+
+    # --- what is known of results ---------------------------------------------------------------------------------
+
+    def key_of(self, step: CallStep) -> bytes | None:
+        """Return the signature of what a call is about to compute; None when it has none."""
+        return None
+
+    def was_computed(self, key: bytes) -> bool:
+        """Return whether a result may have been computed in this run since it was looked for in vain."""
+        return False
+
+    def recall(self, step: CallStep) -> bool:
+        """Take the results of a call from the cache if they are there by now; return whether they were."""
+        return False
+
+    def signature_of(self, slot: int) -> bytes:
+        """Return the signature of what is in a slot; empty when there is none."""
+        return b""
+
+    # --- the item, and inlined pipelines --------------------------------------------------------------------------
 
     def context(self, scope: int) -> CallbackContext:
         """Return the context of the events of a scope."""
-        if scope in self._contexts:
-            return self._contexts[scope]
+        contexts = self._contexts
+        if contexts is None:
+            base = self.base if self.item_index is None else self.base.item(self.item_index)
+            contexts = self._contexts = {0: base}
+        if scope in contexts:
+            return contexts[scope]
         unknown: list[int] = []
-        while scope not in self._contexts and scope > 0:
+        while scope not in contexts:
             unknown.append(scope)
             scope = self.plan.scopes[scope].parent
-        context = self._contexts.get(scope)
-        if context is None:
-            context = self.base if self.item_index is None else self.base.item(self.item_index)
-            self._contexts[scope] = context
+        context = contexts[scope]
         for inner in reversed(unknown):
             entry = self.plan.scopes[inner]
-            context = self._contexts[inner] = context.child(entry.pipeline_id, entry.node_name)
+            context = contexts[inner] = context.child(entry.pipeline_id, entry.node_name)
         return context
 
-    def begin(self) -> None:
-        """Announce the item, if this is one, before the first of its steps starts."""
+    def begin_item(self) -> None:
+        """Report the item, if this is one, before the first of its steps starts."""
         if self._started_at is None:
             self._started_at = perf_counter()
             if self.item_index is not None:
@@ -147,7 +275,7 @@ class Frame:
                     listeners.notify(listeners.on_map_item_start, self.item_index, self.context(0))
 
     def close(self) -> None:
-        """Announce the end of what was begun, also after an error."""
+        """Report the end of what was begun, also after an error."""
         if self._scopes is not None:
             self._scopes.close_all()
         if self.item_index is None:
@@ -158,8 +286,8 @@ class Frame:
             self._close_untouched(self.item_index)
 
     def skip(self) -> None:
-        """Announce an item that does not run because one of its inputs is a failure."""
-        Frame.begin(self)
+        """Report an item that does not run because one of its inputs is a failure."""
+        Frame.begin_item(self)
         if self.item_index is not None and self._started_at is not None:
             self._end_item(self.item_index, self._started_at)
 
@@ -170,47 +298,17 @@ class Frame:
             listeners.notify(listeners.on_map_item_end, item_index, duration, self.context(0))
 
     def _close_untouched(self, item_index: int) -> None:
-        """Announce an item that is done without any of its steps having started."""
+        """Report an item that is done without any of its steps having started."""
         self.skip()
 
-    def enter(self, step: Step) -> None:
-        """Announce what is around a step and has not been announced yet: the item, nested pipelines."""
+    def _enter(self, step: Step) -> None:
+        """Report what is around a step and has not been reported yet: the item, nested pipelines."""
         if self._started_at is None:
-            self.begin()
+            self.begin_item()
         if self._scopes is not None:
             self._scopes.enter(step.scope)
 
-    def leave(self, step: Step) -> None:
-        """Announce the end of the nested pipelines of which this step was the last."""
+    def _leave(self, step: Step) -> None:
+        """Report the end of the nested pipelines of which this step was the last."""
         if self._scopes is not None:
             self._scopes.leave(step.scope)
-
-    def announce_call(self, step: CallStep) -> None:
-        """Announce a call that is about to be made."""
-        self.enter(step)
-        listeners = self.listeners[step.scope]
-        if listeners.on_node_start:
-            values = self.values
-            arguments: Mapping[str, Any] = {name: values[slot] for name, slot in step.named}
-            listeners.notify(listeners.on_node_start, step.node.name, arguments, self.context(step.scope))
-
-    def announce_result(self, step: CallStep, outputs: Iterable[Any], duration_s: float) -> None:
-        """Announce that a call returned."""
-        listeners = self.listeners[step.scope]
-        if listeners.on_node_end:
-            named = dict(zip(step.node.outputs, outputs, strict=True))
-            listeners.notify(listeners.on_node_end, step.node.name, named, duration_s, self.context(step.scope))
-        self.leave(step)
-
-    def announce_error(self, step: Step, error: BaseException) -> None:
-        """Announce that a step failed."""
-        listeners = self.listeners[step.scope]
-        if listeners.on_error:
-            listeners.notify(listeners.on_error, step.node.name, error, self.context(step.scope))
-
-    def announce_retry(self, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
-        """Announce that a call raised and will be made again."""
-        listeners = self.listeners[step.scope]
-        if listeners.on_node_retry:
-            context = self.context(step.scope)
-            listeners.notify(listeners.on_node_retry, step.node.name, attempt, error, delay_s, context)

@@ -1,51 +1,27 @@
-"""The items of a map as frames: what all of them share is prepared once."""
+"""The items of a map as frames: what all of them share is prepared once, and some are looked up ahead together."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.cached import CachedFrame, start_together
-from hypernodes.engine.frames.columns import MapInputs, nested_columns, rows_of
+from hypernodes.engine.frames.columns import MapInputs, rows_of
 from hypernodes.engine.frames.frame import Frame
-from hypernodes.engine.identity.plan_code import code_of
-from hypernodes.engine.identity.slot_signatures import Identities, identify
+from hypernodes.engine.frames.identified import IdentifiedFrame, look_up_identified
+from hypernodes.engine.frames.prior_results import PriorResults
+from hypernodes.engine.identity.plan_code import IdentifiedCalls
+from hypernodes.engine.identity.slot_signatures import SlotSignatures, identify
 from hypernodes.engine.state import RunState
 from hypernodes.errors import MapLengthError
 from hypernodes.failures import Failure
-from hypernodes.plan import NestedStep, Plan
+from hypernodes.plan import Plan
 
 _QUICK_S = 0.0005  # an item that is looked up in less is small: more of them are looked up together
 _MAX_WINDOW = 512
-
-
-def nested_map_inputs(frame: Frame, step: NestedStep) -> MapInputs:
-    """Return what a mapped pipeline that is a step of its own runs over."""
-    columns = dict(zip(step.mapped, nested_columns(step, frame.values), strict=True))
-    elements: dict[str, Sequence[bytes]] = {}
-    signatures: dict[str, bytes] = {}
-    if isinstance(frame, CachedFrame):
-        for name, slot in zip(step.mapped, step.arguments, strict=False):
-            if slot in frame.elements:
-                elements[name] = frame.elements[slot]
-        signatures = {name: own for name, slot in step.shared if (own := frame.signatures[slot])}
-    shared = {name: frame.values[slot] for name, slot in step.shared}
-    return MapInputs(columns, step.node.map_mode, shared, signatures, elements)
-
-
-class ItemResults(NamedTuple):
-    """What came of a map.
-
-    Attributes:
-        columns: For each requested output, one result per item.
-        elements: For each requested output, the signature of each result; empty ones where there are none.
-    """
-
-    columns: list[list[Any]]
-    elements: list[list[bytes]]
 
 
 # What goes into an item of a map: its index, the value of every slot with the inputs filled in, and the signatures of
@@ -53,7 +29,7 @@ class ItemResults(NamedTuple):
 ItemInputs: TypeAlias = tuple[int, list[Any], tuple[bytes, ...]]
 
 
-class MapItems:
+class ItemReader:
     """The inputs of the items of a map, one after the other; what all items share is prepared once.
 
     Attributes:
@@ -65,7 +41,7 @@ class MapItems:
 
     def __init__(self, plan: Plan, run: RunState, inputs: MapInputs) -> None:
         self._plan = plan
-        self._rows = inputs.rows()
+        self._rows = checked_rows(plan, inputs)
         self._read = 0
         self._indexes = inputs.indexes
         self._elements: Iterator[tuple[bytes, ...]] | None = None
@@ -78,7 +54,7 @@ class MapItems:
             self.template[plan.inputs[name]] = value
         if plan.is_cached:
             known = {plan.inputs[name]: own for name, own in inputs.signatures.items()}
-            self.shared_signatures = Identities(plan, run, self.template, known).of_inputs(
+            self.shared_signatures = SlotSignatures(plan, run.codes, self.template, known).of_inputs(
                 except_slots=self.mapped_slots
             )
             if inputs.elements:
@@ -88,12 +64,7 @@ class MapItems:
 
     def read(self) -> ItemInputs | None:
         """Return the inputs of the next item; None after the last."""
-        try:
-            row = next(self._rows, None)
-        except ValueError as error:
-            if str(error).startswith("zip() argument"):
-                raise unequal_lengths(self._plan, self._read, error) from error
-            raise
+        row = next(self._rows, None)
         if row is None:
             return None
         values = self.template.copy()
@@ -111,7 +82,7 @@ class MapItems:
         return None
 
 
-class Window:
+class _Window:
     """How many items are looked up together: as many as can be had in a short while.
 
     So large results are not held before they are needed.
@@ -149,83 +120,150 @@ class ItemFrames:
         self._plan = plan
         self._run = run
         self._base = base
-        self._items = MapItems(plan, run, inputs)
+        self._items = items = ItemReader(plan, run, inputs)
         self.count = 0
-        self._ahead: deque[tuple[list[Any], Frame]] = deque()
-        self._looks_ahead = plan.is_cached and self._items.is_read_whole
-        self._window = Window(run.look_ahead)
-        self.mapped_slots = self._items.mapped_slots
-        self.template = self._items.template
-        self.shared_signatures = self._items.shared_signatures
+        self._ahead: deque[Frame] = deque()
+        self._looks_ahead = plan.is_cached and items.is_read_whole
+        self._window = _Window(run.look_ahead)
+        self.mapped_slots = items.mapped_slots
+        self.template = items.template
+        self.shared_signatures = items.shared_signatures
+        self._calls = identified_calls(plan, run, is_item=True)
+        if self._calls is not None:
+            self._shared = [items.shared_signatures.get(slot, b"") for slot in range(len(items.template))]
+            self._varying = self._calls.inputs.intersection(items.mapped_slots)
+            if not all(self._shared[slot] for slot in self._calls.inputs - self._varying):
+                self._calls = None
 
-    def next_item(self) -> tuple[list[Any], Frame] | None:
-        """Return the slots of the next item with its inputs filled in, and its frame; None after the last."""
-        item: tuple[list[Any], Frame] | None
+    def next_item(self) -> Frame | None:
+        """Return the frame of the next item with its inputs filled in; None after the last."""
         if self._looks_ahead:
             if not self._ahead:
                 self._look_ahead()
-            item = self._ahead.popleft() if self._ahead else None
-        elif (read := self._items.read()) is None:
-            item = None
-        elif self._plan.is_cached:
-            item = read[1], cached_frame(self._plan, self._run, self._base, self._items, read)
+            if not self._ahead:
+                return None
+            frame = self._ahead.popleft()
         else:
-            index, values, _ = read
-            item = values, Frame(self._plan, self._run, values, self._base, index)
-        if item is not None:
-            self.count += 1
-        return item
+            read = self._items.read()
+            if read is None:
+                return None
+            frame = self._frame(read)
+        self.count += 1
+        return frame
 
-    def has_failed_input(self, values: list[Any]) -> bool:
-        """Whether an item is made of something that failed upstream."""
-        return self._items.failed_input(values) is not None
+    def failed_input(self, frame: Frame) -> Failure | None:
+        """Return what stands in the place of an input of an item because it failed upstream."""
+        return self._items.failed_input(frame.values)
 
     def _look_ahead(self) -> None:
         started_at = perf_counter()
-        frames: list[CachedFrame] = []
+        identified: list[IdentifiedFrame] = []
+        others: list[CachedFrame] = []
         while len(self._ahead) < self._window.size and (read := self._items.read()) is not None:
-            frame = cached_frame(self._plan, self._run, self._base, self._items, read)
-            self._ahead.append((read[1], frame))
-            if not self.has_failed_input(read[1]):
-                frames.append(frame)
-        start_together(frames)
+            frame = self._frame(read)
+            self._ahead.append(frame)
+            if self.failed_input(frame) is not None:
+                continue
+            if isinstance(frame, IdentifiedFrame):
+                identified.append(frame)
+            elif isinstance(frame, CachedFrame):
+                others.append(frame)
+        look_up_identified(identified)
+        start_together(others)
         self._window.learn(perf_counter() - started_at, len(self._ahead))
 
+    def _frame(self, item: ItemInputs) -> Frame:
+        index, values, known = item
+        plan, run = self._plan, self._run
+        if not plan.is_cached:
+            return Frame(plan, run, values, self._base, index)
+        if self._calls is not None and self._items.failed_input(values) is None:
+            signatures = self._shared.copy()
+            for slot, own in zip(self.mapped_slots, known, strict=True):
+                signatures[slot] = own
+            frame = IdentifiedFrame(plan, run, values, self._base, index, self._calls, signatures)
+            if frame.sign(self._varying):
+                return frame
+        general = CachedFrame(plan, run, values, self._base, index, self.shared_signatures)
+        for slot, own in zip(self.mapped_slots, known, strict=True):
+            if own:
+                general.signatures[slot] = own
+        return general
 
-def cached_frame(plan: Plan, run: RunState, base: CallbackContext, items: MapItems, item: ItemInputs) -> CachedFrame:
-    """Return the frame of an item of a map that may find something in a cache."""
-    index, values, signatures = item
-    frame = CachedFrame(plan, run, values, base, index, items.shared_signatures)
-    for slot, own in zip(items.mapped_slots, signatures, strict=True):
-        if own:
-            frame.signatures[slot] = own
-    return frame
+
+def frame_of_run(
+    plan: Plan, run: RunState, values: list[Any], base: CallbackContext, known: PriorResults | None
+) -> Frame:
+    """Return the frame of a plan that is executed once.
+
+    Args:
+        plan: The plan.
+        run: The run.
+        values: Value of every slot, with the inputs filled in.
+        base: Context of the pipeline.
+        known: What has been found out before.
+    """
+    if not plan.is_cached:
+        return Frame(plan, run, values, base)
+    calls = identified_calls(plan, run, is_item=False) if known is None else None
+    if calls is not None:
+        frame = IdentifiedFrame(plan, run, values, base, None, calls, [b""] * len(values))
+        if frame.sign(calls.inputs):
+            return frame
+    return CachedFrame(plan, run, values, base, known=known)
+
+
+def identified_calls(plan: Plan, run: RunState, is_item: bool) -> IdentifiedCalls | None:
+    """Return a plan as it is signed if frames that know all results by what goes in can execute it; else None."""
+    if not plan.is_cached or run.is_dry_run:
+        return None
+    if run.observes(plan) and (len(plan.scopes) > 1 or not is_item):
+        return None  # events of nested pipelines depend on what is found; see `CachedFrame`
+    return run.codes.of(plan).identified
 
 
 def sign_elements(plan: Plan, run: RunState, inputs: MapInputs) -> MapInputs:
     """Return the inputs of a map with the signatures of all values of the columns that make a difference."""
-    code = code_of(plan, run)
+    code = run.codes.of(plan)
     signed = {slot for step in plan.steps for slot in code.signed[step.index]}
     elements = dict(inputs.elements)
     for name, column in inputs.columns.items():
         slot = plan.inputs[name]
         if name not in elements and slot in signed:
-            elements[name] = [identify(plan, run, slot, value) for value in column]
+            elements[name] = [identify(plan, run.codes, slot, value) for value in column]
     return inputs._replace(elements=elements)
 
 
 def sign_items(plan: Plan, run: RunState, inputs: MapInputs) -> list[list[bytes]]:
     """Return, for each requested output, the signature that it will have for each item; empty where there is none."""
-    items = MapItems(plan, run, inputs)
+    items = ItemReader(plan, run, inputs)
     columns: list[list[bytes]] = [[] for _ in plan.outputs]
     while (read := items.read()) is not None:
         _, values, known = read
         own = {slot: element for slot, element in zip(items.mapped_slots, known, strict=True) if element}
-        identities = Identities(plan, run, values, {**items.shared_signatures, **own})
+        identities = SlotSignatures(plan, run.codes, values, {**items.shared_signatures, **own})
         identities.sign_all()
         for column, slot in zip(columns, plan.outputs.values(), strict=True):
             column.append(identities.signatures[slot] or b"")
     return columns
+
+
+def checked_rows(plan: Plan, inputs: MapInputs) -> Iterator[tuple[Any, ...]]:
+    """Yield one tuple of values per item.
+
+    Raises:
+        MapLengthError: The inputs turn out to be of different lengths.
+        Exception: What an input raised while it was read.
+    """
+    rows, count = inputs.rows(), 0
+    try:
+        for row in rows:
+            yield row
+            count += 1
+    except ValueError as error:
+        if str(error).startswith("zip() argument"):
+            raise unequal_lengths(plan, count, error) from error
+        raise
 
 
 def unequal_lengths(plan: Plan, count: int, error: ValueError) -> MapLengthError:

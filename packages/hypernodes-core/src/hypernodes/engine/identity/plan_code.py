@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hypernodes import signature
 from hypernodes.cache.base import Cache
-from hypernodes.engine.state import RunState
+from hypernodes.engine.store.run_store import Warn
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 
@@ -58,7 +58,7 @@ class IdentifiedCalls(NamedTuple):
 
 
 class PlanCode:
-    """Signatures of the code of a plan, computed once per run.
+    """Signatures of the code of one plan.
 
     Attributes:
         calls: For each step, the digest of its function; None when its results cannot be identified by what went in,
@@ -69,24 +69,41 @@ class PlanCode:
         identified: The whole plan, if it is so simple; else None.
     """
 
-    def __init__(self, plan: Plan, run: RunState) -> None:
+    def __init__(self, plan: Plan, codes: PlanCodes) -> None:
         self.calls: list[bytes | None] = []
         self.nested: list[tuple[NestedOutput | None, ...]] = []
         self.signed: list[tuple[int, ...]] = []
         for step in plan.steps:
-            self.calls.append(_call_code(plan, step, run) if isinstance(step, CallStep) else None)
-            self.nested.append(_nested_code(step, run) if isinstance(step, NestedStep) else ())
+            self.calls.append(_call_code(plan, step, codes) if isinstance(step, CallStep) else None)
+            self.nested.append(_nested_code(step, codes) if isinstance(step, NestedStep) else ())
             self.signed.append(_signed_arguments(step, self.nested[-1]))
         self.identified = _identified(plan, self.calls, self.signed)
 
 
-def code_of(plan: Plan, run: RunState) -> PlanCode:
-    """Return the signatures of the code of `plan`, computed at its first use in a run."""
-    code = run.code.get(plan)
-    if code is None:
-        code = run.code[plan] = PlanCode(plan, run)
-    assert isinstance(code, PlanCode)
-    return code
+class PlanCodes:
+    """Signatures of the code of all plans of a run, each computed at its first use.
+
+    Args:
+        memo: Digests of functions, classes and values that were computed before.
+        warn: Shows the user, once for each subject and reason, why something runs uncached.
+
+    Attributes:
+        memo: The same.
+        warn: The same.
+        known: Those computed so far.
+    """
+
+    def __init__(self, memo: signature.Memo, warn: Warn) -> None:
+        self.memo = memo
+        self.warn = warn
+        self.known: dict[Plan, PlanCode] = {}
+
+    def of(self, plan: Plan) -> PlanCode:
+        """Return the signatures of the code of a plan."""
+        code = self.known.get(plan)
+        if code is None:
+            code = self.known[plan] = PlanCode(plan, self)
+        return code
 
 
 def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tuple[int, ...]]) -> IdentifiedCalls | None:
@@ -135,13 +152,13 @@ def sign_call(code: bytes, inputs: list[bytes]) -> bytes:
     return signature.combine(b"call", [code, *inputs])
 
 
-def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
+def _call_code(plan: Plan, step: CallStep, codes: PlanCodes) -> bytes | None:
     if not step.node.cache or plan.scopes[step.scope].cache is None:
         return None
     try:
-        return signature.code_digest(step.node, run.memo)
+        return signature.code_digest(step.node, codes.memo)
     except Exception as error:
-        run.warn(
+        codes.warn(
             step.node.name,
             "code",
             f"node {step.node.name!r} runs uncached: its function cannot be identified: {_reason(error)}. Pass the "
@@ -150,26 +167,26 @@ def _call_code(plan: Plan, step: CallStep, run: RunState) -> bytes | None:
         return None
 
 
-def _nested_code(step: NestedStep, run: RunState) -> tuple[NestedOutput | None, ...]:
+def _nested_code(step: NestedStep, codes: PlanCodes) -> tuple[NestedOutput | None, ...]:
     plan = step.inner
     names = plan.inputs.items()
     inputs = {slot: NestedOutput(signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in names}
-    return trace(plan, run, inputs)
+    return trace(plan, codes, inputs)
 
 
-def trace(plan: Plan, run: RunState, inputs: Mapping[int, NestedOutput | None]) -> tuple[NestedOutput | None, ...]:
+def trace(plan: Plan, codes: PlanCodes, inputs: Mapping[int, NestedOutput | None]) -> tuple[NestedOutput | None, ...]:
     """Return what each output of a plan is; None where it cannot be identified by what goes in.
 
     Args:
         plan: The plan.
-        run: The run.
+        codes: Signatures of code in this run.
         inputs: What is in the slot of each input; None where that is not known.
     """
-    code = code_of(plan, run)
+    code = codes.of(plan)
     known = dict(inputs)
 
     def source(slot: int) -> NestedOutput | None:
-        return known[slot] if slot in known else _constant(plan, slot, run)
+        return known[slot] if slot in known else _constant(plan, slot, codes)
 
     for step, digest, nested in zip(plan.steps, code.calls, code.nested, strict=True):
         outputs: Sequence[NestedOutput | None]
@@ -180,7 +197,7 @@ def trace(plan: Plan, run: RunState, inputs: Mapping[int, NestedOutput | None]) 
             outputs = [_trace_map(step, output, sources) for output in nested]
         else:
             pairs = zip(step.inner_inputs, step.arguments, strict=True)
-            outputs = trace(step.inner, run, {step.inner.inputs[name]: source(slot) for name, slot in pairs})
+            outputs = trace(step.inner, codes, {step.inner.inputs[name]: source(slot) for name, slot in pairs})
         known.update((slot, own) for slot, own in zip(step.outputs, outputs, strict=True) if slot is not None)
     return tuple([known.get(slot) for slot in plan.outputs.values()])
 
@@ -214,9 +231,9 @@ def sign_map(step: NestedStep, output: NestedOutput, inputs: list[bytes]) -> byt
     return signature.combine(how.encode(), [output.code, *inputs])
 
 
-def _constant(plan: Plan, slot: int, run: RunState) -> NestedOutput | None:
+def _constant(plan: Plan, slot: int, codes: PlanCodes) -> NestedOutput | None:
     try:
-        return NestedOutput(signature.digest(plan.template[slot], run.memo), frozenset())
+        return NestedOutput(signature.digest(plan.template[slot], codes.memo), frozenset())
     except signature.UnhashableValueError:
         return None
 

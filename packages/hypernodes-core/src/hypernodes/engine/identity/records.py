@@ -1,20 +1,18 @@
-"""What a run notes about its nodes, once for each that computes something, so that one can see later what changed."""
+"""Records of what was computed, one for each node and run, so that `explain` can say what changed since."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hypernodes import signature
 from hypernodes.cache.record import FORMAT, RECORD_PREFIX
-from hypernodes.engine.identity.plan_code import code_of
+from hypernodes.engine.identity.plan_code import PlanCodes
+from hypernodes.engine.store.run_store import RunStore
 from hypernodes.node import Node
 from hypernodes.plan import CallStep, Plan
-
-if TYPE_CHECKING:
-    from hypernodes.engine.state import RunState
 
 _LONGEST_SHOWN = 60
 _SHOWN = frozenset({bool, float, int, str, type(None)})
@@ -64,25 +62,29 @@ class Computed(NamedTuple):
 
     Attributes:
         plan: The plan.
-        run: The run.
         values: Value of every slot so far.
         signatures: Signature of what is in every slot.
     """
 
     plan: Plan
-    run: RunState
     values: Sequence[Any]
     signatures: Sequence[bytes | None]
 
 
 class RunRecords:
-    """The notes of one run.
+    """The records that one run writes about its nodes.
+
+    Args:
+        codes: Signatures of code in this run.
+        store: Where records are written.
 
     Attributes:
-        noted: Steps that have been noted already; whoever keeps a result looks here first.
+        recorded: Steps that have a record already; whoever stores a result looks here first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, codes: PlanCodes, store: RunStore) -> None:
+        self._codes = codes
+        self._store = store
         self.recorded: set[CallStep] = set()
         self._plan: Plan | None = None
         self._varying: tuple[str, ...] = ()
@@ -105,10 +107,10 @@ class RunRecords:
         return self._known_outline
 
     def add(self, frame: Computed, step: CallStep) -> None:
-        """Keep a record of a node that has just been computed, beside its results."""
+        """Write a record of a node that has just been computed, beside its results."""
         self.recorded.add(step)
         cache = frame.plan.scopes[step.scope].cache
-        digest = code_of(frame.plan, frame.run).calls[step.index]
+        digest = self._codes.of(frame.plan).calls[step.index]
         if self._outline is None or step not in self._outline.keys or cache is None or digest is None:
             return
         record: dict[str, Any] = {"format": FORMAT, "node": step.node.name}
@@ -120,7 +122,7 @@ class RunRecords:
             "code": dict(components_of(step.node, digest)),
             "inputs": inputs_of(frame, step, self._outline.varying[frame.plan]),
         }
-        frame.run.store.put(cache, {self._outline.keys[step]: record}, step.node.name)
+        self._store.put(cache, {self._outline.keys[step]: record}, step.node.name)
 
     def completed(self, key: str, record: Any) -> Any:
         """Return a record from a remote place, with what only can be seen here: what the code consists of."""

@@ -6,20 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hypernodes import signature
-from hypernodes.engine.identity.plan_code import NestedOutput, code_of, sign_call, sign_map, sign_outputs, trace
-from hypernodes.engine.state import RunState
+from hypernodes.engine.identity.plan_code import NestedOutput, PlanCodes, sign_call, sign_map, sign_outputs, trace
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
 UNKNOWN = None
 NEVER = b""  # the signature of what cannot be identified at all
 
 
-class Identities:
+class SlotSignatures:
     """Signatures of the slots of a plan, as far as they are known.
 
     Args:
         plan: The plan.
-        run: The run.
+        codes: Signatures of code in this run.
         values: Value of every slot so far; the caller fills them in.
         known: Signatures known beforehand, by slot.
 
@@ -27,13 +26,15 @@ class Identities:
         signatures: Signature of the value in every slot; None while unknown, empty when there can be none.
     """
 
-    __slots__ = ("_code", "_plan", "_run", "_values", "signatures")
+    __slots__ = ("_code", "_codes", "_plan", "_values", "signatures")
 
-    def __init__(self, plan: Plan, run: RunState, values: list[Any], known: Mapping[int, bytes] | None = None) -> None:
+    def __init__(
+        self, plan: Plan, codes: PlanCodes, values: list[Any], known: Mapping[int, bytes] | None = None
+    ) -> None:
         self._plan = plan
-        self._run = run
+        self._codes = codes
         self._values = values
-        self._code = code_of(plan, run)
+        self._code = codes.of(plan)
         self.signatures: list[bytes | None] = [UNKNOWN] * len(values)
         for slot, own in (known or {}).items():
             self.signatures[slot] = own
@@ -130,7 +131,7 @@ class Identities:
         for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
             known = self.of(slot) if slot in signed else UNKNOWN
             inputs[step.inner.inputs[name]] = NestedOutput(known, frozenset()) if known else None
-        outputs = trace(step.inner, self._run, inputs)
+        outputs = trace(step.inner, self._codes, inputs)
         for filled, output in zip(step.outputs, outputs, strict=True):
             if filled is not None and output is not None:
                 self.signatures[filled] = output.code
@@ -164,7 +165,7 @@ class Identities:
 
     def identify(self, slot: int) -> bytes:
         """Return the signature of a value by its content; empty, with one warning, when it has none."""
-        return identify(self._plan, self._run, slot, self._values[slot])
+        return identify(self._plan, self._codes, slot, self._values[slot])
 
 
 def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
@@ -173,21 +174,21 @@ def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
     return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
 
 
-def identify(plan: Plan, run: RunState, slot: int, value: Any) -> bytes:
+def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any) -> bytes:
     """Return the signature of what is in a slot of a plan by its content; empty, with one warning, when it has none."""
     if value is UNSET:
         return NEVER
     try:
-        return signature.digest(value, run.memo)
+        return signature.digest(value, codes.memo)
     except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
         names = [name for name, own in plan.inputs.items() if own == slot]
-        users = [step for step, signed in zip(plan.steps, code_of(plan, run).signed, strict=True) if slot in signed]
+        users = [step for step, signed in zip(plan.steps, codes.of(plan).signed, strict=True) if slot in signed]
         if not names:
             names = [name for step in users for name, own in _named_arguments(step) if own == slot]
         name = names[0] if names else "a result"
         is_ours = isinstance(error, signature.UnhashableValueError)
         what = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
-        run.warn(
+        codes.warn(
             name,
             "value",
             f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {what}. "

@@ -14,7 +14,7 @@ from typing import Any
 from hypernodes import signature
 from hypernodes.cache.base import MISS, Cache
 from hypernodes.cache.record import is_record_key
-from hypernodes.engine.workers.payloads import NotTransferred
+from hypernodes.engine.step import NotTransferred
 
 LONGEST_WAIT_S = 0.02
 _MANIFEST = "-items"
@@ -22,7 +22,7 @@ _CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
 _UNKEEPABLE = (Iterator, NotTransferred)
 _READ_ONCE = "it is an iterator, which can be read only once. Return a list"
 
-Warn = Callable[[str, str, str], None]  # the subject, the kind of problem (said once for both), the message
+Warn = Callable[[str, str, str], None]  # the subject, the kind of problem (shown once for both), the message
 
 
 class RunStore:

@@ -41,27 +41,6 @@ class Payload(NamedTuple):
     is_shared: bool = False
 
 
-class NotTransferred:
-    """Stands for a result that cannot leave the worker process which made it, and that nothing outside it needs.
-
-    Callbacks receive it in the place of the value. It cannot be kept in a cache.
-
-    Attributes:
-        type_name: Type of the value.
-        reason: Why it cannot be sent.
-    """
-
-    def __init__(self, type_name: str, reason: str) -> None:
-        self.type_name = type_name
-        self.reason = reason
-
-    def __cache_key__(self) -> str:
-        raise TypeError(f"it stayed in a worker process: {self.reason}")
-
-    def __repr__(self) -> str:
-        return f"<{self.type_name} that stayed in the worker process: {self.reason}>"
-
-
 def is_plain(value: Any) -> bool:
     """Whether a value is so simple that it travels as it is."""
     kind = type(value)

@@ -6,10 +6,11 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hypernodes.engine.step import Returned, make, prepare
-from hypernodes.engine.workers.payloads import NotTransferred, Payload, pack, unpack
+from hypernodes.engine.step import NotTransferred, Returned, call, make, prepare
+from hypernodes.engine.workers.payloads import Payload, pack, unpack
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
 from hypernodes.engine.workers.time_limits import TimeLimit, use_folder
@@ -110,6 +111,106 @@ def work(packed: bytes) -> bytes:
     return pickle.dumps(outcomes, PROTOCOL)
 
 
+class RowOrder(NamedTuple):
+    """Rows of values for which a worker is to execute a plan.
+
+    Attributes:
+        folder: Folder of the run, for large results.
+        number: Number of the order, unique in the run.
+        program: File with the steps of the plan, all of them calls.
+        outputs: Slots whose values must come back.
+        rest: Values of the slots behind those of a row, as payloads.
+        is_by_value: See `pickling.dumps`.
+        rows: The values of the first slots for each execution, as payloads.
+    """
+
+    folder: str
+    number: int
+    program: str
+    outputs: tuple[int, ...]
+    rest: tuple[Any, ...]
+    is_by_value: bool
+    rows: list[tuple[Any, ...]]
+
+
+class RowOutcome(NamedTuple):
+    """What came of a row.
+
+    Attributes:
+        outputs: One payload for each slot that was asked for.
+        failed_step: Position of the call that raised.
+        duration_s: How long the calls took.
+        raised: What it raised; None when none did.
+        error: The same where it was raised in the process that takes the outcome.
+    """
+
+    outputs: tuple[Any, ...]
+    failed_step: int = 0
+    duration_s: float = 0.0
+    raised: SerializedError | None = None
+    error: BaseException | None = None
+
+
+def work_rows(packed: bytes) -> bytes:
+    """Execute a plan for some rows.
+
+    Args:
+        packed: A `RowOrder`.
+
+    Returns:
+        A list with a `RowOutcome` for each row, packed.
+    """
+    order: RowOrder = pickle.loads(packed)
+    _forget_what_is_over()
+    use_folder(order.folder)
+    steps: tuple[CallStep, ...] = _keep(order.program)
+    rest: list[Any] | None = None
+    outcomes: list[RowOutcome] = []
+    for row in order.rows:
+        started_at = perf_counter()
+        position = 0
+        try:
+            if rest is None:
+                rest = [_open_slot(steps, value, len(row) + slot) for slot, value in enumerate(order.rest)]
+            values = [_open_slot(steps, value, slot) for slot, value in enumerate(row)]
+            values += rest
+            for position, step in enumerate(steps):  # noqa: B007 - it says which one raised
+                for slot, value in zip(step.outputs, call(step, values), strict=True):
+                    if slot is not None:
+                        values[slot] = value
+            duration_s = perf_counter() - started_at
+            outputs = tuple([_pack_output(order, steps, slot, values[slot]) for slot in order.outputs])
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            outcomes.append(RowOutcome((), position, perf_counter() - started_at, describe(error)))
+        else:
+            outcomes.append(RowOutcome(outputs, position, duration_s))
+    return pickle.dumps(outcomes, PROTOCOL)
+
+
+def _open_slot(steps: Sequence[CallStep], value: Any, slot: int) -> Any:
+    if type(value) is not Payload:
+        return value
+    step = next((step for step in steps if slot in step.arguments), None)
+    return unpack(value) if step is None else _open(value, step, slot)
+
+
+def _pack_output(order: RowOrder, steps: Sequence[CallStep], slot: int, value: Any) -> Any:
+    name = next(step.node.name for step in steps if slot in step.outputs)  # outputs are never inputs
+    try:
+        return pack(value, f"the result of node {name!r}", order.is_by_value, _new_path(order.folder))
+    except SerializationError as error:
+        raise _cannot_be_sent_back(name, error) from error.__cause__
+
+
+def _cannot_be_sent_back(node_name: str, error: SerializationError) -> SerializationError:
+    return SerializationError(
+        f"the result of node {node_name!r} cannot be sent back from the worker process: {error.__cause__}",
+        path=f"result of {node_name}",
+    )
+
+
 class _Loop:
     """One event loop for the `async def` nodes of an order, made when the first one is met."""
 
@@ -179,23 +280,21 @@ def _pack_results(order: WorkOrder, step: CallStep, returned: Returned) -> tuple
             packed.append(None)
             continue
         try:
-            packed.append(pack(value, f"the result of node {step.node.name!r}", order.is_by_value, _new_path(order)))
+            packed.append(
+                pack(value, f"the result of node {step.node.name!r}", order.is_by_value, _new_path(order.folder))
+            )
         except SerializationError as error:
             if is_needed:
-                raise SerializationError(
-                    f"the result of node {step.node.name!r} cannot be sent back from the worker process: "
-                    f"{error.__cause__}",
-                    path=f"result of {step.node.name}",
-                ) from error.__cause__
+                raise _cannot_be_sent_back(step.node.name, error) from error.__cause__
             reason = f"{name!r} cannot be sent ({error.__cause__})"
             packed.append(pack(NotTransferred(type(value).__name__, reason), "", False, ""))
     return tuple(packed)
 
 
-def _new_path(order: WorkOrder) -> str:
+def _new_path(folder: str) -> str:
     global _results
     _results += 1
-    return os.path.join(order.folder, f"result-{os.getpid()}-{_results}")
+    return os.path.join(folder, f"result-{os.getpid()}-{_results}")
 
 
 # --- files that several orders name -------------------------------------------------------------------------------

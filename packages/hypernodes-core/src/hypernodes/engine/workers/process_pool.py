@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.pickling import PROTOCOL, dumps
-from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
+from hypernodes.engine.workers.process_main import RowOrder, WorkItem, WorkOrder, work, work_rows
 from hypernodes.engine.workers.time_limits import late_call, start_process
 from hypernodes.plan import CallStep, NestedStep, Plan
 
@@ -89,7 +89,7 @@ class ProcessPool:
 
 
 class WorkerProcesses:
-    """Worker processes as the place where calls are made, for one run.
+    """Worker processes, for one run.
 
     Args:
         pool: The processes; None when the caller gave an executor.
@@ -167,15 +167,34 @@ class WorkerProcesses:
         order = WorkOrder(
             self.payloads.folder, number, program, dict(shared), needed, returns_everything, self._is_by_value, [*items]
         )
+        return number, self._submit(work, order)
+
+    def submit_rows(self, plan: Plan, rest: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> tuple[int, Future[Any]]:
+        """Start executing a plan of calls for some rows.
+
+        Args:
+            plan: The plan.
+            rest: Payloads of the values behind those of a row.
+            rows: For each time, payloads of the values of the first slots.
+
+        Returns:
+            The number of the order, and what will hold the outcomes.
+        """
+        number = next(self._numbers)
+        program, outputs = self._program(plan.steps), tuple(plan.outputs.values())
+        order = RowOrder(self.payloads.folder, number, program, outputs, rest, self._is_by_value, rows)
+        return number, self._submit(work_rows, order)
+
+    def _submit(self, function: Callable[[bytes], bytes], order: WorkOrder | RowOrder) -> Future[Any]:
         packed = pickle.dumps(order, PROTOCOL)
         if self._executor is not None:
-            return number, self._executor.submit(work, packed)
+            return self._executor.submit(function, packed)
         assert self._pool is not None
         try:
-            return number, self._pool.submit(work, packed)
+            return self._pool.submit(function, packed)
         except BrokenExecutor:  # it broke while it was idle
             self._pool.restart(self._pool.generation)
-            return number, self._pool.submit(work, packed)
+            return self._pool.submit(function, packed)
 
     def late_call(self, number: int) -> tuple[int, int] | None:
         """Return which call of an order ended its worker by exceeding its time limit (see `life.late_call`)."""

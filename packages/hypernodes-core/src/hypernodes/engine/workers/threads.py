@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from itertools import count
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
+
+from hypernodes.engine.cancellation import RunRegistry, current_registry
 
 _T = TypeVar("_T")
 
@@ -17,6 +20,15 @@ class _Job(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     by_keyword: dict[str, Any]
+
+
+def run_in_copied_context(
+    executor: Executor, registry: RunRegistry, function: Callable[..., _T], /, *arguments: Any, **by_keyword: Any
+) -> Future[_T]:
+    """Start a call with the context variables of the caller; runs that it starts are entered in `registry`."""
+    context = contextvars.copy_context()
+    context.run(current_registry.set, registry)
+    return executor.submit(context.run, function, *arguments, **by_keyword)
 
 
 class DaemonThreads(Executor):

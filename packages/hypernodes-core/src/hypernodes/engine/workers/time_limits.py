@@ -10,7 +10,7 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from hypernodes.errors import NodeTimeoutError
+from hypernodes.engine.step import timeout_error
 
 if TYPE_CHECKING:
     from hypernodes.node import Node
@@ -119,12 +119,3 @@ def late_call(folder: str, number: int) -> tuple[int, int] | None:
             _, item, step = name.removeprefix(_LATE).split("-")
             return int(item), int(step)
     return None
-
-
-def timeout_error(node: Node[..., Any]) -> NodeTimeoutError:
-    """Return the error of a call that took too long."""
-    return NodeTimeoutError(
-        f"node {node.name!r} took longer than its timeout of {node.timeout} s",
-        node_name=node.name,
-        timeout_s=node.timeout,
-    )

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hypernodes.engine.cancellation import RunRegistry, current_registry
 from hypernodes.engine.settings import ExecutionMode
-from hypernodes.engine.step import Call, Returned, make, make_async
+from hypernodes.engine.step import Call, Returned, make, make_within
 from hypernodes.engine.workers.coroutines import Coroutines
-from hypernodes.engine.workers.threads import DaemonThreads
-from hypernodes.engine.workers.time_limits import timeout_error
+from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
 from hypernodes.plan import CallStep
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ class Outcome(Protocol):
     def result(self) -> Any: ...
 
 
-class Place(Protocol):
-    """Somewhere else than here, in this process, where a call can be made."""
+class CallRunner(Protocol):
+    """Makes calls in this process, but not in the calling thread."""
 
     @property
     def keeps_time(self) -> bool:
@@ -57,7 +56,7 @@ class Place(Protocol):
 
 
 class Workers:
-    """The places of one run.
+    """Where the calls of one run are made.
 
     Args:
         node_execution: How the nodes of one run are executed.
@@ -70,6 +69,10 @@ class Workers:
 
     Attributes:
         capacity: The largest number of calls at a time.
+        runs_nodes_in_order: Whether the nodes of one run are executed one after the other.
+        has_executor: Whether calls are made on an executor of the caller's own.
+        is_cancelled: Whether the run was cancelled, so that nothing new is to begin.
+        registry: Runs that were started by the calls; cancelled when everything is given up.
         open_items: The largest number of items of one map that are under way at a time.
         must_help: Whether the calling thread is itself a worker of the caller's executor, so that it has to make calls
             rather than wait for a worker that may never be free.
@@ -92,11 +95,14 @@ class Workers:
         self.capacity = processes.prefetch(self.max_workers) if processes else self.max_workers
         self.open_items = 1 if map_execution == "sequential" else 2 * self.capacity + 2
         self.processes = processes
+        self.runs_nodes_in_order = node_execution == "sequential"
         self._executor = executor if processes is None else None  # else calls in worker processes are made on it
+        self.has_executor = self._executor is not None
         self._threads: DaemonThreads | None = None
         # This thread may be one of the workers that its own calls are to wait for.
         self.must_help = self._executor is not None and _current_executor.get() is self._executor
-        self._runs = RunRegistry()
+        self.is_cancelled = False
+        self.registry = RunRegistry()
         is_here = not modes & {"async", "threaded"}
         self.coroutines = Coroutines(loop, is_here, may_be_here=is_waited_for and not self.must_help)
         self._loop_runner = LoopRunner(self.coroutines)
@@ -111,20 +117,20 @@ class Workers:
             self.node_execution == "parallel" or (is_item and self.map_execution == "parallel")
         )
 
-    def runner_for(self, step: CallStep, is_item: bool) -> Place | None:
-        """Return where a step is called that is not called in a worker process; None for here."""
+    def runner_for(self, step: CallStep, is_item: bool) -> CallRunner | None:
+        """Return what calls a step that is not called in a worker process; None for the calling thread."""
         is_here = self.node_execution == "sequential" and not (is_item and self.map_execution != "sequential")
         if step.node.is_async:
             return None if is_here else self._loop_runner
         if is_here and step.node.timeout is None:
             return None
         if self._executor is not None and not is_here:
-            return ThreadRunner(self._executor, self._executor, self._runs)
+            return ThreadRunner(self._executor, self._executor, self.registry)
         return self.own_threads()
 
-    def own_threads(self) -> Place:
+    def own_threads(self) -> CallRunner:
         """Return the threads of the run."""
-        return ThreadRunner(self._daemons(), None, self._runs)
+        return ThreadRunner(self._daemons(), None, self.registry)
 
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""
@@ -138,11 +144,13 @@ class Workers:
         returned: Returned = contextvars.copy_context().run(make, call, _never)
         return returned
 
-    def submit_waiting(self, runs: RunRegistry, function: Any, *arguments: Any) -> Future[Any]:
-        """Start something that mostly waits, outside the workers; the runs in it are noted in `runs`."""
-        context = contextvars.copy_context()
-        context.run(current_registry.set, runs)
-        return self._daemons().submit(context.run, function, *arguments)
+    def submit_waiting(self, registry: RunRegistry, function: Any, *arguments: Any) -> Future[Any]:
+        """Start something that mostly waits, outside the workers; the runs in it are entered in `registry`."""
+        return run_in_copied_context(self._daemons(), registry, function, *arguments)
+
+    def submit_to_thread(self, function: Any, *arguments: Any) -> Future[Any]:
+        """Start a function in a thread of the run."""
+        return self._daemons().submit(function, *arguments)
 
     def abandon(self, future: Any) -> None:
         """Leave a call behind that took too long: its thread cannot be stopped, so others get another one."""
@@ -167,7 +175,7 @@ class Workers:
 
     def kill(self) -> None:
         """Release everything at once, without waiting for calls that cannot be stopped."""
-        self._runs.cancel()
+        self.registry.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -188,11 +196,11 @@ class ThreadRunner:
     def __init__(self, executor: Executor, callers: Executor | None, runs: RunRegistry) -> None:
         self._executor = executor
         self._callers = callers
-        self._runs = runs
+        self.registry = runs
 
     def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
         context = contextvars.copy_context()
-        context.run(current_registry.set, self._runs)
+        context.run(current_registry.set, self.registry)
         if self._callers is not None:
             context.run(_current_executor.set, self._callers)
         function = make if begun is None else _make_and_tell(begun)
@@ -222,21 +230,7 @@ class LoopRunner:
 
 
 def _awaitable(call: Call) -> Coroutine[Any, Any, Returned]:
-    limit = call.step.node.timeout
-    return make_async(call) if limit is None else _within_limit(call, limit)
-
-
-async def _within_limit(call: Call, limit: float) -> Returned:
-    import asyncio
-
-    timer = asyncio.timeout(limit)
-    try:
-        async with timer:
-            return await make_async(call)
-    except TimeoutError as error:
-        if timer.expired():
-            raise timeout_error(call.step.node) from error
-        raise
+    return make_within(call, call.step.node.timeout)
 
 
 def default_workers(modes: set[ExecutionMode]) -> int:

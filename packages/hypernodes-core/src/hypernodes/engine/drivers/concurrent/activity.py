@@ -1,31 +1,77 @@
-"""What is being executed: plans and their parts, each knowing what it can start next and what it still waits for."""
+"""What is being executed by the concurrent driver, and the protocol between the loop and everything that it executes.
+
+The loop (`scheduler`) is a `Host`: it keeps open activities on a stack, asks the one on top what it can start next, and
+waits for tasks. Activities are plans and maps; tasks are what occupies workers. Neither knows the loop's class.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import Any, Protocol
 
 from hypernodes.engine.frames.frame import Frame
-from hypernodes.failures import Failure
-from hypernodes.plan import CallStep
+from hypernodes.engine.step import Returned, timeout_error
+from hypernodes.engine.workers.payloads import Payloads
+from hypernodes.engine.workers.workers import Outcome, Workers
+from hypernodes.plan import CallStep, Step
 
-if TYPE_CHECKING:
-    from hypernodes.engine.drivers.concurrent.maps import MapActivity
-    from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
-    from hypernodes.engine.workers.payloads import Payloads
+
+class Host(Protocol):
+    """The loop, as activities and tasks see it."""
+
+    @property
+    def workers(self) -> Workers:
+        """Where calls are made."""
+
+    def open(self, activity: Activity) -> None:
+        """Begin an activity that is a part of another, or the outermost."""
+
+    def wake(self, activity: Activity) -> None:
+        """Look again at an activity: close it when it is done, else ask it what it can start."""
+
+    def fail(self, activity: Activity, error: BaseException, path: tuple[str, ...]) -> None:
+        """Stop what an error makes pointless: the item of the nearest map that collects failures, or everything."""
+
+    def start_step(self, activity: PlanActivity, step: Step) -> None:
+        """Start a step of a plan: a call, a mapped pipeline, or a nested pipeline with a backend of its own."""
+
+    def submit(self, task: CallTask) -> None:
+        """Make a call that has been begun, where its mode says."""
+
+    def wait_for(self, task: Task, future: Outcome) -> None:
+        """Count a task among those that occupy workers, until its future is done."""
+
+    def post(self, task: Task, news: Any) -> None:
+        """Say, in any thread, that there is news of a task: its future is done, or something that it knows of."""
+
+    def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
+        """Take the results of a call; bytes are those of a worker process."""
+
+    def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:
+        """Take that a call failed: it is made again later, or its failure is passed on."""
+
+    def reserve(self, keys: list[bytes], frame: Frame) -> bool:
+        """Say that results with these signatures are being computed; return False if one is, or just was."""
+
+    def release(self, key: bytes) -> None:
+        """Go on with calls that waited for the result with this signature."""
 
 
 class Activity:
-    """Something that is being executed: it starts calls or other activities, and is closed when all of them are done.
+    """Something that is being executed: it starts tasks or other activities, and is closed when all of them are done.
 
     Attributes:
         parent: The activity that this one is a part of; None for the outermost.
         children: The parts that are open.
-        pending: Number of calls and parts that have been started and are not done.
+        pending: Number of tasks and parts that have been started and are not done.
         error: Why it failed, with the path of the node that raised; None while all is well.
         is_open: Whether it is not done yet.
-        is_queued: Whether the scheduler will ask it again what it can start.
+        is_queued: Whether the loop will ask it again what it can start.
+        collects: Whether a failure of one of its parts is a result like others.
         files: Files with values of its own for worker processes, to be removed when it is done.
     """
+
+    collects = False
 
     def __init__(self, parent: Activity | None) -> None:
         self.parent = parent
@@ -35,8 +81,8 @@ class Activity:
         self.is_open = True
         self.is_queued = False
         self.files: list[str] = []
-        self._held: dict[int, Any] = {}
-        self._parcels: Payloads | None = None
+        self._shared: dict[int, Any] = {}  # values that are packed only once while it is open
+        self._payloads: Payloads | None = None
         self._is_stopped = False
         if parent is not None:
             parent.children[self] = None
@@ -62,13 +108,13 @@ class Activity:
         """Start nothing new in it; what has been started is waited for."""
         self._is_stopped = True
 
-    def hold(self, payloads: Payloads, value: Any) -> None:
+    def share(self, payloads: Payloads, value: Any) -> None:
         """Let a value be packed only once for all the worker processes that take it while this is open."""
-        self._parcels = payloads
-        if id(value) not in self._held and payloads.hold(value):
-            self._held[id(value)] = value
+        self._payloads = payloads
+        if id(value) not in self._shared and payloads.hold(value):
+            self._shared[id(value)] = value
 
-    def start_next(self, scheduler: Scheduler) -> bool:
+    def start_next(self, host: Host) -> bool:
         """Start one more thing; return False when there is nothing to start at present."""
         raise NotImplementedError
 
@@ -76,16 +122,24 @@ class Activity:
         """Whether nothing is left to start or to wait for."""
         raise NotImplementedError
 
-    def close(self, scheduler: Scheduler) -> None:
-        """Announce the end and hand the results on."""
+    def close(self, host: Host) -> None:
+        """Report the end and hand the results on."""
         self.is_open = False
         if self.parent is not None:
             del self.parent.children[self]
-        if self._parcels is not None:
-            for value in self._held.values():
-                self._parcels.drop(value)
-        if self.files:
-            scheduler.remove(self.files)
+        if self._payloads is not None:
+            for value in self._shared.values():
+                self._payloads.drop(value)
+        if self.files and host.workers.processes is not None:
+            host.workers.processes.payloads.remove(self.files)
+
+
+class ItemOwner(Activity):
+    """A map, as its items see it."""
+
+    def end_item(self, item: PlanActivity, host: Host) -> None:
+        """Take the results of an item that is done."""
+        raise NotImplementedError
 
 
 class PlanActivity(Activity):
@@ -93,41 +147,130 @@ class PlanActivity(Activity):
 
     Args:
         frame: What is executed; it has been started.
-        parent: The map that this is an item of; None for a run.
-
-    Attributes:
-        failed_input: What stands in place of an input because it failed upstream; then nothing runs.
+        owner: The map that this is an item of; None for a run.
     """
 
-    def __init__(self, frame: Frame, parent: MapActivity | None) -> None:
-        super().__init__(parent)
+    def __init__(self, frame: Frame, owner: ItemOwner | None) -> None:
+        super().__init__(owner)
         self.frame = frame
-        self.owner = parent
-        self.failed_input: Failure | None = None
+        self.owner = owner
 
-    def start_next(self, scheduler: Scheduler) -> bool:
-        if self.pending and scheduler.runs_nodes_in_order:
+    def start_next(self, host: Host) -> bool:
+        if self.pending and host.workers.runs_nodes_in_order:
             return False
         step = self.frame.next_step()
         if step is None:
             return False
         self.pending += 1
-        if isinstance(step, CallStep):
-            scheduler.call(self, step)
-        elif step.node.pipeline.has_own_backend:
-            scheduler.delegate(self, step)
-        else:
-            scheduler.open_map(self, step)
+        host.start_step(self, step)
         return True
 
     def is_done(self) -> bool:
         return self.pending == 0 and (self.frame.is_done or self.is_stopped)
 
-    def close(self, scheduler: Scheduler) -> None:
-        super().close(scheduler)
-        if self.failed_input is not None:
-            self.frame.skip()
-        else:
-            self.frame.close()
+    def close(self, host: Host) -> None:
+        super().close(host)
+        self.frame.close()
         if self.owner is not None:
-            self.owner.end_item(self, scheduler)
+            self.owner.end_item(self, host)
+
+
+class Task:
+    """Work that has been started and is waited for.
+
+    Args:
+        activity: What it is done for.
+
+    Attributes:
+        activity: The same.
+        future: Its result to be; None before it has been handed over, and when nobody waits for it any more.
+        order: Number of the order to a worker process; -1 when there is none.
+        generation: Number of the process pool that it was given to.
+        deaths: How many workers died with it.
+    """
+
+    __slots__ = ("activity", "deaths", "future", "generation", "order")
+
+    def __init__(self, activity: Activity) -> None:
+        self.activity = activity
+        self.future: Outcome | None = None
+        self.order = -1
+        self.generation = 0
+        self.deaths = 0
+
+    def settle(self, host: Host, outcome: Outcome) -> None:
+        """Take what came of it."""
+        raise NotImplementedError
+
+    def fail(self, host: Host, error: BaseException) -> None:
+        """Take that nothing came of it."""
+        raise NotImplementedError
+
+    def hear(self, host: Host, news: Any) -> None:
+        """Take news of it while it goes on."""
+
+    # --- after a worker process died with it ------------------------------------------------------------------------
+
+    def parts(self) -> list[Task]:
+        """Return what it consists of, each to be done on its own to find out what killed the worker."""
+        return [self]
+
+    def submit_again(self, host: Host) -> None:
+        """Hand it over once more."""
+        raise NotImplementedError
+
+    def described(self) -> tuple[list[CallStep], int | None]:
+        """Return the calls that it consists of, and the index of the item that they belong to."""
+        raise NotImplementedError
+
+    def settle_late(self, host: Host, position: int, step: int) -> list[Task]:
+        """Take that one of its calls ended its worker by exceeding its time limit; return what is to be done again.
+
+        Args:
+            host: The loop.
+            position: Position of the item in it.
+            step: Position of the call in the plan.
+        """
+        raise NotImplementedError
+
+
+class CallTask(Task):
+    """One call.
+
+    Attributes:
+        activity: The plan it belongs to.
+        step: The step.
+        key: Signature of the result, when there is one.
+        attempt: Number of the attempt, from 1.
+    """
+
+    __slots__ = ("attempt", "key", "step")
+
+    activity: PlanActivity
+
+    def __init__(self, activity: PlanActivity, step: CallStep, key: bytes | None) -> None:
+        super().__init__(activity)
+        self.step = step
+        self.key = key
+        self.attempt = 1
+
+    def settle(self, host: Host, outcome: Outcome) -> None:
+        host.complete_call(self, outcome.result())
+
+    def fail(self, host: Host, error: BaseException) -> None:
+        host.fail_call(self, error)
+
+    def submit_again(self, host: Host) -> None:
+        host.submit(self)
+
+    def described(self) -> tuple[list[CallStep], int | None]:
+        return [self.step], self.activity.frame.item_index
+
+    def settle_late(self, host: Host, position: int, step: int) -> list[Task]:
+        host.fail_call(self, timeout_error(self.step.node))
+        return []
+
+
+def cancelled(outcome: Outcome) -> bool:
+    """Return whether a task was cancelled before it began."""
+    return isinstance(outcome, Future) and outcome.cancelled()

@@ -1,26 +1,21 @@
-"""Work that is sent to worker processes: single calls, and items of a map that a worker computes on its own."""
+"""Work for worker processes: single calls, and batches of items that one process computes on its own."""
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from hypernodes.engine.drivers.concurrent.activity import PlanActivity
-from hypernodes.engine.drivers.concurrent.maps import MapActivity
-from hypernodes.engine.drivers.concurrent.tasks import BatchItem, BatchTask, CallTask
-from hypernodes.engine.frames.cached import CachedFrame
-from hypernodes.engine.step import Returned
-from hypernodes.engine.workers.payloads import NotTransferred, Payload, unpack
+from hypernodes.engine.drivers.concurrent.activity import CallTask, Host, PlanActivity, Task
+from hypernodes.engine.drivers.concurrent.maps import FrameReader, MapActivity
+from hypernodes.engine.step import NotTransferred, Returned, timeout_error
+from hypernodes.engine.workers.payloads import Payload, unpack
 from hypernodes.engine.workers.process_main import Done, ItemOutcome, WorkItem
+from hypernodes.engine.workers.process_pool import WorkerProcesses
 from hypernodes.engine.workers.serialized_errors import restore
-from hypernodes.engine.workers.workers import Workers
+from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.errors import SerializationError
 from hypernodes.plan import CallStep, Plan
-
-if TYPE_CHECKING:
-    from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
-    from hypernodes.engine.workers.process_pool import WorkerProcesses
 
 
 class _Usage(NamedTuple):
@@ -35,24 +30,18 @@ class _Usage(NamedTuple):
     taken_again: frozenset[int]
 
 
-class Batches:
-    """Packs work for worker processes, and takes their results.
+class ProcessCalls:
+    """Sends single calls to worker processes.
 
     Args:
-        scheduler: What decides when.
-        places: Where calls are made.
         processes: The worker processes.
     """
 
-    def __init__(self, scheduler: Scheduler, places: Workers, processes: WorkerProcesses) -> None:
-        self._scheduler = scheduler
-        self._workers = places
+    def __init__(self, processes: WorkerProcesses) -> None:
         self._processes = processes
         self._usages: dict[Plan, _Usage] = {}
 
-    # --- single calls ---------------------------------------------------------------------------------------------
-
-    def submit_call(self, task: CallTask) -> Future[Any]:
+    def submit(self, host: Host, task: CallTask) -> None:
         """Send one call.
 
         Raises:
@@ -63,27 +52,29 @@ class Batches:
         values = {slot: self._pack_input(activity, step, slot) for slot in step.arguments}
         needed = self._usage(plan).needed
         task.order, future = self._processes.submit([step], {}, needed, True, [WorkItem(values, (0,))])
-        return future
+        host.wait_for(task, future)
 
-    def returned(self, task: CallTask, packed: ItemOutcome) -> Returned:
+    def returned(self, task: CallTask, packed: bytes) -> Returned:
         """Return what came of a call.
 
         Raises:
             BaseException: What it raised.
         """
-        if packed.raised is not None:
-            raise restore(packed.raised)
-        (done,) = packed.done
-        return self._unpack(done, task.step, self._usage(task.activity.frame.plan).needed)
+        outcome: ItemOutcome
+        (outcome,) = pickle.loads(packed)
+        if outcome.raised is not None:
+            raise restore(outcome.raised)
+        (done,) = outcome.done
+        return unpack_results(self._processes, done, task.step, self._usage(task.activity.frame.plan).needed)
 
     def _pack_input(self, activity: PlanActivity, step: CallStep, slot: int) -> Any:
         plan, value = activity.frame.plan, activity.frame.values[slot]
         payloads = self._processes.payloads
         if activity.owner is None and plan.producers[slot] < 0:
-            activity.hold(payloads, value)  # an input of the run
+            activity.share(payloads, value)  # an input of the run
         elif slot in self._usage(plan).taken_again:
-            activity.hold(payloads, value)
-        payload = payloads.pack(value, _input_name(step, slot))
+            activity.share(payloads, value)
+        payload = payloads.pack(value, input_name(step, slot))
         if type(payload) is Payload and payload.path and not payload.is_shared:
             activity.files.append(payload.path)
         return payload
@@ -94,42 +85,150 @@ class Batches:
             usage = self._usages[plan] = _usage_of(plan)
         return usage
 
-    # --- items ----------------------------------------------------------------------------------------------------
 
-    def takes(self, activity: MapActivity) -> bool:
-        """Whether the items of a map are sent whole."""
-        places = self._workers
-        if places.map_execution != "parallel":
-            return False
-        has_plenty = activity.total is not None and activity.total >= 2 * places.max_workers
-        if not self._scheduler.runs_nodes_in_order and not has_plenty:
-            return False
-        return all(isinstance(step, CallStep) for step in activity.plan.steps)
+class BatchItem(NamedTuple):
+    """One item of a batch.
 
-    def submit_batch(self, activity: MapActivity) -> bool:
+    Attributes:
+        activity: Its execution.
+        steps: The calls to make.
+        keys: The signatures of their results, where they have some.
+    """
+
+    activity: PlanActivity
+    steps: list[CallStep]
+    keys: list[bytes | None]
+
+
+class BatchTask(Task):
+    """Items of a map that one worker process computes.
+
+    Attributes:
+        batches: What sent it.
+        items: The items.
+    """
+
+    __slots__ = ("batches", "items")
+
+    activity: MapActivity
+
+    def __init__(self, batches: Batches, items: list[BatchItem]) -> None:
+        super().__init__(batches.owner)
+        self.batches = batches
+        self.items = items
+
+    def settle(self, host: Host, outcome: Outcome) -> None:
+        self.batches.settle(host, self, pickle.loads(outcome.result()))
+
+    def fail(self, host: Host, error: BaseException) -> None:
+        for item in self.items:
+            self.batches.fail_item(host, item, error)
+
+    def parts(self) -> list[Task]:
+        return [BatchTask(self.batches, [item]) for item in self.items] if len(self.items) > 1 else [self]
+
+    def submit_again(self, host: Host) -> None:
+        self.batches.submit(host, self)
+
+    def described(self) -> tuple[list[CallStep], int | None]:
+        return self.items[0].steps, self.items[0].activity.frame.item_index
+
+    def settle_late(self, host: Host, position: int, step: int) -> list[Task]:
+        innocent: list[Task] = []
+        for index, item in enumerate(self.items):
+            if index != position:
+                innocent.append(BatchTask(self.batches, [item]))
+            elif item.steps[0].index == step:
+                self.batches.fail_item(host, item, timeout_error(item.steps[0].node))
+            else:  # the results of the calls before it died with the worker
+                self.batches.make_calls_singly(host, item)
+        return innocent
+
+
+class BatchSize:
+    """How many items to send to a worker process at a time, learned from those that came back.
+
+    Args:
+        workers: Where calls are made.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._seconds_per_item: float | None = None
+        self._bytes_per_item = 0.0
+
+    def next(self, remaining: int | None) -> int:
+        """Return the number for the next batch, given the number of items that have not been begun."""
+        return self._workers.batch_size(self._seconds_per_item, self._bytes_per_item, remaining)
+
+    def learn_cost(self, seconds: float) -> None:
+        """Take note of how long an item took."""
+        known = self._seconds_per_item
+        self._seconds_per_item = seconds if known is None else 0.7 * known + 0.3 * seconds
+
+    def learn_bytes(self, size_bytes: float) -> None:
+        """Take note of how much was sent, or came back, for an item."""
+        self._bytes_per_item = max(0.7 * self._bytes_per_item, size_bytes)
+
+
+class Batches:
+    """Starts the items of a map in batches that worker processes compute; each item is accounted for by its frame.
+
+    An item whose calls are not all known beforehand, or of which somebody else is computing a result, is started as an
+    activity of its own.
+
+    Args:
+        owner: The map.
+        processes: The worker processes.
+        workers: Where calls are made.
+
+    Attributes:
+        owner: The map.
+    """
+
+    has_begun_items = False
+
+    def __init__(self, owner: MapActivity, processes: WorkerProcesses, workers: Workers) -> None:
+        self.owner = owner
+        self._processes = processes
+        self._limit = workers.open_items
+        self._size = BatchSize(workers)
+        self._reader = FrameReader(owner)
+        self._shared: dict[int, Any] | None = None
+        self._in_batches = 0  # items that are being computed in batches; the others are activities of their own
+
+    def start_next(self, host: Host) -> bool:
         """Send the next items of a map; return False when there are none."""
-        unit: list[BatchItem] = []
-        size = self._workers.batch_size(activity.seconds_per_item, activity.bytes_per_item, activity.remaining)
-        while len(unit) < size:
-            item = activity.next_item(self._scheduler)
+        owner = self.owner
+        if owner.is_exhausted or not owner.has_room or owner.pending - self._in_batches >= self._limit:
+            return False
+        items: list[BatchItem] = []
+        size = self._size.next(self._reader.remaining)
+        while len(items) < size and owner.can_begin:
+            frame = self._reader.begin_item(host)
+            if frame is None:
+                continue
+            owner.pending += 1
+            activity = PlanActivity(frame, owner)
+            item = self._plan(host, activity)
             if item is None:
-                break
-            planned = None if item.failed_input is not None or item.frame.is_done else self._plan(item)
-            if planned is None:
-                self._scheduler.open(item)
+                host.open(activity)
+                if owner.pending - self._in_batches - len(items) >= self._limit:
+                    break
             else:
-                unit.append(planned)
-        if unit:
-            for entry in unit:
-                entry.activity.frame.begin()
-                entry.activity.pending += 1
-            self.submit(BatchTask(activity, unit))
-        return bool(unit) or not activity.is_exhausted
+                items.append(item)
+        if items:
+            for item in items:
+                item.activity.frame.begin_item()
+                item.activity.pending += 1
+            self._in_batches += len(items)
+            self.submit(host, BatchTask(self, items))
+        return bool(items) or not owner.is_exhausted
 
-    def submit(self, task: BatchTask) -> None:
-        """Send a unit; an item with a value that cannot be sent makes its calls one by one instead, and fails there."""
-        owner, payloads = task.owner, self._processes.payloads
-        shared = owner.shared_values()
+    def submit(self, host: Host, task: BatchTask) -> None:
+        """Send a batch; an item with a value that cannot be sent makes its calls singly instead, and fails there."""
+        owner, payloads = self.owner, self._processes.payloads
+        shared = self._shared_values()
         sent: list[BatchItem] = []
         work: list[WorkItem] = []
         packed: dict[int, Any] = {}
@@ -142,73 +241,77 @@ class Batches:
                         if slot in made or slot in values or slot in packed:
                             continue
                         target = packed if slot in shared else values
-                        target[slot] = payloads.pack(item.activity.frame.values[slot], _input_name(step, slot))
+                        target[slot] = payloads.pack(item.activity.frame.values[slot], input_name(step, slot))
             except SerializationError:
-                self.unpack_item(item)
+                self.make_calls_singly(host, item)
                 continue
-            payloads_of_item = [payload for payload in values.values() if type(payload) is Payload]
-            item.activity.files += [
-                payload.path for payload in payloads_of_item if payload.path and not payload.is_shared
-            ]
+            own = [value for value in values.values() if isinstance(value, Payload) and not value.is_shared]
+            item.activity.files += [payload.path for payload in own if payload.path]
             sent.append(item)
-            work.append(WorkItem(values, tuple(step.index for step in item.steps)))
+            work.append(WorkItem(values, tuple([step.index for step in item.steps])))
         if not sent:
             return
         task.items = sent
-        plan = owner.plan
+        plan, run = owner.plan, owner.request.run
         has_retries = any(isinstance(step, CallStep) and step.node.retries for step in plan.steps)
-        returns_everything = plan.is_cached or plan.is_observed or has_retries
+        returns_everything = plan.is_cached or has_retries or run.observes(plan)
         needed = frozenset(plan.outputs.values())
         size = sum(payload.size_bytes for item in work for payload in item.values.values() if type(payload) is Payload)
-        owner.learn_size(size / len(work))
+        self._size.learn_bytes(size / len(work))
         task.order, future = self._processes.submit(plan.steps, packed, needed, returns_everything, work)
-        self._scheduler.hand_over(task, future)
+        host.wait_for(task, future)
 
-    def settle(self, task: BatchTask, outcomes: list[ItemOutcome]) -> None:
-        """Take over what came of the items of a unit."""
+    def settle(self, host: Host, task: BatchTask, outcomes: list[ItemOutcome]) -> None:
+        """Take what came of the items of a batch."""
         spent = sum(done.duration_s for outcome in outcomes for done in outcome.done)
-        task.owner.learn_cost(spent / len(outcomes))
+        self._size.learn_cost(spent / len(outcomes))
         results = [payload for outcome in outcomes for done in outcome.done for payload in done.outputs]
         size = sum(payload.size_bytes for payload in results if type(payload) is Payload)
-        task.owner.learn_size(size / len(outcomes))
+        self._size.learn_bytes(size / len(outcomes))
         rest = zip(task.items, outcomes, strict=True)
         try:
             for item, outcome in rest:
-                self._settle_item(item, outcome)
+                self._settle_item(host, item, outcome)
         except KeyboardInterrupt:  # the others have been computed, too
             for item, outcome in rest:
-                self._settle_item(item, outcome)
+                self._settle_item(host, item, outcome)
             raise
 
-    def fail(self, task: BatchTask, error: BaseException) -> None:
-        """Take over that nothing came of a unit."""
-        for item in task.items:
-            self.fail_item(item, error)
+    def fail_item(self, host: Host, item: BatchItem, error: BaseException) -> None:
+        """Take that the first call of an item failed."""
+        self._settle_item(host, item, ItemOutcome([], item.steps[0].index), error)
 
-    def fail_item(self, item: BatchItem, error: BaseException) -> None:
-        """Take over that the first call of an item failed."""
-        self._settle_item(item, ItemOutcome([], item.steps[0].index), error)
-
-    def unpack_item(self, item: BatchItem) -> None:
+    def make_calls_singly(self, host: Host, item: BatchItem) -> None:
         """Let the calls of an item be made one by one."""
+        self._in_batches -= 1
         for key in item.keys:
             if key is not None:
-                self._scheduler.release_followers(key)
+                host.release(key)
         item.activity.pending -= 1
-        self._scheduler.open(item.activity)
+        host.open(item.activity)
 
-    def _plan(self, item: PlanActivity) -> BatchItem | None:
-        """The calls that an item needs, if they are all known and nobody else is making one of them."""
-        steps = item.frame.remaining_calls()
+    def _plan(self, host: Host, activity: PlanActivity) -> BatchItem | None:
+        """Return the calls that an item needs, if they are all known and nobody else is making one of them."""
+        frame = activity.frame
+        steps = frame.remaining_calls()
         if steps is None:
             return None
-        keys = [item.frame.key_of(step) if isinstance(item.frame, CachedFrame) else None for step in steps]
+        keys = [frame.key_of(step) for step in steps]
         known = [key for key in keys if key is not None]
-        if isinstance(item.frame, CachedFrame) and not self._scheduler.reserve(known, item.frame):
+        if known and not host.reserve(known, frame):
             return None
-        return BatchItem(item, steps, keys)
+        return BatchItem(activity, steps, keys)
 
-    def _settle_item(self, item: BatchItem, outcome: ItemOutcome, error: BaseException | None = None) -> None:
+    def _shared_values(self) -> dict[int, Any]:
+        """Return what all items take, by slot; it is packed only once while the map is open."""
+        if self._shared is None:
+            self._shared = self.owner.shared_values()
+        return self._shared
+
+    def _settle_item(
+        self, host: Host, item: BatchItem, outcome: ItemOutcome, error: BaseException | None = None
+    ) -> None:
+        self._in_batches -= 1
         activity, frame = item.activity, item.activity.frame
         needed = frozenset(frame.plan.outputs.values())
         tasks = {step.index: CallTask(activity, step, key) for step, key in zip(item.steps, item.keys, strict=True)}
@@ -216,44 +319,58 @@ class Batches:
         for done in outcome.done:
             step = tasks[done.step].step
             try:
-                returned = self._unpack(done, step, needed)
+                returned = unpack_results(self._processes, done, step, needed)
             except SerializationError as unreadable:
                 failed_step, error = done.step, unreadable
                 break
             task = tasks.pop(done.step)
-            frame.announce_call(frame.take(step))
+            frame.take(step)
+            frame.begin(step)
             activity.pending += 1
-            self._scheduler.finish_call(task, returned)
+            host.complete_call(task, returned)
         if error is None and raised is not None:
             error = restore(raised)
         if error is not None:
             task = tasks.pop(failed_step)
-            frame.announce_call(frame.take(task.step))
+            frame.take(task.step)
+            frame.begin(task.step)
             activity.pending += 1
             can_try_again = not any(isinstance(frame.values[slot], NotTransferred) for slot in task.step.arguments)
-            self._scheduler.fail_call(task, error, can_try_again)
+            host.fail_call(task, error, can_try_again)
             for left in tasks.values():
                 if left.key is not None:
-                    self._scheduler.release_followers(left.key)
+                    host.release(left.key)
         activity.pending -= 1
-        self._scheduler.wake(activity)
+        host.wake(activity)
 
-    def _unpack(self, done: Done, step: CallStep, needed: frozenset[int]) -> Returned:
-        outputs: list[Any] = []
-        for name, slot, payload in zip(step.node.outputs, step.outputs, done.outputs, strict=True):
-            try:
-                outputs.append(unpack(payload))
-            except Exception as error:
-                problem = f"cannot be received from the worker process ({type(error).__name__}: {error})"
-                if slot in needed:
-                    raise SerializationError(
-                        f"the result of node {step.node.name!r} {problem}", path=f"result of {step.node.name}"
-                    ) from error
-                outputs.append(NotTransferred("result", f"{name!r} {problem}"))
-            finally:
-                if type(payload) is Payload and payload.path:
-                    self._processes.payloads.remove([payload.path])
-        return Returned(tuple(outputs), done.duration_s)
+
+def unpack_results(processes: WorkerProcesses, done: Done, step: CallStep, needed: frozenset[int]) -> Returned:
+    """Return the results of a call that a worker process made.
+
+    Args:
+        processes: The worker processes.
+        done: The call.
+        step: What was called.
+        needed: Slots whose values must be there.
+
+    Raises:
+        SerializationError: One of those cannot be read.
+    """
+    outputs: list[Any] = []
+    for name, slot, payload in zip(step.node.outputs, step.outputs, done.outputs, strict=True):
+        try:
+            outputs.append(unpack(payload))
+        except Exception as error:
+            problem = f"cannot be received from the worker process ({type(error).__name__}: {error})"
+            if slot in needed:
+                raise SerializationError(
+                    f"the result of node {step.node.name!r} {problem}", path=f"result of {step.node.name}"
+                ) from error
+            outputs.append(NotTransferred("result", f"{name!r} {problem}"))
+        finally:
+            if type(payload) is Payload and payload.path:
+                processes.payloads.remove([payload.path])
+    return Returned(tuple(outputs), done.duration_s)
 
 
 def _usage_of(plan: Plan) -> _Usage:
@@ -264,5 +381,6 @@ def _usage_of(plan: Plan) -> _Usage:
     )
 
 
-def _input_name(step: CallStep, slot: int) -> str:
+def input_name(step: CallStep, slot: int) -> str:
+    """Return what a value is called in messages about a call that takes it."""
     return f"input {step.node.inputs[step.arguments.index(slot)]!r} of node {step.node.name!r}"

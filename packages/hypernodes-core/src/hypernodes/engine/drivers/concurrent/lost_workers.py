@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING
 
-from hypernodes.engine.drivers.concurrent.tasks import BatchItem, BatchTask, CallTask, Task
-from hypernodes.engine.workers.time_limits import timeout_error
+from hypernodes.engine.drivers.concurrent.activity import Host, Task
+from hypernodes.engine.workers.process_pool import WorkerProcesses
 from hypernodes.errors import WorkerDiedError
 from hypernodes.plan import CallStep
-
-if TYPE_CHECKING:
-    from hypernodes.engine.drivers.concurrent.batches import Batches
-    from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
-    from hypernodes.engine.workers.process_pool import WorkerProcesses
 
 
 class LostWorkers:
     """Work that was under way when a worker died; it is done again, one piece at a time, to find out what is to blame.
 
     Args:
-        scheduler: What decides when.
-        batches: Sends work to worker processes.
+        host: The loop.
         processes: The worker processes.
     """
 
-    def __init__(self, scheduler: Scheduler, batches: Batches, processes: WorkerProcesses) -> None:
-        self._scheduler = scheduler
-        self._batches = batches
+    def __init__(self, host: Host, processes: WorkerProcesses) -> None:
+        self._host = host
         self._processes = processes
         self._suspects: deque[Task] = deque()
         self._broken_generation = -1
@@ -52,64 +44,32 @@ class LostWorkers:
         is_first_news = task.generation != self._broken_generation
         self._broken_generation = task.generation
         if late is not None:
-            self._settle_late(task, *late)
+            self._suspects += task.settle_late(self._host, *late)
             return
         if (was_alone and is_first_news) or not can_restart:
             task.deaths += 1
-        parts: list[Task] = [task]
-        if isinstance(task, BatchTask) and len(task.items) > 1:
-            parts = [BatchTask(task.owner, [item]) for item in task.items]
-        for part in parts:
+        for part in task.parts():
             part.deaths = task.deaths
             if part.deaths < 2 and can_restart:
                 self._suspects.append(part)
             else:
-                self._blame(part, error)
+                steps, item_index = part.described()
+                died = worker_died(steps, item_index)
+                died.__cause__ = error
+                part.fail(self._host, died)
 
     def start_next(self) -> None:
         """Do the next one again."""
         task = self._suspects.popleft()
-        if self._give_up(task):
-            return
-        if isinstance(task, BatchTask):
-            self._batches.submit(task)
-        elif isinstance(task, CallTask):
-            self._scheduler.submit(task)
+        if not self._give_up(task):
+            task.submit_again(self._host)
 
     def _give_up(self, task: Task) -> bool:
         """Let go of what is not wanted any more, because something else failed; return whether that is so."""
-        error = CancelledError("the run ended before the call could be made again")
-        if isinstance(task, BatchTask) and task.owner.is_stopped:
-            self._batches.fail(task, error)
-        elif isinstance(task, CallTask) and task.activity.is_stopped:
-            self._scheduler.fail_call(task, error)
-        else:
+        if not task.activity.is_stopped:
             return False
+        task.fail(self._host, CancelledError("the run ended before the call could be made again"))
         return True
-
-    def _settle_late(self, task: Task, position: int, step: int) -> None:
-        """A call that exceeded its time limit ended its worker; what was with it is innocent."""
-        if isinstance(task, CallTask):
-            self._scheduler.fail_call(task, timeout_error(task.step.node))
-        elif isinstance(task, BatchTask):
-            for index, item in enumerate(task.items):
-                if index != position:
-                    self._suspects.append(BatchTask(task.owner, [item]))
-                elif item.steps[0].index == step:
-                    self._batches.fail_item(item, timeout_error(item.steps[0].node))
-                else:  # the results of the calls before it died with the worker
-                    self._batches.unpack_item(item)
-
-    def _blame(self, task: Task, error: BaseException) -> None:
-        if isinstance(task, BatchTask):
-            item: BatchItem = task.items[0]
-            died = worker_died(item.steps, item.activity.frame.item_index)
-            died.__cause__ = error
-            self._batches.fail_item(item, died)
-        elif isinstance(task, CallTask):
-            died = worker_died([task.step], task.activity.frame.item_index)
-            died.__cause__ = error
-            self._scheduler.fail_call(task, died)
 
 
 def worker_died(steps: list[CallStep], item_index: int | None) -> WorkerDiedError:

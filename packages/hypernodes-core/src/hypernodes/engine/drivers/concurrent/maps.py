@@ -1,80 +1,29 @@
-"""Maps that are being executed: one plan, once per item."""
+"""Maps that are being executed: one plan, once per item.
+
+How items are started is for an `ItemStarter`: as activities of their own (here), in batches that worker processes
+compute (`batches`), or as rows of values that workers execute silently (`rows`).
+"""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.drivers.concurrent.activity import Activity, PlanActivity
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.drivers.concurrent.activity import Activity, Host, ItemOwner, PlanActivity
 from hypernodes.engine.frames.columns import MapInputs
-from hypernodes.engine.frames.events import end_map, end_nested, start_map, start_nested
-from hypernodes.engine.frames.frame import Frame
-from hypernodes.engine.frames.items import ItemFrames, nested_map_inputs
+from hypernodes.engine.frames.events import end_map, start_map
+from hypernodes.engine.frames.frame import Frame, MapResults
+from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import add_note, path_of
 from hypernodes.failures import Failure
 from hypernodes.plan import NestedStep, OnError, Plan
 
-if TYPE_CHECKING:
-    from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
-
-
-def open_nested_map(activity: PlanActivity, step: NestedStep, scheduler: Scheduler) -> None:
-    """Begin the items of a mapped pipeline that is a step of a plan."""
-    frame = activity.frame
-    frame.enter(step)
-    context = start_nested(frame, step)
-    started_at = perf_counter()
-    try:
-        inputs = nested_map_inputs(frame, step)
-    except Exception as error:
-        end_nested(frame, step, perf_counter() - started_at)
-        activity.pending -= 1
-        add_note(error, frame.plan, step, frame.base, frame.run.backend_name, frame.item_index)
-        frame.announce_error(step, error)
-        scheduler.fail(activity, error, (*path_of(frame.plan, step, frame.base), step.node.name))
-        return
-    ended = NestedEnd(activity, step, started_at)
-    scheduler.open(MapActivity(step.inner, frame.run, context, inputs, step.node.on_error, activity, ended))
-
-
-class NestedEnd:
-    """What happens when a mapped pipeline that is a step of a plan is done."""
-
-    def __init__(self, activity: PlanActivity, step: NestedStep, started_at: float) -> None:
-        self._activity = activity
-        self._step = step
-        self._started_at = started_at
-
-    def __call__(self, nested: MapActivity, scheduler: Scheduler) -> None:
-        frame, step = self._activity.frame, self._step
-        if nested.is_complete:
-            self._put_manifests(nested)
-            if nested.has_failures and isinstance(frame, CachedFrame):
-                frame.mark_failed(step)
-            elif nested.is_unverified and isinstance(frame, CachedFrame):
-                frame.mark_unverified(step)
-            frame.finish(step, nested.columns)
-        end_nested(frame, step, perf_counter() - self._started_at)
-        frame.leave(step)
-        self._activity.pending -= 1
-        scheduler.wake(self._activity)
-
-    def _put_manifests(self, nested: MapActivity) -> None:
-        frame, step = self._activity.frame, self._step
-        if not isinstance(frame, CachedFrame) or nested.has_failures or nested.is_unverified:
-            return
-        for slot, elements in zip(step.outputs, nested.elements, strict=True):
-            if slot is not None and all(elements) and len(elements) == nested.ended:
-                frame.put_manifest(step, slot, elements)
-
 
 class Deliver(Protocol):
-    """Whoever takes the results of items one by one."""
+    """Takes the results of items one by one."""
 
     @property
     def is_full(self) -> bool: ...
@@ -82,10 +31,21 @@ class Deliver(Protocol):
     def __call__(self, index: int, outputs: tuple[Any, ...]) -> None: ...
 
 
-class MapActivity(Activity):
-    """One plan executed once per item.
+class ItemStarter(Protocol):
+    """How the items of a map are started."""
 
-    Args:
+    def start_next(self, host: Host) -> bool:
+        """Start one more item, or some; return False when nothing can be started at present."""
+
+    @property
+    def has_begun_items(self) -> bool:
+        """Whether items have been read that wait to be started."""
+
+
+class MapRequest(NamedTuple):
+    """A map that is to be executed.
+
+    Attributes:
         plan: The plan of one item.
         run: The run it is part of.
         base: Context of the map.
@@ -94,53 +54,52 @@ class MapActivity(Activity):
         parent: The plan in which the map is a step; None at the top.
         ended: Called when the map is done.
         deliver: Called with the index and the outputs of each item as it is done, instead of collecting them.
-        is_part: Whether these are only some of the items of a map, which is announced by somebody else.
+        is_part: Whether these are only some of the items of a map, which is reported by somebody else.
+    """
+
+    plan: Plan
+    run: RunState
+    base: CallbackContext
+    inputs: MapInputs
+    on_error: OnError
+    parent: Activity | None = None
+    ended: Callable[[MapActivity, Host], None] | None = None
+    deliver: Deliver | None = None
+    is_part: bool = False
+
+
+class MapActivity(ItemOwner):
+    """One plan executed once per item.
+
+    Args:
+        request: What is executed.
+        starter: Makes what starts its items.
 
     Attributes:
         columns: For each requested output, one result per item.
         elements: For each requested output, the signature of each result; empty ones where there are none.
-        ended: Number of items that are done.
         has_failures: Whether a `Failure` stands in the results.
         is_unverified: Whether some of the results are known by their values only, although they should have signatures.
-        is_exhausted: Whether every item has been begun.
-        seconds_per_item: How long an item takes in a worker process; None while unknown.
-        bytes_per_item: How large the values of an item are that go to a worker process, or come back.
+        is_exhausted: Whether every item has been read.
+        total: Number of items; None when it is not known beforehand.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        run: RunState,
-        base: CallbackContext,
-        inputs: MapInputs,
-        on_error: OnError,
-        parent: Activity | None = None,
-        ended: Callable[[MapActivity, Scheduler], None] | None = None,
-        deliver: Deliver | None = None,
-        is_part: bool = False,
-    ) -> None:
-        super().__init__(parent)
-        self.plan = plan
-        self.run = run
-        self.base = base
-        self.on_error: OnError = on_error
-        self.items = ItemFrames(plan, run, base, inputs)
-        self.columns: list[list[Any]] = [[] for _ in plan.outputs]
-        self.elements: list[list[bytes]] = [[] for _ in plan.outputs]
-        self.ended = 0
+    def __init__(self, request: MapRequest, starter: Callable[[MapActivity], ItemStarter]) -> None:
+        super().__init__(request.parent)
+        self.request = request
+        self.plan = request.plan
+        self.collects = request.on_error == "collect"
+        self.columns: list[list[Any]] = [[] for _ in self.plan.outputs]
+        self.elements: list[list[bytes]] = [[] for _ in self.plan.outputs]
         self.has_failures = self.is_unverified = False
-        self.seconds_per_item: float | None = None
-        self.bytes_per_item = 0.0
-        self.total = inputs.total()
-        self._slots = tuple(plan.outputs.values())
+        self.total = request.inputs.total()
         self.is_exhausted = False
-        self._on_end = ended
-        self._shared: dict[int, Any] | None = None
-        self._deliver = deliver
+        self._slots = tuple(self.plan.outputs.values())
+        self._deliver = request.deliver
         self._started_at = perf_counter()
-        self._is_part = is_part
-        if not is_part:
-            start_map(plan, run, base, self.total)
+        if not request.is_part:
+            start_map(self.plan, request.run, request.base, self.total)
+        self._starter = starter(self)
 
     @property
     def has_room(self) -> bool:
@@ -148,120 +107,203 @@ class MapActivity(Activity):
         return self._deliver is None or not self._deliver.is_full
 
     @property
-    def remaining(self) -> int | None:
-        """Number of items that have not been begun; None when unknown."""
-        return None if self.total is None else self.total - self.items.count
-
-    def shared_values(self) -> dict[int, Any]:
-        """Return what all items take, by slot."""
-        if self._shared is None:
-            own = set(self.items.mapped_slots)
-            used = {slot for step in self.plan.steps for slot in step.arguments if self.plan.producers[slot] < 0}
-            self._shared = {slot: self.items.template[slot] for slot in used - own}
-        return self._shared
-
-    def learn_cost(self, seconds: float) -> None:
-        """Take note of how long an item took."""
-        known = self.seconds_per_item
-        self.seconds_per_item = seconds if known is None else 0.7 * known + 0.3 * seconds
-
-    def learn_size(self, size_bytes: float) -> None:
-        """Take note of how much was sent, or came back, for an item."""
-        self.bytes_per_item = max(0.7 * self.bytes_per_item, size_bytes)
+    def can_begin(self) -> bool:
+        """Whether there may be items that have not been read, and whose results are wanted."""
+        return not (self.is_exhausted or self.is_stopped)
 
     @property
     def is_complete(self) -> bool:
         """Whether every item is there."""
         return self.is_exhausted and self.error is None and not self.is_stopped
 
-    def start_next(self, scheduler: Scheduler) -> bool:
-        if self.is_exhausted or self.pending >= scheduler.item_limit(self):
-            return False
-        if scheduler.takes_batches_of(self):
-            return scheduler.submit_batch(self)
-        item = self.next_item(scheduler)
-        if item is None:
-            return False
-        scheduler.open(item)
-        if item.failed_input is not None and self.on_error == "raise":
-            scheduler.fail(item, item.failed_input.error, item.failed_input.node_path)
-        return True
+    @property
+    def results(self) -> MapResults:
+        """What came of it."""
+        return MapResults(self.columns, self.elements, self.has_failures, self.is_unverified)
 
-    def next_item(self, scheduler: Scheduler) -> PlanActivity | None:
-        """Begin one more item; None when there are no more, or when the input fails, which fails the map."""
-        try:
-            found = self.items.next_item()
-        except Exception as error:
-            self.is_exhausted = True
-            scheduler.fail(self, error, self.base.node_path)
-            return None
-        if found is None:
-            self.is_exhausted = True
-            return None
-        values, frame = found
+    def start_next(self, host: Host) -> bool:
+        return self._starter.start_next(host)
+
+    def is_done(self) -> bool:
+        if self.pending:
+            return False
+        return self.is_stopped or (self.is_exhausted and not self._starter.has_begun_items)
+
+    def close(self, host: Host) -> None:
+        super().close(host)
+        request = self.request
+        if not request.is_part:
+            end_map(self.plan, request.run, request.base, perf_counter() - self._started_at)
+        if request.ended is not None:
+            request.ended(self, host)
+
+    def shared_values(self) -> dict[int, Any]:
+        """Return the values of the inputs that all items take, by slot."""
+        plan, inputs = self.plan, self.request.inputs
+        varying = {plan.inputs[name] for name in inputs.columns}
+        values = list(plan.template)
+        for name, value in inputs.shared.items():
+            values[plan.inputs[name]] = value
+        used = {slot for step in plan.steps for slot in step.arguments if plan.producers[slot] < 0}
+        return {slot: values[slot] for slot in used - varying}
+
+    # --- items ----------------------------------------------------------------------------------------------------
+
+    def exhaust(self, host: Host, error: Exception | None = None) -> None:
+        """Take note that there are no more items, or that the next one cannot be read, which fails the map."""
+        self.is_exhausted = True
+        if error is not None:
+            host.fail(self, error, self.request.base.node_path)
+
+    def make_room(self) -> None:
+        """Make room for the results of one more item."""
         if self._deliver is None:
             for column, elements in zip(self.columns, self.elements, strict=True):
                 column.append(None)
                 elements.append(b"")
-        item = PlanActivity(frame, self)
-        item.failed_input = self._failed_input(values)
-        self.pending += 1
-        if item.failed_input is not None:
-            item.stop()
-        else:
-            item.frame.start()
-        return item
 
-    def end_item(self, item: PlanActivity, scheduler: Scheduler) -> None:
-        """Take over the results of an item that is done."""
+    def take_frame(self, frame: Frame) -> None:
+        """Take the results of an item from the frame that has executed it."""
+        index = frame.item_index
+        assert index is not None
+        self.take_outputs(index, tuple([frame.values[slot] for slot in self._slots]))
+        if self.plan.is_cached and self._deliver is None:
+            for elements, slot in zip(self.elements, self._slots, strict=True):
+                elements[index] = frame.signature_of(slot)
+        self.has_failures = self.has_failures or frame.has_failures
+        self.is_unverified = self.is_unverified or frame.is_unverified
+
+    def take_outputs(self, index: int, outputs: Sequence[Any]) -> None:
+        """Take the results of an item."""
+        if self._deliver is not None:
+            self._deliver(index, tuple(outputs))
+            return
+        for column, value in zip(self.columns, outputs, strict=True):
+            column[index] = value
+
+    def take_failure(self, index: int, failure: Failure) -> None:
+        """Put a failure in the place of the results of an item."""
+        self.has_failures = True
+        self.take_outputs(index, [failure] * len(self._slots))
+
+    def fail_item(self, host: Host, index: int, error: BaseException, path: tuple[str, ...]) -> None:
+        """Take that an item failed that is no activity of its own."""
+        if self.collects and isinstance(error, Exception):  # neither KeyboardInterrupt nor SystemExit
+            text = "".join(traceback.format_exception(error))
+            self.take_failure(index, Failure(error, text, index, path))
+        else:
+            host.fail(self, error, path)
+
+    def take_failed_input(self, host: Host, index: int, failure: Failure) -> None:
+        """Take an item that is not executed, because it is made of something that failed upstream."""
+        self.take_failure(index, failure)
+        if not self.collects:
+            host.fail(self, failure.error, failure.node_path)
+
+    def end_item(self, item: PlanActivity, host: Host) -> None:
         self.pending -= 1
-        self.ended += 1
         index = item.frame.item_index
         assert index is not None
-        if item.failed_input is not None:
-            self._put_failure(index, item.failed_input)
-        elif item.error is not None and self.on_error == "collect":
+        if item.error is not None and self.collects:
             error, path = item.error
             text = "".join(traceback.format_exception(error))
-            self._put_failure(index, Failure(error, text, index, path))
+            self.take_failure(index, Failure(error, text, index, path))
         elif not item.is_stopped:
-            self._put_outputs(index, item.frame)
-            if isinstance(item.frame, CachedFrame):
-                self.has_failures |= item.frame.has_failures
-                self.is_unverified |= item.frame.is_unverified
-        scheduler.wake(self)
+            self.take_frame(item.frame)
+        host.wake(self)
 
-    def is_done(self) -> bool:
-        return self.pending == 0 and (self.is_exhausted or self.is_stopped)
 
-    def close(self, scheduler: Scheduler) -> None:
-        super().close(scheduler)
-        if not self._is_part:
-            end_map(self.plan, self.run, self.base, perf_counter() - self._started_at)
-        if self._on_end is not None:
-            self._on_end(self, scheduler)
+class FrameReader:
+    """Reads the items of a map as frames.
 
-    def _put_outputs(self, index: int, frame: Frame) -> None:
-        if self._deliver is not None:
-            self._deliver(index, tuple(frame.values[slot] for slot in self._slots))
-            return
-        for column, slot in zip(self.columns, self._slots, strict=True):
-            column[index] = frame.values[slot]
-        if isinstance(frame, CachedFrame):
-            for elements, slot in zip(self.elements, self._slots, strict=True):
-                elements[index] = frame.signatures[slot] or b""
+    Args:
+        owner: The map.
+    """
 
-    def _put_failure(self, index: int, failure: Failure) -> None:
-        self.has_failures = True
-        if self._deliver is not None:
-            self._deliver(index, tuple(failure for _ in self._slots))
-            return
-        for column in self.columns:
-            column[index] = failure
+    def __init__(self, owner: MapActivity) -> None:
+        request = owner.request
+        self._owner = owner
+        self._items = ItemFrames(request.plan, request.run, request.base, request.inputs)
 
-    def _failed_input(self, values: list[Any]) -> Failure | None:
-        """An item made of something that failed upstream fails the same way, without being run."""
-        for slot in self.items.mapped_slots:
-            if isinstance(value := values[slot], Failure):
-                return value
-        return None
+    @property
+    def remaining(self) -> int | None:
+        """Number of items that have not been read; None when unknown."""
+        total = self._owner.total
+        return None if total is None else total - self._items.count
+
+    def begin_item(self, host: Host) -> Frame | None:
+        """Return the next item that has to be executed, started; None when there is none, or not at once.
+
+        An item that needs no execution is settled here: its results were found, or one of its inputs is a failure.
+        """
+        owner = self._owner
+        try:
+            frame = self._items.next_item()
+        except Exception as error:
+            owner.exhaust(host, error)
+            return None
+        if frame is None:
+            owner.exhaust(host)
+            return None
+        assert frame.item_index is not None
+        owner.make_room()
+        failure = self._items.failed_input(frame)
+        if failure is not None:
+            frame.skip()
+            owner.take_failed_input(host, frame.item_index, failure)
+            return None
+        frame.start()
+        if frame.is_done:
+            frame.close()
+            owner.take_frame(frame)
+            return None
+        return frame
+
+
+class OneByOne:
+    """Starts items as activities of their own.
+
+    Args:
+        owner: The map.
+        limit: The largest number of items that are open at a time.
+    """
+
+    has_begun_items = False
+
+    def __init__(self, owner: MapActivity, limit: int) -> None:
+        self._owner = owner
+        self._limit = limit
+        self._reader = FrameReader(owner)
+
+    def start_next(self, host: Host) -> bool:
+        owner = self._owner
+        if owner.is_exhausted or owner.pending >= self._limit or not owner.has_room:
+            return False
+        frame = self._reader.begin_item(host)
+        if frame is not None:
+            owner.pending += 1
+            host.open(PlanActivity(frame, owner))
+        return frame is not None or not owner.is_exhausted
+
+
+class NestedEnd:
+    """What happens when a mapped pipeline that is a step of a plan is done.
+
+    Args:
+        activity: The plan.
+        step: The step.
+        started_at: When it was started, on the performance counter.
+    """
+
+    def __init__(self, activity: PlanActivity, step: NestedStep, started_at: float) -> None:
+        self._activity = activity
+        self._step = step
+        self._started_at = started_at
+
+    def __call__(self, nested: MapActivity, host: Host) -> None:
+        frame, step = self._activity.frame, self._step
+        if nested.is_complete:
+            frame.complete_map(step, nested.results)
+        frame.end_nested(step, perf_counter() - self._started_at)
+        self._activity.pending -= 1
+        host.wake(self._activity)

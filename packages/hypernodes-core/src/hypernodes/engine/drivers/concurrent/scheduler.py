@@ -1,36 +1,35 @@
-"""The one loop: starts what can start, waits for what has been started, until everything is done.
+"""The loop of the concurrent driver: starts what can start, waits for what has been started, until all is done.
 
-Every strategy goes through it; they differ only in how much may be started at a time and in where calls are made. Only
-calls of nodes occupy workers. Plans and maps are kept on a stack, the innermost on top, so that items are finished
-before new ones are begun.
+Modes differ only in how much may be started at a time and in where calls are made. Only calls of nodes occupy workers.
+Plans and maps are kept on a stack, the innermost on top, so that items are finished before new ones are begun.
 
-What is special to worker processes is in `batches` and `casualties`, what is special to time in `timers`, and what is
-special to nested pipelines with a backend of their own in `elsewhere`.
+What is special to worker processes is in `batches` and `lost_workers`, what is special to time in `timers`, what is
+special to items that need only calls in `rows`, and what is special to nested pipelines with a backend of their own in
+`delegated_calls`. All of them see the loop as a `Host`.
 """
 
 from __future__ import annotations
 
-import pickle
-import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from queue import Empty
+from time import perf_counter
 from typing import Any, NamedTuple
 
-from hypernodes.engine.drivers.concurrent.activity import Activity, PlanActivity
-from hypernodes.engine.drivers.concurrent.batches import Batches
-from hypernodes.engine.drivers.concurrent.delegation import Delegation
+from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, PlanActivity, Task, cancelled
+from hypernodes.engine.drivers.concurrent.batches import Batches, ProcessCalls
+from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
 from hypernodes.engine.drivers.concurrent.lost_workers import LostWorkers
-from hypernodes.engine.drivers.concurrent.maps import MapActivity, open_nested_map
-from hypernodes.engine.drivers.concurrent.tasks import BatchTask, CallTask, DelegatedTask, Task
-from hypernodes.engine.drivers.concurrent.timers import Timer, Timers, now
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, MapRequest, NestedEnd, OneByOne
+from hypernodes.engine.drivers.concurrent.rows import row_starter
+from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
+from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import Call, Returned, add_note, path_of, prepare
+from hypernodes.engine.step import Call, Returned, prepare, timeout_error
+from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import LOOK_UP_S, Inbox
-from hypernodes.engine.workers.time_limits import timeout_error
-from hypernodes.engine.workers.workers import Outcome, Place, Workers
-from hypernodes.plan import CallStep, NestedStep
+from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
+from hypernodes.plan import CallStep, NestedStep, Step
 
 _MOST_NEWS = 64
 
@@ -45,30 +44,29 @@ class Scheduler:
     """Executes one activity and everything in it.
 
     Args:
-        places: Where calls are made, and how many at a time.
+        workers: Where calls are made, and how many at a time.
         run: The run that it executes.
 
     Attributes:
-        runs_nodes_in_order: Whether the nodes of one run are executed one after the other.
+        workers: The same.
         is_paused: Says whether nothing more is to be started for now; a stream sets it, to hand out results first.
     """
 
-    def __init__(self, places: Workers, run: RunState) -> None:
-        self._workers = places
+    def __init__(self, workers: Workers, run: RunState) -> None:
+        self.workers = workers
         self._run = run
         self._stack: list[Activity] = []
-        self._news = Inbox(places.coroutines)  # tasks with their outcomes, or that they have begun; None to wake up
+        self._news = Inbox(workers.coroutines)  # tasks with news of them; None to wake up
         self._in_flight: set[Task] = set()  # what occupies workers
-        self._delegation = Delegation(self, places, lambda task, outcome: self._news.put((task, outcome)))
+        self._delegated = DelegatedCalls(self)
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._is_cancelled = False
-        self._batches: Batches | None = None
+        self._process_calls: ProcessCalls | None = None
         self._lost_workers: LostWorkers | None = None
-        if places.processes is not None:
-            self._batches = Batches(self, places, places.processes)
-            self._lost_workers = LostWorkers(self, self._batches, places.processes)
-        self.runs_nodes_in_order = places.node_execution == "sequential"
+        if workers.processes is not None:
+            self._process_calls = ProcessCalls(workers.processes)
+            self._lost_workers = LostWorkers(self, workers.processes)
         self.is_paused: Callable[[], bool] = lambda: False
 
     # --- the loop -------------------------------------------------------------------------------------------------
@@ -96,10 +94,10 @@ class Scheduler:
             for task in self._in_flight:
                 if task.future is not None:
                     task.future.cancel()
-            self._delegation.cancel()
+            self._delegated.cancel()
             root.stop()
-            if self._workers.processes is not None:
-                self._workers.processes.stop_calls()
+            if self.workers.processes is not None:
+                self.workers.processes.stop_calls()
             self.drain(root)
             raise
         except BaseException:
@@ -108,22 +106,20 @@ class Scheduler:
 
     def cancel(self) -> None:
         """End the execution from another thread; `execute` raises `CancelledError` there."""
-        self._is_cancelled = True
-        self._workers.coroutines.cancel()
+        self._is_cancelled = self.workers.is_cancelled = True
+        self.workers.coroutines.cancel()
         self._news.put(None)
 
     def open(self, activity: Activity) -> None:
-        """Begin an activity that is a part of another, or the outermost."""
-        processes = self._workers.processes
+        processes = self.workers.processes
         if processes is not None and isinstance(activity, MapActivity):
             for value in activity.shared_values().values():
-                activity.hold(processes.payloads, value)
+                activity.share(processes.payloads, value)
                 if activity.parent is not None:  # where other maps, and other steps, may take the same
-                    activity.parent.hold(processes.payloads, value)
+                    activity.parent.share(processes.payloads, value)
         self.wake(activity)
 
     def wake(self, activity: Activity) -> None:
-        """Look again at an activity: close it when it is done, else ask it what it can start."""
         if not activity.is_open or activity.is_queued:
             return
         if activity.is_done():
@@ -132,13 +128,8 @@ class Scheduler:
             activity.is_queued = True
             self._stack.append(activity)
 
-    def open_map(self, activity: PlanActivity, step: NestedStep) -> None:
-        """Begin the items of a mapped pipeline that is a step of a plan."""
-        open_nested_map(activity, step, self)
-
-    def item_limit(self, activity: MapActivity) -> int:
-        """Return how many items of a map may be open at a time."""
-        return self._workers.open_items if activity.has_room else 0
+    def post(self, task: Task, news: Any) -> None:
+        self._news.put((task, news))
 
     def drain(self, root: Activity) -> None:
         """Start nothing more; wait for what is under way, and close everything."""
@@ -155,7 +146,7 @@ class Scheduler:
                 self._lost_workers.start_next()
             return
         stack = self._stack
-        while stack and not self.is_paused() and len(self._in_flight) < self._workers.capacity:
+        while stack and not self.is_paused() and len(self._in_flight) < self.workers.capacity:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
             activity = stack[-1]
@@ -171,12 +162,12 @@ class Scheduler:
             return True
         if self._lost_workers:
             return not self._in_flight
-        return bool(self._stack) and len(self._in_flight) < self._workers.capacity
+        return bool(self._stack) and len(self._in_flight) < self.workers.capacity
 
     def _wait(self) -> None:
-        if self._workers.must_help and self._help():
+        if self.workers.must_help and self._help():
             return
-        if not self._timers and not self._in_flight and not self._delegation:
+        if not self._timers and not self._in_flight and not self._delegated:
             raise AssertionError("nothing left to wait for, but the run is not done")  # pragma: no cover
         store = self._run.store
         limits = (self._timers.seconds_left(), store.seconds_left(), LOOK_UP_S)
@@ -191,37 +182,98 @@ class Scheduler:
         for timer in self._timers.due():
             self._on_timer(timer)
 
-    def _take(self, news: tuple[Task, Outcome | _Begun] | None) -> None:
+    def _take(self, news: tuple[Task, Any] | None) -> None:
         if news is None:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
             return
         self._settle(*news)
-        if self._workers.coroutines.here is not None:
+        if self.workers.coroutines.here is not None:
             self._start()  # at once: what takes its place need not wait until all the others are settled
+
+    def _settle(self, task: Task, news: Any) -> None:
+        if task.future is None:
+            return  # it took too long, and nobody waits for it any more
+        if news is not task.future:
+            if isinstance(news, _Begun):
+                if isinstance(task, CallTask) and task.step.node.timeout is not None:
+                    self._timers.limit(task, news.at, task.step.node.timeout)
+            elif news is None:
+                task.hear(self, news)
+            return
+        task.future = None
+        self._in_flight.discard(task)
+        if isinstance(task, CallTask) and task.step.node.timeout is not None:
+            self._timers.forget(task)
+        error = CancelledError("the call was cancelled") if cancelled(news) else news.exception()
+        if isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
+            self._lost_workers.take(task, error, was_alone=not self._in_flight)
+        elif error is not None:
+            task.fail(self, error)
+        else:
+            task.settle(self, news)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def start_step(self, activity: PlanActivity, step: Step) -> None:
+        if isinstance(step, CallStep):
+            self._start_call(activity, step)
+        elif step.node.pipeline.has_own_backend:
+            self._delegated.start(activity, step)
+        else:
+            self._start_map(activity, step)
+
+    def _start_map(self, activity: PlanActivity, step: NestedStep) -> None:
+        """Begin the items of a mapped pipeline that is a step."""
+        frame = activity.frame
+        context = frame.begin_nested(step)
+        started_at = perf_counter()
+        try:
+            inputs = frame.map_inputs(step)
+        except Exception as error:
+            frame.end_nested(step, perf_counter() - started_at)
+            activity.pending -= 1
+            self.fail(activity, error, frame.fail(step, error))
+            return
+        ended = NestedEnd(activity, step, started_at)
+        request = MapRequest(step.inner, frame.run, context, inputs, step.node.on_error, activity, ended)
+        self.open(self.map_activity(request))
+
+    def map_activity(self, request: MapRequest) -> MapActivity:
+        """Return a map that is to be opened, with what suits it best to start its items."""
+        return MapActivity(request, self._item_starter)
+
+    def _item_starter(self, owner: MapActivity) -> ItemStarter:
+        workers = self.workers
+        rows = row_starter(owner, workers)
+        if rows is not None:
+            return rows
+        if workers.processes is not None and workers.map_execution == "parallel":
+            has_plenty = owner.total is not None and owner.total >= 2 * workers.max_workers
+            has_only_calls = all(isinstance(step, CallStep) for step in owner.plan.steps)
+            if has_only_calls and (workers.runs_nodes_in_order or has_plenty):
+                return Batches(owner, workers.processes, workers)
+        return OneByOne(owner, workers.open_items)
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    def call(self, activity: PlanActivity, step: CallStep) -> None:
+    def _start_call(self, activity: PlanActivity, step: CallStep) -> None:
         """Start a call; a result that is being computed right now, or just was, is not computed again."""
         frame = activity.frame
-        key = None
-        if isinstance(frame, CachedFrame):
-            key = frame.key_of(step)
-            if key is not None and key in self._computing:
+        key = frame.key_of(step)
+        if key is not None:
+            if key in self._computing:
                 self._computing[key].append((activity, step))
                 return
-            if key is not None and frame.was_computed(key) and frame.recall(step):
+            if frame.recall(step):
                 activity.pending -= 1
                 self.wake(activity)
                 return
-            if key is not None:
-                self._computing[key] = []
-        frame.announce_call(step)
+            self._computing[key] = []
+        frame.begin(step)
         self.submit(CallTask(activity, step, key))
 
-    def reserve(self, keys: list[bytes], frame: CachedFrame) -> bool:
-        """Say that all the results with these signatures are being computed; return False if one is, or just was."""
+    def reserve(self, keys: list[bytes], frame: Frame) -> bool:
         if len(set(keys)) < len(keys) or any(key in self._computing or frame.was_computed(key) for key in keys):
             return False
         for key in keys:
@@ -229,123 +281,81 @@ class Scheduler:
         return True
 
     def submit(self, task: CallTask) -> None:
-        """Make a call that has been announced: here, or by handing it over."""
         step, activity = task.step, task.activity
         is_item = activity.owner is not None
         try:
-            if self._batches is not None and self._workers.is_in_process(is_item):
-                self.hand_over(task, self._batches.submit_call(task))
+            if self._process_calls is not None and self.workers.is_in_process(is_item):
+                self._process_calls.submit(self, task)
                 return
-            place = self._workers.runner_for(step, is_item)
+            runner = self.workers.runner_for(step, is_item)
             call = prepare(step, activity.frame.values)
-            if place is None:
-                returned = self._workers.make_here(call)
+            if runner is None:
+                returned = self.workers.make_here(call)
             else:
-                self._hand_over_here(task, place, call)
+                self._submit_to(runner, task, call)
                 return
         except Exception as error:
             self._in_flight.discard(task)
             self.fail_call(task, error)
         else:
-            self.finish_call(task, returned)
+            self.complete_call(task, returned)
 
-    def _hand_over_here(self, task: CallTask, place: Place, call: Call) -> None:
+    def _submit_to(self, runner: CallRunner, task: CallTask, call: Call) -> None:
         begun = None
-        if task.step.node.timeout is not None and not place.keeps_time:
+        if task.step.node.timeout is not None and not runner.keeps_time:
             begun = lambda: self._news.put((task, _Begun(now())))  # noqa: E731
         self._in_flight.add(task)
-        task.future = place.submit(call, lambda outcome: self._news.put((task, outcome)), begun)
+        task.future = runner.submit(call, lambda outcome: self._news.put((task, outcome)), begun)
 
-    def hand_over(self, task: Task, future: Future[Any]) -> None:
-        """Wait for a task that has been sent to a worker process."""
-        assert self._workers.processes is not None
+    def wait_for(self, task: Task, future: Outcome) -> None:
         self._in_flight.add(task)
         task.future = future
-        task.generation = self._workers.processes.generation
-        future.add_done_callback(lambda future: self._news.put((task, future)))
+        if isinstance(future, Future):
+            if task.order >= 0 and self.workers.processes is not None:
+                task.generation = self.workers.processes.generation
+            future.add_done_callback(lambda future: self._news.put((task, future)))
 
-    def finish_call(self, task: CallTask, returned: Returned) -> None:
-        """Take over the results of a call."""
-        activity, step = task.activity, task.step
-        frame = activity.frame
-        frame.finish(step, returned.outputs)
-        frame.announce_result(step, returned.outputs, returned.duration_s)
+    def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
+        if task.order >= 0:
+            assert self._process_calls is not None
+            task.order = -1
+            if isinstance(returned, bytes):
+                try:
+                    returned = self._process_calls.returned(task, returned)
+                except BaseException as raised:
+                    self.fail_call(task, raised)
+                    return
+        assert isinstance(returned, Returned)
+        activity = task.activity
+        activity.frame.complete(task.step, returned.outputs, returned.duration_s)
         activity.pending -= 1
         if task.key is not None:
-            frame.run.remember(task.key)
-            self.release_followers(task.key)
+            self.release(task.key)
         self.wake(activity)
 
     def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:
-        """Take over that a call failed: it is made again later, or its failure is passed on."""
         activity, step = task.activity, task.step
         node, frame = step.node, activity.frame
         may_retry = can_try_again and task.attempt <= node.retries and not activity.is_stopped
         if may_retry and isinstance(error, node.retry_on):
-            delay = node.retry_delay * 2 ** (task.attempt - 1) * random.uniform(0.75, 1.25)
-            frame.announce_retry(step, task.attempt, error, delay)
+            delay_s = retry_delay_s(node, task.attempt)
+            frame.retry(step, task.attempt, error, delay_s)
             task.attempt += 1
-            self._timers.delay(task, delay)
+            self._timers.delay(task, delay_s)
             return
-        add_note(error, frame.plan, step, frame.base, frame.run.backend_name, frame.item_index)
-        frame.announce_error(step, error)
+        path = frame.fail(step, error)
         activity.pending -= 1
-        self.fail(activity, error, (*path_of(frame.plan, step, frame.base), node.name))
+        self.fail(activity, error, path)
         if task.key is not None:
-            self.release_followers(task.key)
+            self.release(task.key)
 
-    def release_followers(self, key: bytes) -> None:
-        """Go on with calls whose result was being computed for somebody else."""
+    def release(self, key: bytes) -> None:
         for activity, step in self._computing.pop(key):
-            frame = activity.frame
-            assert isinstance(frame, CachedFrame)
             if activity.is_stopped:
                 activity.pending -= 1
                 self.wake(activity)
             else:
-                self.call(activity, step)  # finds it in the cache, or computes it itself after a failure
-
-    def _settle(self, task: Task, news: Outcome | _Begun) -> None:
-        if isinstance(news, _Begun):
-            if isinstance(task, CallTask) and task.future is not None and task.step.node.timeout is not None:
-                self._timers.limit(task, news.at, task.step.node.timeout)
-            return
-        if news is not task.future:
-            return  # it took too long, and nobody waits for it any more
-        task.future = None
-        self._in_flight.discard(task)
-        if isinstance(task, CallTask) and task.step.node.timeout is not None:
-            self._timers.forget(task)
-        is_cancelled = isinstance(news, Future) and news.cancelled()
-        error = CancelledError("the call was cancelled") if is_cancelled else news.exception()
-        if isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
-            self._lost_workers.take(task, error, was_alone=not self._in_flight)
-        elif isinstance(task, CallTask):
-            self._settle_call(task, news, error)
-        elif isinstance(task, BatchTask):
-            assert self._batches is not None
-            if error is None:
-                self._batches.settle(task, pickle.loads(news.result()))
-            else:
-                self._batches.fail(task, error)
-        elif isinstance(task, DelegatedTask):
-            self._delegation.settle(task, error, [] if error is not None else news.result())
-
-    def _settle_call(self, task: CallTask, outcome: Outcome, error: BaseException | None) -> None:
-        if error is None:
-            returned = outcome.result()
-            if task.order >= 0:
-                assert self._batches is not None
-                task.order = -1
-                (packed,) = pickle.loads(returned)
-                try:
-                    returned = self._batches.returned(task, packed)
-                except BaseException as raised:
-                    self.fail_call(task, raised)
-                    return
-            self.finish_call(task, returned)
-        else:
-            self.fail_call(task, error)
+                self._start_call(activity, step)  # finds it in the cache, or computes it itself after a failure
 
     def _help(self) -> bool:
         """Make one of the calls that no worker has begun here, instead of waiting; return whether there was one."""
@@ -357,16 +367,16 @@ class Scheduler:
             return False
         call = prepare(task.step, task.activity.frame.values)
         if task.step.node.timeout is not None:  # this thread could not end it
-            self._hand_over_here(task, self._workers.own_threads(), call)
+            self._submit_to(self.workers.own_threads(), task, call)
             return True
         task.future = None
         self._in_flight.discard(task)
         try:
-            returned = self._workers.make_instead(call)
+            returned = self.workers.make_instead(call)
         except Exception as error:
             self.fail_call(task, error)
         else:
-            self.finish_call(task, returned)
+            self.complete_call(task, returned)
         return True
 
     def _on_timer(self, timer: Timer) -> None:
@@ -374,10 +384,11 @@ class Scheduler:
         if not timer.is_limit:
             if task.activity.is_stopped:
                 task.activity.pending -= 1
-                task.activity.frame.announce_error(task.step, CancelledError("the run ended before the next attempt"))
+                error = CancelledError("the run ended before the next attempt")
+                task.activity.frame.report_error(task.step, error)
                 self.wake(task.activity)
                 if task.key is not None:
-                    self.release_followers(task.key)
+                    self.release(task.key)
             else:
                 self.submit(task)
         elif task in self._in_flight:
@@ -385,47 +396,24 @@ class Scheduler:
             future, task.future = task.future, None
             if future is not None:
                 future.cancel()
-                self._workers.abandon(future)
+                self.workers.abandon(future)
             self.fail_call(task, timeout_error(task.step.node))
-
-    # --- what other parts do --------------------------------------------------------------------------------------
-
-    def takes_batches_of(self, activity: MapActivity) -> bool:
-        """Whether the items of a map are sent to worker processes whole."""
-        return self._batches is not None and self._batches.takes(activity)
-
-    def submit_batch(self, activity: MapActivity) -> bool:
-        """Send the next items of a map; return False when there are none."""
-        assert self._batches is not None
-        return self._batches.submit_batch(activity)
-
-    def remove(self, files: list[str]) -> None:
-        """Delete what was written for worker processes that nobody reads any more."""
-        if self._workers.processes is not None:
-            self._workers.processes.payloads.remove(files)
-
-    def delegate(self, activity: PlanActivity, step: NestedStep) -> None:
-        """Hand a nested pipeline to its own backend."""
-        self._delegation.call(activity, step)
 
     # --- failures -------------------------------------------------------------------------------------------------
 
     def fail(self, activity: Activity, error: BaseException, path: tuple[str, ...]) -> None:
-        """Stop what `error` makes pointless: the item of the nearest map that collects failures, or everything."""
         failed = activity
         while failed.parent is not None:
-            is_collected = isinstance(failed.parent, MapActivity) and failed.parent.on_error == "collect"
-            if is_collected and isinstance(error, Exception):  # neither KeyboardInterrupt nor SystemExit
+            if failed.parent.collects and isinstance(error, Exception):  # neither KeyboardInterrupt nor SystemExit
                 break
             failed = failed.parent
         if failed.error is None:
             failed.error = (error, path)
         failed.stop()
         for task in self._in_flight:
-            owner = task.owner if isinstance(task, BatchTask) else task.activity if isinstance(task, CallTask) else None
-            if task.future is not None and owner is not None and owner.is_within(failed):
+            if task.future is not None and task.activity.is_within(failed):
                 task.future.cancel()  # what has not begun, and what is awaited; the rest is waited for
-        self._delegation.cancel(failed)
+        self._delegated.cancel(failed)
         self._end_delays(failed)
         self._wake_all(failed)
 
@@ -445,8 +433,8 @@ class Scheduler:
             if root.is_open:
                 self._settle_finished()
         finally:
-            self._delegation.cancel()
-            self._workers.kill()
+            self._delegated.cancel()
+            self.workers.kill()
             entries = list(_with_parts(root)) if root.is_open else []
             for entry in reversed(entries):
                 entry.pending = 0
@@ -454,13 +442,12 @@ class Scheduler:
                     entry.close(self)
 
     def _settle_finished(self) -> None:
-        """Take over the results that are there already, without waiting for any."""
+        """Take the results that are there already, without waiting for any."""
         while not self._news.empty():
             task, outcome = self._news.get_nowait() or (None, None)
             if task is None or outcome is None or isinstance(outcome, _Begun):
                 continue
-            is_cancelled = isinstance(outcome, Future) and outcome.cancelled()
-            if not is_cancelled and outcome.exception() is None:
+            if not cancelled(outcome) and outcome.exception() is None:
                 self._settle(task, outcome)
 
 

@@ -50,7 +50,7 @@ class ItemStream:
             scheduler.open(activity)
             while activity.is_open or self._ready:
                 if self._ready:
-                    activity.run.store.flush()  # nobody knows when the caller will ask for more
+                    activity.request.run.flush_store()  # nobody knows when the caller will ask for more
                 while self._ready:
                     yield self._ready.popleft()
                     scheduler.wake(activity)

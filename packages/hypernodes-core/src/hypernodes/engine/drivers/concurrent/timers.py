@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
-from time import monotonic
 from typing import NamedTuple
 
-from hypernodes.engine.drivers.concurrent.tasks import CallTask
-
-
-def now() -> float:
-    """Return the time on the monotonic clock, in seconds."""
-    return monotonic()
+from hypernodes.engine.drivers.concurrent.activity import CallTask
+from hypernodes.engine.timing import now
 
 
 class Timer(NamedTuple):

@@ -1,0 +1,53 @@
+"""What frames ask of caches, and what they are told: queries of many executions are answered together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from hypernodes.cache.base import Cache
+from hypernodes.engine.store.run_store import RunStore, is_constant
+from hypernodes.plan import CallStep
+
+
+class CacheQuery(NamedTuple):
+    """What a step asks a cache.
+
+    Attributes:
+        step: The step.
+        cache: Where its results are kept.
+        keys: The key of each of its outputs.
+    """
+
+    step: CallStep
+    cache: Cache
+    keys: list[str]
+
+
+class CacheReplies:
+    """What was found in a cache for several executions.
+
+    Args:
+        store: Reads the cache.
+        cache: The cache.
+        keys: What is looked for.
+    """
+
+    def __init__(self, store: RunStore, cache: Cache, keys: Iterable[str]) -> None:
+        self._store = store
+        self._cache = cache
+        self._found = store.get_many(cache, keys)
+        self._taken: set[str] = set()
+
+    def take(self, keys: Sequence[str]) -> Sequence[Any] | None:
+        """Return the values of keys, for one who may change them; None when any is not there."""
+        found, taken = self._found, self._taken
+        values: list[Any] = []
+        for key in keys:
+            if key not in found:
+                return None
+            values.append(found[key])
+        if not taken.isdisjoint(keys) and not all(map(is_constant, values)):
+            return self._store.get_each(self._cache, keys)
+        taken.update(keys)
+        return values

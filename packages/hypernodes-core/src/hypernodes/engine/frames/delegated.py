@@ -1,0 +1,76 @@
+"""Nested pipelines with a backend of their own: what is handed to that backend, and the call that does so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.frames.items import sign_elements, sign_items
+from hypernodes.engine.frames.prior_results import DelegatedContext
+from hypernodes.plan import NestedStep
+
+
+class Delegation(NamedTuple):
+    """A nested pipeline that is ready to be handed to its own backend.
+
+    Attributes:
+        run: Hands it over and returns its outputs.
+        elements: For each output of a mapped one, the signature of each result; empty ones where there are none.
+    """
+
+    run: Callable[[], list[Any]]
+    elements: list[list[bytes]]
+
+
+def prepare_delegation(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:
+    """Prepare a nested pipeline for its own backend, with the settings that it inherits here.
+
+    Raises:
+        DependencyError: What it maps over does not fit.
+    """
+    return _prepare_map(frame, step, context) if step.mapped else _prepare_run(frame, step, context)
+
+
+def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:
+    pipeline, names = _with_settings(step)
+    given = {name: frame.values[slot] for name, slot in zip(step.inner_inputs, step.arguments, strict=True)}
+    if isinstance(frame, CachedFrame):
+        slots = dict(zip(step.inner_inputs, step.arguments, strict=True))
+        signatures = {name: own for name, slot in slots.items() if (own := frame.signatures[slot])}
+        elements = {name: frame.elements[slot] for name, slot in slots.items() if slot in frame.elements}
+        context = DelegatedContext(context, given, signatures, elements)
+
+    def run() -> list[Any]:
+        found = pipeline.effective_backend.run(pipeline, given, context, names)
+        return [found[name] for name in names]
+
+    return Delegation(run, [])
+
+
+def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:
+    pipeline, names = _with_settings(step)
+    inputs = frame.map_inputs(step)
+    elements: list[list[bytes]] = []
+    if isinstance(frame, CachedFrame):
+        if all(frame.signatures[slot] for slot in step.outputs if slot is not None):
+            inputs = sign_elements(step.inner, frame.run, inputs)
+            elements = sign_items(step.inner, frame.run, inputs)
+        known = {name: own for name, own in inputs.signatures.items() if own}
+        context = DelegatedContext(context, {**inputs.shared, **inputs.columns}, known, inputs.elements)
+
+    def run() -> list[Any]:
+        columns = pipeline.effective_backend.map_columns(
+            pipeline, inputs.columns, inputs.mode, inputs.shared, context, names, step.node.on_error
+        )
+        return [columns[name] for name in names]
+
+    return Delegation(run, elements)
+
+
+def _with_settings(step: NestedStep) -> tuple[Any, list[str]]:
+    """Return a nested pipeline with the settings that it inherits, and the names of the outputs that are wanted."""
+    pipeline: Any = step.node.pipeline
+    return pipeline.with_settings(step.inner.scopes[0].settings), list(step.inner.outputs)

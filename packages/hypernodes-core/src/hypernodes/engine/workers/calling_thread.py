@@ -1,0 +1,146 @@
+"""Calls in the calling thread that need more than a call: they are made again, have a time limit, or are awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as NotDoneError
+from time import sleep
+from typing import Any, TypeVar
+
+from hypernodes.engine.cancellation import RunRegistry
+from hypernodes.engine.step import call, make_within, prepare, split, timeout_error
+from hypernodes.engine.timing import now, retry_delay_s
+from hypernodes.engine.workers.coroutines import LOOK_UP_S, Coroutines
+from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
+from hypernodes.node import Node
+from hypernodes.plan import CallStep, Plan
+
+_T = TypeVar("_T")
+
+Retry = Callable[[int, BaseException, float], object]
+"""Called before a call is made again: with the number of the failed attempt, its error, and the delay in seconds."""
+
+
+class CallingThread:
+    """Makes calls for runs that execute one step after the other, and knows whether such a run was cancelled.
+
+    Args:
+        loop: The running event loop of an `async` caller; None when there is none.
+        can_be_cancelled: Whether anybody may call `cancel`.
+
+    Attributes:
+        can_be_cancelled: The same.
+        coroutines: Awaits `async def` functions.
+        registry: Runs that were started by the calls; cancelled together with this one.
+        is_cancelled: Whether nobody waits for the run any more.
+        failed_at: Where the last error was raised: the names of the pipelines around the node, outermost first, and its
+            own.
+    """
+
+    def __init__(self, loop: Any = None, can_be_cancelled: bool = False) -> None:
+        self.can_be_cancelled = can_be_cancelled
+        self.coroutines = Coroutines(loop, is_here=True)
+        self.registry = RunRegistry()
+        self.is_cancelled = False
+        self.failed_at: tuple[str, ...] = ()
+        self._threads: DaemonThreads | None = None
+
+    def is_needed_for(self, plan: Plan) -> bool:
+        """Whether executing a plan silently takes more than calls that nobody cancels."""
+        return self.can_be_cancelled or not plan.needs_only_calls
+
+    def cancel(self) -> None:
+        """End the run from another thread, as soon as possible; the thread that runs it gets a `CancelledError`."""
+        self.is_cancelled = True
+        self.coroutines.cancel()
+        self.registry.cancel()
+
+    def check(self) -> None:
+        """Stop here if the run was cancelled.
+
+        Raises:
+            CancelledError: It was.
+        """
+        if self.is_cancelled:
+            raise CancelledError("the run was cancelled")
+
+    def checked(self, steps: Iterable[_T]) -> Iterator[_T]:
+        """Yield what `steps` yields until the run is cancelled.
+
+        Raises:
+            CancelledError: It was.
+        """
+        for step in steps:
+            self.check()
+            yield step
+
+    def call(self, step: CallStep, values: Any, retry: Retry | None = None) -> tuple[Any, ...]:
+        """Call a function, again after an error as often as its node says; return one value for each output.
+
+        Args:
+            step: What to call.
+            values: Value of every slot.
+            retry: Called before each further attempt.
+
+        Raises:
+            NodeTimeoutError: The last attempt took too long.
+            Exception: What the function raised at the last attempt.
+        """
+        node = step.node
+        attempt = 1
+        while True:
+            try:
+                return self._attempt(step, values)
+            except Exception as error:
+                if attempt > node.retries or not isinstance(error, node.retry_on) or self.is_cancelled:
+                    raise
+                delay_s = retry_delay_s(node, attempt)
+                if retry is not None:
+                    retry(attempt, error, delay_s)
+            self._sleep(delay_s)
+            attempt += 1
+
+    def _attempt(self, step: CallStep, values: Any) -> tuple[Any, ...]:
+        node = step.node
+        if node.is_async:
+            outputs: tuple[Any, ...] = self.coroutines.wait_for(
+                make_within(prepare(step, values), node.timeout)
+            ).outputs
+            return outputs
+        if node.timeout is None:
+            return call(step, values)
+        made = prepare(step, values)
+        return split(step, self._within_limit(node, made.arguments, made.by_keyword))
+
+    def _within_limit(self, node: Node[..., Any], arguments: Any, by_keyword: dict[str, Any]) -> Any:
+        """Call an ordinary function in another thread, which is left behind when it takes too long."""
+        assert node.timeout is not None
+        if self._threads is None:
+            self._threads = DaemonThreads("hypernodes")
+        future = run_in_copied_context(self._threads, self.registry, node.func, *arguments, **by_keyword)
+        end = now() + node.timeout
+        while (left := end - now()) > 0:
+            try:
+                return future.result(min(left, LOOK_UP_S))
+            except NotDoneError:
+                if future.done():
+                    raise  # the function's own
+        if not future.done():
+            future.cancel()
+            self._threads.abandon(future)
+            raise timeout_error(node)
+        return future.result()
+
+    def _sleep(self, delay_s: float) -> None:
+        end = now() + delay_s
+        while (left := end - now()) > 0:
+            self.check()
+            sleep(min(left, LOOK_UP_S))
+        self.check()
+
+    def close(self) -> None:
+        """Release threads and event loop."""
+        self.coroutines.close()
+        if self._threads is not None:
+            self._threads.shutdown()
