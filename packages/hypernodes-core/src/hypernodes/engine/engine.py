@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, get_args
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
-from hypernodes.engine.drivers.straight import columns_of, has_failure, run_rows, run_silent
-from hypernodes.engine.frames.columns import MapInputs, as_column, check_column, check_given_columns, check_lengths
+from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
+from hypernodes.engine.frames.columns import (
+    MapInputs,
+    as_column,
+    check_column,
+    check_given_columns,
+    check_lengths,
+    has_failure,
+)
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, DependencyError, is_positive
 from hypernodes.plan import MapMode, OnError, Plan

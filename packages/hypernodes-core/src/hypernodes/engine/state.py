@@ -33,6 +33,7 @@ class RunState:
         history: What it notes about nodes that compute something.
         is_dry_run: Whether nothing is executed, only looked up: no callback is called.
         look_ahead: Number of items that are looked up together at least.
+        quick_steps: Steps whose last call took less than a millisecond.
         computed: Number of results with a signature that were computed so far.
     """
 
@@ -46,7 +47,7 @@ class RunState:
         self._observed: dict[Plan, bool] = {}
         self.look_ahead = 1
         self.computed = 0
-        self._quick: set[CallStep] = set()
+        self.quick_steps: set[CallStep] = set()
         self._listeners: dict[Plan, tuple[Listeners, ...]] = {}
         self._by_callbacks: dict[tuple[int, ...], Listeners] = {}
         self._warned: set[tuple[str, str]] = set()
@@ -116,13 +117,9 @@ class RunState:
     def note_duration(self, step: CallStep, duration_s: float) -> None:
         """Note how long a call of a step took."""
         if duration_s < _QUICK_S:
-            self._quick.add(step)
+            self.quick_steps.add(step)
         else:
-            self._quick.discard(step)
-
-    def is_quick(self, step: CallStep) -> bool:
-        """Whether the last call of a step took less than a millisecond."""
-        return step in self._quick
+            self.quick_steps.discard(step)
 
     def warn(self, subject: str, reason: str, message: str) -> None:
         """Warn once per run about `subject`."""

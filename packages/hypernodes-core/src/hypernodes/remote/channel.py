@@ -153,7 +153,7 @@ class Channel:
                 self._state.warn(
                     self._state.backend_name,
                     "lost messages",
-                    f"{lost} of {count} messages of {self._state.backend_name} were lost on the way: callbacks were not "
+                    f"{lost} of {count} messages of {self._state.backend_name} were lost: callbacks were not "
                     "notified of all that happened, and some results are not in the cache.",
                 )
 

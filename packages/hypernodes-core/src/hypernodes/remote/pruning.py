@@ -218,9 +218,8 @@ class Pruning:
         indexes: list[int] = []
         while (frame := items.next_item()) is not None:
             values = frame.values
-            assert isinstance(frame, CachedFrame)
             assert frame.item_index is not None
-            if items.failed_input(frame) is None:
+            if isinstance(frame, CachedFrame):
                 frame.start()
                 if frame.is_done:
                     took(frame)
@@ -229,8 +228,8 @@ class Pruning:
             for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
                 values_sent.append(values[slot])
             indexes.append(frame.item_index)
-            for column, slot in zip(elements, items.mapped_slots, strict=True):
-                column.append(frame.signatures[slot] or b"")
+            for column, own in zip(elements, frame.signatures_of(items.mapped_slots), strict=True):
+                column.append(own)
         slot_names = {slot: name for name, slot in self._plan.inputs.items()}
         shared = {slot_names[slot]: own for slot, own in items.shared_signatures.items() if slot in slot_names}
         known = {name: own for name, own in shared.items() if name in part.shared and own}

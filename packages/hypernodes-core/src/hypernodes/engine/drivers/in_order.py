@@ -14,8 +14,8 @@ from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
-from hypernodes.engine.drivers.straight import columns_of, has_failure, run_observed, run_rows
-from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.drivers.straight import columns_of, run_observed, run_rows
+from hypernodes.engine.frames.columns import MapInputs, has_failure
 from hypernodes.engine.frames.delegated import prepare_delegation
 from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.frame import Frame, MapResults
@@ -42,9 +42,14 @@ def run_in_order(frame: Frame, thread: CallingThread) -> None:
         run_observed(frame, _run_map, thread)
         return
     frame.start()
+    _run_started(frame, thread)
+
+
+def _run_started(frame: Frame, thread: CallingThread) -> None:
     try:
         while (step := frame.next_step()) is not None:
-            thread.check()
+            if thread.is_cancelled:
+                thread.check()
             if isinstance(step, CallStep):
                 _call(frame, step, thread)
             elif step.node.pipeline.has_own_backend:
@@ -175,11 +180,14 @@ def _map_frames(
     slots = tuple(plan.outputs.values())
     columns: list[list[Any]] = [[] for _ in slots]
     elements: list[list[bytes]] = [[] for _ in slots]
+    unsigned = [b""] * len(slots)
     has_failures = is_unverified = False
     for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, thread):
-        for column, signed, slot in zip(columns, elements, slots, strict=True):
-            column.append(frame.values[slot] if failure is None else failure)
-            signed.append(frame.signature_of(slot) if failure is None else b"")
+        values = frame.values
+        signatures = frame.signatures_of(slots) if failure is None else unsigned
+        for column, signed, slot, own in zip(columns, elements, slots, signatures, strict=True):
+            column.append(values[slot] if failure is None else failure)
+            signed.append(own)
         has_failures = has_failures or failure is not None or frame.has_failures
         is_unverified = is_unverified or frame.is_unverified
     return MapResults(columns, elements, has_failures, is_unverified)
@@ -218,8 +226,9 @@ def _stream_silent(
 
 def _executed(items: ItemFrames, on_error: OnError, thread: CallingThread) -> Iterator[tuple[Frame, Failure | None]]:
     """Execute items; yield the frame of each, and what stands in the place of its outputs if it failed."""
+    is_observed_only = items.run.is_alone and items.plan.stays_here and not items.plan.is_cached
     while (frame := items.next_item()) is not None:
-        failure = items.failed_input(frame)
+        failure = frame.failed_input
         if failure is not None:
             frame.skip()
             if on_error == "raise":
@@ -227,9 +236,17 @@ def _executed(items: ItemFrames, on_error: OnError, thread: CallingThread) -> It
                 raise failure.error
             yield frame, failure
             continue
-        thread.check()
+        if thread.is_cancelled:
+            thread.check()
         try:
-            run_in_order(frame, thread)
+            if is_observed_only:
+                run_observed(frame, _run_map, thread)
+            else:
+                frame.start()
+                if frame.is_done:
+                    frame.close()
+                else:
+                    _run_started(frame, thread)
         except Exception as error:
             if on_error == "raise" or thread.is_cancelled:
                 raise

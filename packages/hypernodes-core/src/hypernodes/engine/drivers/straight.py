@@ -12,15 +12,17 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.columns import nested_columns, rows_of
-from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.frames.columns import has_failure, nested_columns, rows_of
 from hypernodes.engine.step import add_note, call, context_of, path_of
-from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.failures import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
+
+if TYPE_CHECKING:
+    from hypernodes.engine.frames.frame import Frame
+    from hypernodes.engine.workers.calling_thread import CallingThread
 
 
 class _Around(NamedTuple):
@@ -258,11 +260,6 @@ def run_rows(
             if trace is not None:
                 trace.failed_at = failure.node_path
             raise failure.error
-
-
-def has_failure(column: Iterable[Any]) -> bool:
-    """Whether any of these values stands for a failure upstream, so that its item cannot be run."""
-    return Failure in map(type, column)
 
 
 def _base(plan: Plan, ctx: CallbackContext | None, around: _Around | None) -> CallbackContext:

@@ -74,6 +74,7 @@ class CachedFrame(StoringFrame):
         super().__init__(plan, run, values, base, item_index)
         if known is not None:
             signatures = {slot: own for slot, own in enumerate(known.signatures) if own is not None}
+        self._cache = None
         self.identities = SlotSignatures(plan, run.codes, values, signatures)
         self.signatures = self.identities.signatures
         self.elements: dict[int, list[bytes]] = {} if known is None else dict(known.elements)
@@ -295,11 +296,8 @@ class CachedFrame(StoringFrame):
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
                 self.values[slot] = value
-        is_identified = self.identities.can_be_identified(step)
-        if isinstance(step, CallStep) and is_identified:
-            self._store(step)
         self._done(step)
-        if not is_identified or step.index in self._unverified:
+        if step.index in self._unverified or not self.identities.can_be_identified(step):
             self._identify_results(step)
 
     def map_inputs(self, step: NestedStep) -> MapInputs:

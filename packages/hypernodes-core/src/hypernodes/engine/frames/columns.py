@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from hypernodes.errors import MapInputError, MapLengthError
+from hypernodes.failures import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
 
 
@@ -54,6 +55,11 @@ class MapInputs(NamedTuple):
         if self.mode == "zip" and len(lengths) == 1 and None not in lengths:
             return list(map(list, columns))
         return list(map(list, zip(*self.rows(), strict=True))) or [[] for _ in columns]
+
+
+def has_failure(column: Iterable[Any]) -> bool:
+    """Return whether any of these values stands for a failure upstream, so that its item cannot be executed."""
+    return Failure in map(type, column)
 
 
 def rows_of(columns: Iterable[Iterable[Any]], mode: MapMode) -> Iterator[tuple[Any, ...]]:

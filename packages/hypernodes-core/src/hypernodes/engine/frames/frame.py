@@ -17,6 +17,7 @@ from hypernodes.engine.frames.columns import MapInputs, nested_columns
 from hypernodes.engine.frames.events import ScopeEvents, end_nested, start_nested
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import add_note, path_of
+from hypernodes.failures import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
 
@@ -46,6 +47,7 @@ class Frame:
         base: Context of the pipeline, or of the map, that it executes.
         item_index: Index of the map item it computes; None when it is no map item.
         listeners: The hooks to call for the events of each scope.
+        failed_input: What stands in the place of an input because it failed upstream; then the item is not executed.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Frame:
         "_started_at",
         "_waiting",
         "base",
+        "failed_input",
         "item_index",
         "listeners",
         "plan",
@@ -78,6 +81,7 @@ class Frame:
         self.base = base
         self.item_index = item_index
         self.listeners = run.listeners(plan)
+        self.failed_input: Failure | None = None
         self._contexts: dict[int, CallbackContext] | None = None
         self._scopes = self._new_scopes() if len(plan.scopes) > 1 else None
         self._started_at: float | None = None
@@ -132,7 +136,10 @@ class Frame:
 
     def begin(self, step: CallStep) -> None:
         """Take note that a call is about to be made."""
-        self._enter(step)
+        if self._started_at is None:
+            self.begin_item()
+        if self._scopes is not None:
+            self._scopes.enter(step.scope)
         listeners = self.listeners[step.scope]
         if listeners.on_node_start:
             values = self.values
@@ -241,9 +248,9 @@ class Frame:
         """Take the results of a call from the cache if they are there by now; return whether they were."""
         return False
 
-    def signature_of(self, slot: int) -> bytes:
-        """Return the signature of what is in a slot; empty when there is none."""
-        return b""
+    def signatures_of(self, slots: Sequence[int]) -> list[bytes]:
+        """Return the signatures of what is in some slots; empty ones where there are none."""
+        return [b""] * len(slots)
 
     # --- the item, and inlined pipelines --------------------------------------------------------------------------
 

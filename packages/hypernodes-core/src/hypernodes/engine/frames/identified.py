@@ -34,7 +34,7 @@ class IdentifiedFrame(StoringFrame):
         signatures: Signature of what is in every slot, empty where unknown; filled in by `sign`.
     """
 
-    __slots__ = ("_calls", "_found", "_missing")
+    __slots__ = ("_calls", "_found", "_missing", "_next")
 
     signatures: list[bytes]
 
@@ -50,6 +50,8 @@ class IdentifiedFrame(StoringFrame):
     ) -> None:
         super().__init__(plan, run, values, base, item_index)
         self._calls = calls
+        self._cache = calls.cache
+        self._next = 0  # position in `_missing` of the next step
         self.signatures = signatures
         self._missing: Sequence[int] = ()
         self._found: Sequence[int] = ()
@@ -77,27 +79,39 @@ class IdentifiedFrame(StoringFrame):
 
     def start(self) -> None:
         """Look up what is asked for, unless that has been done and still holds: an item before may have computed it."""
-        if self._asked_at < 0 or True in [self._run_computed(position) for position in self._missing]:
+        asked_at, computed = self._asked_at, self.run.computed
+        if asked_at == computed:
+            return
+        calls, signatures, was_computed = self._calls.calls, self.signatures, self.run.was_computed
+        is_outdated = asked_at < 0
+        for position in self._missing:  # a loop, since this is asked for every item
+            is_outdated = is_outdated or was_computed(signatures[calls[position].kept[0]], asked_at)
+        if is_outdated:
             look_up_identified([self])
-
-    def _run_computed(self, position: int) -> bool:
-        return self.run.was_computed(self.signatures[self._calls.calls[position].kept[0]], self._asked_at)
+        else:
+            self._asked_at = computed  # it would be answered in the same way now
 
     def expect_all(self) -> None:
         self._remaining = len(self._missing)
 
     def next_step(self) -> Step | None:
-        if not self._remaining:
-            return None
         if not self._waiting:
-            self._prepare()
+            unbegun = len(self._missing) - self._next
+            if unbegun == 0:
+                return None
+            if self._remaining == unbegun:  # all that has begun is done, so the next one in order can run
+                step = self._calls.calls[self._missing[self._next]].step
+                self._next += 1
+                return step
+            self._count_needs()
         return self.plan.steps[heappop(self._ready)] if self._ready else None
 
-    def _prepare(self) -> None:
-        missing = set(self._missing)
+    def _count_needs(self) -> None:
+        """Find out what can run while the step that was returned last is not done yet."""
+        undone = set(self._missing[self._next - 1 :])
         waiting = [0] * len(self.plan.steps)
-        for position in self._missing:
-            waiting[position] = len(missing.intersection(self.plan.steps[position].needs))
+        for position in self._missing[self._next :]:
+            waiting[position] = len(undone.intersection(self.plan.steps[position].needs))
             if waiting[position] == 0:
                 self._ready.append(position)
         self._waiting = waiting
@@ -108,28 +122,25 @@ class IdentifiedFrame(StoringFrame):
         return [self._calls.calls[position].step for position in self._missing]
 
     def take(self, step: CallStep) -> None:
-        if not self._waiting:
-            self._prepare()
-        super().take(step)
+        if self._waiting:
+            super().take(step)
+        else:
+            self._next += 1  # they are taken in order
 
     # --- the accounting of a call ---------------------------------------------------------------------------------
-
-    def _put(self, step: Step, outputs: Iterable[Any]) -> None:
-        super()._put(step, outputs)
-        assert isinstance(step, CallStep)
-        self._store(step)
 
     def key_of(self, step: CallStep) -> bytes:
         return self.signatures[self._calls.calls[step.index].kept[0]]
 
     def recall(self, step: CallStep) -> bool:
-        if not self.was_computed(self.key_of(step)):
+        run = self.run
+        if run.computed == self._asked_at or not run.was_computed(self.key_of(step), self._asked_at):
             return False
         keys = [self.signatures[slot].hex() for slot in self._calls.calls[step.index].kept]
         replies = CacheReplies(self.run.store, self._calls.cache, keys)
         if not self._take_found(step.index, replies):
             return False
-        super()._put(step, [self.values[slot] if slot is not None else None for slot in step.outputs])
+        self._put(step, [self.values[slot] if slot is not None else None for slot in step.outputs])
         if self._started_at is None:
             self._found = [*self._found, step.index]
         else:
@@ -168,12 +179,6 @@ class IdentifiedFrame(StoringFrame):
         self._found = [position for position, state in enumerate(status) if state == _FOUND]
         self._remaining = len(self._missing)
 
-    def _forget_look_up(self) -> None:
-        self._missing = self._found = ()
-        self._waiting, self._ready = [], []
-        self._remaining = 0
-        self._asked_at = self.run.computed
-
     # --- events ---------------------------------------------------------------------------------------------------
 
     def begin_item(self) -> None:
@@ -181,6 +186,12 @@ class IdentifiedFrame(StoringFrame):
             super().begin_item()
             for position in self._found:
                 self._report_found(position)
+
+    def close(self) -> None:
+        if self._missing:
+            super().close()
+        elif self.item_index is not None and self.plan.callbacks:
+            self._close_untouched(self.item_index)
 
     def _close_untouched(self, item_index: int) -> None:
         listeners = self.listeners[0]
@@ -200,12 +211,15 @@ def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
     """Find out what is missing in several executions of one plan; those that were asked before are asked again."""
     if not frames:
         return
-    calls, store = frames[0]._calls, frames[0].run.store
+    calls, store, computed = frames[0]._calls, frames[0].run.store, frames[0].run.computed
     keys = [[frame.signatures[slot].hex() for slot in calls.slots] for frame in frames]
     replies = CacheReplies(store, calls.cache, [key for own in keys for key in own])
     incomplete: list[tuple[IdentifiedFrame, bytearray, Sequence[int]]] = []
     for frame, own in zip(frames, keys, strict=True):
-        frame._forget_look_up()
+        frame._missing = frame._found = ()
+        frame._waiting, frame._ready = [], []
+        frame._remaining = frame._next = 0
+        frame._asked_at = computed
         values = replies.take(own)
         if values is not None:
             for slot, value in zip(calls.slots, values, strict=True):

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.cached import CachedFrame, start_together
-from hypernodes.engine.frames.columns import MapInputs, rows_of
+from hypernodes.engine.frames.columns import MapInputs, has_failure, rows_of
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.identified import IdentifiedFrame, look_up_identified
 from hypernodes.engine.frames.prior_results import PriorResults
@@ -37,15 +37,18 @@ class ItemReader:
         mapped_slots: The slots that vary.
         shared_signatures: Signatures of what all items share, by slot, as far as cached steps take it.
         is_read_whole: Whether all of them are known beforehand: generators are read as they come.
+        may_fail: Whether a `Failure` may be among the inputs.
     """
 
     def __init__(self, plan: Plan, run: RunState, inputs: MapInputs) -> None:
         self._plan = plan
-        self._rows = checked_rows(plan, inputs)
+        columns = inputs.columns.values()
+        self.is_read_whole = all(isinstance(column, Sequence) for column in columns)
+        self.may_fail = not self.is_read_whole or any(map(has_failure, columns))
+        self._rows = inputs.rows() if self.is_read_whole else checked_rows(plan, inputs)
         self._read = 0
         self._indexes = inputs.indexes
         self._elements: Iterator[tuple[bytes, ...]] | None = None
-        self.is_read_whole = all(isinstance(column, Sequence) for column in inputs.columns.values())
         self.shared_signatures: dict[int, bytes] = {}
         self.mapped_slots = [plan.inputs[name] for name in inputs.columns]
         self._unsigned = (b"",) * len(self.mapped_slots)
@@ -73,13 +76,6 @@ class ItemReader:
         index = self._read if self._indexes is None else self._indexes[self._read]
         self._read += 1
         return index, values, self._unsigned if self._elements is None else next(self._elements)
-
-    def failed_input(self, values: list[Any]) -> Failure | None:
-        """Return what stands in the place of an input of an item because it failed upstream."""
-        for slot in self.mapped_slots:
-            if isinstance(value := values[slot], Failure):
-                return value
-        return None
 
 
 class _Window:
@@ -110,6 +106,8 @@ class ItemFrames:
     With a cache, some items are looked up ahead together, unless their inputs are read as they come (generators).
 
     Attributes:
+        plan: The plan of one item.
+        run: The run.
         template: Value of every slot that is the same for all items.
         mapped_slots: The slots that vary.
         shared_signatures: Signatures of what all items share, by slot, as far as cached steps take it.
@@ -117,8 +115,8 @@ class ItemFrames:
     """
 
     def __init__(self, plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> None:
-        self._plan = plan
-        self._run = run
+        self.plan = plan
+        self.run = run
         self._base = base
         self._items = items = ItemReader(plan, run, inputs)
         self.count = 0
@@ -151,10 +149,6 @@ class ItemFrames:
         self.count += 1
         return frame
 
-    def failed_input(self, frame: Frame) -> Failure | None:
-        """Return what stands in the place of an input of an item because it failed upstream."""
-        return self._items.failed_input(frame.values)
-
     def _look_ahead(self) -> None:
         started_at = perf_counter()
         identified: list[IdentifiedFrame] = []
@@ -162,7 +156,7 @@ class ItemFrames:
         while len(self._ahead) < self._window.size and (read := self._items.read()) is not None:
             frame = self._frame(read)
             self._ahead.append(frame)
-            if self.failed_input(frame) is not None:
+            if frame.failed_input is not None:
                 continue
             if isinstance(frame, IdentifiedFrame):
                 identified.append(frame)
@@ -174,16 +168,22 @@ class ItemFrames:
 
     def _frame(self, item: ItemInputs) -> Frame:
         index, values, known = item
-        plan, run = self._plan, self._run
+        plan, run = self.plan, self.run
+        if self._items.may_fail:
+            failure = next((values[slot] for slot in self.mapped_slots if isinstance(values[slot], Failure)), None)
+            if failure is not None:
+                frame = Frame(plan, run, values, self._base, index)
+                frame.failed_input = failure
+                return frame
         if not plan.is_cached:
             return Frame(plan, run, values, self._base, index)
-        if self._calls is not None and self._items.failed_input(values) is None:
+        if self._calls is not None:
             signatures = self._shared.copy()
             for slot, own in zip(self.mapped_slots, known, strict=True):
                 signatures[slot] = own
-            frame = IdentifiedFrame(plan, run, values, self._base, index, self._calls, signatures)
-            if frame.sign(self._varying):
-                return frame
+            identified = IdentifiedFrame(plan, run, values, self._base, index, self._calls, signatures)
+            if identified.sign(self._varying):
+                return identified
         general = CachedFrame(plan, run, values, self._base, index, self.shared_signatures)
         for slot, own in zip(self.mapped_slots, known, strict=True):
             if own:

@@ -95,7 +95,7 @@ class RunStore:
     def put(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
         """Note results of a node that are to be kept."""
         for value in entries.values():
-            if isinstance(value, _UNKEEPABLE):
+            if type(value) not in _CONSTANT and isinstance(value, _UNKEEPABLE):
                 is_iterator = isinstance(value, Iterator)
                 reason = _READ_ONCE if is_iterator else "it cannot be sent back from the process that made it"
                 self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")

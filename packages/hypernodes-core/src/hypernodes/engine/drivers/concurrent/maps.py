@@ -168,8 +168,8 @@ class MapActivity(ItemOwner):
         assert index is not None
         self.take_outputs(index, tuple([frame.values[slot] for slot in self._slots]))
         if self.plan.is_cached and self._deliver is None:
-            for elements, slot in zip(self.elements, self._slots, strict=True):
-                elements[index] = frame.signature_of(slot)
+            for elements, own in zip(self.elements, frame.signatures_of(self._slots), strict=True):
+                elements[index] = own
         self.has_failures = self.has_failures or frame.has_failures
         self.is_unverified = self.is_unverified or frame.is_unverified
 
@@ -247,7 +247,7 @@ class FrameReader:
             return None
         assert frame.item_index is not None
         owner.make_room()
-        failure = self._items.failed_input(frame)
+        failure = frame.failed_input
         if failure is not None:
             frame.skip()
             owner.take_failed_input(host, frame.item_index, failure)

@@ -18,7 +18,8 @@ from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
 from hypernodes.engine.drivers.concurrent.batches import BatchSize, input_name
 from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity
-from hypernodes.engine.drivers.straight import Trace, has_failure, run_silent
+from hypernodes.engine.drivers.straight import Trace, run_silent
+from hypernodes.engine.frames.columns import has_failure
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import checked_rows
 from hypernodes.engine.step import add_note, path_of, split
