@@ -16,6 +16,7 @@ from hypernodes import (
     CallbackContext,
     DiskCache,
     LocalBackend,
+    MapRequest,
     MemoryCache,
     Node,
     Pipeline,
@@ -23,6 +24,7 @@ from hypernodes import (
     PipelineExecutionEngine,
     PipelineNode,
     RemoteBackend,
+    RunRequest,
     node,
 )
 from hypernodes.backend import SubprocessBackend
@@ -155,9 +157,10 @@ LocalBackend(map_execution="sometimes")  # type: ignore[arg-type]
 # --- engine, cache, discovery ------------------------------------------------------------------------------------
 
 engine = PipelineExecutionEngine(node_execution="sequential", map_execution="sequential", max_workers=2)
-assert_type(engine.run(pipeline, {"x": 1}), dict[str, Any])
-assert_type(engine.map(pipeline, [{"x": 1}], {"factor": 2.0}), list[dict[str, Any]])
-assert_type(LocalBackend(engine=engine).run(pipeline, {"x": 1}), dict[str, Any])
+assert_type(engine.run(RunRequest(pipeline, {"x": 1})), dict[str, Any])
+assert_type(engine.map(MapRequest(pipeline, {"x": [1]}, {"factor": 2.0})), dict[str, list[Any]])
+assert_type(MapRequest.of_items(pipeline, [{"x": 1}]).items(), list[dict[str, Any]])
+assert_type(LocalBackend(engine=engine).run(RunRequest(pipeline, {"x": 1})), dict[str, Any])
 assert_type(MemoryCache(max_items=10).contains("k"), bool)
 assert_type(MemoryCache(max_bytes=10).contains_many(["k"]), set[str])
 assert_type(MemoryCache().get_many(["k"]), dict[str, Any])
@@ -242,7 +245,7 @@ class WrongCluster(RemoteBackend):
         return ""
 
 
-assert_type(Cluster(map_execution="threaded").run(pipeline, {"x": 1}), dict[str, Any])
+assert_type(Cluster(map_execution="threaded").run(RunRequest(pipeline, {"x": 1})), dict[str, Any])
 assert_type(Cluster().preflight(pipeline, {"x": 1}), Preflight)
 assert_type(Cluster().preflight(pipeline).problems, tuple[str, ...])
 RemoteBackend()  # type: ignore[abstract]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from hypernodes import (
     Backend,
-    CallbackContext,
     LocalBackend,
     MapInputError,
     MapLengthError,
+    MapRequest,
     MemoryCache,
     Pipeline,
+    RunRequest,
     node,
 )
 from tests.support import Recorder
@@ -44,24 +45,11 @@ multiply_all = plain.as_node({"xs": "x"}, {"product": "products"}, map_over="xs"
 class MapsOneByOne(Backend):
     """A third party's backend that implements no more than it must."""
 
-    def run(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: str | Sequence[str] | None = None,
-    ) -> dict[str, Any]:
-        return LocalBackend().run(pipeline, inputs, ctx, output_name)
+    def run(self, request: RunRequest) -> dict[str, Any]:
+        return LocalBackend().run(request)
 
-    def map(
-        self,
-        pipeline: Pipeline,
-        items: Sequence[Mapping[str, Any]],
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: str | Sequence[str] | None = None,
-    ) -> list[dict[str, Any]]:
-        return [self.run(pipeline, {**item, **inputs}, ctx, output_name) for item in items]
+    def map(self, request: MapRequest) -> dict[str, list[Any]]:
+        return request.to_columns([self.run(run) for run in request.runs()])
 
 
 @pytest.fixture(params=["bare", "heard", "cached", "other backend"])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from hypernodes import CallbackContext, LocalBackend, MemoryCache, MissingInputError, Node, Pipeline, PipelineNode, node
+from hypernodes import (
+    LocalBackend,
+    MapRequest,
+    MemoryCache,
+    MissingInputError,
+    Node,
+    Pipeline,
+    PipelineNode,
+    RunRequest,
+    node,
+)
 from tests.support import Recorder, RecordingCache
 
 
@@ -33,26 +42,13 @@ class CountingBackend(LocalBackend):
         super().__init__()
         self.ran: list[tuple[Any, ...]] = []
 
-    def run(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: str | Sequence[str] | None = None,
-    ) -> dict[str, Any]:
-        self.ran.append(("run", pipeline.id, dict(inputs)))
-        return super().run(pipeline, inputs, ctx, output_name)
+    def run(self, request: RunRequest) -> dict[str, Any]:
+        self.ran.append(("run", request.pipeline.id, dict(request.inputs)))
+        return super().run(request)
 
-    def map(
-        self,
-        pipeline: Pipeline,
-        items: Sequence[Mapping[str, Any]],
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: str | Sequence[str] | None = None,
-    ) -> list[dict[str, Any]]:
-        self.ran.append(("map", pipeline.id, [dict(item) for item in items], dict(inputs)))
-        return super().map(pipeline, items, inputs, ctx, output_name)
+    def map(self, request: MapRequest) -> dict[str, list[Any]]:
+        self.ran.append(("map", request.pipeline.id, request.items(), dict(request.inputs)))
+        return super().map(request)
 
 
 prep = Pipeline(nodes=[strip, split], name="prep")

@@ -6,19 +6,20 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from hypernodes import (
-    CallbackContext,
     LocalBackend,
+    MapRequest,
     MemoryCache,
     Node,
     OutputCountError,
     Pipeline,
     PipelineExecutionEngine,
+    RunRequest,
     node,
 )
 from tests.support import Recorder
@@ -356,23 +357,24 @@ def test_a_partial_of_an_async_function_is_awaited() -> None:
 def test_an_engine_runs_and_maps_like_the_pipeline_does() -> None:
     engine = PipelineExecutionEngine()
     pipeline = Pipeline(nodes=[strip, split])
-    assert engine.run(pipeline, {"text": " a"}) == {"clean": "a", "words": ["a"]}
-    assert engine.run(pipeline, {"text": " a"}, output_name="clean") == {"clean": "a"}
-    rows = engine.map(pipeline, [{"text": "a b"}, {"text": "c"}], {"separator": " "}, output_name="words")
-    assert rows == [{"words": ["a", "b"]}, {"words": ["c"]}]
-    assert engine.map(pipeline, [], {"separator": " "}) == []
+    assert engine.run(RunRequest(pipeline, {"text": " a"})) == {"clean": "a", "words": ["a"]}
+    assert engine.run(RunRequest(pipeline, {"text": " a"}, "clean")) == {"clean": "a"}
+    items = [{"text": "a b"}, {"text": "c"}]
+    request = MapRequest.of_items(pipeline, items, {"separator": " "}, output_name="words")
+    assert request.items() == items
+    assert engine.map(request) == {"words": [["a", "b"], ["c"]]}
+    assert engine.map(MapRequest(pipeline, {"text": []}, {"separator": " "})) == {"clean": [], "words": []}
 
 
 def test_a_pipeline_runs_on_the_backend_it_was_given() -> None:
     class Elsewhere(LocalBackend):
-        def run(
-            self,
-            pipeline: Pipeline,
-            inputs: Mapping[str, Any],
-            ctx: CallbackContext | None = None,
-            output_name: str | Sequence[str] | None = None,
-        ) -> dict[str, Any]:
-            return {"ran": pipeline.id, "inputs": dict(inputs), "ctx": ctx, "output_name": output_name}
+        def run(self, request: RunRequest) -> dict[str, Any]:
+            return {
+                "ran": request.pipeline.id,
+                "inputs": dict(request.inputs),
+                "ctx": request.ctx,
+                "output_name": request.output_name,
+            }
 
     pipeline = Pipeline(nodes=[strip], backend=Elsewhere(), name="p")
     assert pipeline.run({"text": "a"}, "clean") == {

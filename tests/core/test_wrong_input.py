@@ -20,6 +20,7 @@ from hypernodes import (
     MapInputError,
     MapLengthError,
     MappingError,
+    MapRequest,
     MemoryCache,
     MissingInputError,
     Pipeline,
@@ -438,7 +439,7 @@ def test_map_over_no_name(map_over: Any) -> None:
 
 def test_items_with_different_names() -> None:
     with pytest.raises(DependencyError, match=r"item 0 has text; item 1 has weight"):
-        LocalBackend().map(scored, [{"text": "a"}, {"weight": 1}], {})
+        MapRequest.of_items(scored, [{"text": "a"}, {"weight": 1}])
 
 
 # --- settings ----------------------------------------------------------------------------------------------------

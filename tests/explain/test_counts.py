@@ -133,7 +133,7 @@ def test_a_map_counts_items_and_nodes() -> None:
     explanation = pipeline.explain({"word": ["bb", "ccc"]}, map_over="word")
     assert (explanation.items, explanation.items_found) == (2, 1)
     assert (explanation["measure"].hits, explanation["measure"].runs) == (1, 1)
-    product = pipeline.explain({"word": ["a", "bb"], "unit": [1, 2]}, None, ["word", "unit"], "product")
+    product = pipeline.explain({"word": ["a", "bb"], "unit": [1, 2]}, map_over=["word", "unit"], map_mode="product")
     assert (product.items, product.hits, product.runs) == (4, 2, 2)
     assert pipeline.explain({"word": []}, map_over="word").is_fully_cached
 
@@ -164,7 +164,9 @@ def test_without_a_cache_everything_would_run() -> None:
 
 
 def test_a_nested_pipeline_without_a_cache_would_run_in_one_that_has_one() -> None:
-    bare = Pipeline([measure], name="bare", cache=False).as_node({"words": "word"}, {"length": "lengths"}, "words")
+    bare = Pipeline([measure], name="bare", cache=False).as_node(
+        {"words": "word"}, {"length": "lengths"}, map_over="words"
+    )
     explanation = Pipeline([bare, add_up], cache=MemoryCache()).explain({"words": ["a", "bb"]})
     assert explanation["measure"].runs == 2
     assert explanation["measure"].reasons == ("no cache",)

@@ -24,8 +24,7 @@ from hypernodes import (
     failures,
     node,
 )
-from hypernodes.engine import ExecutionMode
-from hypernodes.engine import timing
+from hypernodes.engine import ExecutionMode, timing
 from tests.modes.kit import CONCURRENT, MODES, Gate, Log, Modes, guarded
 from tests.support import Recorder
 

@@ -16,9 +16,9 @@ TOY_BACKEND = """
     class ToyBackend(hypernodes.backend.LocalBackend):
         "A third party's backend: runs here, and says so."
 
-        def run(self, pipeline, inputs, ctx=None, output_name=None):
+        def run(self, request):
             print("on the toy backend")
-            return super().run(pipeline, inputs, ctx, output_name)
+            return super().run(request)
     """
 
 LIST_BACKENDS = """

@@ -57,9 +57,9 @@ class Counting:
         self.calls += 1
         return super().run(*arguments, **named)  # type: ignore[misc]
 
-    def map_columns(self, *arguments: Any, **named: Any) -> Any:
+    def map(self, *arguments: Any, **named: Any) -> Any:
         self.calls += 1
-        return super().map_columns(*arguments, **named)  # type: ignore[misc]
+        return super().map(*arguments, **named)  # type: ignore[misc]
 
 
 class CountingLocal(Counting, LocalBackend):
@@ -73,11 +73,13 @@ class CountingRemote(Counting, InProcess):
 class Forgetful(LocalBackend):
     """Somebody's own backend, which starts a run of its own instead of a part of the one around."""
 
-    def run(self, pipeline: Any, inputs: Any, ctx: Any = None, output_name: Any = None) -> Any:
-        return super().run(pipeline, inputs, None, output_name)
+    def run(self, request: Any) -> Any:
+        request.ctx = None
+        return super().run(request)
 
-    def map_columns(self, pipeline: Any, columns: Any, map_mode: Any, inputs: Any, *others: Any) -> Any:
-        return super().map_columns(pipeline, columns, map_mode, inputs, None, *others[1:])
+    def map(self, request: Any) -> Any:
+        request.ctx = None
+        return super().map(request)
 
 
 @pytest.fixture
@@ -319,7 +321,9 @@ def test_what_was_made_of_a_failure_is_not_taken_for_what_is_made_without(
     def report(count: int) -> str:
         return f"{count} of 3"
 
-    each = Pipeline([invert], name="each").as_node({"xs": "x"}, {"inverse": "inverses"}, "xs", on_error="collect")
+    each = Pipeline([invert], name="each").as_node(
+        {"xs": "x"}, {"inverse": "inverses"}, map_over="xs", on_error="collect"
+    )
     inner: Any = Pipeline([each, count], name="inner", backend=place)
     last: Any = report
 

@@ -60,7 +60,9 @@ def test_preflight_of_a_map_tells_how_many_items_would_travel(kept: SubprocessBa
     done = kept.preflight(pipeline, inputs, map_over="x")
     assert (done.needs_call, done.items, done.cached_items, done.nodes) == (False, 100, 100, ())
     assert "nothing has to run" in str(done)
-    every = kept.preflight(pipeline, {"x": [1, 2, 3], "exponent": [2, 3]}, None, ["x", "exponent"], "product")
+    every = kept.preflight(
+        pipeline, {"x": [1, 2, 3], "exponent": [2, 3]}, map_over=["x", "exponent"], map_mode="product"
+    )
     assert (every.items, every.cached_items) == (6, 3)
 
 

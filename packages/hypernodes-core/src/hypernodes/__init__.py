@@ -47,6 +47,7 @@ from hypernodes.node import Node, node
 from hypernodes.pipeline import Pipeline
 from hypernodes.pipeline_node import PipelineNode
 from hypernodes.plugins import backends, caches
+from hypernodes.request import MapRequest, RunRequest
 
 if TYPE_CHECKING:
     from hypernodes.remote.backend import RemoteBackend as RemoteBackend
@@ -72,6 +73,7 @@ __all__ = [
     "LocalBackend",
     "MapInputError",
     "MapLengthError",
+    "MapRequest",
     "MappingError",
     "MemoryCache",
     "MissingInputError",
@@ -88,6 +90,7 @@ __all__ = [
     "RemoteError",
     "RemoteNodeError",
     "RemoteVersionError",
+    "RunRequest",
     "SerializationError",
     "UnknownInputError",
     "UnknownOutputError",

@@ -10,7 +10,6 @@ from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
-from hypernodes.engine.engine import OutputNames
 from hypernodes.errors import (
     ConfigurationError,
     DependencyError,
@@ -22,6 +21,7 @@ from hypernodes.graph import Graph, GraphNode, suggest
 from hypernodes.node import Node
 from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode, check_on_error
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
+from hypernodes.request import MapRequest, OutputNames, RunRequest
 
 if TYPE_CHECKING:
     from hypernodes.explain import Explanation
@@ -69,6 +69,7 @@ class Pipeline:
     def __init__(
         self,
         nodes: Iterable[Node[..., Any] | PipelineNode | Pipeline],
+        *,
         backend: Backend | None = None,
         cache: Cache | Literal[False] | None = None,
         callbacks: Sequence[PipelineCallback] | None = None,
@@ -121,12 +122,13 @@ class Pipeline:
             inputs = {}
         elif type(inputs) is not dict and not isinstance(inputs, Mapping):  # asking an abstract class takes a while
             _refuse_inputs(inputs)
-        return self._effective_backend.run(self, inputs, None, output_name)
+        return self._effective_backend.run(RunRequest(self, inputs, output_name))
 
     def map(
         self,
         inputs: Mapping[str, Any],
         map_over: str | Sequence[str],
+        *,
         map_mode: MapMode = "zip",
         output_name: OutputNames = None,
         on_error: OnError = "raise",
@@ -151,14 +153,13 @@ class Pipeline:
             MapLengthError: `map_mode` is "zip" and the lengths differ.
             Exception: What a node raised, with a note saying where and for which item.
         """
-        columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
-        checked = check_on_error(on_error)
-        return self._effective_backend.map_columns(self, columns, mode, shared, None, output_name, checked)
+        return self._effective_backend.map(self.map_request(inputs, map_over, map_mode, output_name, on_error))
 
     def map_iter(
         self,
         inputs: Mapping[str, Any],
         map_over: str | Sequence[str],
+        *,
         map_mode: MapMode = "zip",
         output_name: OutputNames = None,
         on_error: OnError = "raise",
@@ -193,10 +194,9 @@ class Pipeline:
             >>> next(squares), next(squares), next(squares)
             ({'square': 0}, {'square': 1}, {'square': 4})
         """
-        columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
-        checked = check_on_error(on_error)
-        found = self._effective_backend.map_iter(self, columns, mode, shared, output_name, checked, in_order)
-        return (outputs for _, outputs in found)
+        request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
+        request.in_order = in_order
+        return (outputs for _, outputs in self._effective_backend.map_iter(request))
 
     async def arun(self, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None) -> dict[str, Any]:
         """Run the pipeline once, from `async` code.
@@ -206,20 +206,19 @@ class Pipeline:
         """
         if inputs is not None and not isinstance(inputs, Mapping):
             _refuse_inputs(inputs)
-        return await self._effective_backend.arun(self, inputs or {}, None, output_name)
+        return await self._effective_backend.arun(RunRequest(self, inputs or {}, output_name))
 
     async def amap(
         self,
         inputs: Mapping[str, Any],
         map_over: str | Sequence[str],
+        *,
         map_mode: MapMode = "zip",
         output_name: OutputNames = None,
         on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         """Run the pipeline once per item, from `async` code; see `arun` and `map`."""
-        columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
-        checked = check_on_error(on_error)
-        return await self._effective_backend.amap_columns(self, columns, mode, shared, None, output_name, checked)
+        return await self._effective_backend.amap(self.map_request(inputs, map_over, map_mode, output_name, on_error))
 
     # --- looking ahead --------------------------------------------------------------------------------------------
 
@@ -227,6 +226,7 @@ class Pipeline:
         self,
         inputs: Mapping[str, Any] | None = None,
         output_name: OutputNames = None,
+        *,
         map_over: str | Sequence[str] | None = None,
         map_mode: MapMode = "zip",
     ) -> Explanation:
@@ -267,15 +267,20 @@ class Pipeline:
         if map_over is None:
             if inputs is not None and not isinstance(inputs, Mapping):
                 _refuse_inputs(inputs)
-            return explain_run(self, inputs or {}, output_name)
-        columns, shared, mode = self._map_arguments(inputs or {}, map_over, map_mode)
-        return explain_map(self, columns, mode, shared, output_name)
+            return explain_run(self, RunRequest(self, inputs or {}, output_name))
+        return explain_map(self, self.map_request(inputs or {}, map_over, map_mode, output_name))
 
     # --- what was given -------------------------------------------------------------------------------------------
 
-    def _map_arguments(
-        self, inputs: Mapping[str, Any], map_over: str | Sequence[str], map_mode: MapMode
-    ) -> tuple[dict[str, Any], dict[str, Any], MapMode]:
+    def map_request(
+        self,
+        inputs: Mapping[str, Any],
+        map_over: str | Sequence[str],
+        map_mode: MapMode = "zip",
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> MapRequest:
+        """Return what `map` asks of the backend; for authors of backends. See `map` for the arguments and errors."""
         _check_inputs(inputs)
         names = as_names(map_over)
         if not names:
@@ -290,12 +295,20 @@ class Pipeline:
                 )
         columns = {name: inputs[name] for name in names}
         shared = {name: value for name, value in inputs.items() if name not in columns}
-        return columns, shared, check_map_mode(map_mode)
+        return MapRequest(
+            self,
+            columns,
+            shared,
+            map_mode=check_map_mode(map_mode),
+            output_name=output_name,
+            on_error=check_on_error(on_error),
+        )
 
     def as_node(
         self,
         input_mapping: Mapping[str, str] | None = None,
         output_mapping: Mapping[str, str] | None = None,
+        *,
         map_over: str | Sequence[str] | None = None,
         map_mode: MapMode = "zip",
         name: str | None = None,

@@ -112,7 +112,7 @@ class ModalBackend(RemoteBackend):
         map_execution: ExecutionMode = "sequential",
         max_workers: int | None = None,
     ) -> None:
-        super().__init__(node_execution, map_execution, max_workers)
+        super().__init__(node_execution, map_execution, max_workers=max_workers)
         if not isinstance(image, modal.Image):
             raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
         options: dict[str, Any] = {
@@ -172,7 +172,7 @@ class ModalBackend(RemoteBackend):
             max_workers: The largest number of calls at a time in the container.
         """
         backend = object.__new__(cls)
-        RemoteBackend.__init__(backend, node_execution, map_execution, max_workers)
+        RemoteBackend.__init__(backend, node_execution, map_execution, max_workers=max_workers)
         backend.app_name = app_name
         backend.environment_name = environment_name
         backend.detach = backend.show_logs = False

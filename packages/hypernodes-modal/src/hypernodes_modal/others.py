@@ -43,7 +43,7 @@ class CalledBackend(RemoteBackend):
     backend_name = trouble.PLACE
 
     def __init__(self, handle: Handle) -> None:
-        super().__init__(handle.node_execution, handle.map_execution, handle.max_workers)
+        super().__init__(handle.node_execution, handle.map_execution, max_workers=handle.max_workers)
         self._handle = handle
 
     def submit(self, job: bytes, channel: Channel) -> bytes:

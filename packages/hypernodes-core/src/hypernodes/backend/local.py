@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from hypernodes.backend.base import Backend
-from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine
+from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError
-from hypernodes.plan import MapMode, OnError
+from hypernodes.request import MapRequest, RunRequest
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from hypernodes.pipeline import Pipeline
-
 
 class LocalBackend(Backend):
-    """RunRegistry pipelines here, with an engine of the given settings.
+    """Runs pipelines here, with an engine of the given settings.
 
     Args:
         node_execution: How the nodes of one run are executed.
@@ -36,81 +33,31 @@ class LocalBackend(Backend):
         self,
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
+        *,
         max_workers: int | None = None,
         executor: Executor | None = None,
         engine: PipelineExecutionEngine | None = None,
     ) -> None:
         if engine is None:
-            engine = PipelineExecutionEngine(node_execution, map_execution, max_workers, executor)
+            engine = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, executor=executor)
         elif (node_execution, map_execution, max_workers, executor) != ("sequential", "sequential", None, None):
             raise ConfigurationError("give LocalBackend either engine= or the settings of one, not both")
         self.engine = engine
 
-    def run(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> dict[str, Any]:
-        return self.engine.run(pipeline, inputs, ctx, output_name)
+    def run(self, request: RunRequest) -> dict[str, Any]:
+        return self.engine.run(request)
 
-    def map(
-        self,
-        pipeline: Pipeline,
-        items: Sequence[Mapping[str, Any]],
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> list[dict[str, Any]]:
-        return self.engine.map(pipeline, items, inputs, ctx, output_name)
+    def map(self, request: MapRequest) -> dict[str, list[Any]]:
+        return self.engine.map(request)
 
-    def map_columns(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-    ) -> dict[str, list[Any]]:
-        if type(self).map is not LocalBackend.map:  # a subclass has its own idea of a map
-            return super().map_columns(pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
-        return self.engine.map_columns(pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
+    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self.engine.map_iter(request)
 
-    def map_iter(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-        is_ordered: bool = True,
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        return self.engine.map_iter(pipeline, columns, map_mode, inputs, output_name, on_error, is_ordered)
+    async def arun(self, request: RunRequest) -> dict[str, Any]:
+        return await self.engine.arun(request)
 
-    async def arun(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> dict[str, Any]:
-        return await self.engine.arun(pipeline, inputs, ctx, output_name)
-
-    async def amap_columns(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-    ) -> dict[str, list[Any]]:
-        return await self.engine.amap_columns(pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
+    async def amap(self, request: MapRequest) -> dict[str, list[Any]]:
+        return await self.engine.amap(request)
 
     def close(self) -> None:
         """End the worker processes that were kept for further runs."""

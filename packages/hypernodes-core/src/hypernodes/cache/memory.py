@@ -37,7 +37,7 @@ class MemoryCache(Cache):
         {'doubled': 8}
     """
 
-    def __init__(self, max_items: int | None = None, max_bytes: int | None = None) -> None:
+    def __init__(self, *, max_items: int | None = None, max_bytes: int | None = None) -> None:
         for name, limit in (("max_items", max_items), ("max_bytes", max_bytes)):
             if limit is not None and not is_positive(limit):
                 raise ConfigurationError(f"{name} must be a positive whole number or None; got {limit!r}")

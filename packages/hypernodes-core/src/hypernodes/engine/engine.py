@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
-from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
-from hypernodes.engine.frames.columns import (
-    MapInputs,
-    as_column,
-    check_column,
-    check_given_columns,
-    check_lengths,
-    has_failure,
-)
+from hypernodes.engine.frames.columns import MapInputs, check_given_columns, has_failure
 from hypernodes.engine.settings import ExecutionMode
-from hypernodes.errors import ConfigurationError, DependencyError, is_positive
-from hypernodes.plan import MapMode, OnError, Plan
+from hypernodes.errors import ConfigurationError, is_positive
+from hypernodes.plan import Plan
+from hypernodes.request import MapRequest, RunRequest, as_column, check_column, check_lengths
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from hypernodes.engine.execution import Execution
     from hypernodes.engine.workers.process_pool import ProcessPool
-
-OutputNames: TypeAlias = str | Sequence[str] | None
-
-
-class Runnable(Protocol):
-    """What the engine needs to know of a pipeline."""
-
-    @property
-    def id(self) -> str: ...
-
-    def plan_for(self, given: Iterable[str], output_name: OutputNames = None) -> Plan:
-        """Return the pipeline compiled for given inputs and requested outputs."""
 
 
 class PipelineExecutionEngine:
@@ -77,19 +58,20 @@ class PipelineExecutionEngine:
         ConfigurationError: A setting has a value it cannot have.
 
     Example:
-        >>> from hypernodes import Pipeline, PipelineExecutionEngine, node
+        >>> from hypernodes import MapRequest, Pipeline, PipelineExecutionEngine, node
         >>> @node(output_name="doubled")
         ... def double(x):
         ...     return 2 * x
         >>> engine = PipelineExecutionEngine(map_execution="threaded", max_workers=4)
-        >>> engine.map(Pipeline(nodes=[double]), items=[{"x": 1}, {"x": 2}], inputs={})
-        [{'doubled': 2}, {'doubled': 4}]
+        >>> engine.map(MapRequest(Pipeline(nodes=[double]), columns={"x": [1, 2]}))
+        {'doubled': [2, 4]}
     """
 
     def __init__(
         self,
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
+        *,
         max_workers: int | None = None,
         executor: Executor | None = None,
     ) -> None:
@@ -111,20 +93,11 @@ class PipelineExecutionEngine:
 
     # --- once -----------------------------------------------------------------------------------------------------
 
-    def run(
-        self,
-        pipeline: Runnable,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> dict[str, Any]:
+    def run(self, request: RunRequest) -> dict[str, Any]:
         """Run a pipeline once.
 
         Args:
-            pipeline: The pipeline.
-            inputs: Values by name.
-            ctx: Context of the run that this one is part of; None when it is none.
-            output_name: Outputs to compute; all when None.
+            request: What to run.
 
         Returns:
             The requested outputs by name.
@@ -133,156 +106,76 @@ class PipelineExecutionEngine:
             DependencyError: The inputs or outputs do not fit; nothing has run.
             Exception: What a node raised, with a note saying where.
         """
-        plan = pipeline.plan_for(inputs, output_name)
-        if plan.is_silent and not plan.maps and self.node_execution == "sequential" and current_registry.get() is None:
-            values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
+        inputs, ctx = request.inputs, request.ctx
+        plan = request.pipeline.plan_for(inputs, request.output_name)
+        if plan.is_silent and self.runs_in_order(plan) and current_registry.get() is None:
+            if not plan.maps:
+                values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
+            else:
+                values = run_silent(plan, (_values(plan, inputs),), (), None, ctx, self.backend_name)
             return {name: values[slot] for name, slot in plan.outputs.items()}
         values = _values(plan, inputs)
-        if plan.is_silent and self.runs_in_order(plan) and current_registry.get() is None:
-            values = run_silent(plan, (values,), (), None, ctx, self.backend_name)
-            return {name: values[slot] for name, slot in plan.outputs.items()}
-        root = ctx or CallbackContext((pipeline.id,))
-        return _execution_type()(self, plan, root, ctx is not None).run(values, inputs)
+        return _execution_type()(self, plan, request.context, ctx is not None).run(values, inputs)
 
-    async def arun(
-        self,
-        pipeline: Runnable,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> dict[str, Any]:
+    async def arun(self, request: RunRequest) -> dict[str, Any]:
         """Run a pipeline once, from `async` code: `async def` nodes run in the caller's event loop.
 
         Cancelling the awaiting task ends the run. Arguments, result and errors are those of `run`.
         """
-        plan = pipeline.plan_for(inputs, output_name)
-        values = _values(plan, inputs)
-        root = ctx or CallbackContext((pipeline.id,))
+        plan = request.plan()
+        values = _values(plan, request.inputs)
         import asyncio
 
-        execution = _execution_type()(self, plan, root, ctx is not None, asyncio.get_running_loop())
-        return await execution.in_thread(execution.run, values, inputs)
+        loop = asyncio.get_running_loop()
+        execution = _execution_type()(self, plan, request.context, request.ctx is not None, loop)
+        return await execution.in_thread(execution.run, values, request.inputs)
 
     # --- once per item --------------------------------------------------------------------------------------------
 
-    def map(
-        self,
-        pipeline: Runnable,
-        items: Iterable[Mapping[str, Any]],
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-    ) -> list[dict[str, Any]]:
+    def map(self, request: MapRequest) -> dict[str, list[Any]]:
         """Run a pipeline once per item.
 
         Args:
-            pipeline: The pipeline.
-            items: For each item, the values of the inputs that vary, by name; all with the same names.
-            inputs: Values of the inputs that all items share.
-            ctx: Context of the run that this one is part of; None when it is none.
-            output_name: Outputs to compute; all when None.
-            on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in its place.
+            request: What to run.
 
         Returns:
-            For each item, the requested outputs by name.
+            Each requested output with one result per item.
 
         Raises:
             DependencyError: The inputs or outputs do not fit; nothing has run.
             Exception: What a node raised, with a note saying where and for which item.
         """
-        rows = list(items)
-        if not rows:
-            return []
-        names = tuple(rows[0])
-        for index, row in enumerate(rows):
-            if row.keys() != rows[0].keys():
-                raise DependencyError(
-                    f"every item must have the same inputs: item 0 has {', '.join(names)}; "
-                    f"item {index} has {', '.join(row) or 'none'}"
-                )
-        columns = {name: [row[name] for row in rows] for name in names}
-        found = self.map_columns(pipeline, columns, "zip", inputs, ctx, output_name, on_error)
-        return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-
-    def map_columns(
-        self,
-        pipeline: Runnable,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-    ) -> dict[str, list[Any]]:
-        """Run a pipeline once per item, with the varying inputs given one column each.
-
-        Args:
-            pipeline: The pipeline.
-            columns: Values of the inputs that vary, as iterables.
-            map_mode: "zip" pairs the n-th values of all columns; "product" takes every combination.
-            inputs: Values of the inputs that all items share.
-            ctx: Context of the run that this one is part of; None when it is none.
-            output_name: Outputs to compute; all when None.
-            on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in its place.
-
-        Returns:
-            Each requested output with one result per item.
-        """
-        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
+        plan, given = map_plan(request)
         if plan.is_silent and self.runs_in_order(plan, is_map=True) and current_registry.get() is None:
             found: list[Any] = []
+            rest, name = given.rest(plan), self.backend_name
             has_failures = any(map(has_failure, given.columns.values()))
-            rest = given.rest(plan)
-            run_rows(plan, given.rows(), rest, found, ctx, self.backend_name, on_error, None, has_failures)
+            run_rows(plan, given.rows(), rest, found, request.ctx, name, request.on_error, None, has_failures)
             return dict(zip(plan.outputs, columns_of(plan, found), strict=True))
-        root = ctx or CallbackContext((pipeline.id,))
-        return _execution_type()(self, plan, root, ctx is not None).map(given, on_error)
+        execution = _execution_type()(self, plan, request.context, request.ctx is not None)
+        return execution.map(given, request.on_error)
 
-    async def amap_columns(
-        self,
-        pipeline: Runnable,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-    ) -> dict[str, list[Any]]:
-        """The same from `async` code; see `arun`."""
-        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
-        root = ctx or CallbackContext((pipeline.id,))
+    async def amap(self, request: MapRequest) -> dict[str, list[Any]]:
+        """Run a pipeline once per item, from `async` code; see `arun`."""
+        plan, given = map_plan(request)
         import asyncio
 
-        execution = _execution_type()(self, plan, root, ctx is not None, asyncio.get_running_loop())
-        return await execution.in_thread(execution.map, given, on_error)
+        loop = asyncio.get_running_loop()
+        execution = _execution_type()(self, plan, request.context, request.ctx is not None, loop)
+        return await execution.in_thread(execution.map, given, request.on_error)
 
-    def map_iter(
-        self,
-        pipeline: Runnable,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-        is_ordered: bool = True,
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run a pipeline once per item and yield the results as they come, holding a bounded number of them.
 
         Args:
-            pipeline: The pipeline.
-            columns: Values of the inputs that vary, as iterables that are read as needed.
-            map_mode: "zip" or "product".
-            inputs: Values of the inputs that all items share.
-            output_name: Outputs to compute; all when None.
-            on_error: "raise" or "collect".
-            is_ordered: Whether results come in item order, rather than as they are done.
+            request: What to run; columns are read as needed.
 
         Yields:
             The index of the item, and its requested outputs by name.
         """
-        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name, is_stream=True)
-        return _execution_type()(self, plan, CallbackContext((pipeline.id,)), False).stream(given, on_error, is_ordered)
+        plan, given = map_plan(request, is_stream=True)
+        execution = _execution_type()(self, plan, request.context, request.ctx is not None)
+        return execution.stream(given, request.on_error, request.in_order)
 
     def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
         """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""
@@ -336,36 +229,26 @@ class PipelineExecutionEngine:
         )
 
 
-def map_plan(
-    pipeline: Runnable,
-    columns: Mapping[str, Any],
-    map_mode: MapMode,
-    inputs: Mapping[str, Any],
-    output_name: OutputNames,
-    is_stream: bool = False,
-) -> tuple[Plan, MapInputs]:
+def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInputs]:
     """Return the plan of one item of a map, and what the map runs over.
 
     Args:
-        pipeline: The pipeline.
-        columns: Values of the inputs that vary.
-        map_mode: "zip" or "product".
-        inputs: Values of the inputs that all items share.
-        output_name: Outputs to compute; all when None.
+        request: The map.
         is_stream: Whether the columns are read as needed, so that only those that are there already are looked at.
 
     Raises:
         DependencyError: The inputs or outputs do not fit.
     """
-    plan = pipeline.plan_for((*columns, *inputs), output_name)
-    where = f"pipeline {pipeline.id!r}"
+    plan, mode = request.plan(), request.map_mode
+    where = f"pipeline {request.pipeline.id!r}"
+    columns = request.columns
     if is_stream:
         for name, column in columns.items():
             check_column(name, column, where)
     else:
         columns = {name: as_column(name, values, where) for name, values in columns.items()}
-    check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, map_mode, where)
-    return plan, MapInputs(columns, map_mode, _checked_shared(plan, inputs), {}, {})
+    check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, mode, where)
+    return plan, MapInputs(columns, mode, _checked_shared(plan, request.inputs), {}, {})
 
 
 @cache

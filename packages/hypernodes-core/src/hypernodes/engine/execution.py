@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.concurrent.activity import PlanActivity
-from hypernodes.engine.drivers.concurrent.maps import MapRequest
+from hypernodes.engine.drivers.concurrent.maps import PlannedMap
 from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
 from hypernodes.engine.drivers.concurrent.stream import ItemStream
 from hypernodes.engine.drivers.in_order import map_in_order, run_in_order, stream_in_order
@@ -122,7 +122,7 @@ class Execution:
                 results = map_in_order(self._plan, self._state, self._root, given, on_error, self._thread)
         else:
             with self._concurrent() as (_, scheduler):
-                activity = scheduler.map_activity(MapRequest(self._plan, self._state, self._root, given, on_error))
+                activity = scheduler.map_activity(PlannedMap(self._plan, self._state, self._root, given, on_error))
                 scheduler.execute(activity)
                 results = activity.results
         return dict(zip(self._plan.outputs, results.columns, strict=True))
@@ -138,7 +138,7 @@ class Execution:
             return dict(zip(given.indexes or (), rows, strict=False))
         collected = _Collected()
         with self._concurrent() as (_, scheduler):
-            request = MapRequest(plan, state, root, given, on_error, deliver=collected, is_part=True)
+            request = PlannedMap(plan, state, root, given, on_error, deliver=collected, is_part=True)
             scheduler.execute(scheduler.map_activity(request))
         return collected.outputs
 
@@ -153,7 +153,7 @@ class Execution:
             return
         with self._concurrent(is_waited_for=False) as (workers, scheduler):
             stream = ItemStream(scheduler, is_ordered, limit=workers.open_items)
-            activity = scheduler.map_activity(MapRequest(plan, state, root, given, on_error, deliver=stream))
+            activity = scheduler.map_activity(PlannedMap(plan, state, root, given, on_error, deliver=stream))
             for index, outputs in stream.results(activity):
                 yield index, dict(zip(plan.outputs, outputs, strict=True))
 

@@ -6,12 +6,12 @@ have to run: their items are known by their contents only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Any, Protocol
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.engine import OutputNames, Runnable, map_plan
+from hypernodes.engine.engine import map_plan
 from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.columns import check_given_columns, is_mapped_inside
 from hypernodes.engine.frames.dry_run import dry_run_state, item_frames
@@ -24,25 +24,26 @@ from hypernodes.explain.probing import CachedValue, GoneError, ProbingStore
 from hypernodes.explain.reasons import Reasons
 from hypernodes.failures import Failure
 from hypernodes.graph import Graph
-from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan, Step
+from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
+from hypernodes.request import MapRequest, RunnablePipeline, RunRequest
 
 _LATER = "depends on something that would run first"
 
 
-class Explainable(Runnable, Protocol):
+class Explainable(RunnablePipeline, Protocol):
     """What has to be known of a pipeline that is explained."""
 
     @property
     def graph(self) -> Graph: ...
 
 
-def explain_run(pipeline: Explainable, inputs: Mapping[str, Any], output_name: OutputNames) -> Explanation:
+def explain_run(pipeline: Explainable, request: RunRequest) -> Explanation:
     """Return what running a pipeline once would do.
 
     Raises:
         DependencyError: The inputs or outputs do not fit.
     """
-    plan = pipeline.plan_for(inputs, output_name)
+    plan, inputs = request.plan(), request.inputs
     _refuse_iterators((n, value) for n, value in inputs.items() if is_mapped_inside(plan, plan.inputs[n]))
     values = list(plan.template)
     for name, value in inputs.items():
@@ -58,22 +59,17 @@ def explain_run(pipeline: Explainable, inputs: Mapping[str, Any], output_name: O
     return look.explanation()
 
 
-def explain_map(
-    pipeline: Explainable,
-    columns: Mapping[str, Any],
-    map_mode: MapMode,
-    inputs: Mapping[str, Any],
-    output_name: OutputNames,
-) -> Explanation:
+def explain_map(pipeline: Explainable, request: MapRequest) -> Explanation:
     """Return what running a pipeline once per item would do.
 
     Raises:
         DependencyError: The inputs or outputs do not fit.
     """
+    columns, inputs = request.columns, request.inputs
     _refuse_iterators(columns.items())
-    plan = pipeline.plan_for((*columns, *inputs), output_name)
+    plan = request.plan()
     _refuse_iterators((n, value) for n, value in inputs.items() if is_mapped_inside(plan, plan.inputs[n]))
-    plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
+    plan, given = map_plan(request)
     look = _Look(pipeline, plan, columns)
     if plan.is_cached:
         items = ItemFrames(plan, look.state, look.root, given)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import RunRegistry, current_registry
-from hypernodes.engine.engine import OutputNames, PipelineExecutionEngine, map_plan
+from hypernodes.engine.engine import PipelineExecutionEngine, map_plan
 from hypernodes.engine.execution import Execution, call_in_thread
 from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.columns import MapInputs, check_given_columns
@@ -23,6 +23,7 @@ from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError, Plan
 from hypernodes.remote.chunks import chunks_of
 from hypernodes.remote.job import EngineSettings
+from hypernodes.request import MapRequest, OutputNames, RunRequest
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
@@ -63,9 +64,10 @@ class RemoteBackend(Backend):
         self,
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
+        *,
         max_workers: int | None = None,
     ) -> None:
-        PipelineExecutionEngine(node_execution, map_execution, max_workers)  # checks them
+        PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers)  # checks them
         if find_spec("cloudpickle") is None:
             raise ConfigurationError(
                 f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
@@ -103,84 +105,57 @@ class RemoteBackend(Backend):
 
     # --- once -----------------------------------------------------------------------------------------------------
 
-    def run(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> dict[str, Any]:
-        plan = pipeline.plan_for(inputs, output_name)
+    def run(self, request: RunRequest) -> dict[str, Any]:
+        inputs, ctx = request.inputs, request.ctx
+        plan = request.plan()
         values = _fill(plan, inputs)
-        request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
-        part, needs_call = request.survey.run(values, prior_results_of_run(plan, ctx, inputs))
+        call = self._remote_call(plan, request.context)
+        part, needs_call = call.survey.run(values, prior_results_of_run(plan, ctx, inputs))
         if not needs_call:
-            return self._found_whole(request, values, part.known, inputs, ctx is not None)
-        listeners = request.state.listeners(plan)[0]
+            return self._found_whole(call, values, part.known, inputs, ctx is not None)
+        listeners = call.state.listeners(plan)[0]
+        pipeline_id = request.pipeline.id
         if ctx is None:
-            listeners.notify(listeners.on_pipeline_start, pipeline.id, dict(inputs), request.state.root)
+            listeners.notify(listeners.on_pipeline_start, pipeline_id, dict(inputs), call.state.root)
         started_at = perf_counter()
         outputs: dict[str, Any] = {}
         try:
-            computed = request.submit(part)
+            computed = call.submit(part)
             for name, slot in plan.outputs.items():
                 is_here = plan.producers[slot] < 0 or plan.producers[slot] in part.known.found
                 outputs[name] = values[slot] if is_here else computed[name]
         finally:
             if ctx is None:
                 duration = perf_counter() - started_at
-                listeners.notify(listeners.on_pipeline_end, pipeline.id, outputs, duration, request.state.root)
+                listeners.notify(listeners.on_pipeline_end, pipeline_id, outputs, duration, call.state.root)
         return outputs
 
     def _found_whole(
-        self, request: Any, values: list[Any], known: PriorResults, inputs: Mapping[str, Any], is_nested: bool
+        self, call: Any, values: list[Any], known: PriorResults, inputs: Mapping[str, Any], is_nested: bool
     ) -> dict[str, Any]:
         engine = PipelineExecutionEngine()
         engine.backend_name = self.backend_name
-        state: RunState = request.state
-        return Execution(engine, request.plan, state.root, is_nested, state=state).run(values, inputs, known)
+        state: RunState = call.state
+        return Execution(engine, call.plan, state.root, is_nested, state=state).run(values, inputs, known)
 
     # --- once per item --------------------------------------------------------------------------------------------
 
-    def map(
-        self,
-        pipeline: Pipeline,
-        items: Sequence[Mapping[str, Any]],
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> list[dict[str, Any]]:
-        if not items:
-            return []
-        columns = {name: [item[name] for item in items] for name in items[0]}
-        found = self.map_columns(pipeline, columns, "zip", inputs, ctx, output_name)
-        return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-
-    def map_columns(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-    ) -> dict[str, list[Any]]:
-        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
-        given = with_prior_signatures(given, ctx)
-        request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
-        root = request.state.root
-        start_map(plan, request.state, root, given.total())
+    def map(self, request: MapRequest) -> dict[str, list[Any]]:
+        plan, given = map_plan(request)
+        given = with_prior_signatures(given, request.ctx)
+        call = self._remote_call(plan, request.context)
+        root = call.state.root
+        start_map(plan, call.state, root, given.total())
         started_at = perf_counter()
         try:
-            rows = self._map_rows(request, given, on_error)
+            rows = self._map_rows(call, given, request.on_error)
         finally:
-            end_map(plan, request.state, root, perf_counter() - started_at)
+            end_map(plan, call.state, root, perf_counter() - started_at)
         return {name: [row[i] for row in rows] for i, name in enumerate(plan.outputs)}
 
-    def _map_rows(self, request: Any, given: MapInputs, on_error: OnError) -> list[tuple[Any, ...]]:
-        plan: Plan = request.plan
-        listeners = request.state.listeners(plan)[0]
+    def _map_rows(self, call: Any, given: MapInputs, on_error: OnError) -> list[tuple[Any, ...]]:
+        plan: Plan = call.plan
+        listeners = call.state.listeners(plan)[0]
         found: dict[int, tuple[Any, ...]] = {}
 
         def take(frame: CachedFrame) -> None:
@@ -189,71 +164,47 @@ class RemoteBackend(Backend):
             found[index] = tuple(frame.values[slot] for slot in plan.outputs.values())
             if listeners.on_map_item_cached:
                 own = frame.identities.of_outputs()
-                listeners.notify(listeners.on_map_item_cached, index, own, request.state.root.item(index))
+                listeners.notify(listeners.on_map_item_cached, index, own, call.state.root.item(index))
 
-        part = request.survey.map(given, on_error, take)
+        part = call.survey.map(given, on_error, take)
         if part.indexes:
-            found |= request.submit(part).by_index()
+            found |= call.submit(part).by_index()
         return [found[index] for index in sorted(found)]
 
-    def map_iter(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-        is_ordered: bool = True,
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Run `pipeline` once per item and yield index and outputs of each, in item order; see `Backend.map_iter`.
+    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run a pipeline once per item and yield index and outputs of each, in item order; see `Backend.map_iter`.
 
         Items are read and sent in chunks, one job each: few at first, so that the first results are there soon, then
         more as long as a chunk takes less than about two seconds. The next chunk is read and sent when all results of
         the last one have been taken.
         """
-        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name, is_stream=True)
-        return self._stream(plan, given, on_error, CallbackContext((pipeline.id,)))
+        plan, given = map_plan(request, is_stream=True)
+        return self._stream(plan, given, request.on_error, request.context)
 
     def _stream(
         self, plan: Plan, given: MapInputs, on_error: OnError, root: CallbackContext
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        request = self._request(plan, root)
-        start_map(plan, request.state, root, given.total())
+        call = self._remote_call(plan, root)
+        start_map(plan, call.state, root, given.total())
         started_at = perf_counter()
         try:
             for chunk in chunks_of(plan, given):
-                rows = self._map_rows(request, chunk, on_error)
-                request.survey.forget()
+                rows = self._map_rows(call, chunk, on_error)
+                call.survey.forget()
                 for index, row in zip(chunk.indexes or (), rows, strict=True):
                     yield index, dict(zip(plan.outputs, row, strict=True))
         finally:
-            end_map(plan, request.state, root, perf_counter() - started_at)
+            end_map(plan, call.state, root, perf_counter() - started_at)
 
     # --- from async code ------------------------------------------------------------------------------------------
 
-    async def arun(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-    ) -> dict[str, Any]:
-        """Run `pipeline` once without blocking the event loop; cancelling the awaiting task ends the job."""
-        return await _call_in_thread(self.run, pipeline, inputs, ctx, output_name)
+    async def arun(self, request: RunRequest) -> dict[str, Any]:
+        """Run a pipeline once without blocking the event loop; cancelling the awaiting task ends the job."""
+        return await _call_in_thread(self.run, request)
 
-    async def amap_columns(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        ctx: CallbackContext | None = None,
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-    ) -> dict[str, list[Any]]:
-        """Run `pipeline` once per item likewise."""
-        return await _call_in_thread(self.map_columns, pipeline, columns, map_mode, inputs, ctx, output_name, on_error)
+    async def amap(self, request: MapRequest) -> dict[str, list[Any]]:
+        """Run a pipeline once per item likewise."""
+        return await _call_in_thread(self.map, request)
 
     # --- what would travel ----------------------------------------------------------------------------------------
 
@@ -261,6 +212,7 @@ class RemoteBackend(Backend):
         self,
         pipeline: Pipeline,
         inputs: Mapping[str, Any] | None = None,
+        *,
         output_name: OutputNames = None,
         map_over: str | Sequence[str] | None = None,
         map_mode: MapMode = "zip",
@@ -278,38 +230,31 @@ class RemoteBackend(Backend):
             DependencyError: The inputs or outputs do not fit.
         """
         if map_over is not None:
-            columns, shared, mode = pipeline._map_arguments(inputs or {}, map_over, map_mode)
-            return self._preflight_map(pipeline, columns, mode, shared, output_name)
-        plan = pipeline.plan_for(inputs or {}, output_name)
-        values = _fill(plan, inputs or {})
-        request = self._request(plan, CallbackContext((pipeline.id,)))
-        part, needs_call = request.survey.run(values)
-        return request.preflight(part, needs_call)  # type: ignore[no-any-return]
+            return self._preflight_map(pipeline.map_request(inputs or {}, map_over, map_mode, output_name))
+        request = RunRequest(pipeline, inputs or {}, output_name)
+        plan = request.plan()
+        values = _fill(plan, request.inputs)
+        call = self._remote_call(plan, request.context)
+        part, needs_call = call.survey.run(values)
+        return call.preflight(part, needs_call)  # type: ignore[no-any-return]
 
-    def _preflight_map(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        output_name: OutputNames,
-    ) -> Preflight:
-        plan, given = map_plan(pipeline, columns, map_mode, inputs, output_name)
-        request = self._request(plan, CallbackContext((pipeline.id,)))
+    def _preflight_map(self, request: MapRequest) -> Preflight:
+        plan, given = map_plan(request)
+        call = self._remote_call(plan, request.context)
         total = given.total()
         assert total is not None  # the columns have been read
-        part = request.survey.map(given, "raise", lambda frame: None)
-        return request.preflight_map(part, total)  # type: ignore[no-any-return]
+        part = call.survey.map(given, "raise", lambda frame: None)
+        return call.preflight_map(part, total)  # type: ignore[no-any-return]
 
     def find_python_version(self) -> str | None:
         """Return the minor version of Python at the place ("3.12"); None when only a job can tell."""
         return None
 
-    def _request(self, plan: Plan, root: CallbackContext) -> Any:
-        from hypernodes.remote.request import Request  # needs cloudpickle
+    def _remote_call(self, plan: Plan, root: CallbackContext) -> Any:
+        from hypernodes.remote.remote_call import RemoteCall  # needs cloudpickle
 
         settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.backend_name)
-        return Request(self, plan, root, settings)
+        return RemoteCall(self, plan, root, settings)
 
 
 async def _call_in_thread(function: Callable[..., _T], *arguments: Any) -> _T:

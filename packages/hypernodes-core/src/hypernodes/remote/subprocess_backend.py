@@ -13,17 +13,16 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
-from hypernodes.engine.engine import OutputNames
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, WorkerLostError
-from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend
 from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, Frames
 from hypernodes.remote.messages import wants_reply
 from hypernodes.remote.preflight import OWN_PYTHON
+from hypernodes.request import MapRequest
 
 if TYPE_CHECKING:
-    from hypernodes.pipeline import Pipeline
+    pass
 
 _T = TypeVar("_T")
 if TYPE_CHECKING:
@@ -67,13 +66,14 @@ class SubprocessBackend(RemoteBackend):
     def __init__(
         self,
         python: str | os.PathLike[str] | None = None,
+        *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
         max_workers: int | None = None,
     ) -> None:
-        super().__init__(node_execution, map_execution, max_workers)
+        super().__init__(node_execution, map_execution, max_workers=max_workers)
         self.python = sys.executable if python is None else os.fspath(python)
         if shutil.which(self.python) is None:
             raise ConfigurationError(f"python must be an interpreter; there is none at {self.python!r}")
@@ -98,10 +98,10 @@ class SubprocessBackend(RemoteBackend):
             process.kill()
             raise
         with self._lock:
-            is_stored = self._times_entered > 0
-            if is_stored:
+            is_kept = self._times_entered > 0
+            if is_kept:
                 self._idle.append(process)
-        if not is_stored:
+        if not is_kept:
             process.end()
         return outcome
 
@@ -117,18 +117,8 @@ class SubprocessBackend(RemoteBackend):
             return None
         return told.stdout.strip()
 
-    def map_iter(
-        self,
-        pipeline: Pipeline,
-        columns: Mapping[str, Any],
-        map_mode: MapMode,
-        inputs: Mapping[str, Any],
-        output_name: OutputNames = None,
-        on_error: OnError = "raise",
-        is_ordered: bool = True,
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        found = super().map_iter(pipeline, columns, map_mode, inputs, output_name, on_error, is_ordered)
-        return self._in_one_process(found)
+    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self._in_one_process(super().map_iter(request))
 
     def _in_one_process(self, found: Iterator[_T]) -> Iterator[_T]:
         with self:

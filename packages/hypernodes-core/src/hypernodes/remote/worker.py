@@ -161,7 +161,7 @@ class _Worker:
 @lru_cache(maxsize=4)
 def _engine_for(settings: EngineSettings) -> PipelineExecutionEngine:
     """Return an engine whose worker processes stay for the jobs to come."""
-    engine = PipelineExecutionEngine(settings.node_execution, settings.map_execution, settings.max_workers)
+    engine = PipelineExecutionEngine(settings.node_execution, settings.map_execution, max_workers=settings.max_workers)
     engine.backend_name = settings.backend_name
     return engine.__enter__()
 

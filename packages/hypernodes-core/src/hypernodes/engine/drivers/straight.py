@@ -15,10 +15,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.columns import has_failure, nested_columns, rows_of
+from hypernodes.engine.frames.columns import has_failure, nested_columns
 from hypernodes.engine.step import add_note, call, context_of, path_of
 from hypernodes.failures import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
+from hypernodes.request import rows_of
 
 if TYPE_CHECKING:
     from hypernodes.engine.frames.frame import Frame

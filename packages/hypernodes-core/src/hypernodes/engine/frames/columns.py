@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
-from hypernodes.errors import MapInputError, MapLengthError
 from hypernodes.failures import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
+from hypernodes.request import as_column, check_lengths, rows_of
 
 
 class MapInputs(NamedTuple):
@@ -60,62 +59,6 @@ class MapInputs(NamedTuple):
 def has_failure(column: Iterable[Any]) -> bool:
     """Return whether any of these values stands for a failure upstream, so that its item cannot be executed."""
     return Failure in map(type, column)
-
-
-def rows_of(columns: Iterable[Iterable[Any]], mode: MapMode) -> Iterator[tuple[Any, ...]]:
-    """Return one tuple of values per item."""
-    return product(*columns) if mode == "product" else zip(*columns, strict=True)
-
-
-def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
-    """Return the values of a mapped-over input as a sequence.
-
-    Raises:
-        MapInputError: It is not iterable, or a single string.
-    """
-    if isinstance(values, (list, tuple)):
-        return values
-    check_column(name, values, where)
-    return list(values)
-
-
-def check_column(name: str, values: Any, where: str) -> None:
-    """Refuse what cannot be mapped over.
-
-    Raises:
-        MapInputError: It is not iterable, or a single string.
-    """
-    if isinstance(values, (str, bytes)):
-        raise MapInputError(
-            f"{where} maps over {name!r}, which is a single {type(values).__name__}; pass a list of values, "
-            f"e.g. [{name}]",
-            input_name=name,
-        )
-    try:
-        iter(values)
-    except TypeError as error:
-        if hasattr(type(values), "__iter__"):
-            raise  # the user's own iterator failed
-        raise MapInputError(
-            f"{where} maps over {name!r}, which must hold one value per item; {type(values).__name__} is not iterable",
-            input_name=name,
-        ) from error
-
-
-def check_lengths(columns: Mapping[str, Sequence[Any]], mode: MapMode, where: str) -> None:
-    """Refuse columns of different lengths in zip mode.
-
-    Raises:
-        MapLengthError: They differ.
-    """
-    lengths = {name: len(column) for name, column in columns.items()}
-    if mode == "zip" and len(set(lengths.values())) > 1:
-        listing = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
-        raise MapLengthError(
-            f"{where} pairs its inputs item by item, but {listing} values; "
-            "use map_mode='product' for every combination",
-            lengths=lengths,
-        )
 
 
 def column_in(values: list[Any], slot: int, name: str, where: str) -> Sequence[Any]:

@@ -11,6 +11,7 @@ from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
 from hypernodes.plan import NestedStep
+from hypernodes.request import MapRequest, RunRequest
 
 
 class Delegation(NamedTuple):
@@ -44,7 +45,7 @@ def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> De
         context = DelegatedContext(context, given, signatures, elements)
 
     def run() -> list[Any]:
-        found = pipeline.effective_backend.run(pipeline, given, context, names)
+        found = pipeline.effective_backend.run(RunRequest(pipeline, given, names, context))
         return [found[name] for name in names]
 
     return Delegation(run, [])
@@ -62,9 +63,16 @@ def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> De
         context = DelegatedContext(context, {**inputs.shared, **inputs.columns}, known, inputs.elements)
 
     def run() -> list[Any]:
-        columns = pipeline.effective_backend.map_columns(
-            pipeline, inputs.columns, inputs.mode, inputs.shared, context, names, step.node.on_error
+        request = MapRequest(
+            pipeline,
+            inputs.columns,
+            inputs.shared,
+            map_mode=inputs.mode,
+            output_name=names,
+            on_error=step.node.on_error,
+            ctx=context,
         )
+        columns = pipeline.effective_backend.map(request)
         return [columns[name] for name in names]
 
     return Delegation(run, elements)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.cached import CachedFrame, start_together
-from hypernodes.engine.frames.columns import MapInputs, has_failure, rows_of
+from hypernodes.engine.frames.columns import MapInputs, has_failure
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.identified import IdentifiedFrame, look_up_identified
 from hypernodes.engine.frames.prior_results import PriorResults
@@ -19,6 +19,7 @@ from hypernodes.engine.state import RunState
 from hypernodes.errors import MapLengthError
 from hypernodes.failures import Failure
 from hypernodes.plan import Plan
+from hypernodes.request import rows_of
 
 _QUICK_S = 0.0005  # an item that is looked up in less is small: more of them are looked up together
 _MAX_WINDOW = 512

@@ -42,7 +42,7 @@ class ItemStarter(Protocol):
         """Whether items have been read that wait to be started."""
 
 
-class MapRequest(NamedTuple):
+class PlannedMap(NamedTuple):
     """A map that is to be executed.
 
     Attributes:
@@ -84,7 +84,7 @@ class MapActivity(ItemOwner):
         total: Number of items; None when it is not known beforehand.
     """
 
-    def __init__(self, request: MapRequest, starter: Callable[[MapActivity], ItemStarter]) -> None:
+    def __init__(self, request: PlannedMap, starter: Callable[[MapActivity], ItemStarter]) -> None:
         super().__init__(request.parent)
         self.request = request
         self.plan = request.plan

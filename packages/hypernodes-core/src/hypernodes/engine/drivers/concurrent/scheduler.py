@@ -20,7 +20,7 @@ from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, Pl
 from hypernodes.engine.drivers.concurrent.batches import Batches, ProcessCalls
 from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
 from hypernodes.engine.drivers.concurrent.lost_workers import LostWorkers
-from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, MapRequest, NestedEnd, OneByOne
+from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, NestedEnd, OneByOne, PlannedMap
 from hypernodes.engine.drivers.concurrent.rows import row_starter
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
@@ -236,10 +236,10 @@ class Scheduler:
             self.fail(activity, error, frame.fail(step, error))
             return
         ended = NestedEnd(activity, step, started_at)
-        request = MapRequest(step.inner, frame.run, context, inputs, step.node.on_error, activity, ended)
+        request = PlannedMap(step.inner, frame.run, context, inputs, step.node.on_error, activity, ended)
         self.open(self.map_activity(request))
 
-    def map_activity(self, request: MapRequest) -> MapActivity:
+    def map_activity(self, request: PlannedMap) -> MapActivity:
         """Return a map that is to be opened, with what suits it best to start its items."""
         return MapActivity(request, self._item_starter)
 

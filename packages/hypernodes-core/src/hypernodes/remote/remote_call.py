@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MAX_LEFT_OUT = 100
 
 
-class Request:
+class RemoteCall:
     """One use of a remote place.
 
     Args:

@@ -1,0 +1,252 @@
+"""What is asked of a backend and of the engine: one run, or one map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, Protocol, TypeAlias
+
+from hypernodes.callbacks import CallbackContext
+from hypernodes.errors import ConfigurationError, DependencyError, MapInputError, MapLengthError
+from hypernodes.plan import MapMode, OnError, Plan, Settings
+
+OutputNames: TypeAlias = str | Sequence[str] | None
+
+
+class RunnablePipeline(Protocol):
+    """A pipeline, as far as backends and the engine need it."""
+
+    @property
+    def id(self) -> str:
+        """Its name; for an unnamed pipeline an id that depends on its nodes only."""
+
+    def plan_for(self, given: Iterable[str], output_name: OutputNames = None) -> Plan:
+        """Return the pipeline compiled for given inputs and requested outputs."""
+
+    def with_settings(self, settings: Settings) -> Any:
+        """Return the same pipeline with other settings of its own."""
+
+
+class RunRequest:
+    """A pipeline to be run once.
+
+    Args:
+        pipeline: The pipeline.
+        inputs: Values by name.
+        output_name: Outputs to compute; all when None.
+        ctx: Context of the run that this one is part of, when a pipeline with a backend of its own is nested in
+            another; None for a run of its own. It tells what is known of the inputs, so whoever passes a request on
+            leaves it and the inputs as they are.
+
+    Attributes:
+        pipeline: The same.
+        inputs: The same.
+        output_name: The same.
+        ctx: The same.
+    """
+
+    __slots__ = ("ctx", "inputs", "output_name", "pipeline")
+
+    def __init__(
+        self,
+        pipeline: RunnablePipeline,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames = None,
+        ctx: CallbackContext | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.inputs = inputs
+        self.output_name = output_name
+        self.ctx = ctx
+
+    def plan(self) -> Plan:
+        """Return the pipeline compiled for this request.
+
+        Raises:
+            DependencyError: The inputs or outputs do not fit.
+        """
+        return self.pipeline.plan_for(self.inputs, self.output_name)
+
+    @property
+    def context(self) -> CallbackContext:
+        """Where the run stands in the hierarchy of runs."""
+        return self.ctx or CallbackContext((self.pipeline.id,))
+
+    def __repr__(self) -> str:
+        return f"RunRequest({self.pipeline!r}, inputs: {', '.join(self.inputs) or 'none'})"
+
+
+class MapRequest:
+    """A pipeline to be run once per item.
+
+    Args:
+        pipeline: The pipeline.
+        columns: For each input that varies, an iterable: one value per item, or the values to combine.
+        inputs: Values of the inputs that all items share.
+        map_mode: "zip" pairs the n-th values of all columns; "product" takes every combination.
+        output_name: Outputs to compute; all when None.
+        on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in the item's place.
+        ctx: Context of the run that this one is part of; see `RunRequest`.
+        in_order: Whether `map_iter` gives results in item order, rather than as they are done.
+
+    Attributes:
+        pipeline: The same.
+        columns: The same.
+        inputs: The same.
+        map_mode: The same.
+        output_name: The same.
+        on_error: The same.
+        ctx: The same.
+        in_order: The same.
+    """
+
+    __slots__ = ("columns", "ctx", "in_order", "inputs", "map_mode", "on_error", "output_name", "pipeline")
+
+    def __init__(
+        self,
+        pipeline: RunnablePipeline,
+        columns: Mapping[str, Any],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        map_mode: MapMode = "zip",
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+        ctx: CallbackContext | None = None,
+        in_order: bool = True,
+    ) -> None:
+        self.pipeline = pipeline
+        self.columns = columns
+        self.inputs: Mapping[str, Any] = inputs or {}
+        self.map_mode: MapMode = map_mode
+        self.output_name = output_name
+        self.on_error: OnError = on_error
+        self.ctx = ctx
+        self.in_order = in_order
+
+    @classmethod
+    def of_items(
+        cls,
+        pipeline: RunnablePipeline,
+        items: Iterable[Mapping[str, Any]],
+        inputs: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> MapRequest:
+        """Return the request for items that are given one by one.
+
+        Args:
+            pipeline: The pipeline.
+            items: For each item, the values of the inputs that vary, by name; all with the same names.
+            inputs: Values of the inputs that all items share.
+            settings: See `MapRequest`.
+
+        Raises:
+            DependencyError: The items have different names.
+        """
+        rows = list(items)
+        names = tuple(rows[0]) if rows else ()
+        for index, row in enumerate(rows):
+            if row.keys() != rows[0].keys():
+                raise DependencyError(
+                    f"every item must have the same inputs: item 0 has {', '.join(names)}; "
+                    f"item {index} has {', '.join(row) or 'none'}"
+                )
+        return cls(pipeline, {name: [row[name] for row in rows] for name in names}, inputs, **settings)
+
+    def items(self) -> list[dict[str, Any]]:
+        """Return, for each item, the values of the inputs that vary, by name; reads the columns.
+
+        Raises:
+            MapInputError: A column is not iterable, or a single string.
+            MapLengthError: `map_mode` is "zip" and the lengths differ.
+        """
+        where = f"pipeline {self.pipeline.id!r}"
+        columns = {name: as_column(name, values, where) for name, values in self.columns.items()}
+        check_lengths(columns, self.map_mode, where)
+        return [dict(zip(columns, row, strict=True)) for row in rows_of(columns.values(), self.map_mode)]
+
+    def runs(self) -> list[RunRequest]:
+        """Return one run for each item: all that a simple backend needs, which returns `to_columns` of the results.
+
+        Raises:
+            ConfigurationError: Failures are to be collected, which single runs cannot do.
+            DependencyError: See `items`.
+        """
+        if self.on_error != "raise":
+            raise ConfigurationError(f"this backend does not support on_error={self.on_error!r}")
+        return [RunRequest(self.pipeline, {**item, **self.inputs}, self.output_name, self.ctx) for item in self.items()]
+
+    def to_columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """Return the outputs of all items, given in item order, as one list for each requested output."""
+        return {name: [row[name] for row in rows] for name in self.plan().outputs}
+
+    def plan(self) -> Plan:
+        """Return the pipeline compiled for one item of this request.
+
+        Raises:
+            DependencyError: The inputs or outputs do not fit.
+        """
+        return self.pipeline.plan_for((*self.columns, *self.inputs), self.output_name)
+
+    @property
+    def context(self) -> CallbackContext:
+        """Where the map stands in the hierarchy of runs."""
+        return self.ctx or CallbackContext((self.pipeline.id,))
+
+    def __repr__(self) -> str:
+        return f"MapRequest({self.pipeline!r}, map over: {', '.join(self.columns)}, {self.map_mode})"
+
+
+def rows_of(columns: Iterable[Iterable[Any]], mode: MapMode) -> Iterator[tuple[Any, ...]]:
+    """Return one tuple of values per item."""
+    return product(*columns) if mode == "product" else zip(*columns, strict=True)
+
+
+def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
+    """Return the values of a mapped-over input as a sequence.
+
+    Raises:
+        MapInputError: It is not iterable, or a single string.
+    """
+    if isinstance(values, (list, tuple)):
+        return values
+    check_column(name, values, where)
+    return list(values)
+
+
+def check_column(name: str, values: Any, where: str) -> None:
+    """Refuse what cannot be mapped over.
+
+    Raises:
+        MapInputError: It is not iterable, or a single string.
+    """
+    if isinstance(values, (str, bytes)):
+        raise MapInputError(
+            f"{where} maps over {name!r}, which is a single {type(values).__name__}; pass a list of values, "
+            f"e.g. [{name}]",
+            input_name=name,
+        )
+    try:
+        iter(values)
+    except TypeError as error:
+        if hasattr(type(values), "__iter__"):
+            raise  # the user's own iterator failed
+        raise MapInputError(
+            f"{where} maps over {name!r}, which must hold one value per item; {type(values).__name__} is not iterable",
+            input_name=name,
+        ) from error
+
+
+def check_lengths(columns: Mapping[str, Sequence[Any]], mode: MapMode, where: str) -> None:
+    """Refuse columns of different lengths in zip mode.
+
+    Raises:
+        MapLengthError: They differ.
+    """
+    lengths = {name: len(column) for name, column in columns.items()}
+    if mode == "zip" and len(set(lengths.values())) > 1:
+        listing = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise MapLengthError(
+            f"{where} pairs its inputs item by item, but {listing} values; "
+            "use map_mode='product' for every combination",
+            lengths=lengths,
+        )
