@@ -6,9 +6,10 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
@@ -22,16 +23,30 @@ from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import frame_of_run
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
+from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
-from hypernodes.engine.workers.process_pool import WorkerProcesses
+from hypernodes.engine.workers.process_pool import ProcessPool, WorkerProcesses
 from hypernodes.engine.workers.workers import Workers
 from hypernodes.plan import OnError, Plan
 
-if TYPE_CHECKING:
-    from hypernodes.engine.engine import PipelineExecutionEngine
-
 _T = TypeVar("_T")
+
+
+class EngineSettings(Protocol):
+    """The engine, as far as an execution needs it."""
+
+    backend_name: str
+    node_execution: ExecutionMode
+    map_execution: ExecutionMode
+    max_workers: int | None
+    executor: Executor | None
+
+    def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
+        """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""
+
+    def process_pool(self) -> AbstractContextManager[ProcessPool | None]:
+        """Lend worker processes to a run."""
 
 
 class Execution:
@@ -62,7 +77,7 @@ class Execution:
 
     def __init__(
         self,
-        engine: PipelineExecutionEngine,
+        engine: EngineSettings,
         plan: Plan,
         root: CallbackContext,
         is_nested: bool,

@@ -219,7 +219,8 @@ class Pruning:
         while (frame := items.next_item()) is not None:
             values = frame.values
             assert frame.item_index is not None
-            if isinstance(frame, CachedFrame):
+            if frame.failed_input is None:
+                assert isinstance(frame, CachedFrame)  # as in every dry run
                 frame.start()
                 if frame.is_done:
                     took(frame)

@@ -304,7 +304,7 @@ def run_observed(
     try:
         for step, (count, function, first, second, _, out) in zip(plan.steps, plan.program, strict=True):
             if has_scopes or context is None:
-                frame._enter(step)
+                frame.enter(step)
                 context = frame.context(step.scope)
                 listeners = frame.listeners[step.scope]
                 on_start, on_end = listeners.on_node_start, listeners.on_node_end
@@ -349,6 +349,6 @@ def run_observed(
                 except Exception:
                     listeners.switch_off(hook)
             if has_scopes:
-                frame._leave(step)
+                frame.leave(step)
     finally:
         frame.close()

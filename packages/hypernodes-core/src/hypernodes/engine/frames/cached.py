@@ -417,8 +417,8 @@ class CachedFrame(StoringFrame):
             super().begin_item()
             self._report_hits()
 
-    def _leave(self, step: Step) -> None:
-        super()._leave(step)
+    def leave(self, step: Step) -> None:
+        super().leave(step)
         if self._hits and (self._started_at is not None or self.item_index is None):
             self._report_hits()
 
@@ -442,12 +442,12 @@ class CachedFrame(StoringFrame):
             else:
                 self._report_inside(step)
             return
-        self._enter(step)
+        self.enter(step)
         listeners = self.listeners[step.scope]
         if listeners.on_node_cached:
             own = next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or b""
             listeners.notify(listeners.on_node_cached, step.node.name, own.hex(), self.context(step.scope))
-        self._leave(step)
+        self.leave(step)
 
     def _report_cached_map(self, step: NestedStep) -> None:
         """Report a mapped pipeline whose items all came from the cache."""
@@ -464,12 +464,12 @@ class CachedFrame(StoringFrame):
 
     def _report_inside(self, step: NestedStep) -> None:
         frame = self.inside[step.index]
-        self._enter(step)
+        self.enter(step)
         started_at = perf_counter()
         start_nested(self, step)
         frame._report_hits()
         end_nested(self, step, perf_counter() - started_at)
-        self._leave(step)
+        self.leave(step)
 
 
 def start_together(frames: Sequence[CachedFrame]) -> None:

@@ -183,7 +183,7 @@ class Frame:
         if listeners.on_node_end:
             named = dict(zip(step.node.outputs, outputs, strict=True))
             listeners.notify(listeners.on_node_end, step.node.name, named, duration_s, self.context(step.scope))
-        self._leave(step)
+        self.leave(step)
 
     def _put(self, step: Step, outputs: Iterable[Any]) -> None:
         """Take the results of a step, and find out what can run now."""
@@ -202,7 +202,7 @@ class Frame:
 
     def begin_nested(self, step: NestedStep) -> CallbackContext:
         """Take note that a nested pipeline is about to start; return its context."""
-        self._enter(step)
+        self.enter(step)
         return start_nested(self, step)
 
     def map_inputs(self, step: NestedStep) -> MapInputs:
@@ -232,7 +232,7 @@ class Frame:
     def end_nested(self, step: NestedStep, duration_s: float) -> None:
         """Take note that a nested pipeline is over, successful or not."""
         end_nested(self, step, duration_s)
-        self._leave(step)
+        self.leave(step)
 
     # --- what is known of results ---------------------------------------------------------------------------------
 
@@ -308,14 +308,14 @@ class Frame:
         """Report an item that is done without any of its steps having started."""
         self.skip()
 
-    def _enter(self, step: Step) -> None:
+    def enter(self, step: Step) -> None:
         """Report what is around a step and has not been reported yet: the item, nested pipelines."""
         if self._started_at is None:
             self.begin_item()
         if self._scopes is not None:
             self._scopes.enter(step.scope)
 
-    def _leave(self, step: Step) -> None:
+    def leave(self, step: Step) -> None:
         """Report the end of the nested pipelines of which this step was the last."""
         if self._scopes is not None:
             self._scopes.leave(step.scope)
