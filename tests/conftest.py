@@ -22,16 +22,21 @@ if importlib.util.find_spec("hypernodes_modal"):
 
 TESTS = Path(__file__).parent
 
-# What a folder or file imports besides hypernodes-core[parallel] and pytest. Where that is missing it is skipped, which
-# says what is missing. A single test says so with the marker `needs`.
+# What a folder, a file or a test imports besides hypernodes-core[parallel], pytest and Hypothesis. Where that is missing
+# it is skipped, with this as the reason.
 NEEDS = {
+    "caching/test_cache_interface.py::test_sizes_of_arrays_are_those_of_the_memory_they_keep_alive": ("numpy",),
     "demo": ("hypernodes_cache", "numpy"),
     "disk_cache": ("hypernodes_cache",),
     "disk_cache/test_stored_values.py": ("hypernodes_cache", "numpy"),
     "docs": ("hypernodes_cache", "hypernodes_modal"),
     "explain/test_explain_between_processes.py": ("hypernodes_cache",),
     "modal": ("hypernodes_modal",),
+    "plugins/test_plugins.py::test_disk_cache_comes_from_its_own_distribution": ("hypernodes_cache",),
+    "plugins/test_plugins.py::test_the_command_of_an_extension_is_loaded_only_when_it_is_used": ("hypernodes_cache",),
+    "remote/test_transfer_of_own_code.py::test_classes_of_the_project_come_back_as_the_same_classes": ("pydantic",),
     "semantics/test_semantics_matrix_modal.py": ("hypernodes_modal",),
+    "signatures/test_code.py::test_components_name_exactly_what_changed": ("numpy",),
     "signatures/test_libraries.py": ("attrs", "numpy", "pandas", "PIL", "polars", "pydantic"),
     "signatures/test_torture.py": ("hypernodes_cache", "attrs", "pydantic"),
     "signatures/test_value_signatures.py": ("numpy",),
@@ -128,6 +133,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker in item.iter_markers("needs"):
-        if reason := missing(marker.args):
-            pytest.skip(reason)
+    name = getattr(item, "originalname", item.name)
+    if item.path.is_relative_to(TESTS) and (
+        reason := missing(NEEDS.get(f"{item.path.relative_to(TESTS).as_posix()}::{name}", ()))
+    ):
+        pytest.skip(reason)

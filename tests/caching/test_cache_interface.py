@@ -127,7 +127,6 @@ def test_sizes_are_those_of_everything_a_value_keeps_alive_once(value: Any, time
     assert estimate_size_bytes(value) == pytest.approx(times * SIZE, abs=4000)
 
 
-@pytest.mark.needs("numpy")
 def test_sizes_of_arrays_are_those_of_the_memory_they_keep_alive() -> None:
     import numpy as np
 

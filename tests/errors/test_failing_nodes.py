@@ -92,7 +92,7 @@ def test_the_original_error_surfaces_with_its_traceback_and_one_note(modes: Mode
     frame = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert (frame.name, frame.line) == ("check", "raise OwnError(x, code=10 * x)")
     (note,) = caught.value.__notes__
-    assert note.startswith("in node 'check' (test_failures.py:")
+    assert note.startswith("in node 'check' (test_failing_nodes.py:")
     assert note.endswith("of pipeline whole → each, map item 2; its inputs: x; backend: local")
 
 

@@ -142,7 +142,7 @@ def test_the_command_line_shows_what_a_run_noted(tmp_path: Path, capsys: pytest.
         pipeline.map({"x": [1, 2], "factor": 3, "api_key": "sesame"}, map_over="x")
     assert main(["cache", "why", str(tmp_path), "scaled"]) == 0
     out = capsys.readouterr().out
-    assert "function scaled (test_between_processes.py:" in out
+    assert "function scaled (test_explain_between_processes.py:" in out
     assert "x, which varies from item to item" in out
     assert "factor = 3" in out
     assert "sesame" not in out

@@ -30,7 +30,6 @@ def test_an_extension_shows_where_it_comes_from() -> None:
     assert str(broken) == "toy: ToyBackend from toy-backend 1.2 - not usable: it does not start"
 
 
-@pytest.mark.needs("hypernodes_cache")
 def test_disk_cache_comes_from_its_own_distribution() -> None:
     from hypernodes_cache import DiskCache
 

@@ -70,7 +70,7 @@ def test_an_error_in_maps_in_maps_says_where(go: Any) -> None:
         go(outer).run({"sizes": [0, 1, 3], "offset": -2})
     (note,) = caught.value.__notes__
     assert "of pipeline outer → around → line → in → wrap → cell, map item 2 → 2;" in note
-    assert "in node 'invert' (test_short_ways.py:" in note
+    assert "in node 'invert' (test_sequential_loops.py:" in note
     assert note.endswith("its inputs: x, offset; backend: local")
 
 
