@@ -22,11 +22,12 @@ if importlib.util.find_spec("hypernodes_modal"):
 
 TESTS = Path(__file__).parent
 
-# What a folder, a file or a test imports besides hypernodes-core[parallel], pytest and Hypothesis. Where that is missing
-# it is skipped, with this as the reason.
+# What a folder, a file or a test imports besides hypernodes-core[parallel], pytest and Hypothesis. Where that is
+# missing it is skipped, with this as the reason.
 NEEDS = {
     "caching/test_cache_interface.py::test_sizes_of_arrays_are_those_of_the_memory_they_keep_alive": ("numpy",),
-    "demo": ("hypernodes_cache", "numpy"),
+    "demo": ("hypernodes_cache", "hypernodes_modal", "numpy"),
+    "demo/test_demo_command.py": ("hypernodes_cache", "hypernodes_modal", "numpy", "scriptures"),
     "disk_cache": ("hypernodes_cache",),
     "disk_cache/test_stored_values.py": ("hypernodes_cache", "numpy"),
     "docs": ("hypernodes_cache", "hypernodes_modal"),

@@ -86,7 +86,7 @@ def test_putting_again_and_deleting_count_once() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "1"])
 @pytest.mark.parametrize("name", ["max_items", "max_bytes"])
-def test_limits_it_cannot_have(name: str, limit: Any) -> None:
+def test_limits_that_a_memory_cache_cannot_have_are_refused(name: str, limit: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):
         MemoryCache(**{name: limit})
 
@@ -120,7 +120,7 @@ large = bytes(SIZE)
         (Slotted(bytes(SIZE)), 2),
         (memoryview(large), 1),
         (pytest, 0),
-        (test_limits_it_cannot_have, 0),
+        (test_limits_that_a_memory_cache_cannot_have_are_refused, 0),
     ],
 )
 def test_sizes_are_those_of_everything_a_value_keeps_alive_once(value: Any, times: float) -> None:

@@ -95,7 +95,7 @@ def test_signatures_follow_what_went_in_not_what_came_out() -> None:
     assert heard.computed == ["strip", "split", "count"]
 
 
-def test_none_is_a_value_like_any_other() -> None:
+def test_none_is_cached_like_any_other_value() -> None:
     nothing = Node(lambda x: None, "nothing")
     heard, pipeline = cached(Pipeline(nodes=[nothing]))
     assert pipeline.run({"x": 1}) == pipeline.run({"x": 1}) == {"nothing": None}
@@ -119,7 +119,7 @@ def test_a_default_and_the_same_value_given_are_the_same() -> None:
     assert heard.computed == []
 
 
-def test_type_matters() -> None:
+def test_values_of_different_types_are_cached_apart() -> None:
     double = Pipeline(nodes=[Node(lambda x: x * 2, "y")])
     heard, pipeline = cached(double)
     for value in (5, 5.0, "5", True, 1, [5], (5,)):
@@ -500,7 +500,7 @@ def test_the_warning_about_an_input_reads_well(caught: list[warnings.WarningMess
     assert "because guard is a _thread.lock" in message
 
 
-def test_one_warning_for_a_whole_map(caught: list[warnings.WarningMessage]) -> None:
+def test_a_whole_map_of_unidentifiable_inputs_gives_one_warning(caught: list[warnings.WarningMessage]) -> None:
     _, pipeline = cached(Pipeline(nodes=[Node(lambda lock: 1, "one")]))
     assert pipeline.map({"lock": [threading.Lock(), threading.Lock()]}, map_over="lock") == {"one": [1, 1]}
     assert len(messages(caught)) == 1
@@ -788,7 +788,7 @@ def test_memory_cache_drops_what_was_used_longest_ago() -> None:
     assert [key for key in "abc" if key in cache] == ["a", "c"]
 
 
-def test_miss_says_what_it_is() -> None:
+def test_the_marker_of_a_miss_shows_what_it_is() -> None:
     assert repr(MISS) == "MISS"
 
 

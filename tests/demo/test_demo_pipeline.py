@@ -66,7 +66,7 @@ def test_the_job_answers_questions_and_finds_known_verses(verses: list[Verse], c
     assert outputs["evaluation"].recall == {1: 1.0, 3: 1.0}
 
 
-def test_everything_is_computed_once(verses: list[Verse], cache: MemoryCache) -> None:
+def test_the_demo_computes_everything_once(verses: list[Verse], cache: MemoryCache) -> None:
     first, progress, _ = run(verses, cache)
     assert computed(progress) == {
         "encode_all": len(verses),

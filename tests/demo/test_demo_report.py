@@ -48,7 +48,7 @@ def test_a_long_text_is_cut_between_words() -> None:
     assert isolated("א") == "\u2068א\u2069"
 
 
-def test_the_figures_are_named() -> None:
+def test_the_report_names_its_figures() -> None:
     text = "\n".join(evaluation_lines(Evaluation(500, {1: 0.942, 10: 0.996}, 0.96), KnownItemTask(drop=0.6)))
     assert "500 verses" in text
     assert "60%" in text

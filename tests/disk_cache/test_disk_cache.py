@@ -51,7 +51,7 @@ def test_values_are_kept_under_keys(open_cache: Callable[..., DiskCache]) -> Non
     assert len(cache) == 1
 
 
-def test_none_is_a_value_like_any_other(open_cache: Callable[..., DiskCache]) -> None:
+def test_none_is_stored_on_disk_like_any_other_value(open_cache: Callable[..., DiskCache]) -> None:
     cache = open_cache()
     cache.put("k", None)
     assert cache.get("k") is None
@@ -61,7 +61,7 @@ def test_none_is_a_value_like_any_other(open_cache: Callable[..., DiskCache]) ->
     assert cached_run(cache, {"x": 1}, nothing) == ({"nothing": None}, [])
 
 
-def test_many_values_at_a_time(open_cache: Callable[..., DiskCache]) -> None:
+def test_many_values_are_stored_and_found_at_a_time(open_cache: Callable[..., DiskCache]) -> None:
     cache = open_cache()
     entries = {f"k{i}": i for i in range(100)}
     cache.put_many(entries)
@@ -82,7 +82,7 @@ def test_types_come_back_as_they_were(open_cache: Callable[..., DiskCache], valu
     assert (type(found), found) == (type(value), value)
 
 
-def test_delete_and_clear(open_cache: Callable[..., DiskCache]) -> None:
+def test_delete_and_clear_forget_entries_on_disk(open_cache: Callable[..., DiskCache]) -> None:
     cache = open_cache()
     cache.put_many({"a": 1, "b": 2})
     cache.delete("a")
@@ -145,7 +145,7 @@ def test_a_cache_shows_where_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"path": ""}, {"path": "p", "size_limit": 0}], ids=["no path", "no room"])
-def test_settings_it_cannot_have(settings: dict[str, Any]) -> None:
+def test_settings_that_a_disk_cache_cannot_have_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         DiskCache(**settings)
 
@@ -383,7 +383,9 @@ def test_what_was_stored_before_an_unpicklable_value_is_still_there(open_cache: 
 # --- mapped nodes ------------------------------------------------------------------------------------------------
 
 
-def test_a_mapped_node_with_more_items_computes_only_those(open_cache: Callable[..., DiskCache]) -> None:
+def test_a_mapped_node_with_more_items_than_are_on_disk_computes_only_those(
+    open_cache: Callable[..., DiskCache],
+) -> None:
     each = Pipeline(nodes=[double, show]).as_node({"xs": "x"}, map_over="xs")
     total = Node(lambda doubled: sum(doubled), "total", name="add")
     assert cached_run(open_cache(), {"xs": [1, 2]}, each, total)[0]["total"] == 6

@@ -171,7 +171,7 @@ def test_room_is_made_while_others_read(open_cache: Callable[..., DiskCache]) ->
     assert 0 < len(writer) < 20
 
 
-def test_a_cache_counts(open_cache: Callable[..., DiskCache]) -> None:
+def test_a_disk_cache_counts_what_was_asked_of_it(open_cache: Callable[..., DiskCache]) -> None:
     cache = open_cache()
     cache.put_many({"a": 1, "b": b"x" * 100_000})
     cache.get("a")
@@ -182,7 +182,7 @@ def test_a_cache_counts(open_cache: Callable[..., DiskCache]) -> None:
     assert size > 100_000
 
 
-def test_many_more_keys_than_one_query_takes(open_cache: Callable[..., DiskCache]) -> None:
+def test_more_keys_than_one_query_takes_are_looked_up_at_a_time(open_cache: Callable[..., DiskCache]) -> None:
     cache = open_cache()
     entries = {f"k{number}": number for number in range(3000)}
     cache.put_many(entries)

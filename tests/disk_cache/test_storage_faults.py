@@ -60,11 +60,11 @@ def run_with_trouble(folder: Path, prepare: str = "") -> list[str]:
     return list(caught)
 
 
-def test_all_is_well_without_trouble(tmp_path: Path) -> None:
+def test_a_run_on_a_sound_directory_warns_of_nothing(tmp_path: Path) -> None:
     assert run_with_trouble(tmp_path) == []
 
 
-def test_a_limit_for_the_size_of_files(tmp_path: Path) -> None:
+def test_a_limit_for_the_size_of_files_costs_the_cache_and_not_the_run(tmp_path: Path) -> None:
     (warning,) = run_with_trouble(tmp_path, "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))")
     assert warning.startswith("CacheWarning: DiskCache(path=")
     assert not list((tmp_path / "cache").rglob("*.val"))  # nothing half written is left
@@ -86,7 +86,7 @@ def small_filesystem(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk(small_filesystem: Path) -> None:
+def test_a_full_disk_costs_the_cache_and_not_the_run(small_filesystem: Path) -> None:
     (warning,) = run_with_trouble(small_filesystem)
     assert "No space left on device" in warning or "disk is full" in warning
     with DiskCache(small_filesystem / "cache", key="a key that all of them share") as cache:
@@ -119,7 +119,9 @@ def open_to_all(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "no permission"])
 @pytest.mark.parametrize("is_filled", [False, True])
-def test_a_directory_that_may_not_be_written(mode: int, is_filled: bool, open_to_all: Path) -> None:
+def test_a_directory_that_may_not_be_written_costs_the_cache_and_not_the_run(
+    mode: int, is_filled: bool, open_to_all: Path
+) -> None:
     folder = open_to_all / "cache"
     folder.mkdir()
     if is_filled:
@@ -134,7 +136,7 @@ def test_a_directory_that_may_not_be_written(mode: int, is_filled: bool, open_to
     assert "cannot be used" in warning
 
 
-def test_a_path_that_is_a_file(tmp_path: Path) -> None:
+def test_a_path_that_is_a_file_costs_the_cache_and_not_the_run(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("mine")
     (warning,) = run_with_trouble(tmp_path)
     assert "File exists" in warning

@@ -120,7 +120,7 @@ def test_nodes_after_an_error_do_not_run() -> None:
     assert heard.computed == ["check"]
 
 
-def test_what_was_computed_before_an_error_stays_in_the_cache() -> None:
+def test_results_from_before_an_error_stay_in_the_cache() -> None:
     heard = Recorder()
     pipeline = Pipeline(nodes=[check], cache=MemoryCache(), callbacks=[heard])
     with pytest.raises(OwnError):

@@ -373,7 +373,7 @@ def test_lengths_that_do_not_fit_inside_an_item_are_a_failure_of_that_item(modes
 
 
 @pytest.mark.parametrize("modes", MODES)
-def test_interrupts_are_not_collected(modes: Modes) -> None:
+def test_interrupts_are_not_collected_as_failures(modes: Modes) -> None:
     @node(output_name="y")
     def interrupt(x: int) -> int:
         raise KeyboardInterrupt

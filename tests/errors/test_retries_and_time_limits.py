@@ -152,7 +152,7 @@ def test_the_error_of_the_last_attempt_surfaces(modes: Modes) -> None:
 
 @pytest.mark.usefixtures("in_haste", "without_jitter")
 @pytest.mark.parametrize("modes", [("sequential", "sequential"), ("async", "async"), ("threaded", "threaded")])
-def test_delays_double_from_attempt_to_attempt(modes: Modes) -> None:
+def test_retry_delays_double_from_attempt_to_attempt(modes: Modes) -> None:
     flaky = Flaky(times=4)
 
     @node(output_name="y", retries=4, retry_delay=0.25)
@@ -178,7 +178,7 @@ def test_delays_are_varied_by_a_quarter_so_that_callers_do_not_come_back_in_step
     assert len(set(recorder.delays)) > 10
 
 
-def test_the_delay_is_really_waited_for() -> None:
+def test_the_delay_before_a_retry_is_really_waited_for() -> None:
     flaky = Flaky(times=1)
 
     @node(output_name="y", retries=1, retry_delay=0.02)
@@ -203,7 +203,7 @@ def test_a_call_is_made_again_after_the_exceptions_it_names(retry_on: Any) -> No
 
 
 @pytest.mark.parametrize("error", [LookupError, KeyboardInterrupt, SystemExit])
-def test_other_exceptions_surface_at_once(error: type[BaseException]) -> None:
+def test_exceptions_that_retry_on_does_not_name_surface_at_once(error: type[BaseException]) -> None:
     flaky = Flaky(times=1, error=error)
 
     @node(output_name="y", retries=5, retry_on=(ConnectionError, ValueError))

@@ -44,7 +44,7 @@ def hear(pipeline: Pipeline, cache: MemoryCache | None = None) -> tuple[Recorder
 # --- sequences ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run() -> None:
+def test_events_of_a_run() -> None:
     heard, pipeline = hear(prep)
     pipeline.run({"text": " a"})
     assert heard.events == [
@@ -57,7 +57,7 @@ def test_a_run() -> None:
     ]
 
 
-def test_a_run_from_the_cache() -> None:
+def test_events_of_a_run_from_the_cache() -> None:
     heard, pipeline = hear(prep, MemoryCache())
     pipeline.run({"text": " a"})
     heard.clear()
@@ -114,7 +114,7 @@ def test_a_nested_pipeline_of_which_nothing_is_needed_is_not_announced() -> None
     ]
 
 
-def test_a_nested_pipeline_from_the_cache() -> None:
+def test_events_of_a_nested_pipeline_from_the_cache() -> None:
     heard, pipeline = hear(Pipeline(nodes=[prep, invert], name="outer"), MemoryCache())
     pipeline.run({"text": " a"})
     heard.clear()
@@ -161,7 +161,7 @@ def test_a_node_ends_before_what_depends_on_it_is_announced() -> None:
 MAPPED = Pipeline(nodes=[Pipeline(nodes=[prep, invert], name="each").as_node(map_over="text"), join], name="outer")
 
 
-def test_a_mapped_node() -> None:
+def test_events_of_a_mapped_node() -> None:
     heard, pipeline = hear(MAPPED)
     pipeline.run({"text": ["a", "b"]}, output_name="joined")
     item = [
@@ -192,7 +192,7 @@ def test_a_mapped_node() -> None:
     ]
 
 
-def test_a_mapped_node_without_items() -> None:
+def test_events_of_a_mapped_node_without_items() -> None:
     heard, pipeline = hear(MAPPED)
     pipeline.run({"text": []}, output_name="inverse")
     assert heard.events == [
@@ -265,7 +265,7 @@ def test_an_item_partly_from_the_cache_announces_its_hits_inside() -> None:
     ]
 
 
-def test_a_map_of_the_outermost_pipeline() -> None:
+def test_events_of_a_map_of_the_outermost_pipeline() -> None:
     heard, pipeline = hear(Pipeline(nodes=[strip], name="p"))
     pipeline.map({"text": ["a", "b"]}, map_over="text")
     assert heard.events == [

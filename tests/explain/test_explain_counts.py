@@ -80,7 +80,7 @@ def test_what_was_computed_is_a_hit_and_what_was_not_would_run() -> None:
     assert pipeline.explain({"text": "a bb"}).is_fully_cached
 
 
-def test_only_what_is_asked_for_is_looked_at() -> None:
+def test_explain_looks_only_at_what_is_asked_for() -> None:
     pipeline = Pipeline([split, measure_all, add_up], cache=MemoryCache())
     pipeline.run({"text": "a bb"}, output_name="total")
     pipeline.effective_cache.delete(next(iter(pipeline.effective_cache._entries)))  # type: ignore[union-attr, attr-defined]
@@ -190,7 +190,7 @@ def test_an_overridden_node_is_shown_as_replaced() -> None:
     assert explanation["measure"].runs == 1
 
 
-def test_what_would_fail_is_said() -> None:
+def test_explain_says_what_would_fail() -> None:
     pairs = Pipeline([measure], name="pairs").as_node(map_over=["word", "unit"])
     uneven = Pipeline([Node(lambda size: ["a"] * size, "word", name="make"), pairs], cache=MemoryCache())
     uneven.run({"size": 1, "unit": [1]})
@@ -201,7 +201,7 @@ def test_what_would_fail_is_said() -> None:
 # --- nothing happens ---------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_called_written_or_heard() -> None:
+def test_explaining_calls_writes_and_reports_nothing() -> None:
     calls: list[str] = []
 
     class Calls:
@@ -238,7 +238,7 @@ def test_a_cache_that_cannot_be_read_is_a_warning_in_the_explanation() -> None:
 # --- wrong input -------------------------------------------------------------------------------------------------
 
 
-def test_wrong_input_is_refused_as_run_and_map_refuse_it() -> None:
+def test_explain_refuses_wrong_input_as_run_and_map_do() -> None:
     pipeline = Pipeline([measure_all], cache=MemoryCache())
     with pytest.raises(MissingInputError):
         pipeline.explain()
@@ -254,7 +254,7 @@ def test_wrong_input_is_refused_as_run_and_map_refuse_it() -> None:
         lengths_of.explain({"word": ["a"], "unit": [1, 2]}, map_over=["word", "unit"])
 
 
-def test_an_iterator_is_refused_rather_than_used_up() -> None:
+def test_explain_refuses_an_iterator_rather_than_using_it_up() -> None:
     words = iter(["a", "bb"])
     with pytest.raises(MapInputError, match=r"pass list\(word\)"):
         lengths_of.explain({"word": words}, map_over="word")
@@ -266,7 +266,7 @@ def test_an_iterator_is_refused_rather_than_used_up() -> None:
 # --- how it reads ------------------------------------------------------------------------------------------------
 
 
-def test_it_reads_as_a_table() -> None:
+def test_an_explanation_reads_as_a_table() -> None:
     pipeline = Pipeline([split, measure_all, add_up], cache=MemoryCache(), name="sizes")
     pipeline.run({"text": "a bb"})
     assert repr(pipeline.explain({"text": "a bb", "unit": 2})).splitlines() == [

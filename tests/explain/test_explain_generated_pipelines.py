@@ -18,6 +18,8 @@ from tests.semantics.generate import Scenario, scenarios
 from tests.semantics.modes import local_backend
 from tests.semantics.specification import Execution, PlannedError
 
+pytestmark = pytest.mark.slow
+
 Path = tuple[str, ...]
 
 

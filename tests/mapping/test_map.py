@@ -98,7 +98,7 @@ def test_product_takes_every_combination_the_last_name_fastest(configure: Callab
     assert found == {"product": [1, 2, 10, 20, 100, 200]}
 
 
-def test_no_items_give_empty_lists(configure: Callable[[Pipeline], Pipeline]) -> None:
+def test_a_map_over_no_items_gives_empty_lists(configure: Callable[[Pipeline], Pipeline]) -> None:
     assert configure(single).map({"x": []}, map_over="x") == {"product": [], "shown": []}
     assert configure(single).map({"x": []}, map_over="x", output_name="shown") == {"shown": []}
     assert configure(plain).map({"x": [1, 2], "k": []}, map_over=["x", "k"], map_mode="product") == {"product": []}
@@ -152,7 +152,7 @@ def test_lists_as_items_stay_lists() -> None:
     assert Pipeline(nodes=[count]).map({"xs": [[1, 2], [], [3]]}, map_over="xs") == {"n": [2, 0, 1]}
 
 
-def test_none_is_an_item_like_any_other() -> None:
+def test_none_is_an_item_of_a_map_like_any_other() -> None:
     @node(output_name="kind")
     def kind(x: Any) -> str:
         return type(x).__name__
@@ -266,7 +266,7 @@ def test_lengths_made_by_nodes_are_checked_when_they_are_there() -> None:
         Pipeline(nodes=[unequal, mapped]).run()
 
 
-def test_maps_nest(configure: Callable[[Pipeline], Pipeline]) -> None:
+def test_mapped_nodes_inside_mapped_nodes_give_lists_of_lists(configure: Callable[[Pipeline], Pipeline]) -> None:
     rows = Pipeline(nodes=[multiply_all, total], name="row")
     table = Pipeline(nodes=[rows.as_node({"table": "xs"}, {"total": "totals"}, map_over="table")])
     found = configure(table).run({"table": [[1, 2], [], [3]], "k": 10}, output_name="totals")
@@ -279,7 +279,7 @@ def test_a_map_over_a_pipeline_with_a_mapped_node(configure: Callable[[Pipeline]
     assert found == {"products": [[1], [10], [2, 3], [20, 30]], "total": [1, 10, 5, 50]}
 
 
-def test_a_deep_tower_of_maps() -> None:
+def test_maps_nest_to_any_depth() -> None:
     pipeline, value = plain, [1, 2]
     pipeline = Pipeline(nodes=[pipeline.as_node(map_over="x")])
     for _ in range(20):
@@ -294,7 +294,7 @@ def test_a_mapped_node_fed_by_a_mapped_node(configure: Callable[[Pipeline], Pipe
     assert pipeline.run({"xs": [1, 2]}) == {"products": [1, 2], "shown": ["<1>", "<2>"]}
 
 
-def test_a_pipeline_without_inputs_of_its_own_to_share() -> None:
+def test_a_map_of_a_pipeline_without_inputs_to_share() -> None:
     @node(output_name="doubled")
     def double(x: int) -> int:
         return 2 * x

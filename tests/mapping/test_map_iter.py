@@ -119,14 +119,14 @@ def test_results_come_as_they_are_done_when_order_does_not_matter(map_execution:
 
 
 @pytest.mark.parametrize("modes", MODES)
-def test_product_gives_every_combination(modes: Modes) -> None:
+def test_map_iter_gives_every_combination_of_a_product(modes: Modes) -> None:
     stream = pipeline.with_backend(LocalBackend(*modes, max_workers=2)).map_iter(
         {"x": iter([1, 2]), "k": iter([10, 100])}, ["x", "k"], map_mode="product", output_name="y"
     )
     assert list(stream) == [{"y": 10}, {"y": 100}, {"y": 20}, {"y": 200}]
 
 
-def test_no_items_give_no_results() -> None:
+def test_map_iter_over_no_items_gives_no_results() -> None:
     assert list(pipeline.map_iter({"x": iter(())}, "x")) == []
 
 
@@ -150,7 +150,7 @@ def test_two_streams_can_be_read_in_turns() -> None:
 
 @pytest.mark.parametrize("in_order", [True, False])
 @pytest.mark.parametrize("modes", MODES)
-def test_inputs_are_read_as_needed(modes: Modes, in_order: bool) -> None:
+def test_map_iter_reads_inputs_as_needed(modes: Modes, in_order: bool) -> None:
     source = Source()
     stream = pipeline.with_backend(LocalBackend(*modes, max_workers=2)).map_iter(
         {"x": source.values()}, "x", in_order=in_order
@@ -162,7 +162,7 @@ def test_inputs_are_read_as_needed(modes: Modes, in_order: bool) -> None:
     stream.close()
 
 
-def test_one_after_the_other_reads_no_more_than_it_yields() -> None:
+def test_a_sequential_map_iter_reads_no_more_than_it_yields() -> None:
     source = Source()
     stream = pipeline.map_iter({"x": source.values()}, "x")
     for number in range(1, 11):
@@ -252,7 +252,7 @@ def test_results_that_were_taken_are_not_held() -> None:
 
 
 @pytest.mark.parametrize("modes", MODES)
-def test_closing_early_announces_the_end_of_everything(modes: Modes) -> None:
+def test_closing_a_stream_early_reports_the_end_of_everything(modes: Modes) -> None:
     @node(output_name="y")
     def take_a_while(x: int) -> int:
         if x:
@@ -272,7 +272,7 @@ def test_closing_early_announces_the_end_of_everything(modes: Modes) -> None:
 
 
 @pytest.mark.parametrize("modes", [(n, m) for n, m in MODES if m != "sequential"])
-def test_closing_early_waits_for_the_calls_under_way_and_starts_no_others(modes: Modes) -> None:
+def test_closing_a_stream_early_waits_for_the_calls_under_way_and_starts_no_others(modes: Modes) -> None:
     started: list[int] = []
     ended: list[int] = []
 

@@ -53,7 +53,7 @@ def test_the_container_stays_warm_until_the_backend_is_closed(modal_loopback, im
     backend.close()
 
 
-def test_the_outermost_with_closes(modal_loopback, image):
+def test_the_outermost_with_block_closes_the_app(modal_loopback, image):
     backend = ModalBackend(image)
     with backend:
         with backend:
@@ -77,7 +77,7 @@ def test_an_app_that_was_stopped_from_outside_is_opened_again(modal_loopback, ba
     assert pipeline.run({"x": 2}) == {"doubled": 4}
 
 
-def test_threads_share_the_app(modal_loopback, backend):
+def test_threads_share_the_modal_app(modal_loopback, backend):
     pipeline = Pipeline([double], backend=backend, callbacks=[Recorder()])
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda x: pipeline.run({"x": x})["doubled"], range(8)))
@@ -86,7 +86,7 @@ def test_threads_share_the_app(modal_loopback, backend):
     assert modal_loopback.rpc_counts["FunctionMap"] == 8
 
 
-def test_it_runs_where_an_event_loop_runs_without_warnings(backend):
+def test_modal_runs_where_an_event_loop_runs_without_warnings(backend):
     pipeline = Pipeline([double], backend=backend, callbacks=[Recorder()], cache=MemoryCache())
 
     async def cell() -> tuple[object, object]:

@@ -321,7 +321,7 @@ def test_a_connection_that_is_lost_for_good_names_the_call(make_backend, plane, 
 # --- results ------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_that_cannot_be_sent_back_is_named(warm_backend, plane):
+def test_a_result_that_cannot_be_sent_back_from_a_container_is_named(warm_backend, plane):
     @node(output_name="lock")
     def make_lock(x: int) -> Any:
         import threading

@@ -39,7 +39,7 @@ def test_a_nested_pipeline_that_asks_for_the_same_runs_in_the_same_container(mak
         assert found["inner"] == found["outer"]
 
 
-def test_one_that_asks_for_another_configuration_is_called_from_the_container(make_backend, plane):
+def test_a_nested_pipeline_that_asks_for_another_configuration_is_called_from_the_container(make_backend, plane):
     cache = MemoryCache()
     own = make_backend(gpu="H100")
     inner = Pipeline([inner_process], name="inner", backend=own).as_node(map_over="x")

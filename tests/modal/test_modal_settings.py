@@ -16,7 +16,7 @@ IMAGE = modal.Image.debian_slim()
 SECRET = "sk-this-must-not-be-shown"
 
 
-def test_it_is_found_as_a_backend_of_core():
+def test_modal_backend_is_found_as_a_backend_of_core():
     assert DiscoveredBackend is ModalBackend
 
 

@@ -72,13 +72,13 @@ def test_mappings_rename_inputs_and_outputs() -> None:
     assert Pipeline(nodes=[renamed]).run({"page": " a b"}) == {"tidy": "a b", "tokens": ["a", "b"]}
 
 
-def test_names_can_be_swapped() -> None:
+def test_mappings_can_swap_input_names() -> None:
     minus = Pipeline(nodes=[Node(lambda a, b: a - b, "difference")])
     swapped = minus.as_node(input_mapping={"a": "b", "b": "a"})
     assert Pipeline(nodes=[swapped]).run({"a": 1, "b": 10}) == {"difference": 9}
 
 
-def test_outputs_can_be_swapped() -> None:
+def test_mappings_can_swap_output_names() -> None:
     both = Pipeline(nodes=[Node(lambda: (1, 2), ("one", "two"))])
     assert Pipeline(nodes=[both.as_node(output_mapping={"one": "two", "two": "one"})]).run() == {"two": 1, "one": 2}
 

@@ -68,7 +68,7 @@ def test_without_output_name_the_result_is_named_like_the_function(decorate: Any
     assert made([1, 2]) == 3
 
 
-def test_several_output_names() -> None:
+def test_a_node_may_have_several_output_names() -> None:
     @node(output_name=("low", "high"))
     def bounds(values: list[int]) -> tuple[int, int]:
         return min(values), max(values)
@@ -77,7 +77,7 @@ def test_several_output_names() -> None:
     assert bounds.output_name == ("low", "high")
 
 
-def test_name_and_cache_can_be_chosen() -> None:
+def test_name_and_cache_of_a_node_can_be_chosen() -> None:
     @node(output_name="now", cache=False, name="clock")
     def read() -> int:
         return 0
@@ -160,7 +160,7 @@ def test_a_lambda_needs_an_output_name() -> None:
         Node(lambda x: x)
 
 
-def test_what_cannot_be_called_is_no_node() -> None:
+def test_what_cannot_be_called_cannot_be_a_node() -> None:
     with pytest.raises(InvalidNodeError, match=r"a node wraps a function; got 3") as caught:
         Node(3, "three")  # type: ignore[arg-type]
     assert caught.value.culprit == 3

@@ -57,7 +57,7 @@ def test_a_node_runs_as_soon_as_its_turn_in_the_order_written_allows() -> None:
     assert heard.computed == ["a", "b", "waits", "c"]
 
 
-def test_root_inputs_and_outputs() -> None:
+def test_a_pipeline_knows_its_root_inputs_and_outputs() -> None:
     pipeline = Pipeline(nodes=[after_both, after_b, after_a])
     assert pipeline.inputs == ("scale", "a")
     assert pipeline.outputs == ("b", "c", "d")
@@ -89,7 +89,7 @@ def test_a_large_pipeline_shows_only_some_names() -> None:
     assert repr(Pipeline(nodes=chain)) == "<Pipeline: 20 nodes, (x0) -> (x1, x2, x3, … 16 more, x20)>"
 
 
-def test_the_id_is_the_name() -> None:
+def test_the_id_of_a_named_pipeline_is_its_name() -> None:
     assert Pipeline(nodes=[after_a], name="demo").id == "demo"
 
 

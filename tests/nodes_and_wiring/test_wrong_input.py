@@ -100,7 +100,7 @@ def test_a_missing_input_of_a_mapped_node_is_found_before_anything_runs() -> Non
     assert caught.value.missing == {"texts": ("prep",)}
 
 
-def test_a_missing_shared_input_of_a_map() -> None:
+def test_a_missing_shared_input_of_a_map_is_named() -> None:
     with pytest.raises(MissingInputError) as caught:
         scored.map({"text": ["a", "b"]}, map_over="text")
     assert caught.value.missing == {"weight": ("count",)}
@@ -122,24 +122,24 @@ def test_an_unknown_input_unlike_any_other_suggests_nothing() -> None:
         scored.run({"text": "a", "weight": 1, "qqq": 2})
 
 
-def test_an_unknown_input_of_a_map() -> None:
+def test_an_unknown_input_of_a_map_is_named() -> None:
     with pytest.raises(UnknownInputError, match=r"has no input 'txet' \(did you mean 'text'\?\)"):
         scored.map({"txet": ["a"], "weight": 1}, map_over="txet")
 
 
 @pytest.mark.parametrize("inputs", ["text", 3], ids=["string", "number"])
-def test_inputs_that_are_no_dict(inputs: Any) -> None:
+def test_inputs_that_are_no_dict_are_refused(inputs: Any) -> None:
     with pytest.raises(DependencyError, match=r"inputs must be a dict of values by name; got"):
         scored.run(inputs)
 
 
 @pytest.mark.parametrize("inputs", [["text", "weight"], {"text", "weight"}], ids=["list", "set"])
-def test_inputs_that_are_a_collection_of_names(inputs: Any) -> None:
+def test_inputs_that_are_a_collection_of_names_are_refused(inputs: Any) -> None:
     with pytest.raises(DependencyError, match=r"inputs must be a dict of values by name; got"):
         scored.run(inputs)
 
 
-def test_inputs_whose_names_are_no_strings() -> None:
+def test_inputs_whose_names_are_no_strings_are_refused() -> None:
     inputs: Any = {"text": "a", 3: 1}
     with pytest.raises(DependencyError, match=r"inputs must be a dict of values by name; 3 is no name"):
         scored.run(inputs)
@@ -158,19 +158,19 @@ def test_an_unknown_output_lists_those_there_are() -> None:
     assert caught.value.available == ("clean", "words", "total")
 
 
-def test_an_unknown_output_among_several() -> None:
+def test_an_unknown_output_among_several_is_named() -> None:
     with pytest.raises(UnknownOutputError) as caught:
         scored.run({"text": "a", "weight": 1}, output_name=["clean", "nothing", "text"])
     assert caught.value.unknown == ("nothing", "text")
 
 
-def test_an_unknown_output_of_a_map() -> None:
+def test_an_unknown_output_of_a_map_is_named() -> None:
     with pytest.raises(UnknownOutputError, match=r"has no output 'nothing'"):
         scored.map({"text": [], "weight": 1}, map_over="text", output_name="nothing")
 
 
 @pytest.mark.parametrize("output_name", [3, ["clean", 3]], ids=["number", "list with a number"])
-def test_an_output_name_that_is_no_string(output_name: Any) -> None:
+def test_a_requested_output_that_is_no_string_is_refused(output_name: Any) -> None:
     with pytest.raises(DependencyError):
         scored.run({"text": "a", "weight": 1}, output_name=output_name)
 
@@ -178,7 +178,7 @@ def test_an_output_name_that_is_no_string(output_name: Any) -> None:
 # --- what a pipeline is made of ----------------------------------------------------------------------------------
 
 
-def test_two_nodes_with_one_output_name() -> None:
+def test_two_nodes_with_one_output_name_are_refused() -> None:
     @node(output_name="clean")
     def lower(text: str) -> str:
         return text.lower()
@@ -193,7 +193,7 @@ def test_two_nodes_with_one_output_name() -> None:
     assert caught.value.node_names == ("strip", "lower")
 
 
-def test_a_nested_pipeline_with_an_output_that_exists_already() -> None:
+def test_a_nested_pipeline_with_an_output_that_exists_already_is_refused() -> None:
     with pytest.raises(DuplicateOutputError, match=r"produced by both 'strip' \(.*\) and 'strip_all' in pipeline"):
         Pipeline(nodes=[strip, strip_all])
 
@@ -261,19 +261,19 @@ def test_a_bare_function_gets_the_hint_to_decorate_it() -> None:
 
 
 @pytest.mark.parametrize("entry", [3, "strip", None])
-def test_something_that_is_neither_node_nor_pipeline(entry: Any) -> None:
+def test_something_that_is_neither_node_nor_pipeline_is_refused(entry: Any) -> None:
     with pytest.raises(InvalidNodeError) as caught:
         Pipeline(nodes=[strip, entry])
     assert str(caught.value) == f"{entry!r} in nodes= is neither a node nor a pipeline"
     assert caught.value.culprit == entry
 
 
-def test_nodes_that_are_no_list() -> None:
+def test_nodes_that_are_no_list_are_refused() -> None:
     with pytest.raises(InvalidNodeError, match=r"nodes must be a list of nodes and pipelines; got <node strip"):
         Pipeline(nodes=strip)  # type: ignore[arg-type]
 
 
-def test_no_nodes_at_all() -> None:
+def test_a_pipeline_without_nodes_is_refused() -> None:
     with pytest.raises(InvalidNodeError, match=r"nodes is empty: a pipeline needs at least one node"):
         Pipeline(nodes=[])
 
@@ -281,7 +281,7 @@ def test_no_nodes_at_all() -> None:
 # --- as_node -----------------------------------------------------------------------------------------------------
 
 
-def test_input_mapping_to_a_name_that_does_not_exist() -> None:
+def test_input_mapping_to_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MappingError) as caught:
         prep.as_node(input_mapping={"page": "txt"})
     assert str(caught.value) == (
@@ -301,17 +301,17 @@ def test_input_mapping_the_wrong_way_round_says_so() -> None:
     )
 
 
-def test_input_mapping_of_two_names_to_one_input() -> None:
+def test_input_mapping_of_two_names_to_one_input_is_refused() -> None:
     with pytest.raises(MappingError, match=r"input_mapping of node 'prep' maps both 'a' and 'b' to 'text'"):
         prep.as_node(input_mapping={"a": "text", "b": "text"})
 
 
-def test_input_mapping_that_gives_two_inputs_one_name() -> None:
+def test_input_mapping_that_gives_two_inputs_one_name_is_refused() -> None:
     with pytest.raises(MappingError, match=r"gives two inputs the name 'separator'"):
         prep.as_node(input_mapping={"separator": "text"})
 
 
-def test_output_mapping_of_a_name_that_does_not_exist() -> None:
+def test_output_mapping_of_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MappingError) as caught:
         prep.as_node(output_mapping={"word": "tokens"})
     assert str(caught.value) == (
@@ -322,12 +322,12 @@ def test_output_mapping_of_a_name_that_does_not_exist() -> None:
     assert caught.value.available == ("clean", "words")
 
 
-def test_output_mapping_that_gives_two_outputs_one_name() -> None:
+def test_output_mapping_that_gives_two_outputs_one_name_is_refused() -> None:
     with pytest.raises(MappingError, match=r"output_mapping of node 'prep' gives two outputs the name 'words'"):
         prep.as_node(output_mapping={"clean": "words"})
 
 
-def test_map_over_a_name_that_does_not_exist() -> None:
+def test_map_over_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MappingError) as caught:
         prep.as_node(input_mapping={"texts": "text"}, map_over="text")
     assert str(caught.value) == (
@@ -337,12 +337,12 @@ def test_map_over_a_name_that_does_not_exist() -> None:
     assert caught.value.unknown == "text"
 
 
-def test_map_over_nothing() -> None:
+def test_a_mapped_node_over_no_name_is_refused() -> None:
     with pytest.raises(MappingError, match=r"map_over of node 'prep' is empty"):
         prep.as_node(map_over=[])
 
 
-def test_an_unknown_map_mode() -> None:
+def test_an_unknown_map_mode_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"map_mode must be 'zip' or 'product'; got 'outer'"):
         prep.as_node(map_over="text", map_mode="outer")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"map_mode must be 'zip' or 'product'; got 'outer'"):
@@ -352,7 +352,7 @@ def test_an_unknown_map_mode() -> None:
 # --- mapped-over values ------------------------------------------------------------------------------------------
 
 
-def test_a_mapped_input_that_is_not_iterable() -> None:
+def test_a_mapped_input_that_is_not_iterable_is_refused() -> None:
     with pytest.raises(MapInputError) as caught:
         scored.map({"text": 3, "weight": 1}, map_over="text")
     assert str(caught.value) == (
@@ -362,7 +362,7 @@ def test_a_mapped_input_that_is_not_iterable() -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", b"abc"], ids=["str", "bytes"])
-def test_a_mapped_input_that_is_a_single_string(value: Any) -> None:
+def test_a_mapped_input_that_is_a_single_string_is_refused(value: Any) -> None:
     with pytest.raises(MapInputError) as caught:
         scored.map({"text": value, "weight": 1}, map_over="text")
     assert str(caught.value) == (
@@ -400,7 +400,7 @@ def test_a_mapped_node_inside_a_map_checks_shared_values_before_anything_runs() 
         heard.clear()
 
 
-def test_unequal_lengths_in_zip_mode() -> None:
+def test_unequal_lengths_in_zip_mode_are_refused() -> None:
     with pytest.raises(MapLengthError) as caught:
         scored.map({"text": ["a", "b"], "weight": [1, 2, 3]}, map_over=["text", "weight"])
     assert str(caught.value) == (
@@ -410,7 +410,7 @@ def test_unequal_lengths_in_zip_mode() -> None:
     assert caught.value.lengths == {"text": 2, "weight": 3}
 
 
-def test_unequal_lengths_of_a_mapped_node_before_anything_runs() -> None:
+def test_unequal_lengths_of_a_mapped_node_are_refused_before_anything_runs() -> None:
     mapped = prep.as_node({"texts": "text", "seps": "separator"}, {"clean": "c"}, map_over=["texts", "seps"])
     with pytest.raises(MapLengthError, match=r"'texts' has 1, 'seps' has 2 values"):
         Pipeline(nodes=[strip, mapped], callbacks=[heard]).run({"text": "a", "texts": ["a"], "seps": [" ", ","]})
@@ -423,7 +423,7 @@ def test_a_mapped_over_input_with_a_default_still_has_to_be_given() -> None:
     assert caught.value.missing == {"seps": ("prep",)}
 
 
-def test_map_over_a_name_without_values() -> None:
+def test_map_over_a_name_without_values_is_refused() -> None:
     with pytest.raises(UnknownInputError) as caught:
         scored.map({"text": ["a"], "weight": 1}, map_over="txt")
     assert str(caught.value) == "map_over names 'txt', for which inputs has no values (did you mean 'text'?)"
@@ -431,12 +431,12 @@ def test_map_over_a_name_without_values() -> None:
 
 
 @pytest.mark.parametrize("map_over", [[], None])
-def test_map_over_no_name(map_over: Any) -> None:
+def test_a_map_over_no_name_is_refused(map_over: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"map_over names no input; use run\(\) for a single run"):
         scored.map({"text": ["a"], "weight": 1}, map_over=map_over)
 
 
-def test_items_with_different_names() -> None:
+def test_items_with_different_names_are_refused() -> None:
     with pytest.raises(DependencyError, match=r"item 0 has text; item 1 has weight"):
         LocalBackend().map(scored, [{"text": "a"}, {"weight": 1}], {})
 
@@ -458,7 +458,7 @@ def test_items_with_different_names() -> None:
         ({"parent": "p"}, r"parent must be a Pipeline; got 'p'"),
     ],
 )
-def test_settings_that_a_pipeline_cannot_have(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_a_pipeline_cannot_have_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Pipeline(nodes=[strip], **settings)
 
@@ -475,7 +475,7 @@ def test_with_methods_check_like_the_constructor() -> None:
 
 
 @pytest.mark.parametrize("make", [PipelineExecutionEngine, LocalBackend])
-def test_a_mode_that_does_not_exist(make: Any) -> None:
+def test_a_mode_that_does_not_exist_is_refused(make: Any) -> None:
     message = r"map_execution must be one of 'sequential', 'async', 'threaded', 'parallel'; got 'thread'"
     with pytest.raises(ConfigurationError, match=message):
         make(map_execution="thread")
@@ -487,7 +487,7 @@ def test_max_workers_must_be_a_positive_whole_number(max_workers: Any) -> None:
         PipelineExecutionEngine(max_workers=max_workers)
 
 
-def test_an_executor_must_be_one() -> None:
+def test_an_executor_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"executor must be a concurrent\.futures\.Executor; got"):
         LocalBackend(executor=object())  # type: ignore[arg-type]
 
@@ -497,7 +497,7 @@ def test_an_engine_and_the_settings_of_one_exclude_each_other() -> None:
         LocalBackend(max_workers=2, engine=PipelineExecutionEngine())
 
 
-def test_a_memory_cache_without_room() -> None:
+def test_a_memory_cache_without_room_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"max_items must be a positive whole number or None; got 0"):
         MemoryCache(max_items=0)
 

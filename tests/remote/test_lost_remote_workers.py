@@ -101,7 +101,7 @@ def test_what_ran_in_a_process_that_is_killed_ends_innermost_first(tmp_path: Pat
     assert all(row[2]["duration"] >= 0 for hook in ("map_item_end", "map_end", "nested_end") for row in heard.of(hook))
 
 
-def test_what_runs_in_a_place_inside_ends_as_well(tmp_path: Path) -> None:
+def test_what_runs_on_a_backend_of_a_nested_pipeline_ends_when_its_process_is_killed(tmp_path: Path) -> None:
     heard = Witness(tmp_path / "observed")
     inner = whole(measure_or_die, SubprocessBackend(), heard).with_callbacks([heard])
     with pytest.raises(WorkerLostError):
@@ -112,7 +112,7 @@ def test_what_runs_in_a_place_inside_ends_as_well(tmp_path: Path) -> None:
     assert len(heard.of("node_start")) == len(heard.of("node_end")) + len(heard.of("error"))
 
 
-def test_what_ran_when_the_run_was_cancelled_ends_with_that(tmp_path: Path) -> None:
+def test_what_ran_in_a_subprocess_ends_when_the_run_is_cancelled(tmp_path: Path) -> None:
     heard = Recorder()
     pipeline = whole(measure_or_wait, SubprocessBackend(), heard)
 
@@ -150,7 +150,7 @@ class Lost(RemoteBackend):
 
 @pytest.mark.parametrize("messages", range(16))
 @pytest.mark.parametrize("cache", [None, MemoryCache])
-def test_whenever_it_is_lost_each_beginning_has_an_end(messages: int, cache: Callable[[], Any] | None) -> None:
+def test_whenever_a_worker_is_lost_each_start_event_has_an_end(messages: int, cache: Callable[[], Any] | None) -> None:
     @node(output_name="length")
     def measure(word: str) -> int:
         return len(word)

@@ -136,7 +136,7 @@ def test_what_is_meant_to_end_a_process_ends_the_run(kept: SubprocessBackend, fu
     assert run(kept, lambda x: x + 1) == 2  # and the backend can be used again
 
 
-def test_a_result_that_cannot_be_sent_back_is_named(kept: SubprocessBackend) -> None:
+def test_a_result_that_cannot_be_sent_back_from_a_subprocess_is_named(kept: SubprocessBackend) -> None:
     @node(output_name="handle")
     def open_something(x: int) -> Any:
         import threading

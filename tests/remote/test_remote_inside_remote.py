@@ -22,7 +22,7 @@ def invert(x: int) -> float:
     return 1 / x
 
 
-def test_a_place_inside_another_place_tells_and_keeps_here() -> None:
+def test_a_remote_backend_inside_another_reports_and_stores_at_the_caller() -> None:
     heard, cache = Recorder(), MemoryCache()
     inner = Pipeline([get_pid, invert], name="inner", backend=SubprocessBackend(env={"INNER": "1"}))
     pipeline = Pipeline([inner], name="outer", backend=SubprocessBackend(), cache=cache, callbacks=[heard])
@@ -36,7 +36,7 @@ def test_a_place_inside_another_place_tells_and_keeps_here() -> None:
     assert heard.computed == []
 
 
-def test_an_error_inside_a_place_inside_another_place_arrives() -> None:
+def test_an_error_in_a_remote_backend_inside_another_arrives() -> None:
     inner = Pipeline([invert], name="inner", backend=SubprocessBackend(env={"INNER": "1"}))
     with pytest.raises(ZeroDivisionError) as caught:
         Pipeline([inner], name="outer", backend=SubprocessBackend()).run({"x": 0})

@@ -24,7 +24,7 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
-def test_an_endless_input_is_read_as_far_as_results_are_taken() -> None:
+def test_a_remote_map_iter_reads_an_endless_input_as_far_as_results_are_taken() -> None:
     read: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -42,7 +42,7 @@ def test_an_endless_input_is_read_as_far_as_results_are_taken() -> None:
     assert len(read) == 24
 
 
-def test_chunks_grow_and_events_are_those_of_one_map() -> None:
+def test_chunks_of_a_remote_map_iter_grow_and_events_are_those_of_one_map() -> None:
     place, heard = InProcess(), Recorder()
     pipeline = Pipeline([invert], backend=place, callbacks=[heard])
     found = [result["inverse"] for result in pipeline.map_iter({"x": range(1, 1001)}, "x")]
@@ -55,7 +55,7 @@ def test_chunks_grow_and_events_are_those_of_one_map() -> None:
     assert [event[1] for event in heard.events if event[0] == "map_item_start"] == list(range(1000))
 
 
-def test_items_that_are_found_do_not_travel_and_keep_their_index() -> None:
+def test_cached_items_of_a_remote_map_iter_are_not_sent_and_keep_their_index() -> None:
     place, heard = InProcess(), Recorder()
     pipeline = Pipeline([invert], backend=place, cache=MemoryCache(), callbacks=[heard])
     pipeline.map({"x": range(1, 40, 2)}, "x")
@@ -70,7 +70,7 @@ def test_items_that_are_found_do_not_travel_and_keep_their_index() -> None:
     assert place.jobs == []
 
 
-def test_failures_are_collected_or_raised_with_their_index() -> None:
+def test_failures_in_a_remote_map_iter_are_collected_or_raised_with_their_index() -> None:
     pipeline = Pipeline([invert], backend=InProcess())
     values = [1] * 20 + [0, 2]
     found = [result["inverse"] for result in pipeline.map_iter({"x": values}, "x", on_error="collect")]
@@ -85,7 +85,7 @@ def test_failures_are_collected_or_raised_with_their_index() -> None:
     assert heard.events[-1] == ("map_end",)
 
 
-def test_products_and_empty_inputs() -> None:
+def test_a_remote_map_iter_takes_products_and_empty_inputs() -> None:
     pipeline = Pipeline([add], backend=InProcess())
     found = pipeline.map_iter({"x": [1, 2], "y": range(10, 30, 10)}, ["x", "y"], map_mode="product")
     assert list(found) == [{"sum": 11}, {"sum": 21}, {"sum": 12}, {"sum": 22}]
@@ -95,20 +95,22 @@ def test_products_and_empty_inputs() -> None:
 @pytest.mark.parametrize(
     ("inputs", "error"), [({"x": [1, 2], "y": [1]}, MapLengthError), ({"x": 1, "y": [1]}, MapInputError)]
 )
-def test_wrong_inputs_are_refused_before_anything_is_sent(inputs: Any, error: type[Exception]) -> None:
+def test_wrong_inputs_of_a_remote_map_iter_are_refused_before_anything_is_sent(
+    inputs: Any, error: type[Exception]
+) -> None:
     place = InProcess()
     with pytest.raises(error):
         next(Pipeline([add], backend=place).map_iter(inputs, ["x", "y"]))
     assert place.jobs == []
 
 
-def test_inputs_that_turn_out_to_be_of_different_lengths_are_an_error() -> None:
+def test_inputs_of_a_remote_map_iter_that_turn_out_to_be_of_different_lengths_are_an_error() -> None:
     results = Pipeline([add], backend=InProcess()).map_iter({"x": iter([1, 2]), "y": iter([1])}, ["x", "y"])
     with pytest.raises(MapLengthError, match="ends after 1"):
         list(results)
 
 
-def test_one_process_serves_all_chunks() -> None:
+def test_one_process_serves_all_chunks_of_a_remote_map_iter() -> None:
     @node(output_name="pid")
     def get_pid(x: int) -> int:
         import os
@@ -119,7 +121,7 @@ def test_one_process_serves_all_chunks() -> None:
     assert len({result["pid"] for result in results}) == 1
 
 
-def test_whoever_has_had_enough_ends_the_map() -> None:
+def test_closing_a_remote_map_iter_ends_the_map() -> None:
     heard = Recorder()
     results = Pipeline([invert], backend=InProcess(), callbacks=[heard]).map_iter({"x": itertools.count(1)}, "x")
     next(results)

@@ -54,7 +54,9 @@ def _no_company() -> Iterator[None]:
 
 @settings(max_examples=SCHEDULES // PER_SCENARIO, suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(), seed=integers(0, 2**32), node_execution=sampled_from(["sequential", "threaded"]))
-def test_a_bad_line_costs_no_result(folder: str, scenario: Scenario, seed: int, node_execution: str) -> None:
+def test_an_unreliable_transport_costs_no_result(
+    folder: str, scenario: Scenario, seed: int, node_execution: str
+) -> None:
     seed ^= crc32(repr(scenario).encode())  # drawn numbers alone are too often the same ones
     for number in range(PER_SCENARIO):
         check_schedule(folder, scenario, seed + number, node_execution)

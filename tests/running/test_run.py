@@ -108,7 +108,7 @@ def test_a_value_for_an_output_replaces_the_node_and_what_only_it_needed() -> No
     assert heard.computed == ["count"]
 
 
-def test_what_others_need_too_still_runs() -> None:
+def test_what_else_needs_the_inputs_of_an_overridden_node_still_runs() -> None:
     @node(output_name="both")
     def both(clean: str, words: list[str]) -> str:
         return f"{clean}:{','.join(words)}"
@@ -188,7 +188,7 @@ def test_defaults_of_nested_pipelines_count() -> None:
 
 
 @pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["no cache", "cache"])
-def test_positional_only_and_keyword_only_parameters(cache: MemoryCache | None) -> None:
+def test_positional_only_and_keyword_only_parameters_are_inputs(cache: MemoryCache | None) -> None:
     @node(output_name="y")
     def mixed(a: int, b: int = 2, /, c: int = 3, *, d: int, e: int = 5) -> tuple[int, ...]:
         return (a, b, c, d, e)
@@ -199,7 +199,7 @@ def test_positional_only_and_keyword_only_parameters(cache: MemoryCache | None) 
 
 
 @pytest.mark.parametrize("arity", range(7))
-def test_any_number_of_parameters(arity: int) -> None:
+def test_nodes_have_any_number_of_parameters(arity: int) -> None:
     names = [f"p{i}" for i in range(arity)]
     collect = Node(eval(f"lambda {', '.join(names)}: ({''.join(n + ',' for n in names)})"), "all_of_them")
     assert Pipeline(nodes=[collect]).run({n: i for i, n in enumerate(names)}) == {"all_of_them": tuple(range(arity))}
@@ -218,7 +218,9 @@ def test_a_tuple_or_list_is_taken_apart_into_the_named_outputs(make: type) -> No
     ("result", "what"), [((1,), "1 values"), ([1, 2, 3], "3 values"), ("ab", "a str"), (None, "a NoneType")]
 )
 @pytest.mark.parametrize("is_heard", [False, True])
-def test_anything_else_is_an_error_that_says_what_came(result: Any, what: str, is_heard: bool) -> None:
+def test_a_result_that_does_not_fit_the_named_outputs_is_an_error_that_says_what_came(
+    result: Any, what: str, is_heard: bool
+) -> None:
     two = Node(lambda: result, ("plus", "minus"), name="two")
     pipeline = Pipeline(nodes=[two], callbacks=[Recorder()] if is_heard else None)
     with pytest.raises(OutputCountError) as caught:
@@ -246,7 +248,7 @@ def measure(page: str) -> int:
 
 
 @pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["no cache", "cache"])
-def test_async_nodes_are_awaited(cache: MemoryCache | None) -> None:
+def test_run_awaits_async_nodes(cache: MemoryCache | None) -> None:
     assert Pipeline(nodes=[fetch, measure], cache=cache).run({"url": "a"}) == {"page": "<a>", "size": 3}
 
 

@@ -117,7 +117,7 @@ def test_every_combination_comes_in_the_order_of_the_names_mapped_over(go: Any, 
     assert go(pair).map({"k": 0, **values}, map_over=order, map_mode="product") == {"pair": expected}
 
 
-def test_several_outputs_and_keyword_only_parameters(go: Any) -> None:
+def test_several_outputs_and_keyword_only_parameters_in_maps(go: Any) -> None:
     pipeline = go(Pipeline(nodes=[invert, bounds]))
     assert pipeline.run({"x": 1, "width": 2}, output_name=["high", "low"]) == {"high": 3.0, "low": -1.0}
     assert pipeline.run({"x": 1, "low": 7}, output_name="high") == {"high": 2.0}

@@ -79,11 +79,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_control_c(case: tuple[str, ...], scripts: Scripts) -> None:
+def test_control_c_ends_a_run_and_what_was_computed_is_found_again(case: tuple[str, ...], scripts: Scripts) -> None:
     interrupt(scripts, case, whole_session=True)
 
 
-def test_an_interrupt_of_the_main_process_only(scripts: Scripts) -> None:
+def test_an_interrupt_of_the_main_process_only_ends_its_workers_too(scripts: Scripts) -> None:
     interrupt(scripts, ("sequential", "parallel", "map", "def"), whole_session=False)
 
 
@@ -112,7 +112,7 @@ def interrupt(scripts: Scripts, case: tuple[str, ...], whole_session: bool) -> N
     assert scripts.run(script, *case, "again") == "0 computed again\n"
 
 
-def test_an_interrupt_in_the_moment_in_which_the_run_goes_to_sleep(scripts: Scripts) -> None:
+def test_an_interrupt_in_the_moment_in_which_the_run_goes_to_sleep_is_noticed(scripts: Scripts) -> None:
     """The system hands the signal to another thread, so the wait of the main thread is not broken off."""
     body = """
     import signal, threading, time

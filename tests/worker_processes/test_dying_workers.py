@@ -80,7 +80,7 @@ def test_the_other_items_are_kept_when_failures_are_collected(backend: LocalBack
     assert recorder.cached_items == [x for x in range(12) if x != 3]
 
 
-def test_a_node_that_always_kills_its_worker(nodes_backend: LocalBackend, tmp_path: Path) -> None:
+def test_a_node_that_always_kills_its_worker_is_named(nodes_backend: LocalBackend, tmp_path: Path) -> None:
     pipeline = Pipeline(nodes=[die_if_told], backend=nodes_backend)
     with pytest.raises(WorkerDiedError, match="'die_if_told'") as caught:
         pipeline.run(inputs={"x": 1, "victims": {1: "always"}, "folder": str(tmp_path)})
@@ -96,7 +96,7 @@ def test_workers_killed_between_runs_are_replaced(backend: LocalBackend) -> None
     assert first not in found
 
 
-def test_workers_killed_from_outside_while_they_work(tmp_path: Path) -> None:
+def test_what_workers_were_computing_when_they_were_killed_is_computed_again(tmp_path: Path) -> None:
     def wait_on_first_call(x: int, folder: str) -> int:
         path = Path(folder) / f"call-{x}"
         note_line(path, os.getpid())

@@ -94,7 +94,7 @@ def main():
 """
 
 
-def test_everything_defined_in_a_script(scripts: Scripts) -> None:
+def test_everything_defined_in_a_script_runs_in_workers(scripts: Scripts) -> None:
     script = scripts.write(SCRIPT + '\nif __name__ == "__main__":\n    main()\n')
     assert scripts.run(script) == "all there\n"
 
@@ -103,7 +103,7 @@ def test_a_script_needs_no_main_guard(scripts: Scripts) -> None:
     assert scripts.run(scripts.write(SCRIPT + "\nmain()\n")) == "all there\n"
 
 
-def test_everything_defined_in_notebook_cells(scripts: Scripts) -> None:
+def test_everything_defined_in_notebook_cells_runs_in_workers(scripts: Scripts) -> None:
     scripts.write(SCRIPT + "\nmain()\n", "cell.py")
     notebook = scripts.write(
         """
@@ -117,11 +117,11 @@ def test_everything_defined_in_notebook_cells(scripts: Scripts) -> None:
     assert scripts.run(notebook) == "all there\n"
 
 
-def test_everything_defined_on_the_command_line(scripts: Scripts) -> None:
+def test_everything_defined_on_the_command_line_runs_in_workers(scripts: Scripts) -> None:
     assert scripts.run("-c", SCRIPT + "\nmain()\n") == "all there\n"
 
 
-def test_a_module_beside_the_script(scripts: Scripts) -> None:
+def test_nodes_of_a_module_beside_the_script_run_in_workers(scripts: Scripts) -> None:
     scripts.write(SCRIPT, "users_module.py")
     assert scripts.run(scripts.write("import users_module; users_module.main()")) == "all there\n"
 
@@ -164,7 +164,9 @@ class Repeat:
     ids=["closure", "lambda", "partial of a built-in", "partial of a lambda", "callable object", "method", "class"],
 )
 @pytest.mark.parametrize("kind", ["items_backend", "nodes_backend"])
-def test_a_callable_of_any_kind(made: Node[..., Any], expected: Any, kind: str, request: pytest.FixtureRequest) -> None:
+def test_a_callable_of_any_kind_runs_in_workers(
+    made: Node[..., Any], expected: Any, kind: str, request: pytest.FixtureRequest
+) -> None:
     backend: LocalBackend = request.getfixturevalue(kind)
     name = made.inputs[0]
     pipeline = Pipeline(nodes=[made], backend=backend)
@@ -179,7 +181,7 @@ def test_async_nodes_are_awaited_in_the_worker(items_backend: LocalBackend, node
         assert os.getpid() not in {process_id for _, process_id in found}
 
 
-def test_nodes_of_a_run_and_items_of_a_mapped_node_run_elsewhere(nodes_backend: LocalBackend) -> None:
+def test_nodes_of_a_run_and_items_of_a_mapped_node_run_in_workers(nodes_backend: LocalBackend) -> None:
     inner = Pipeline(nodes=[nodes.tell_process])
     outer = Pipeline(nodes=[nodes.double, inner.as_node(input_mapping={"xs": "x"}, map_over="xs")])
     found = outer.with_backend(nodes_backend).run(inputs={"x": 2, "xs": [1, 2, 3]})
@@ -187,7 +189,7 @@ def test_nodes_of_a_run_and_items_of_a_mapped_node_run_elsewhere(nodes_backend: 
     assert os.getpid() not in found["process_id"]
 
 
-def test_a_pipeline_that_a_node_runs_in_its_worker(nodes_backend: LocalBackend) -> None:
+def test_a_node_may_run_a_pipeline_in_its_worker(nodes_backend: LocalBackend) -> None:
     inner = Pipeline(nodes=[nodes.double])
 
     @node(output_name="y")

@@ -58,5 +58,7 @@ def test_workers_end_with_the_process_that_started_them(what: str, scripts: Scri
 
 
 @pytest.mark.parametrize("what", ["idle", "asleep"])
-def test_so_do_those_of_the_standard_library(what: str, scripts_without_loky: Scripts) -> None:
+def test_workers_of_the_standard_library_end_with_the_process_that_started_them(
+    what: str, scripts_without_loky: Scripts
+) -> None:
     assert list(kill(scripts_without_loky, what).iterdir()) == []

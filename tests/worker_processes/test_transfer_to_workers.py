@@ -107,7 +107,7 @@ def test_long_items_travel_one_at_a_time(items_backend: LocalBackend, tmp_path: 
     assert sum(arrivals(tmp_path / "arrivals").values()) == 10
 
 
-def test_both_workers_take_part(items_backend: LocalBackend, tmp_path: Path) -> None:
+def test_both_workers_compute_items_at_the_same_time(items_backend: LocalBackend, tmp_path: Path) -> None:
     @node(output_name="y")
     def meet(x: int, folder: str) -> int:
         note_line(Path(folder) / "arrived", os.getpid())

@@ -43,7 +43,7 @@ HEAD = """
 
 
 @pytest.mark.parametrize("mode", ["map_execution", "node_execution"])
-def test_module_level_nodes_run(scripts_without_loky: Scripts, mode: str) -> None:
+def test_without_loky_module_level_nodes_run_in_workers(scripts_without_loky: Scripts, mode: str) -> None:
     scripts = scripts_without_loky
     scripts.write(USERS_MODULE, "users_module.py")
     body = f"""
@@ -56,7 +56,9 @@ def test_module_level_nodes_run(scripts_without_loky: Scripts, mode: str) -> Non
 
 
 @pytest.mark.parametrize("mode", ["map_execution", "node_execution"])
-def test_what_cannot_be_sent_is_refused_before_anything_runs(scripts_without_loky: Scripts, mode: str) -> None:
+def test_without_loky_what_cannot_be_sent_is_refused_before_anything_runs(
+    scripts_without_loky: Scripts, mode: str
+) -> None:
     scripts = scripts_without_loky
     scripts.write(USERS_MODULE, "users_module.py")
     body = f"""
@@ -85,7 +87,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_runs(scripts_without_lok
     assert scripts.run(scripts.write(HEAD + body)) == "refused\n"
 
 
-def test_a_dead_worker_is_replaced(scripts_without_loky: Scripts) -> None:
+def test_without_loky_a_dead_worker_is_replaced(scripts_without_loky: Scripts) -> None:
     scripts = scripts_without_loky
     scripts.write(USERS_MODULE, "users_module.py")
     body = """
@@ -102,7 +104,7 @@ def test_a_dead_worker_is_replaced(scripts_without_loky: Scripts) -> None:
     assert scripts.run(scripts.write(HEAD + body)) == "{'z': [1, 2, 3]}\n"
 
 
-def test_a_forgotten_main_guard_is_explained(scripts_without_loky: Scripts) -> None:
+def test_without_loky_a_forgotten_main_guard_is_explained(scripts_without_loky: Scripts) -> None:
     scripts = scripts_without_loky
     scripts.write(USERS_MODULE, "users_module.py")
     process = scripts.start(scripts.write(HEAD + '\n    print(run({"map_execution": "parallel"}, square))\n'))

@@ -36,19 +36,19 @@ def pids(backend: Any) -> set[int]:
 
 
 @pytest.mark.parametrize("modes", [("sequential", "parallel"), ("parallel", "sequential"), ("threaded", "parallel")])
-def test_after_a_run(modes: Any) -> None:
+def test_no_worker_is_left_after_a_run(modes: Any) -> None:
     assert pids(LocalBackend(*modes, max_workers=2))
     assert workers() == []
 
 
-def test_after_a_run_that_failed() -> None:
+def test_no_worker_is_left_after_a_run_that_failed() -> None:
     backend = LocalBackend(map_execution="parallel", max_workers=2)
     with pytest.raises(TypeError):
         Pipeline(nodes=[nodes.double], backend=backend).map(inputs={"x": [1, None]}, map_over="x")
     assert workers() == []
 
 
-def test_after_a_run_whose_worker_died(tmp_path: Path) -> None:
+def test_no_worker_is_left_after_a_run_whose_worker_died(tmp_path: Path) -> None:
     backend = LocalBackend(map_execution="parallel", max_workers=2)
     Pipeline(nodes=[nodes.die_if_told], backend=backend).map(
         inputs={"x": range(4), "victims": {1: "always"}, "folder": str(tmp_path)}, map_over="x", on_error="collect"
@@ -83,7 +83,7 @@ def test_cancelling_ends_the_calls_in_worker_processes(modes: Any, is_kept: bool
         assert pipeline.map(inputs={"x": [0], "folder": str(tmp_path)}, map_over="x") == {"y": [0]}
 
 
-def test_after_a_stream_that_nobody_reads_to_its_end() -> None:
+def test_no_worker_is_left_after_a_stream_that_is_closed_early() -> None:
     backend = LocalBackend(map_execution="parallel", max_workers=2)
     stream = Pipeline(nodes=[nodes.double], backend=backend).map_iter(inputs={"x": iter(int, 1)}, map_over="x")
     assert next(stream) == {"doubled": 0}

@@ -69,7 +69,7 @@ def test_map_keeps_order_and_counts_as_one_call(modal_loopback, serve):
     assert len(modal_loopback.containers) >= 2
 
 
-def test_starmap_and_unordered_map(serve):
+def test_starmap_and_unordered_map_give_every_result(serve):
     def power(x, n):
         return x**n
 

@@ -36,7 +36,7 @@ def _run(source, *, expect=0, arguments=(), **options):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
-def test_it_refuses_to_be_reachable_from_elsewhere(host):
+def test_the_control_plane_refuses_to_be_reachable_from_other_machines(host):
     with pytest.raises(ValueError, match="loopback"):
         ModalLoopback(host)
 
