@@ -91,3 +91,9 @@ def guarded(function: Callable[[], T]) -> T:
 def run_threads() -> list[threading.Thread]:
     """The threads that the library started and that are alive."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("hypernodes")]
+
+
+def threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    """The threads that were not there before, except those that Modal's control plane has in this process."""
+    now = threading.enumerate()
+    return [thread for thread in now if thread not in before and not thread.name.startswith("asyncio_")]

@@ -15,7 +15,7 @@ import pytest
 from hypernodes import LocalBackend, Pipeline, PipelineCallback, node
 from hypernodes.engine import ExecutionMode
 from hypernodes.engine.places.event_loop import LoopHere
-from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded
+from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded, run_threads
 from tests.support import Recorder, start_python
 
 # --- coroutines side by side --------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ async def cancelled_while(started: asyncio.Event, run: Awaitable[Any], release: 
     task = asyncio.ensure_future(run)
     await asyncio.wait_for(started.wait(), PATIENCE_S)
     task.cancel()
-    done, _ = await asyncio.wait([task], timeout=0.5)
+    done, _ = await asyncio.wait([task], timeout=PATIENCE_S)
     release()
     await asyncio.wait([task], timeout=PATIENCE_S)
     assert task.cancelled()
@@ -336,10 +336,9 @@ def test_cancelling_cancels_the_awaited_nodes_and_leaves_nothing_behind(modes: M
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return ended_by_itself
 
-    before = threading.active_count()
     assert asyncio.run(call())
     assert seen == ["cancelled", "cleaned up"]
-    assert threading.active_count() == before
+    assert run_threads() == []
 
 
 @pytest.mark.parametrize("modes", MODES)

@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 
 from hypernodes import LocalBackend, MemoryCache, NodeTimeoutError, Pipeline, node
-from tests.concurrency.kit import MODES, Gate, Modes, guarded
+from tests.concurrency.kit import MODES, PATIENCE_S, Gate, Modes, guarded, threads_since
 
 
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    left = [thread for thread in threading.enumerate() if thread not in before]
-    assert left == []
+    assert threads_since(before) == []
 
 
 @node(output_name="a")
@@ -90,7 +89,7 @@ def test_no_thread_outlives_a_run_inside_a_running_loop(modes: Modes) -> None:
         each.map({"x": [1, 2]}, "x")
         await each.arun({"x": 1})
         await each.amap({"x": [1, 2]}, "x")
-        return [thread.name for thread in threading.enumerate() if thread not in before]
+        return [thread.name for thread in threads_since(before)]
 
     assert asyncio.run(cell()) == []
 
@@ -109,7 +108,7 @@ def test_a_thread_that_took_too_long_ends_when_its_function_returns(modes: Modes
         Pipeline(nodes=[hang], backend=LocalBackend(*modes, max_workers=2)).run({"x": 1})
     release.set()
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 

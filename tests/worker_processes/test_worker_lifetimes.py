@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hypernodes import LocalBackend, Pipeline, PipelineExecutionEngine, node
+from tests.concurrency.kit import threads_since
 from tests.worker_processes import nodes
 from tests.worker_processes.observe import workers
 
@@ -27,7 +28,7 @@ def nothing_is_left() -> Iterator[None]:
     assert workers() == []
     yield
     assert workers() == []
-    assert set(threading.enumerate()) <= before
+    assert threads_since(before) == []
 
 
 def pids(backend: Any) -> set[int]:
