@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -73,7 +74,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", WRONG, ids=repr)
+@pytest.mark.parametrize("settings", WRONG, ids=lambda settings: re.sub(" at 0x[0-9a-f]+", "", repr(settings)))
 def test_a_wrong_setting_is_refused_and_named(settings):
     with pytest.raises(ConfigurationError) as caught:
         ModalBackend(image=IMAGE, **settings)
