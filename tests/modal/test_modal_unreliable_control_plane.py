@@ -1,6 +1,7 @@
 """Seeded schedules of delayed, lost, doubled and reordered replies, kills and preemptions, through the real client.
 
-A dozen here; with `HYPERNODES_MODAL_SCHEDULES=300` in the environment, as many seeds.
+Those here bring every two kinds of trouble together; with `HYPERNODES_MODAL_SCHEDULES=300` in the environment, as many
+seeds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import combinations
 
 import pytest
 
@@ -28,7 +30,8 @@ from tests.support import Recorder
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(int(os.environ.get("HYPERNODES_MODAL_SCHEDULES", "12")))
+SOME = (3, 8, 36, 121, 184, 243)
+SEEDS = range(int(os.environ["HYPERNODES_MODAL_SCHEDULES"])) if "HYPERNODES_MODAL_SCHEDULES" in os.environ else SOME
 ITEMS = 30
 
 
@@ -64,6 +67,14 @@ def schedule(seed: int) -> Sequence[Fault]:
         RefuseConnections(chance.choice(["FunctionGetOutputs", "QueueGet"]), nth=chance.randint(1, 3), seconds=1.0),
     ]
     return chance.sample(kinds, chance.randint(2, 4))
+
+
+def test_some_schedules_bring_every_two_kinds_of_trouble_together() -> None:
+    def kinds(seed: int) -> list[str]:
+        made = schedule(seed)  # a container is killed at a moment, or after some time
+        return sorted(f"{type(fault).__name__} {getattr(fault, 'after_s', 0) > 0}" for fault in made)
+
+    assert len({pair for seed in SOME for pair in combinations(kinds(seed), 2)}) == 28
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -569,7 +569,8 @@ class TestLocalBackend(BackendConformance):
         return shared_backend
 
 
-# Where it runs and how it runs are independent of each other: tests/remote holds a part of this in all modes.
+# Where it runs and how it runs are independent of each other: remote/test_remote_modes.py holds a part of this in all
+# modes.
 @pytest.fixture(params=REMOTE_MODES, ids="-".join, scope="module")
 def shared_subprocess(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with subprocess_backend(request.param) as backend:  # keeps the process for all tests

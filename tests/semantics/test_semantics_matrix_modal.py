@@ -9,34 +9,27 @@ import pytest
 
 from hypernodes import Backend
 from hypernodes_modal.loopback import ModalLoopback
-from tests.semantics.modes import MODES, Modes
+from tests.semantics.modes import REMOTE_MODES
 from tests.semantics.test_semantics_matrix import BackendConformance
 
-# What is executed in the container is the engine that the other matrices take through all modes; here each mode stands
-# once on either side.
-SOME_MODES = [MODES[i] for i in (0, 6, 9, 15)]
-PLACE_TESTS = ("test_an_error", "test_map", "test_callbacks", "test_the_cache_holds", "test_what_was_computed")
 
-
-@pytest.fixture(params=MODES, ids="-".join, scope="module")
+# Where it runs and how it runs are independent of each other: each mode stands once on either side. All pairs of modes
+# in a container are drawn by modal/test_modal_generated_pipelines.py.
+@pytest.fixture(params=REMOTE_MODES, ids="-".join, scope="module")
 def shared_backend(request: pytest.FixtureRequest, modal_loopback_session: ModalLoopback) -> Iterator[Backend]:
     import modal
 
     from hypernodes_modal import ModalBackend
 
-    node_execution, map_execution = modes = request.param
+    node_execution, map_execution = request.param
     image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2])).uv_pip_install("loky")
     with ModalBackend(
         image, node_execution=node_execution, map_execution=map_execution, max_workers=3
     ) as backend:  # keeps the container for all tests
-        backend.modes = modes  # type: ignore[attr-defined]
         yield backend
 
 
 class TestModalBackend(BackendConformance):
     @pytest.fixture
-    def backend(self, shared_backend: Backend, request: pytest.FixtureRequest) -> Backend:
-        modes: Modes = shared_backend.modes  # type: ignore[attr-defined]
-        if modes not in SOME_MODES and not request.node.originalname.startswith(PLACE_TESTS):
-            pytest.skip("these modes only go through what concerns the place")
+    def backend(self, shared_backend: Backend) -> Backend:
         return shared_backend

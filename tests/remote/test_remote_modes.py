@@ -1,4 +1,8 @@
-"""Every pair of modes gives in another process what a sequential run gives here."""
+"""Whatever the modes, a remote job gives what a sequential run gives here.
+
+Pairs with "parallel" on one side need a process with worker processes of its own, so there are two of them here; the
+others are drawn by modal/test_modal_generated_pipelines.py.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 import pytest
 
 from hypernodes import Backend, Failure, Pipeline, node
+from tests.remote.transports import InProcess
 from tests.semantics.build import DictCache, Recorder
 from tests.semantics.modes import MODES, Modes, local_backend, subprocess_backend
 
@@ -63,10 +68,19 @@ def observe(backend: Backend) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.parametrize("modes", MODES, ids="-".join)
-def test_every_pair_of_modes_gives_there_what_a_sequential_run_gives_here(modes: Modes) -> None:
+def in_process(modes: Modes) -> Backend:
+    node_execution, map_execution = modes
+    return InProcess(node_execution=node_execution, map_execution=map_execution, max_workers=3)
+
+
+SOME_MODES = [modes for modes in MODES if "parallel" not in modes]
+SOME_MODES += [("parallel", "sequential"), ("sequential", "parallel")]
+
+
+@pytest.mark.parametrize("modes", SOME_MODES, ids="-".join)
+def test_every_pair_of_modes_gives_in_a_remote_job_what_a_sequential_run_gives_here(modes: Modes) -> None:
     expected = observe(local_backend(("sequential", "sequential")))
-    with subprocess_backend(modes) as backend:
+    with subprocess_backend(modes) if "parallel" in modes else in_process(modes) as backend:
         found = observe(backend)
     for what, value in expected.items():
         assert found[what] == value, what
