@@ -20,24 +20,20 @@ def backend(request: pytest.FixtureRequest) -> LocalBackend:
 
 
 @pytest.mark.parametrize("slow", SLOW, ids=lambda slow: slow.name)
-def test_a_call_that_takes_too_long_is_stopped(slow: Any, backend: LocalBackend) -> None:
+def test_a_call_that_takes_too_long_is_stopped_and_its_worker_goes_on(slow: Any, backend: LocalBackend) -> None:
+    tell = Pipeline(nodes=[nodes.tell_process], backend=backend)
+    before = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
     found = Pipeline(nodes=[slow], backend=backend).map(inputs={"x": range(5)}, map_over="x", on_error="collect")
     (failure,) = failures(found)
     assert failure.item_index == 2
     assert type(failure.error) is NodeTimeoutError
     assert failure.error.node_name == slow.name
     assert failure.error.timeout_s == 0.3
+    assert "took longer than its timeout of 0.3 s" in str(failure.error)
     assert [y for y in found["y"] if y is not failure] == [0, 1, 3, 4]
-
-
-@pytest.mark.parametrize("slow", SLOW[:3], ids=lambda slow: slow.name)
-def test_the_worker_goes_on_after_a_time_limit(slow: Any, backend: LocalBackend) -> None:
-    tell = Pipeline(nodes=[nodes.tell_process], backend=backend)
-    before = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
-    with pytest.raises(NodeTimeoutError, match=r"took longer than its timeout of 0\.3 s"):
-        Pipeline(nodes=[slow], backend=backend).map(inputs={"x": [2]}, map_over="x")
-    after = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
-    assert before & after
+    if slow is not nodes.stay_in_native_code:  # which only ends with its worker
+        after = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
+        assert before & after
 
 
 def test_a_limit_that_is_kept_leaves_nothing_behind(backend: LocalBackend) -> None:
