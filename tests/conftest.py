@@ -40,7 +40,7 @@ NEEDS = {
     "signatures/test_code.py::test_components_name_exactly_what_changed": ("numpy",),
     "signatures/test_libraries.py": ("attrs", "numpy", "pandas", "PIL", "polars", "pydantic"),
     "signatures/test_torture.py": ("hypernodes_cache", "attrs", "pydantic"),
-    "signatures/test_value_signatures.py": ("numpy",),
+    "signatures/test_value_signatures.py::test_strided_arrays_are_read_by_content": ("numpy",),
     "test_modal_backend.py": ("hypernodes_cache", "hypernodes_modal"),
     "worker_processes/test_ctrl_c.py": ("hypernodes_cache",),
 }
