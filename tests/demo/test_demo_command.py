@@ -79,10 +79,6 @@ def test_the_demo_on_modal_is_one_call_with_the_same_answers_and_none_for_what_i
     assert calls(second) == ["0"]
     assert answers(second) == answers(first)
 
-    larger = demo(tmp_path / "modal", *on_modal, "300")
-    assert counts(larger)["encode_all"] == (100, 200)
-    assert calls(larger) == ["1"]
-
 
 def test_the_demo_in_a_subprocess_gives_the_same_answers_from_the_same_cache(tmp_path: Path) -> None:
     assert counts(demo(tmp_path, "--limit", "200", "--backend", "subprocess"))["encode_all"] == (200, 0)

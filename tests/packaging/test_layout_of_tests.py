@@ -26,6 +26,7 @@ def test_the_name_of_a_test_file_stands_once() -> None:
 
 
 def test_every_test_file_is_in_the_table_by_itself_or_by_its_folder() -> None:
+    assert len(ROWS) > 30
     named = {path for row in ROWS for path in quoted(row[2])}
     assert [path for path in named if not (TESTS / path).exists()] == []
     folders = tuple(path for path in named if path.endswith("/"))
