@@ -44,7 +44,8 @@ NEEDS = {
     "test_modal_backend.py": ("hypernodes_cache", "hypernodes_modal"),
     "worker_processes/test_ctrl_c.py": ("hypernodes_cache",),
 }
-SLOW = ("concurrency", "modal", "semantics", "worker_processes")
+# What takes minutes, mostly processes and containers. Single files elsewhere carry the marker themselves.
+SLOW = ("demo/test_demo_command.py", "docs/test_original_description.py", "modal/", "semantics/", "worker_processes/")
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=20_000, deadline=None, print_blob=True)
@@ -127,9 +128,9 @@ def pytest_collect_file(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of all modes and of real containers, which take minutes: `tox` runs them on one Python only."""
+    """Mark what takes minutes: `tox` runs it on one Python only."""
     for item in items:
-        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in SLOW:
+        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix().startswith(SLOW):
             item.add_marker(pytest.mark.slow)
 
 
