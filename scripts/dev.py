@@ -25,6 +25,7 @@ USAGE = """\
 ROOT = Path(__file__).resolve().parent.parent
 VERSION_FILE = ROOT / "packages/hypernodes-core/src/hypernodes/_version.py"
 SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
+CANDIDATE_PYTHONS = ("3.14",)  # not promised yet; tested where it is found
 
 
 def main(argv: list[str]) -> int:
@@ -65,8 +66,8 @@ def run_module(module: str, args: list[str]) -> int:
 def test(args: list[str]) -> int:
     """Run tox in the environments that can run here; a missing Python is skipped, and said."""
     python = environment("tox", ["tox>=4.24,<5"])
-    found = {version: find_python(version) for version in SUPPORTED_PYTHONS}
-    if not any(found.values()):
+    found = {version: find_python(version) for version in (*SUPPORTED_PYTHONS, *CANDIDATE_PYTHONS)}
+    if not any(found[version] for version in SUPPORTED_PYTHONS):
         sys.exit(f"./dev: the tests need one of Python {', '.join(SUPPORTED_PYTHONS)}, and none is on this machine.")
     tox_args = args[: args.index("--")] if "--" in args else args
     if not any(arg.startswith(("-e", "-f", "-m")) for arg in tox_args):

@@ -1,23 +1,54 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, what some of them need besides core, and which of them take long."""
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from _pytest.doctest import DoctestModule
 from hypothesis import settings
 
-from hypernodes_modal.loopback.pytest_plugin import modal_loopback, modal_loopback_session
+if importlib.util.find_spec("hypernodes_modal"):
+    from hypernodes_modal.loopback.pytest_plugin import modal_loopback, modal_loopback_session
 
-__all__ = ["modal_loopback", "modal_loopback_session"]  # fixtures; Modal is imported when one is used
+    __all__ = ["modal_loopback", "modal_loopback_session"]  # fixtures; Modal is imported when one is used
+
+TESTS = Path(__file__).parent
+
+# What a folder, a file or a test imports besides hypernodes-core[parallel], pytest and Hypothesis. Where that is
+# missing it is skipped, with this as the reason.
+NEEDS = {
+    "caching/test_cache_interface.py::test_sizes_of_arrays_are_those_of_the_memory_they_keep_alive": ("numpy",),
+    "demo": ("hypernodes_cache", "hypernodes_modal", "numpy"),
+    "demo/test_demo_command.py": ("hypernodes_cache", "hypernodes_modal", "numpy", "scriptures"),
+    "disk_cache": ("hypernodes_cache",),
+    "disk_cache/test_stored_values.py": ("hypernodes_cache", "numpy"),
+    "docs": ("hypernodes_cache", "hypernodes_modal"),
+    "explain/test_explain_between_processes.py": ("hypernodes_cache",),
+    "modal": ("hypernodes_modal",),
+    "plugins/test_plugins.py::test_disk_cache_comes_from_its_own_distribution": ("hypernodes_cache",),
+    "plugins/test_plugins.py::test_the_command_of_an_extension_is_loaded_only_when_it_is_used": ("hypernodes_cache",),
+    "remote/test_transfer_of_own_code.py::test_classes_of_the_project_come_back_as_the_same_classes": ("pydantic",),
+    "semantics/test_semantics_matrix_modal.py": ("hypernodes_modal",),
+    "signatures/test_code.py::test_components_name_exactly_what_changed": ("numpy",),
+    "signatures/test_libraries.py": ("attrs", "numpy", "pandas", "PIL", "polars", "pydantic"),
+    "signatures/test_torture.py": ("hypernodes_cache", "attrs", "pydantic"),
+    "signatures/test_value_signatures.py::test_strided_arrays_are_read_by_content": ("numpy",),
+    "test_modal_backend.py": ("hypernodes_cache", "hypernodes_modal"),
+    "worker_processes/test_ctrl_c.py": ("hypernodes_cache",),
+}
+# What takes minutes, mostly processes and containers. Single files elsewhere carry the marker themselves.
+SLOW = ("demo/test_demo_command.py", "docs/test_original_description.py", "modal/", "semantics/", "worker_processes/")
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=20_000, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
 
 _numbers = itertools.count()
@@ -52,12 +83,60 @@ def _configuration_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield
 
 
+def pytest_configure() -> None:
+    """Let interrupts through also where they are ignored, as in what a shell script starts in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--live", action="store_true", help="tests/test_modal_backend.py: use Modal's cloud")
 
 
+class NotInstalled(pytest.File):
+    """A test file whose imports would fail."""
+
+    reason = ""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        pytest.skip(self.reason)
+
+
+def missing(modules: Iterable[str]) -> str:
+    """Return the reason to skip what imports these modules; empty when all of them are installed."""
+    names = [name for name in modules if importlib.util.find_spec(name) is None]
+    return f"needs {', '.join(names)}, which is not installed here" if names else ""
+
+
+def needs_of(path: Path) -> tuple[str, ...]:
+    """Return what is needed by a test file, or else by the folder of tests that it is in."""
+    relative = path.relative_to(TESTS)
+    return NEEDS.get(relative.as_posix()) or NEEDS.get(relative.parts[0], ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(
+    file_path: Path, parent: pytest.Collector
+) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Skip test files that cannot be imported; look for doctests in the packages only."""
+    collectors = yield
+    if collectors and (reason := missing(needs_of(file_path))):
+        skipped = NotInstalled.from_parent(parent, path=file_path)
+        skipped.reason = reason
+        return [skipped]
+    return [found for found in collectors if not isinstance(found, DoctestModule)]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of all modes and of real containers, which take minutes: `tox` runs them on one Python only."""
+    """Mark what takes minutes: `tox` runs it on one Python only."""
     for item in items:
-        if {"modal", "modes", "processes", "semantics"} & set(item.path.parts):
+        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix().startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    name = getattr(item, "originalname", item.name)
+    if item.path.is_relative_to(TESTS) and (
+        reason := missing(NEEDS.get(f"{item.path.relative_to(TESTS).as_posix()}::{name}", ()))
+    ):
+        pytest.skip(reason)

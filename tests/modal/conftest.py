@@ -10,28 +10,34 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import modal
 import pytest
 
-from hypernodes_modal import ModalBackend
-from hypernodes_modal.loopback import ModalLoopback
+if TYPE_CHECKING:  # its tests are skipped where it is not installed
+    import modal
+
+    from hypernodes_modal import ModalBackend
+    from hypernodes_modal.loopback import ModalLoopback
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-MakeBackend = Callable[..., ModalBackend]
+MakeBackend: TypeAlias = "Callable[..., ModalBackend]"
 
 
 @pytest.fixture(scope="session")
 def image() -> modal.Image:
     """The image of Modal's own documentation."""
+    import modal
+
     return modal.Image.debian_slim(python_version=OWN_PYTHON).uv_pip_install("cloudpickle")
 
 
 @pytest.fixture
 def make_backend(plane: ModalLoopback, image: modal.Image) -> Iterator[MakeBackend]:
     """Makes backends that are closed at the end."""
+    from hypernodes_modal import ModalBackend
+
     with ExitStack() as stack:
 
         def make(**settings: Any) -> ModalBackend:
@@ -48,6 +54,8 @@ def backend(make_backend: MakeBackend) -> ModalBackend:
 @pytest.fixture(scope="module")
 def warm_backend(modal_loopback_session: ModalLoopback, image: modal.Image) -> Iterator[ModalBackend]:
     """One backend for all tests of a module, which leave its container alive."""
+    from hypernodes_modal import ModalBackend
+
     with ModalBackend(image) as made:
         yield made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 from zlib import crc32
 
@@ -69,7 +70,7 @@ class FunctionSpec:
     is_async: bool = False
     cache: bool = True
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         return tuple(parameter.name for parameter in self.parameters)
 
@@ -82,16 +83,16 @@ class PipelineSpec:
     nodes: tuple[FunctionSpec | NestedSpec, ...]
     cache: CacheSetting = None
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         return tuple(output for node in self.nodes for output in node.outputs)
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Root inputs, in the order of their first use."""
         return tuple(dict.fromkeys(i for node in self.nodes for i in node.inputs if i not in self.outputs))
 
-    @property
+    @cached_property
     def required(self) -> frozenset[str]:
         """Root inputs that some node cannot do without."""
         return frozenset(name for node in self.nodes for name in _required(node) if name in self.inputs)
@@ -108,11 +109,11 @@ class NestedSpec:
     map_over: tuple[str, ...] = ()
     map_mode: Literal["zip", "product"] = "zip"
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         return tuple(self.outer_input(name) for name in self.pipeline.inputs)
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         return tuple(self.outer_output(name) for name in self.pipeline.outputs)
 

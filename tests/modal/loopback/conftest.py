@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import modal
 import pytest
+
+if TYPE_CHECKING:  # its tests are skipped where it is not installed
+    import modal
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -21,12 +23,16 @@ OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 @pytest.fixture
 def image() -> modal.Image:
     """The image of Modal's own documentation."""
+    import modal
+
     return modal.Image.debian_slim(python_version=OWN_PYTHON)
 
 
 @pytest.fixture
 def serve(modal_loopback: Any, image: modal.Image) -> Iterator[Callable[..., modal.Function]]:
     """Makes functions of running apps: what it is called with is served, with the options of `app.function`."""
+    import modal
+
     with ExitStack() as apps:
 
         def make(function: Callable[..., Any], **options: Any) -> modal.Function:
@@ -46,6 +52,8 @@ def serve(modal_loopback: Any, image: modal.Image) -> Iterator[Callable[..., mod
 @pytest.fixture
 def queue(modal_loopback: Any) -> Iterator[modal.Queue]:
     """A queue, for the test and its containers to wait for each other."""
+    import modal
+
     with modal.Queue.ephemeral() as made:
         yield made
 

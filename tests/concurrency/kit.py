@@ -1,0 +1,99 @@
+"""What the tests of the modes share: the ways of running that need no process, and a gauge of concurrency."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import product
+from typing import TypeAlias, TypeVar
+
+from hypernodes.engine import ExecutionMode
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+Modes: TypeAlias = tuple[ExecutionMode, ExecutionMode]
+NAMES: tuple[ExecutionMode, ...] = ("sequential", "async", "threaded")
+CONCURRENT: tuple[ExecutionMode, ...] = ("async", "threaded")
+MODES = list(product(NAMES, NAMES))  # (node_execution, map_execution)
+PATIENCE_S = 60.0  # how long something that must happen is waited for; never reached by a test that passes
+
+
+class Gate(threading.Event):
+    """An event that nodes with a cache may refer to."""
+
+    def __cache_key__(self) -> str:
+        return "a gate"
+
+    def pass_through(self) -> None:
+        """Wait until the gate is open, or fail."""
+        assert self.wait(PATIENCE_S), "what was waited for did not happen"
+
+
+class Log(list[E]):
+    """A list that nodes with a cache may write to."""
+
+    def __cache_key__(self) -> str:
+        return "a log"
+
+
+class Gauge:
+    """Counts how many calls are under way at a time.
+
+    Attributes:
+        peak: The largest number so far.
+        calls: Number of calls so far.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self.calls = 0
+        self._current = 0
+        self._lock = threading.Lock()
+
+    def __cache_key__(self) -> str:
+        return "a gauge"
+
+    def __enter__(self) -> Gauge:
+        with self._lock:
+            self.calls += 1
+            self._current += 1
+            self.peak = max(self.peak, self._current)
+        time.sleep(0.0005)  # gives others the time to show up where they should not
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._current -= 1
+
+
+def guarded(function: Callable[[], T]) -> T:
+    """Return what `function` returns; a deadlock becomes a failure instead of a hanging session."""
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive(), "still running: a deadlock"
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+def run_threads() -> list[threading.Thread]:
+    """The threads that the library started and that are alive."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("hypernodes")]
+
+
+def threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    """The threads that were not there before, except those that Modal's control plane has in this process."""
+    now = threading.enumerate()
+    return [thread for thread in now if thread not in before and not thread.name.startswith("asyncio_")]

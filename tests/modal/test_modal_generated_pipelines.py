@@ -1,0 +1,57 @@
+"""Generated pipelines do in a Modal container what the reference interpreter says, in all modes.
+
+Some here; `HYPERNODES_MODAL_EXAMPLES=1000 pytest tests/modal/test_modal_generated_pipelines.py` goes through as many.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import modal
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import sampled_from
+
+from hypernodes import Backend
+from hypernodes_modal import ModalBackend
+from hypernodes_modal.loopback import ModalLoopback
+from tests.semantics.build import CallsOverNetwork
+from tests.semantics.generate import Scenario, scenarios
+from tests.semantics.modes import MODES, Modes
+from tests.semantics.test_generated_pipelines import check_scenario
+
+EXAMPLES = int(os.environ.get("HYPERNODES_MODAL_EXAMPLES", "60"))
+
+
+@pytest.fixture(scope="module")
+def backends(modal_loopback_session: ModalLoopback) -> Callable[[Modes], Backend]:
+    """A backend for each pair of modes; one deployed function, and so one container, serves them all."""
+    image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2])).uv_pip_install("loky")
+    ModalBackend(image).deploy("generated")
+
+    @functools.cache
+    def backend(modes: Modes) -> Backend:
+        node_execution, map_execution = modes
+        return ModalBackend.deployed(
+            "generated", node_execution=node_execution, map_execution=map_execution, max_workers=3
+        )
+
+    return backend
+
+
+@pytest.fixture(scope="module")
+def calls() -> Iterator[CallsOverNetwork]:
+    made = CallsOverNetwork()
+    yield made
+    made.close()
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(scenario=scenarios(), modes=sampled_from(MODES))
+def test_generated_pipelines_do_in_a_container_what_the_reference_says(
+    backends: Callable[[Modes], Backend], calls: CallsOverNetwork, scenario: Scenario, modes: Modes
+) -> None:
+    check_scenario(scenario, backends(modes), calls)

@@ -1,0 +1,402 @@
+"""Nesting: names, settings that are inherited, and pipelines as values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hypernodes import (
+    LocalBackend,
+    MapRequest,
+    MemoryCache,
+    MissingInputError,
+    Node,
+    Pipeline,
+    PipelineNode,
+    RunRequest,
+    node,
+)
+from tests.support import Recorder, RecordingCache
+
+
+@node(output_name="clean")
+def strip(text: str) -> str:
+    return text.strip()
+
+
+@node(output_name="words")
+def split(clean: str, separator: str = " ") -> list[str]:
+    return clean.split(separator)
+
+
+@node(output_name="count")
+def count(words: list[str]) -> int:
+    return len(words)
+
+
+class CountingBackend(LocalBackend):
+    """A local backend that writes down which pipelines it was asked to run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[tuple[Any, ...]] = []
+
+    def run(self, request: RunRequest) -> dict[str, Any]:
+        self.ran.append(("run", request.pipeline.id, dict(request.inputs)))
+        return super().run(request)
+
+    def map(self, request: MapRequest) -> dict[str, list[Any]]:
+        self.ran.append(("map", request.pipeline.id, request.items(), dict(request.inputs)))
+        return super().map(request)
+
+
+prep = Pipeline(nodes=[strip, split], name="prep")
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def test_without_mappings_names_are_shared_with_the_pipeline_around() -> None:
+    assert Pipeline(nodes=[prep, count]).run({"text": " a b"}) == {"clean": "a b", "words": ["a", "b"], "count": 2}
+
+
+def test_mappings_rename_inputs_and_outputs() -> None:
+    renamed = prep.as_node(input_mapping={"page": "text"}, output_mapping={"clean": "tidy", "words": "tokens"})
+    assert renamed.inputs == ("page", "separator")
+    assert renamed.outputs == ("tidy", "tokens")
+    assert Pipeline(nodes=[renamed]).run({"page": " a b"}) == {"tidy": "a b", "tokens": ["a", "b"]}
+
+
+def test_mappings_can_swap_input_names() -> None:
+    minus = Pipeline(nodes=[Node(lambda a, b: a - b, "difference")])
+    swapped = minus.as_node(input_mapping={"a": "b", "b": "a"})
+    assert Pipeline(nodes=[swapped]).run({"a": 1, "b": 10}) == {"difference": 9}
+
+
+def test_mappings_can_swap_output_names() -> None:
+    both = Pipeline(nodes=[Node(lambda: (1, 2), ("one", "two"))])
+    assert Pipeline(nodes=[both.as_node(output_mapping={"one": "two", "two": "one"})]).run() == {"two": 1, "one": 2}
+
+
+def test_one_pipeline_can_be_nested_twice_under_different_names() -> None:
+    left = prep.as_node({"left": "text"}, {"clean": "left_clean", "words": "left_words"}, name="left")
+    right = prep.as_node({"right": "text"}, {"clean": "right_clean", "words": "right_words"}, name="right")
+    found = Pipeline(nodes=[left, right]).run({"left": "a", "right": "b"}, output_name=["left_clean", "right_clean"])
+    assert found == {"left_clean": "a", "right_clean": "b"}
+
+
+def test_inner_names_do_not_leak() -> None:
+    """An inner intermediate and an outer output of the same name are different things."""
+    outer_clean = Node(lambda text: f"outer {text}", "clean")
+    inner = prep.as_node(output_mapping={"clean": "inner_clean"})
+    found = Pipeline(nodes=[outer_clean, inner]).run({"text": " a"})
+    assert found == {"clean": "outer  a", "inner_clean": "a", "words": ["a"]}
+
+
+def test_mappings_compose_over_many_levels() -> None:
+    pipeline = Pipeline(nodes=[strip])
+    for level in range(5):
+        pipeline = Pipeline(
+            nodes=[pipeline.as_node({f"t{level}": pipeline.inputs[0]}, {pipeline.outputs[0]: f"c{level}"})]
+        )
+    assert pipeline.inputs == ("t4",)
+    assert pipeline.run({"t4": " a "}) == {"c4": "a"}
+
+
+def test_a_pipeline_node_shows_what_it_is() -> None:
+    assert repr(prep.as_node({"page": "text"}, name="n")) == "<pipeline node n(page, separator) -> clean, words>"
+    assert repr(prep.as_node(map_over="text", map_mode="product")) == (
+        "<pipeline node prep(text, separator) -> clean, words, one per item of text (product)>"
+    )
+
+
+def test_a_pipeline_node_is_named_after_its_pipeline_unless_told_otherwise() -> None:
+    assert prep.as_node().name == "prep"
+    assert prep.as_node(name="other").name == "other"
+    unnamed = Pipeline(nodes=[strip])
+    assert unnamed.as_node().name == unnamed.id
+
+
+# --- inheritance -------------------------------------------------------------------------------------------------
+
+
+def test_a_nested_pipeline_uses_the_cache_and_callbacks_around_it() -> None:
+    heard, cache = Recorder(), RecordingCache()
+    outer = Pipeline(nodes=[Pipeline(nodes=[prep]), count], cache=cache, callbacks=[heard])
+    outer.run({"text": "a"})
+    assert heard.computed == ["strip", "split", "count"]
+    assert len(cache) == 3
+
+
+def test_cache_false_means_no_cache_here() -> None:
+    heard, cache = Recorder(), RecordingCache()
+    outer = Pipeline(nodes=[prep.with_cache(False), count], cache=cache, callbacks=[heard])
+    outer.run({"text": "a"})
+    outer.run({"text": "a"})
+    assert heard.computed == ["strip", "split", "count", "strip", "split"]
+    assert len(cache) == 1
+
+
+def test_cache_false_is_inherited_further_down() -> None:
+    cache = RecordingCache()
+    middle = Pipeline(nodes=[prep], cache=False)
+    Pipeline(nodes=[middle], cache=cache).run({"text": "a"})
+    assert (cache.asked, len(cache)) == ([], 0)
+
+
+def test_a_nested_cache_of_its_own_is_used_instead() -> None:
+    around, own = RecordingCache(), RecordingCache()
+    outer = Pipeline(nodes=[prep.with_cache(own), count], cache=around)
+    outer.run({"text": "a"})
+    assert (len(own), len(around)) == (2, 1)
+
+
+def test_a_nested_cache_works_without_one_around() -> None:
+    heard, own = Recorder(), MemoryCache()
+    outer = Pipeline(nodes=[prep.with_cache(own), count], callbacks=[heard])
+    outer.run({"text": "a"})
+    heard.clear()
+    assert outer.run({"text": "a"}) == {"clean": "a", "words": ["a"], "count": 1}
+    assert (heard.computed, heard.cached) == (["count"], ["strip", "split"])
+
+
+def test_callbacks_empty_means_nobody_hears_what_is_inside() -> None:
+    heard = Recorder()
+    outer = Pipeline(nodes=[prep.with_callbacks([]), count], callbacks=[heard])
+    outer.run({"text": "a"})
+    assert heard.computed == ["count"]
+
+
+def test_nested_callbacks_of_its_own_are_told_instead() -> None:
+    heard, own = Recorder(), Recorder()
+    Pipeline(nodes=[prep.with_callbacks([own]), count], callbacks=[heard]).run({"text": "a"})
+    assert (own.computed, heard.computed) == (["strip", "split"], ["count"])
+
+
+def test_a_mapped_node_inherits_like_any_nested_pipeline() -> None:
+    heard, cache = Recorder(), RecordingCache()
+    outer = Pipeline(nodes=[prep.as_node(map_over="text")], cache=cache, callbacks=[heard])
+    outer.run({"text": ["a", "b"]}, output_name="clean")
+    assert heard.computed == ["strip", "strip"]
+    assert len(cache) == 2 + 1  # one entry for each item, and the list of them
+
+
+def test_a_parent_passes_on_what_is_not_set() -> None:
+    heard, cache, backend = Recorder(), MemoryCache(), CountingBackend()
+    cache.put("something", 1)
+    parent = Pipeline(nodes=[count], backend=backend, cache=cache, callbacks=[heard], name="parent")
+    child = Pipeline(nodes=[strip], parent=parent, name="child")
+    assert child.parent is parent
+    assert (child.backend, child.cache, child.callbacks) == (None, None, None)
+    assert child.effective_backend is backend
+    assert child.effective_cache is cache
+    assert child.effective_callbacks == (heard,)
+    child.run({"text": "a"})
+    assert backend.ran == [("run", "child", {"text": "a"})]
+    assert heard.computed == ["strip"]
+    assert len(cache) == 2
+
+
+def test_a_parent_passes_on_what_it_inherits_itself() -> None:
+    heard = Recorder()
+    grandparent = Pipeline(nodes=[count], callbacks=[heard])
+    parent = Pipeline(nodes=[count], parent=grandparent)
+    assert Pipeline(nodes=[strip], parent=parent).effective_callbacks == (heard,)
+
+
+def test_own_settings_come_before_those_of_a_parent() -> None:
+    heard = Recorder()
+    parent = Pipeline(nodes=[count], cache=MemoryCache(), callbacks=[Recorder()], backend=CountingBackend())
+    own_backend = LocalBackend()
+    child = Pipeline(nodes=[strip], parent=parent, cache=False, callbacks=[heard], backend=own_backend)
+    assert child.effective_cache is None
+    assert child.effective_callbacks == (heard,)
+    assert child.effective_backend is own_backend
+    assert Pipeline(nodes=[strip], parent=parent, callbacks=[]).effective_callbacks == ()
+
+
+def test_the_pipeline_really_around_comes_before_the_parent() -> None:
+    around, from_parent = Recorder(), Recorder()
+    parent = Pipeline(nodes=[count], callbacks=[from_parent])
+    child = Pipeline(nodes=[strip], parent=parent)
+    Pipeline(nodes=[child], callbacks=[around]).run({"text": "a"})
+    assert (around.computed, from_parent.computed) == (["strip"], [])
+    Pipeline(nodes=[child]).run({"text": "a"})
+    assert from_parent.computed == ["strip"]
+
+
+def test_effective_cache_is_the_cache_even_while_it_is_empty() -> None:
+    cache = MemoryCache()
+    assert Pipeline(nodes=[strip], cache=cache).effective_cache is cache
+
+
+def test_nothing_set_means_this_process_no_cache_nobody() -> None:
+    assert isinstance(prep.effective_backend, LocalBackend)
+    assert prep.effective_cache is None
+    assert prep.effective_callbacks == ()
+
+
+# --- a pipeline is a value ---------------------------------------------------------------------------------------
+
+
+def test_with_methods_return_new_pipelines_and_change_nothing() -> None:
+    heard, cache, backend = Recorder(), MemoryCache(), LocalBackend()
+    changed = prep.with_cache(cache).with_callbacks([heard]).with_backend(backend).with_name("renamed")
+    assert (changed.cache, changed.callbacks, changed.backend, changed.name) == (cache, (heard,), backend, "renamed")
+    assert changed.id == "renamed"
+    assert (prep.cache, prep.callbacks, prep.backend, prep.name) == (None, None, None, "prep")
+    assert changed.run({"text": "a"}) == prep.run({"text": "a"})
+
+
+def test_with_none_goes_back_to_inheriting() -> None:
+    changed = prep.with_cache(False).with_callbacks([]).with_backend(LocalBackend())
+    back = changed.with_cache(None).with_callbacks(None).with_backend(None)
+    assert (back.cache, back.callbacks, back.backend) == (None, None, None)
+
+
+def test_with_methods_keep_the_parent() -> None:
+    heard = Recorder()
+    parent = Pipeline(nodes=[count], callbacks=[heard])
+    child = Pipeline(nodes=[strip], parent=parent)
+    assert child.with_cache(False).effective_callbacks == (heard,)
+    assert child.with_name("n").parent is parent
+
+
+def test_running_leaves_no_trace_on_the_pipeline() -> None:
+    heard = Recorder()
+    outer = Pipeline(nodes=[prep, count], cache=MemoryCache(), callbacks=[heard])
+    outer.run({"text": "a"})
+    outer.map({"text": ["a"]}, map_over="text")
+    assert (prep.cache, prep.callbacks, prep.backend, prep.parent) == (None, None, None, None)
+    heard.clear()
+    prep.run({"text": "a"})
+    assert heard.events == []
+
+
+def test_one_nested_pipeline_serves_two_outer_ones_with_different_settings() -> None:
+    first, second = Recorder(), Recorder()
+    a = Pipeline(nodes=[prep], callbacks=[first])
+    b = Pipeline(nodes=[prep], callbacks=[second])
+    a.run({"text": "a"})
+    assert (len(first.computed), len(second.computed)) == (2, 0)
+    b.run({"text": "a"})
+    assert (len(first.computed), len(second.computed)) == (2, 2)
+
+
+def test_nodes_of_a_pipeline_are_wrapped_pipelines_and_functions() -> None:
+    outer = Pipeline(nodes=[prep, count])
+    nested, last = outer.nodes
+    assert isinstance(nested, PipelineNode)
+    assert nested.pipeline is prep
+    assert last is count
+
+
+# --- a nested pipeline with a backend of its own -----------------------------------------------------------------
+
+
+def test_a_nested_backend_runs_the_nested_pipeline() -> None:
+    backend = CountingBackend()
+    outer = Pipeline(nodes=[prep.with_backend(backend).as_node({"page": "text"}), count])
+    assert outer.run({"page": " a b"}) == {"clean": "a b", "words": ["a", "b"], "count": 2}
+    assert backend.ran == [("run", "prep", {"text": " a b"})]
+
+
+def test_a_nested_backend_maps_the_nested_pipeline_in_one_call() -> None:
+    backend = CountingBackend()
+    mapped = prep.with_backend(backend).as_node({"pages": "text"}, map_over="pages")
+    outer = Pipeline(nodes=[mapped])
+    assert outer.run({"pages": ["a b", "c"], "separator": " "}, "words") == {"words": [["a", "b"], ["c"]]}
+    assert backend.ran == [("map", "prep", [{"text": "a b"}, {"text": "c"}], {"separator": " "})]
+
+
+def test_a_nested_backend_computes_only_what_is_asked_for() -> None:
+    heard = Recorder()
+    outer = Pipeline(nodes=[prep.with_backend(CountingBackend()), count], callbacks=[heard])
+    assert outer.run({"text": " a "}, output_name="clean") == {"clean": "a"}
+    assert heard.computed == ["strip"]
+
+
+@pytest.mark.parametrize("map_over", [None, "text"])
+def test_a_nested_backend_hears_and_caches_like_any_nested_pipeline(map_over: str | None) -> None:
+    """Events, hierarchy and cache entries are the same with and without a backend of its own."""
+    inputs = {"text": "a b"} if map_over is None else {"text": ["a b", "c"]}
+    heard: dict[bool, Recorder] = {}
+    entries: dict[bool, int] = {}
+    for is_own in (False, True):
+        heard[is_own] = Recorder()
+        cache = MemoryCache()
+        inner = prep.with_backend(LocalBackend()) if is_own else prep
+        outer = Pipeline(nodes=[inner.as_node(map_over=map_over)], name="outer", callbacks=[heard[is_own]])
+        outer.run(inputs)
+        outer.with_cache(cache).run(inputs)
+        entries[is_own] = len([key for key in cache._entries if "-" not in key])
+    assert heard[True].events == heard[False].events
+    assert [repr(c) for c in heard[True].contexts] == [repr(c) for c in heard[False].contexts]
+    assert entries[True] == entries[False]
+
+
+def test_a_nested_backend_finds_cached_results() -> None:
+    heard = Recorder()
+    outer = Pipeline(
+        nodes=[prep.with_backend(LocalBackend()), count], name="outer", cache=MemoryCache(), callbacks=[heard]
+    )
+    first = outer.run({"text": "a b"})
+    heard.clear()
+    assert outer.run({"text": "a b"}) == first
+    assert heard.computed == []
+
+
+def test_a_nested_backend_announces_a_map_without_items() -> None:
+    heard = Recorder()
+    mapped = prep.with_backend(LocalBackend()).as_node(map_over="text")
+    Pipeline(nodes=[mapped], callbacks=[heard]).run({"text": []})
+    assert [event[0] for event in heard.events] == [
+        "pipeline_start",
+        "nested_start",
+        "map_start",
+        "map_end",
+        "nested_end",
+        "pipeline_end",
+    ]
+
+
+@pytest.mark.parametrize("depth", [3, 200])
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_events_reach_any_depth(depth: int, is_cached: bool) -> None:
+    heard = Recorder()
+    pipeline = Pipeline(nodes=[strip], name="level0")
+    for level in range(depth):
+        pipeline = Pipeline(nodes=[pipeline], name=f"level{level + 1}")
+    cache = MemoryCache() if is_cached else None
+    assert pipeline.with_callbacks([heard]).with_cache(cache).run({"text": " a"}) == {"clean": "a"}
+    ((_, context, _),) = heard.of("node_start")
+    assert context.depth == depth
+    assert context.hierarchy_path == tuple(f"level{level}" for level in range(depth, -1, -1))
+
+
+def test_events_reach_depths_beyond_the_recursion_limit() -> None:
+    heard = Recorder()
+    pipeline = Pipeline(nodes=[strip])
+    for _ in range(1200):
+        pipeline = Pipeline(nodes=[pipeline])
+    assert pipeline.with_callbacks([heard]).run({"text": " a"}) == {"clean": "a"}
+    assert max(context.depth for context in heard.contexts) == 1200
+
+
+def test_what_only_unwanted_outputs_of_a_mapped_node_need_may_be_missing() -> None:
+    @node(output_name="doubled")
+    def double(x: int, factor: int = 2) -> int:
+        return x * factor
+
+    @node(output_name="scaled")
+    def scale(x: int, factor: int, size: int) -> int:
+        return x * factor * size
+
+    mapped = Pipeline(nodes=[double, scale], name="inner").as_node(map_over="x")
+    pipeline = Pipeline(nodes=[mapped])
+    assert pipeline.run({"x": [1, 2]}, output_name="doubled") == {"doubled": [2, 4]}
+    assert pipeline.run({"x": [1, 2], "factor": 3}, output_name="doubled") == {"doubled": [3, 6]}
+    with pytest.raises(MissingInputError) as caught:
+        pipeline.run({"x": [1, 2]}, output_name="scaled")
+    assert caught.value.missing == {"factor": ("inner",), "size": ("inner",)}

@@ -1,0 +1,125 @@
+"""Names that extensions provide. Real distributions, broken and rival ones, are tested in `tests/packaging`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+import hypernodes
+import hypernodes.backend
+from hypernodes import MissingPluginError, PluginError, plugins
+from hypernodes.cli import main
+from tests.support import run_python
+
+
+def test_cores_own_classes_are_registered_like_any_extension() -> None:
+    local = {plugin.name: plugin for plugin in hypernodes.backends()}["local"]
+    assert (local.class_name, local.distribution, local.loadable) == ("LocalBackend", "hypernodes-core", True)
+    assert local.version == hypernodes.__version__
+    assert local.error is None
+    memory = {plugin.name: plugin for plugin in hypernodes.caches()}["memory"]
+    assert (memory.class_name, memory.distribution, memory.loadable) == ("MemoryCache", "hypernodes-core", True)
+
+
+def test_an_extension_shows_where_it_comes_from() -> None:
+    plugin = plugins.Plugin("toy", "ToyBackend", "toy-backend", "1.2", loadable=True)
+    assert str(plugin) == "toy: ToyBackend from toy-backend 1.2"
+    broken = plugins.Plugin("toy", "ToyBackend", "toy-backend", "1.2", loadable=False, error="it does not start")
+    assert str(broken) == "toy: ToyBackend from toy-backend 1.2 - not usable: it does not start"
+
+
+def test_disk_cache_comes_from_its_own_distribution() -> None:
+    from hypernodes_cache import DiskCache
+
+    assert hypernodes.DiskCache is DiskCache
+    assert "disk" in [plugin.name for plugin in hypernodes.caches()]
+
+
+def test_an_unknown_name_suggests_the_nearest_one() -> None:
+    with pytest.raises(AttributeError) as caught:
+        hypernodes.backend.LocalBackand  # noqa: B018
+    assert str(caught.value) == (
+        "module 'hypernodes.backend' has no attribute 'LocalBackand' (did you mean 'LocalBackend'?)"
+    )
+    assert caught.value.name == "LocalBackand"
+
+
+def test_a_name_unlike_any_other_suggests_nothing() -> None:
+    with pytest.raises(AttributeError) as caught:
+        hypernodes.Quux  # noqa: B018
+    assert str(caught.value) == "module 'hypernodes' has no attribute 'Quux'"
+
+
+@pytest.mark.parametrize("module", [hypernodes, hypernodes.backend])
+def test_private_and_special_names_are_not_looked_up_in_extensions(
+    module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "find_class", None)
+    assert not hasattr(module, "__wrapped__")
+    assert not hasattr(module, "_private")
+
+
+def test_a_backend_is_not_found_among_caches_nor_a_cache_among_backends() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'MemoryCache'"):
+        hypernodes.backend.MemoryCache  # noqa: B018
+
+
+def test_a_known_extension_that_is_missing_says_what_to_install() -> None:
+    """Looking in no group at all is what an environment without extensions does."""
+    with pytest.raises(MissingPluginError) as caught:
+        plugins.find_class("ModalBackend", [], "hypernodes.backend")
+    assert str(caught.value) == (
+        "ModalBackend is in the distribution hypernodes-modal, which is not installed: pip install hypernodes-modal"
+    )
+    assert caught.value.plugin_name == "ModalBackend"
+    assert caught.value.distributions == ("hypernodes-modal",)
+    assert isinstance(caught.value, PluginError)
+    assert isinstance(caught.value, ImportError)
+
+
+def test_a_command_that_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plugins, "COMMANDS", "no.such.group")
+    assert main(["cache", "ls", "somewhere"]) == 2
+    assert "pip install hypernodes-cache" in capsys.readouterr().err
+    assert main([]) == 0
+    assert "cache" in capsys.readouterr().out
+
+
+def test_the_command_of_an_extension_is_loaded_only_when_it_is_used(tmp_path: Path) -> None:
+    script = "import sys; from hypernodes.cli import main; main({}); print('hypernodes_cache' in sys.modules)"
+    assert run_python("-c", script.format([])).splitlines()[-1] == "False"
+    assert run_python("-c", script.format(["cache", "ls", str(tmp_path)])).splitlines()[-1] == "True"
+
+
+def test_dir_lists_what_can_be_imported() -> None:
+    for module in (hypernodes, hypernodes.backend):
+        for name in module.__all__:
+            assert name in dir(module)
+    assert "DiskCache" in dir(hypernodes) or not any(p.name == "disk" for p in hypernodes.caches())
+
+
+def test_everything_that_is_exported_exists() -> None:
+    for module in (hypernodes, hypernodes.backend, hypernodes.cache):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+
+
+def test_distributions_are_read_again_only_when_something_was_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pickling a function that has no module asks every module for its name, and so do others."""
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not hasattr(hypernodes.backend, "ToyBackend")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "entry_points", None)
+        assert not hasattr(hypernodes.backend, "AnotherBackend")
+    information = tmp_path / "toy_backend-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-backend\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[hypernodes.backends]\ntoy = toy_backend:ToyBackend\n")
+    (tmp_path / "toy_backend.py").write_text("class ToyBackend: pass\n")
+    assert hypernodes.backend.ToyBackend.__module__ == "toy_backend"

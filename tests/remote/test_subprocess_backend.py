@@ -1,0 +1,352 @@
+"""The other process: what it prints, how it ends, and what happens here meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import pickle
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypernodes import CallbackContext, LocalBackend, MemoryCache, Pipeline, PipelineCallback, node
+from hypernodes.backend import SubprocessBackend
+from tests.remote.conftest import Project
+from tests.support import Recorder
+from tests.worker_processes.observe import members_of_session, processes, wait_until
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are observed through /proc")
+
+
+@node(output_name="pid")
+def get_pid(x: int = 0) -> int:
+    return os.getpid()
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("map_execution", ["sequential", "threaded", "async", "parallel"])
+def test_events_are_heard_while_later_items_are_still_held_up(tmp_path: Path, map_execution: Any) -> None:
+    os.mkfifo(tmp_path / "gate")
+
+    @node(output_name="y")
+    def wait(x: int, gate: str) -> int:
+        if x == 1:
+            with open(gate) as pipe:  # until somebody writes
+                pipe.read()
+        return x
+
+    class Opener(PipelineCallback):
+        def on_map_item_end(self, item_index: int, duration: float, ctx: CallbackContext) -> None:
+            if item_index == 0:
+                (tmp_path / "gate").write_text("go on")
+
+    backend = SubprocessBackend(map_execution=map_execution, max_workers=2)
+    pipeline = Pipeline([wait], backend=backend, callbacks=[Opener()])
+    assert pipeline.map({"x": [0, 1], "gate": str(tmp_path / "gate")}, "x") == {"y": [0, 1]}
+
+
+def test_results_are_in_the_cache_while_later_items_are_still_held_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+
+    @node(output_name="y")
+    def wait(x: int, gate: str) -> int:
+        if x == 1:
+            with open(gate) as pipe:
+                pipe.read()
+        return x
+
+    class Opening(MemoryCache):
+        def put_many(self, entries: Any, labels: Any = None) -> None:
+            super().put_many(entries, labels)
+            if 0 in entries.values():
+                (tmp_path / "gate").write_text("go on")
+
+    pipeline = Pipeline([wait], backend=SubprocessBackend(), cache=Opening())
+    assert pipeline.map({"x": [0, 1], "gate": str(tmp_path / "gate")}, "x") == {"y": [0, 1]}
+
+
+def test_callbacks_share_what_they_keep_in_the_context(kept: SubprocessBackend) -> None:
+    class Counting(PipelineCallback):
+        def on_pipeline_start(self, pipeline_id: str, inputs: Any, ctx: CallbackContext) -> None:
+            ctx.set("depths", [ctx.depth])
+
+        def on_node_end(self, node_id: str, outputs: Any, duration: float, ctx: CallbackContext) -> None:
+            ctx.get("depths").append((ctx.depth, ctx.hierarchy_path, ctx.parent_pipeline_id))
+
+    class Reading(PipelineCallback):
+        depths: Any = None
+
+        def on_pipeline_end(self, pipeline_id: str, outputs: Any, duration: float, ctx: CallbackContext) -> None:
+            self.depths = ctx.get("depths")
+
+    reading = Reading()
+    inner = Pipeline([get_pid], name="inner")
+    Pipeline([inner], name="outer", backend=kept, callbacks=[Counting(), reading]).run({})
+    assert reading.depths == [0, (1, ("outer", "inner"), "outer")]
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def test_what_nodes_print_appears_here_in_order(kept: SubprocessBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    @node(output_name="y")
+    def shout(x: int) -> int:
+        import os
+        import subprocess
+        import sys
+
+        print("first", x)
+        sys.stdout.flush()
+        os.write(1, b"second\n")
+        subprocess.run(["echo", "third"], check=True)
+        print("without end", end="")
+        print("to the other stream", file=sys.stderr)
+        return x
+
+    Pipeline([shout], backend=kept).map({"x": [1, 2]}, "x")
+    Pipeline([get_pid], backend=kept).run({})
+    captured = capsys.readouterr()
+    assert captured.out == "".join(f"first {x}\nsecond\nthird\nwithout end" for x in (1, 2))
+    assert captured.err.count("to the other stream\n") == 2
+
+
+def test_what_is_printed_may_be_anything_and_much(kept: SubprocessBackend) -> None:
+    @node(output_name="y")
+    def spill(size: int) -> int:
+        import os
+        import sys
+
+        rest = memoryview(os.urandom(1 << 16) * (size >> 16))
+        while rest:
+            rest = rest[os.write(1, rest) :]
+        sys.stdout.write("א" * 1000)
+        return size
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert Pipeline([spill], backend=kept).run({"size": 20 << 20}) == {"y": 20 << 20}
+    assert printed.getvalue().endswith("א" * 1000)
+    assert len(printed.getvalue()) > 10 << 20
+
+
+def test_nodes_have_no_standard_input(kept: SubprocessBackend) -> None:
+    @node(output_name="read")
+    def read(x: int) -> str:
+        import sys
+
+        return sys.stdin.read()
+
+    assert Pipeline([read], backend=kept).run({"x": 1}) == {"read": ""}
+
+
+# --- where it runs ---------------------------------------------------------------------------------------------------
+
+
+def test_the_other_process_has_the_environment_and_folder_that_it_is_given(tmp_path: Path) -> None:
+    @node(output_name="seen")
+    def look(x: int) -> tuple[str | None, str]:
+        import os
+
+        return os.environ.get("GREETING"), os.getcwd()
+
+    pipeline = Pipeline([look], backend=SubprocessBackend(env={"GREETING": "shalom"}, cwd=tmp_path))
+    assert pipeline.run({"x": 1}) == {"seen": ("shalom", str(tmp_path))}
+
+
+def test_a_process_is_kept_while_the_backend_is_open_and_replaced_when_it_died() -> None:
+    backend = SubprocessBackend()
+    pipeline = Pipeline([get_pid], backend=backend)
+    one, other = (pipeline.run({})["pid"] for _ in range(2))
+    assert one != other
+    with backend, backend:
+        kept = pipeline.run({})["pid"]
+        assert pipeline.run({})["pid"] == kept
+        os.kill(kept, signal.SIGKILL)
+        assert wait_until(lambda: all(p.pid != kept for p in processes()))
+        replaced = pipeline.run({})["pid"]
+        assert replaced != kept
+        assert pipeline.run({})["pid"] == replaced
+    assert wait_until(lambda: not {one, other, kept, replaced} & {p.pid for p in processes()})
+
+
+def test_several_threads_use_one_backend(kept: SubprocessBackend) -> None:
+    def run(x: int) -> Any:
+        return Pipeline([get_pid], backend=kept).map({"x": range(20)}, "x")["pid"]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, range(8)))
+    assert all(len(set(pids)) == 1 and len(pids) == 20 for pids in found)
+
+
+def test_a_backend_goes_by_pickle_without_its_processes(kept: SubprocessBackend) -> None:
+    Pipeline([get_pid], backend=kept).run({})
+    copy = pickle.loads(pickle.dumps(kept))
+    assert (copy.python, copy.env, copy.cwd) == (kept.python, kept.env, kept.cwd)
+    first = Pipeline([get_pid], backend=copy).run({})["pid"]
+    assert first != Pipeline([get_pid], backend=kept).run({})["pid"]
+
+
+@pytest.mark.parametrize("node_execution", ["sequential", "async", "threaded", "parallel"])
+def test_a_nested_pipeline_runs_on_its_own_backend(kept: SubprocessBackend, node_execution: Any) -> None:
+    heard = Recorder()
+    inner = Pipeline([get_pid], name="inner", backend=kept)
+    each = inner.as_node(name="each", map_over="xs", input_mapping={"xs": "x"}, output_mapping={"pid": "pids"})
+    here = LocalBackend(node_execution=node_execution, max_workers=2)
+    pipeline = Pipeline([inner, each], name="outer", backend=here, callbacks=[heard])
+    found = pipeline.run({"x": 1, "xs": [1, 2]})
+    assert os.getpid() not in {found["pid"], *found["pids"]}
+    contexts = [
+        ctx.hierarchy_path for event, ctx in zip(heard.events, heard.contexts, strict=True) if "node" in event[0]
+    ]
+    assert set(contexts) == {("outer", "inner")}
+
+
+def test_a_nested_pipeline_with_the_same_backend_runs_in_place_and_one_with_another_does_not() -> None:
+    backend, other = SubprocessBackend(), SubprocessBackend(env={"OTHER": "1"})
+
+    def named(name: str, place: Any) -> Any:
+        return Pipeline([get_pid], name=name, backend=place).as_node(output_mapping={"pid": name}, name=name)
+
+    found = Pipeline([get_pid, named("same", backend), named("other", other)], backend=backend).run({})
+    assert found["pid"] == found["same"] != found["other"]
+
+
+# --- how it ends -----------------------------------------------------------------------------------------------------
+
+HELD_UP = """
+    import sys, time, os
+
+    @node(output_name="y")
+    def wait(x, folder):
+        import os, time
+        open(os.path.join(folder, f"pid-{os.getpid()}"), "w").close()
+        time.sleep(3600)
+
+    backend = SubprocessBackend(map_execution=sys.argv[1], max_workers=2)
+    Pipeline([wait], backend=backend).map({"x": [1, 2, 3, 4], "folder": os.getcwd()}, "x")
+"""
+
+
+@pytest.mark.parametrize("map_execution", ["sequential", "parallel"])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_when_the_caller_is_ended(project: Project, map_execution: str, end: signal.Signals) -> None:
+    count = 2 if map_execution == "parallel" else 1
+    process = project.start(HELD_UP, map_execution)
+    try:
+        assert wait_until(lambda: len(list(project.folder.glob("pid-*"))) == count)
+        pids = {int(path.name.removeprefix("pid-")) for path in project.folder.glob("pid-*")}
+        os.kill(process.pid, end)
+        _, errors = process.communicate(timeout=60)  # and not the hour that the nodes sleep
+        if end == signal.SIGINT:
+            assert "KeyboardInterrupt" in errors
+        assert wait_until(lambda: not pids & {p.pid for p in processes()})
+        assert wait_until(lambda: not members_of_session(process.pid))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_cancelling_the_task_that_awaits_a_run_ends_the_work(tmp_path: Path) -> None:
+    @node(output_name="y")
+    def wait(folder: str, x: int = 0) -> None:
+        import os
+        import time
+
+        open(os.path.join(folder, f"pid-{os.getpid()}"), "w").close()
+        time.sleep(60)
+
+    async def cancel_when_begun(run: Any) -> None:
+        task = asyncio.ensure_future(run)
+        while not list(tmp_path.glob("pid-*")):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    pipeline = Pipeline([wait], backend=SubprocessBackend())
+    for run in (
+        lambda: pipeline.arun({"folder": str(tmp_path)}),
+        lambda: pipeline.amap({"folder": str(tmp_path), "x": [1]}, "x"),
+    ):
+        asyncio.run(cancel_when_begun(run()))
+        (path,) = tmp_path.glob("pid-*")
+        assert wait_until(lambda path=path: int(path.name[4:]) not in {p.pid for p in processes()})
+        path.unlink()
+
+
+def test_a_failure_elsewhere_in_the_run_ends_the_work(tmp_path: Path) -> None:
+    @node(output_name="y")
+    def wait(folder: str) -> None:
+        import os
+        import time
+
+        open(os.path.join(folder, f"pid-{os.getpid()}"), "w").close()
+        time.sleep(60)
+
+    @node(output_name="z")
+    def fail(folder: str) -> None:
+        assert wait_until(lambda: list(Path(folder).glob("pid-*")))
+        raise ValueError("enough")
+
+    inner = Pipeline([wait], name="inner", backend=SubprocessBackend())
+    with pytest.raises(ValueError, match="enough"):
+        Pipeline([inner, fail], backend=LocalBackend(node_execution="threaded")).run({"folder": str(tmp_path)})
+    (path,) = tmp_path.glob("pid-*")
+    assert wait_until(lambda: int(path.name[4:]) not in {p.pid for p in processes()})
+
+
+def test_async_runs_give_what_runs_give(kept: SubprocessBackend) -> None:
+    async def both() -> tuple[Any, Any]:
+        pipeline = Pipeline([get_pid], backend=kept)
+        return await pipeline.arun({}), await pipeline.amap({"x": [1, 2]}, "x")
+
+    one, several = asyncio.run(both())
+    assert os.getpid() != one["pid"]
+    assert len(several["pid"]) == 2
+
+
+def test_a_process_that_was_forked_does_not_use_the_processes_of_its_parent(project: Project) -> None:
+    out = project.run("""
+        import os
+
+        @node(output_name="pid")
+        def get_pid(x):
+            import os
+            return os.getpid()
+
+        with SubprocessBackend() as backend:
+            pipeline = Pipeline([get_pid], backend=backend)
+            first = pipeline.run({"x": 1})["pid"]
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if pipeline.run({"x": 1})["pid"] != first else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert pipeline.run({"x": 1})["pid"] == first
+            print("fine")
+    """)
+    assert out == "fine\n"
+
+
+def test_threads_that_are_left_running_do_not_hold_up_the_end() -> None:
+    @node(output_name="y")
+    def leave_behind(x: int) -> int:
+        import threading
+
+        threading.Thread(target=threading.Event().wait).start()
+        return x
+
+    before = own_threads()
+    assert Pipeline([leave_behind], backend=SubprocessBackend()).run({"x": 1}) == {"y": 1}
+    assert own_threads() <= before
+
+
+def own_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("hypernodes")}

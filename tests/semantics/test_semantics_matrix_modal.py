@@ -1,0 +1,35 @@
+"""The semantics matrix on Modal: the real client and a real container, on a control plane on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from hypernodes import Backend
+from hypernodes_modal.loopback import ModalLoopback
+from tests.semantics.modes import REMOTE_MODES
+from tests.semantics.test_semantics_matrix import BackendConformance
+
+
+# Where it runs and how it runs are independent of each other: each mode stands once on either side. All pairs of modes
+# in a container are drawn by modal/test_modal_generated_pipelines.py.
+@pytest.fixture(params=REMOTE_MODES, ids="-".join, scope="module")
+def shared_backend(request: pytest.FixtureRequest, modal_loopback_session: ModalLoopback) -> Iterator[Backend]:
+    import modal
+
+    from hypernodes_modal import ModalBackend
+
+    node_execution, map_execution = request.param
+    image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2])).uv_pip_install("loky")
+    with ModalBackend(
+        image, node_execution=node_execution, map_execution=map_execution, max_workers=3
+    ) as backend:  # keeps the container for all tests
+        yield backend
+
+
+class TestModalBackend(BackendConformance):
+    @pytest.fixture
+    def backend(self, shared_backend: Backend) -> Backend:
+        return shared_backend

@@ -1,0 +1,119 @@
+"""A worker process that dies never hangs a run, and costs only what it was computing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from hypernodes import LocalBackend, MemoryCache, Node, Pipeline, WorkerDiedError, failures
+from tests.support import Recorder
+from tests.worker_processes.nodes import die_if_told, note_line, read_lines, tell_process
+from tests.worker_processes.observe import wait_until, workers
+
+
+@pytest.fixture(params=["items", "nodes"])
+def backend(request: pytest.FixtureRequest) -> LocalBackend:
+    return request.getfixturevalue(f"{request.param}_backend")  # type: ignore[no-any-return]
+
+
+def inputs(count: int, victims: dict[int, str], folder: Path) -> dict[str, object]:
+    return {"x": range(count), "victims": victims, "folder": str(folder)}
+
+
+@pytest.mark.parametrize("how", ["once", "exit once"])
+def test_what_was_in_flight_is_computed_again(how: str, backend: LocalBackend, tmp_path: Path) -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[die_if_told], backend=backend, callbacks=[recorder])
+    found = pipeline.map(inputs=inputs(12, {5: how}, tmp_path), map_over="x")
+    assert found == {"y": [10 * x for x in range(12)]}
+    assert len(read_lines(tmp_path / "call-5")) == 2
+    assert all(len(read_lines(tmp_path / f"call-{x}")) <= 2 for x in range(12))
+    assert sorted(event[1] for event in recorder.events if event[0] == "map_item_end") == list(range(12))
+    assert recorder.computed == ["die_if_told"] * 12
+
+
+def test_a_death_nearby_does_not_count_against_an_item(items_backend: LocalBackend, tmp_path: Path) -> None:
+    def die_in_turn(x: int, folder: str) -> int:
+        path = Path(folder) / f"call-{x}"
+        note_line(path, os.getpid())
+        call = len(read_lines(path))
+        if x == 0 and call == 1:
+            wait_until((Path(folder) / "call-1").exists)
+            os._exit(3)
+        if x == 1 and call == 1:
+            wait_until(lambda: False, 60)  # until the death of the other worker ends this one too
+        if x == 1 and call == 2:
+            os._exit(3)
+        return x
+
+    pipeline = Pipeline(nodes=[Node(die_in_turn, output_name="y")], backend=items_backend)
+    assert pipeline.map(inputs={"x": [0, 1], "folder": str(tmp_path)}, map_over="x") == {"y": [0, 1]}
+
+
+def test_an_item_that_always_kills_its_worker_is_named(backend: LocalBackend, tmp_path: Path) -> None:
+    cache = MemoryCache()
+    pipeline = Pipeline(nodes=[die_if_told], backend=backend, cache=cache, name="prep")
+    with pytest.raises(WorkerDiedError, match="'die_if_told' for map item 3") as caught:
+        pipeline.map(inputs=inputs(12, {3: "always"}, tmp_path), map_over="x")
+    assert caught.value.item_index == 3
+    assert caught.value.node_names == ("die_if_told",)
+    assert 1 <= len(read_lines(tmp_path / "call-3")) <= 4
+    assert len(cache) >= 1  # what was done before is kept
+
+
+def test_the_other_items_are_kept_when_failures_are_collected(backend: LocalBackend, tmp_path: Path) -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[die_if_told], backend=backend, cache=MemoryCache(), callbacks=[recorder])
+    given = inputs(12, {3: "always"}, tmp_path)
+    found = pipeline.map(inputs=given, map_over="x", on_error="collect")
+    (failure,) = failures(found)
+    assert failure.item_index == 3
+    assert isinstance(failure.error, WorkerDiedError)
+    assert found["y"] == [10 * x if x != 3 else failure for x in range(12)]
+
+    recorder.clear()
+    pipeline.map(inputs=given, map_over="x", on_error="collect")
+    assert recorder.cached_items == [x for x in range(12) if x != 3]
+
+
+def test_a_node_that_always_kills_its_worker_is_named(nodes_backend: LocalBackend, tmp_path: Path) -> None:
+    pipeline = Pipeline(nodes=[die_if_told], backend=nodes_backend)
+    with pytest.raises(WorkerDiedError, match="'die_if_told'") as caught:
+        pipeline.run(inputs={"x": 1, "victims": {1: "always"}, "folder": str(tmp_path)})
+    assert caught.value.item_index is None
+
+
+def test_workers_killed_between_runs_are_replaced(backend: LocalBackend) -> None:
+    pipeline = Pipeline(nodes=[tell_process], backend=backend)
+    (first,) = pipeline.map(inputs={"x": [1]}, map_over="x")["process_id"]
+    for process in workers():
+        os.kill(process.pid, signal.SIGKILL)
+    found = pipeline.map(inputs={"x": [1, 2, 3]}, map_over="x")["process_id"]
+    assert first not in found
+
+
+def test_what_workers_were_computing_when_they_were_killed_is_computed_again(tmp_path: Path) -> None:
+    def wait_on_first_call(x: int, folder: str) -> int:
+        path = Path(folder) / f"call-{x}"
+        note_line(path, os.getpid())
+        if len(read_lines(path)) == 1:
+            note_line(Path(folder) / "waiting", os.getpid())
+            wait_until(lambda: False, 60)
+        return x
+
+    def kill_both() -> None:
+        wait_until(lambda: len(set(read_lines(tmp_path / "waiting"))) == 2)
+        for process_id in set(read_lines(tmp_path / "waiting")):
+            os.kill(int(process_id), signal.SIGKILL)
+
+    killer = Thread(target=kill_both)
+    killer.start()
+    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    pipeline = Pipeline(nodes=[Node(wait_on_first_call, output_name="y")], backend=backend)
+    found = pipeline.map(inputs={"x": [0, 1], "folder": str(tmp_path)}, map_over="x")
+    killer.join()
+    assert found == {"y": [0, 1]}

@@ -1,0 +1,241 @@
+"""What goes wrong in a worker process arrives here, as itself if it can, and never unnamed."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hypernodes import (
+    CacheWarning,
+    LocalBackend,
+    MemoryCache,
+    Pipeline,
+    RemoteNodeError,
+    SerializationError,
+    failures,
+    node,
+)
+from tests.support import Recorder
+from tests.worker_processes.nodes import AwkwardError, FailsOnArrival, HoldsALockError
+
+
+@pytest.fixture(params=["items", "nodes"])
+def backend(request: pytest.FixtureRequest) -> LocalBackend:
+    return request.getfixturevalue(f"{request.param}_backend")  # type: ignore[no-any-return]
+
+
+def raising(error: BaseException | None) -> Pipeline:
+    @node(output_name="y")
+    def fail_in_worker(x: int) -> int:
+        if x == 1:
+            if error is None:
+                raise UsersError("unique words")
+            raise error
+        return x
+
+    return Pipeline(nodes=[fail_in_worker], name="prep")
+
+
+class UsersError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [ValueError("unique words"), KeyError("unique words"), None])
+def test_an_exception_arrives_as_itself(error: BaseException | None, backend: LocalBackend) -> None:
+    expected = UsersError if error is None else type(error)
+    with pytest.raises(expected, match="unique words") as caught:
+        raising(error).with_backend(backend).map(inputs={"x": [0, 1]}, map_over="x")
+    (note,) = caught.value.__notes__
+    assert "node 'fail_in_worker'" in note
+    assert "pipeline prep" in note
+    assert "map item 1" in note
+    cause = "".join(traceback.format_exception(caught.value.__cause__))
+    assert "in fail_in_worker" in cause
+    assert "raise" in cause
+
+
+def test_the_cause_of_an_exception_is_not_lost(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def fail_for_a_reason(x: int) -> int:
+        try:
+            return {}[x]  # type: ignore[no-any-return]
+        except KeyError as error:
+            raise ValueError("no such entry") from error
+
+    with pytest.raises(ValueError, match="no such entry") as caught:
+        Pipeline(nodes=[fail_for_a_reason], backend=backend).map(inputs={"x": [41]}, map_over="x")
+    assert "KeyError: 41" in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (lambda: AwkwardError(7, reason="bad luck"), "AwkwardError", "bad luck (7)"),
+        (lambda: HoldsALockError("still locked"), "HoldsALockError", "still locked"),
+    ],
+    ids=["awkward constructor", "cannot be pickled"],
+)
+def test_an_exception_that_cannot_travel_is_told_of(
+    make: Callable[[], Exception], name: str, message: str, backend: LocalBackend
+) -> None:
+    @node(output_name="y")
+    def fail_oddly(x: int) -> int:
+        if x == 1:
+            raise make()
+        return x
+
+    pipeline = Pipeline(nodes=[fail_oddly], backend=backend)
+    with pytest.raises(RemoteNodeError) as caught:
+        pipeline.map(inputs={"x": [0, 1]}, map_over="x")
+    assert caught.value.original_type == f"tests.worker_processes.nodes.{name}"
+    assert caught.value.original_message == message
+    assert "in fail_oddly" in caught.value.traceback_text
+    assert f"{name}: {message}" in str(caught.value)
+    assert "node 'fail_oddly'" in caught.value.__notes__[0]
+
+
+def test_a_failure_holds_the_traceback_of_the_worker(backend: LocalBackend) -> None:
+    found = (
+        raising(ValueError("unique words"))
+        .with_backend(backend)
+        .map(inputs={"x": [0, 1, 2]}, map_over="x", on_error="collect")
+    )
+    (failure,) = failures(found)
+    assert failure.item_index == 1
+    assert failure.node_path == ("prep", "fail_in_worker")
+    assert isinstance(failure.error, ValueError)
+    assert "in fail_in_worker" in failure.traceback_text
+    assert found["y"][0] == 0
+    assert found["y"][2] == 2
+
+
+def test_a_result_that_cannot_be_sent_names_its_node(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def return_a_lock(x: int) -> Any:
+        return threading.Lock() if x == 30 else x
+
+    pipeline = Pipeline(nodes=[return_a_lock], backend=backend)
+    with pytest.raises(SerializationError, match="result of node 'return_a_lock'"):
+        pipeline.map(inputs={"x": range(40)}, map_over="x")
+    found = pipeline.map(inputs={"x": range(40)}, map_over="x", on_error="collect")
+    assert [failure.item_index for failure in failures(found)] == [30]
+    assert found["y"][:30] + found["y"][31:] == [*range(30), *range(31, 40)]
+
+
+def test_a_result_that_cannot_be_received_names_its_node(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def return_a_riddle(x: int) -> Any:
+        return FailsOnArrival() if x == 30 else x
+
+    pipeline = Pipeline(nodes=[return_a_riddle], backend=backend)
+    with pytest.raises(SerializationError, match="return_a_riddle"):
+        pipeline.map(inputs={"x": range(40)}, map_over="x")
+    found = pipeline.map(inputs={"x": range(40)}, map_over="x", on_error="collect")
+    assert [failure.item_index for failure in failures(found)] == [30]
+    assert found["y"][:30] + found["y"][31:] == [*range(30), *range(31, 40)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(threading.Lock(), id="cannot be sent"),
+        pytest.param(FailsOnArrival(), id="cannot be received"),
+    ],
+)
+def test_an_input_that_cannot_travel_fails_its_own_item_only(value: Any, backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def give_back(x: Any) -> Any:
+        return x
+
+    pipeline = Pipeline(nodes=[give_back], backend=backend)
+    values = [*range(30), value, *range(31, 40)]
+    with pytest.raises(SerializationError, match=r"cannot be (sent|received)|cannot pickle"):
+        pipeline.map(inputs={"x": values}, map_over="x")
+    found = pipeline.map(inputs={"x": values}, map_over="x", on_error="collect")
+    assert [failure.item_index for failure in failures(found)] == [30]
+    assert found["y"][:30] + found["y"][31:] == [*range(30), *range(31, 40)]
+
+
+def test_an_input_that_cannot_travel_is_named(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def ignore(x: int, shared: Any) -> int:
+        return x
+
+    pipeline = Pipeline(nodes=[ignore], backend=backend)
+    with pytest.raises(SerializationError, match="shared") as caught:
+        pipeline.map(inputs={"x": [1], "shared": threading.Lock()}, map_over="x")
+    assert "cannot pickle '_thread.lock' object" in str(caught.value)
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_what_only_the_nodes_of_an_item_hand_on_need_not_travel(items_backend: LocalBackend, is_heard: bool) -> None:
+    @node(output_name="lock")
+    def make_lock(x: int) -> Any:
+        return threading.Lock()
+
+    @node(output_name="y")
+    def use_lock(lock: Any, x: int) -> int:
+        with lock:
+            return x
+
+    pipeline = Pipeline(nodes=[make_lock, use_lock], backend=items_backend)
+    if is_heard:
+        pipeline = pipeline.with_callbacks([Recorder()])
+    assert pipeline.map(inputs={"x": [1, 2]}, map_over="x", output_name="y") == {"y": [1, 2]}
+
+
+@node(output_name="lock")
+def make_a_lock(x: int) -> Any:
+    return threading.Lock()
+
+
+@node(output_name="y")
+def use_the_lock(lock: Any, x: int) -> int:
+    with lock:
+        return x
+
+
+def test_events_tell_of_what_stayed_in_the_worker(items_backend: LocalBackend) -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[make_a_lock, use_the_lock], backend=items_backend, callbacks=[recorder])
+    pipeline.map(inputs={"x": [1]}, map_over="x", output_name="y")
+    ends = {event[1]: payload["outputs"] for event, _, payload in recorder.of("node_end")}
+    assert ends["use_the_lock"] == {"y": 1}
+    assert "lock that stayed in the worker process: 'lock' cannot be sent" in repr(ends["make_a_lock"]["lock"])
+
+
+def test_what_stayed_in_the_worker_is_not_cached_and_said_once(items_backend: LocalBackend) -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(
+        nodes=[make_a_lock, use_the_lock], backend=items_backend, cache=MemoryCache(), callbacks=[recorder]
+    )
+    with pytest.warns(CacheWarning, match="'make_a_lock' is not cached: it cannot be sent back") as warned:
+        pipeline.map(inputs={"x": range(4)}, map_over="x", output_name="y")
+    assert len(warned) == 1
+    assert pipeline.map(inputs={"x": range(4)}, map_over="x", output_name="y") == {"y": [0, 1, 2, 3]}
+    assert recorder.cached_items == [0, 1, 2, 3]
+
+
+def test_an_output_that_nobody_takes_need_not_travel(backend: LocalBackend) -> None:
+    @node(output_name=("y", "lock"))
+    def make_both(x: int) -> tuple[int, Any]:
+        return x, threading.Lock()
+
+    pipeline = Pipeline(nodes=[make_both], backend=backend, callbacks=[Recorder()])
+    assert pipeline.map(inputs={"x": [1, 2]}, map_over="x", output_name="y") == {"y": [1, 2]}
+    with pytest.raises(SerializationError, match="result of node 'make_both' cannot be sent back"):
+        pipeline.map(inputs={"x": [1, 2]}, map_over="x")
+
+
+def test_an_attempt_that_needs_what_stayed_in_the_worker_is_not_made_again(items_backend: LocalBackend) -> None:
+    @node(output_name="y", retries=3, retry_delay=0)
+    def fail(lock: Any, x: int) -> int:
+        raise ConnectionError(f"unique words {x}")
+
+    pipeline = Pipeline(nodes=[make_a_lock, fail], backend=items_backend)
+    with pytest.raises(ConnectionError, match="unique words"):
+        pipeline.map(inputs={"x": [1]}, map_over="x", output_name="y")

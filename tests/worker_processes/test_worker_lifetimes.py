@@ -1,0 +1,136 @@
+"""No process and no thread outlives a run, except the workers that were asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypernodes import LocalBackend, Pipeline, PipelineExecutionEngine, node
+from tests.concurrency.kit import threads_since
+from tests.worker_processes import nodes
+from tests.worker_processes.observe import workers
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    gc.collect()
+    before = set(threading.enumerate())
+    assert workers() == []
+    yield
+    assert workers() == []
+    assert threads_since(before) == []
+
+
+def pids(backend: Any) -> set[int]:
+    pipeline = Pipeline(nodes=[nodes.tell_process], backend=backend)
+    return set(pipeline.map(inputs={"x": range(8)}, map_over="x")["process_id"])
+
+
+@pytest.mark.parametrize("modes", [("sequential", "parallel"), ("parallel", "sequential"), ("threaded", "parallel")])
+def test_no_worker_is_left_after_a_run(modes: Any) -> None:
+    assert pids(LocalBackend(*modes, max_workers=2))
+    assert workers() == []
+
+
+def test_no_worker_is_left_after_a_run_that_failed() -> None:
+    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    with pytest.raises(TypeError):
+        Pipeline(nodes=[nodes.double], backend=backend).map(inputs={"x": [1, None]}, map_over="x")
+    assert workers() == []
+
+
+def test_no_worker_is_left_after_a_run_whose_worker_died(tmp_path: Path) -> None:
+    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    Pipeline(nodes=[nodes.die_if_told], backend=backend).map(
+        inputs={"x": range(4), "victims": {1: "always"}, "folder": str(tmp_path)}, map_over="x", on_error="collect"
+    )
+    assert workers() == []
+
+
+@pytest.mark.parametrize("modes", [("sequential", "parallel"), ("parallel", "sequential")])
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_cancelling_ends_the_calls_in_worker_processes(modes: Any, is_kept: bool, tmp_path: Path) -> None:
+    @node(output_name="y")
+    def sleep_long(x: int, folder: str) -> int:
+        (Path(folder) / f"asleep-{x}").touch()
+        time.sleep(60 if x else 0)
+        (Path(folder) / f"awake-{x}").touch()
+        return x
+
+    async def cancel_while_asleep(pipeline: Pipeline) -> None:
+        inputs = {"x": [1, 2], "folder": str(tmp_path)}
+        task = asyncio.create_task(pipeline.amap(inputs=inputs, map_over="x"))
+        while not any(tmp_path.iterdir()):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    backend = LocalBackend(*modes, max_workers=2)
+    pipeline = Pipeline(nodes=[sleep_long], backend=backend)
+    with backend if is_kept else nullcontext():
+        asyncio.run(cancel_while_asleep(pipeline))
+        assert list(tmp_path.glob("awake-*")) == []
+        assert pipeline.map(inputs={"x": [0], "folder": str(tmp_path)}, map_over="x") == {"y": [0]}
+
+
+def test_no_worker_is_left_after_a_stream_that_is_closed_early() -> None:
+    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    stream = Pipeline(nodes=[nodes.double], backend=backend).map_iter(inputs={"x": iter(int, 1)}, map_over="x")
+    assert next(stream) == {"doubled": 0}
+    stream.close()  # type: ignore[attr-defined]
+    assert workers() == []
+
+
+def test_an_open_backend_keeps_its_workers_between_runs() -> None:
+    with LocalBackend(map_execution="parallel", max_workers=1) as backend:
+        first = pids(backend)
+        assert pids(backend) == first
+        assert {process.pid for process in workers()} == first
+    assert workers() == []
+
+
+def test_an_open_engine_keeps_its_workers_until_the_outermost_with_ends() -> None:
+    engine = PipelineExecutionEngine(map_execution="parallel", max_workers=1)
+    backend = LocalBackend(engine=engine)
+    with engine:
+        first = pids(backend)
+        with backend:
+            assert pids(backend) == first
+        assert pids(backend) == first
+    assert workers() == []
+    assert pids(backend) != first
+
+
+def test_an_open_backend_has_no_workers_before_it_needs_them() -> None:
+    with LocalBackend(map_execution="parallel", max_workers=2):
+        assert workers() == []
+
+
+def test_an_error_in_the_with_block_ends_the_workers() -> None:
+    def fail_inside() -> None:
+        with LocalBackend(map_execution="parallel", max_workers=2) as backend:
+            pids(backend)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
+    assert workers() == []
+
+
+def test_a_pool_of_the_callers_own_is_used_and_left_alone() -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        for modes in (("sequential", "parallel"), ("parallel", "sequential")):
+            backend = LocalBackend(*modes, max_workers=2, executor=executor)  # type: ignore[arg-type]
+            assert pids(backend) <= {process.pid for process in workers()}
+        assert executor.submit(pow, 2, 3).result() == 8
