@@ -33,7 +33,9 @@ def explain(built: Built, execution: Execution) -> Explanation:
     name = list(execution.output_name) if isinstance(execution.output_name, tuple) else execution.output_name
     if not execution.map_over:
         return built.pipeline.explain(execution.inputs, name)
-    return built.pipeline.explain(execution.inputs, name, list(execution.map_over), execution.map_mode)
+    return built.pipeline.explain(
+        execution.inputs, name, map_over=list(execution.map_over), map_mode=execution.map_mode
+    )
 
 
 def calls_by_path(built: Built) -> Counter[Path]:

@@ -118,19 +118,24 @@ class CallingThread:
         assert node.timeout is not None
         if self._threads is None:
             self._threads = DaemonThreads("hypernodes")
-        future = run_in_copied_context(self._threads, self.registry, node.func, *arguments, **by_keyword)
-        end = now() + node.timeout
-        while (left := end - now()) > 0:
+        begun_at: list[float] = []
+
+        def function() -> Any:
+            begun_at.append(now())
+            return node.func(*arguments, **by_keyword)
+
+        future = run_in_copied_context(self._threads, self.registry, function)
+        while True:
+            left = LOOK_UP_S if not begun_at else begun_at[0] + node.timeout - now()
+            if left <= 0 and not future.done():
+                future.cancel()
+                self._threads.abandon(future)
+                raise timeout_error(node)
             try:
-                return future.result(min(left, LOOK_UP_S))
+                return future.result(min(max(left, 0), LOOK_UP_S))
             except NotDoneError:
                 if future.done():
                     raise  # the function's own
-        if not future.done():
-            future.cancel()
-            self._threads.abandon(future)
-            raise timeout_error(node)
-        return future.result()
 
     def _sleep(self, delay_s: float) -> None:
         end = now() + delay_s
