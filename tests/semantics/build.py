@@ -211,7 +211,7 @@ class Built:
         output_name = list(name) if isinstance(name, tuple) else name
         if execution.map_over:
             map_over = execution.map_over[0] if len(execution.map_over) == 1 else list(execution.map_over)
-            return self.pipeline.map(execution.inputs, map_over, execution.map_mode, output_name)
+            return self.pipeline.map(execution.inputs, map_over, map_mode=execution.map_mode, output_name=output_name)
         return self.pipeline.run(execution.inputs, output_name)
 
     def _pipeline(self, spec: PipelineSpec, **settings: Any) -> Pipeline:

@@ -78,8 +78,8 @@ class Pipeline:
     ) -> None:
         checked = _check_nodes(nodes)
         self._configure(backend, Settings(*_check_settings(cache, callbacks)), name, parent)
-        self._graph = Graph(checked, name or "unnamed")
-        self._id = name or _derived_id(self._graph)
+        self._id = name or _derived_id(checked)
+        self._graph = Graph(checked, self._id)
         self._defaults = MappingProxyType(_find_defaults(self._graph))
 
     def _configure(
@@ -591,10 +591,11 @@ def _find_defaults(graph: Graph) -> dict[str, Any]:
     return found
 
 
-def _derived_id(graph: Graph) -> str:
+def _derived_id(nodes: Iterable[GraphNode]) -> str:
+    """Return an id that depends on the nodes only, not on their order."""
     from zlib import crc32
 
-    wiring = ";".join(f"{node.name}({','.join(node.inputs)})->{','.join(node.outputs)}" for node in graph.nodes)
+    wiring = ";".join(sorted([f"{n.name}({','.join(n.inputs)})->{','.join(n.outputs)}" for n in nodes]))
     return f"pipeline_{crc32(wiring.encode()):08x}"
 
 

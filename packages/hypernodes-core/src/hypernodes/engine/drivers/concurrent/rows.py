@@ -258,9 +258,13 @@ class _CoroutineTask(Task):
         for step in plan.steps:
             self.step = step
             assert isinstance(step, CallStep)
-            by_keyword = {name: values[slot] for name, slot in step.by_keyword}
-            result = await step.node.func(*[values[slot] for slot in step.positional], **by_keyword)
-            for slot, value in zip(step.outputs, split(step, result), strict=True):
+            arguments = [values[slot] for slot in step.positional]
+            if step.by_keyword:
+                result = await step.node.func(*arguments, **{name: values[slot] for name, slot in step.by_keyword})
+            else:
+                result = await step.node.func(*arguments)
+            outputs = (result,) if len(step.outputs) == 1 else split(step, result)
+            for slot, value in zip(step.outputs, outputs, strict=True):
                 if slot is not None:
                     values[slot] = value
         return [values[slot] for slot in plan.outputs.values()]

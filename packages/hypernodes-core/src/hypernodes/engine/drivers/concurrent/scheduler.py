@@ -206,12 +206,12 @@ class Scheduler:
         if isinstance(task, CallTask) and task.step.node.timeout is not None:
             self._timers.forget(task)
         error = CancelledError("the call was cancelled") if cancelled(news) else news.exception()
-        if isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
-            self._lost_workers.take(task, error, was_alone=not self._in_flight)
-        elif error is not None:
-            task.fail(self, error)
-        else:
+        if error is None:
             task.settle(self, news)
+        elif isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
+            self._lost_workers.take(task, error, was_alone=not self._in_flight)
+        else:
+            task.fail(self, error)
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
