@@ -14,14 +14,14 @@ from benchmarks.measure import Case, Suite
 from hypernodes import Pipeline, RemoteBackend, node
 from hypernodes.backend import SubprocessBackend
 from hypernodes.remote.channel import Channel
-from hypernodes.remote.frames import JOB, Frames
+from hypernodes.remote.pipes import JOB, PipeConnection
 
 SUITE = Suite("Another process")
 
 ECHO = """
 import sys
-from hypernodes.remote.frames import JOB, Frames
-frames = Frames(sys.stdin.buffer, sys.stdout.buffer)
+from hypernodes.remote.pipes import JOB, PipeConnection
+frames = PipeConnection(sys.stdin.buffer, sys.stdout.buffer)
 while (received := frames.receive()) is not None:
     frames.send(JOB, received[1])
 """
@@ -63,7 +63,7 @@ def _call(size_bytes: int) -> Iterator[Case]:
     echo = subprocess.Popen([sys.executable, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert echo.stdin is not None
     assert echo.stdout is not None
-    frames = Frames(echo.stdout, echo.stdin)
+    frames = PipeConnection(echo.stdout, echo.stdin)
 
     def send_and_receive() -> object:
         frames.send(JOB, content)

@@ -113,7 +113,7 @@ class RemoteBackend(Backend):
         plan = pipeline.plan_for(inputs, output_name)
         values = _fill(plan, inputs)
         request = self._request(plan, ctx or CallbackContext((pipeline.id,)))
-        part, needs_call = request.survey.run(values, prior_results_of_run(plan, ctx, inputs))
+        part, needs_call = request.pruning.run(values, prior_results_of_run(plan, ctx, inputs))
         if not needs_call:
             return self._found_whole(request, values, part.known, inputs, ctx is not None)
         listeners = request.state.listeners(plan)[0]
@@ -191,7 +191,7 @@ class RemoteBackend(Backend):
                 own = frame.identities.of_outputs()
                 listeners.notify(listeners.on_map_item_cached, index, own, request.state.root.item(index))
 
-        part = request.survey.map(given, on_error, take)
+        part = request.pruning.map(given, on_error, take)
         if part.indexes:
             found |= request.submit(part).by_index()
         return [found[index] for index in sorted(found)]
@@ -224,7 +224,7 @@ class RemoteBackend(Backend):
         try:
             for chunk in chunks_of(plan, given):
                 rows = self._map_rows(request, chunk, on_error)
-                request.survey.forget()
+                request.pruning.forget()
                 for index, row in zip(chunk.indexes or (), rows, strict=True):
                     yield index, dict(zip(plan.outputs, row, strict=True))
         finally:
@@ -283,7 +283,7 @@ class RemoteBackend(Backend):
         plan = pipeline.plan_for(inputs or {}, output_name)
         values = _fill(plan, inputs or {})
         request = self._request(plan, CallbackContext((pipeline.id,)))
-        part, needs_call = request.survey.run(values)
+        part, needs_call = request.pruning.run(values)
         return request.preflight(part, needs_call)  # type: ignore[no-any-return]
 
     def _preflight_map(
@@ -298,7 +298,7 @@ class RemoteBackend(Backend):
         request = self._request(plan, CallbackContext((pipeline.id,)))
         total = given.total()
         assert total is not None  # the columns have been read
-        part = request.survey.map(given, "raise", lambda frame: None)
+        part = request.pruning.map(given, "raise", lambda frame: None)
         return request.preflight_map(part, total)  # type: ignore[no-any-return]
 
     def find_python_version(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What of a run has to travel: what the caller's caches hold already stays, or goes as a value where it is needed."""
+"""Decides what to send: cached results stay with the caller unless a remote step needs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.store.manifests import origin_of
 from hypernodes.engine.store.run_store import manifest_key
 from hypernodes.plan import CallStep, OnError, Plan
-from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
+from hypernodes.remote.job import ABSENT, KnownResults, MapPart, RunPart, StoredResult, miss_of
 
 
 class Pruning:
@@ -49,21 +49,21 @@ class Pruning:
         self._root = root
         self._number_of = number_of
         self.state: RunState = dry_run_state(root, backend_name)
-        self._answers: dict[int, dict[str, Any]] = {}
-        self._kept: dict[tuple[int, str], Any] = {}
+        self._found: dict[int, dict[str, Any]] = {}
+        self._stored: dict[tuple[int, str], Any] = {}
 
     def forget(self) -> None:
         """Forget what was found, before other items of the same map are looked up."""
         assert isinstance(self.state.store, ReadOnlyStore)
         self.state.store.misses.clear()
-        self._answers.clear()
-        self._kept.clear()
+        self._found.clear()
+        self._stored.clear()
 
-    def kept(self, cache: int, key: str) -> Any:
+    def stored(self, cache: int, key: str) -> Any:
         """Return a result that stayed here."""
-        return self._kept[cache, key]
+        return self._stored[cache, key]
 
-    def answers(self) -> dict[int, Answers]:
+    def known_results(self) -> dict[int, KnownResults]:
         """Return what is known of the caches, by their numbers."""
         if not self._looks:
             return {}
@@ -71,8 +71,8 @@ class Pruning:
         misses = self.state.store.misses
         numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
         return {
-            number: Answers(
-                self._answers.get(number, {}),
+            number: KnownResults(
+                self._found.get(number, {}),
                 frozenset(map(miss_of, misses.get(identity, ()))),
             )
             for number, identity in numbers.items()
@@ -123,14 +123,14 @@ class Pruning:
 
     @staticmethod
     def _travelling(step: Any, taken: set[int]) -> set[int]:
-        """Slots of a mapped plan whose values are taken by something that runs at the remote place."""
+        """Slots of a mapped plan whose values are taken by something that runs on the remote side."""
         pairs = zip(step.inner.outputs.values(), step.outputs, strict=True)
         return {inner for inner, outer in pairs if outer in taken}
 
     # --- items ----------------------------------------------------------------------------------------------------
 
     def _items(self, items: ItemFrames, travelling: set[int]) -> tuple[set[int], list[tuple[bytes, ...]]]:
-        """Pruning the items of a mapped pipeline; return which are done, and the signatures of what all are made of."""
+        """Look up the items of a mapped pipeline; return which are done, and the signatures of what all are made of."""
         done: set[int] = set()
         elements: list[tuple[bytes, ...]] = []
         nothing = (b"",) * len(items.mapped_slots)
@@ -144,7 +144,7 @@ class Pruning:
         return done, elements
 
     def answer(self, frame: CachedFrame, travelling: set[int]) -> None:
-        """Note what was found for an execution of a plan; values that nothing at the remote place takes stay here.
+        """Note what was found for an execution of a plan; values that nothing on the remote side takes stay here.
 
         Args:
             frame: The execution, after it was looked up.
@@ -178,7 +178,7 @@ class Pruning:
 
         Args:
             frame: The execution that they are a part of.
-            taken: The slots whose values are taken at the remote place.
+            taken: The slots whose values are taken on the remote side.
             sent: Steps whose results are sent anyway.
         """
         for index, inside in list(frame.inside.items()):
@@ -190,12 +190,12 @@ class Pruning:
     def _answer(self, cache: Cache | None, key: str, value: Any, travels: bool) -> None:
         assert cache is not None
         number = self._number_of(cache)
-        answers = self._answers.setdefault(number, {})
+        found = self._found.setdefault(number, {})
         if travels:
-            answers[key] = value
+            found[key] = value
         else:
-            self._kept[number, key] = value
-            answers.setdefault(key, Kept(number, key))
+            self._stored[number, key] = value
+            found.setdefault(key, StoredResult(number, key))
 
     # --- a map ----------------------------------------------------------------------------------------------------
 

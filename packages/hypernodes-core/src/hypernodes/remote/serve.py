@@ -12,15 +12,15 @@ import sys
 import threading
 from queue import SimpleQueue
 
-from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, Frames
 from hypernodes.remote.messages import wants_reply
+from hypernodes.remote.pipes import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, PipeConnection
 from hypernodes.remote.worker import execute
 
 
 def main() -> None:
     """Serve until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the caller, who ends this process
-    frames = Frames(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+    frames = PipeConnection(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     output = _Output(frames)
@@ -38,7 +38,7 @@ def main() -> None:
         frames.send(OUTCOME, outcome)
 
 
-def _receive(frames: Frames, jobs: SimpleQueue[bytes], replies: SimpleQueue[bytes]) -> None:
+def _receive(frames: PipeConnection, jobs: SimpleQueue[bytes], replies: SimpleQueue[bytes]) -> None:
     while (received := frames.receive()) is not None:
         kind, content = received
         if kind == PING:
@@ -51,7 +51,7 @@ def _receive(frames: Frames, jobs: SimpleQueue[bytes], replies: SimpleQueue[byte
 class _Output:
     """Standard output as messages."""
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, frames: PipeConnection) -> None:
         self._frames = frames
         self._mark = secrets.token_bytes(16)
         self._is_flushed = threading.Event()

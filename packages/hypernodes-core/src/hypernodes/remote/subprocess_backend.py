@@ -18,8 +18,8 @@ from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, WorkerLostError
 from hypernodes.plan import MapMode, OnError
 from hypernodes.remote.backend import RemoteBackend
-from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, Frames
 from hypernodes.remote.messages import wants_reply
+from hypernodes.remote.pipes import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, PipeConnection
 from hypernodes.remote.preflight import OWN_PYTHON
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class _Process:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._frames = Frames(self._process.stdout, self._process.stdin)
+        self._frames = PipeConnection(self._process.stdout, self._process.stdin)
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._reader = threading.Thread(
             target=self._read_errors, args=(self._process.stderr,), name="hypernodes-worker-stderr", daemon=True

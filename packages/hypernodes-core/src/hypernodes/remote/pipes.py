@@ -10,7 +10,7 @@ JOB, OUTCOME, MESSAGE, REPLY, PRINTED, PING, PONG = b"J", b"O", b"M", b"R", b"P"
 _HEAD = struct.Struct(">cQ")
 
 
-class Frames:
+class PipeConnection:
     """One end of a pair of pipes.
 
     Args:
