@@ -226,7 +226,7 @@ def test_what_was_computed_before_the_worker_was_lost_is_kept() -> None:
 
     heard, cache = Recorder(), MemoryCache()
     pipeline = Pipeline([fail_at_three], backend=SubprocessBackend(env={"DIES": "1"}), cache=cache, callbacks=[heard])
-    with pytest.raises(WorkerLostError, match=r"exit code 7.*is kept in the cache"):
+    with pytest.raises(WorkerLostError, match=r"exit code 7.*is stored in the cache"):
         pipeline.map({"x": range(6)}, "x")
     heard.clear()
     found = pipeline.with_backend(SubprocessBackend()).map({"x": range(6)}, "x")

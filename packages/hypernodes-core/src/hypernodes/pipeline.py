@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
+from hypernodes.backend.results import check_columns, check_outputs, checked_items, count_of_items
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
 from hypernodes.engine.engine import OutputNames
@@ -121,7 +122,9 @@ class Pipeline:
             inputs = {}
         elif type(inputs) is not dict and not isinstance(inputs, Mapping):  # asking an abstract class takes a while
             _refuse_inputs(inputs)
-        return self._effective_backend.run(self, inputs, None, output_name)
+        backend = self._effective_backend
+        found = backend.run(self, inputs, None, output_name)
+        return found if type(backend) is LocalBackend else self._checked_outputs(found, inputs, output_name)
 
     def map(
         self,
@@ -153,7 +156,8 @@ class Pipeline:
         """
         columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
         checked = check_on_error(on_error)
-        return self._effective_backend.map_columns(self, columns, mode, shared, None, output_name, checked)
+        found = self._effective_backend.map_columns(self, columns, mode, shared, None, output_name, checked)
+        return self._checked_columns(found, columns, mode, shared, output_name)
 
     def map_iter(
         self,
@@ -195,7 +199,11 @@ class Pipeline:
         """
         columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
         checked = check_on_error(on_error)
-        found = self._effective_backend.map_iter(self, columns, mode, shared, output_name, checked, in_order)
+        backend = self._effective_backend
+        found = backend.map_iter(self, columns, mode, shared, output_name, checked, in_order)
+        if type(backend) is not LocalBackend:
+            names = self.plan_for((*columns, *shared), output_name).outputs
+            found = checked_items(backend, found, names, count_of_items(columns, mode), in_order)
         return (outputs for _, outputs in found)
 
     async def arun(self, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None) -> dict[str, Any]:
@@ -206,7 +214,8 @@ class Pipeline:
         """
         if inputs is not None and not isinstance(inputs, Mapping):
             _refuse_inputs(inputs)
-        return await self._effective_backend.arun(self, inputs or {}, None, output_name)
+        found = await self._effective_backend.arun(self, inputs or {}, None, output_name)
+        return self._checked_outputs(found, inputs or {}, output_name)
 
     async def amap(
         self,
@@ -219,7 +228,20 @@ class Pipeline:
         """Run the pipeline once per item, from `async` code; see `arun` and `map`."""
         columns, shared, mode = self._map_arguments(inputs, map_over, map_mode)
         checked = check_on_error(on_error)
-        return await self._effective_backend.amap_columns(self, columns, mode, shared, None, output_name, checked)
+        found = await self._effective_backend.amap_columns(self, columns, mode, shared, None, output_name, checked)
+        return self._checked_columns(found, columns, mode, shared, output_name)
+
+    def _checked_outputs(self, found: Any, given: Iterable[str], output_name: OutputNames) -> dict[str, Any]:
+        return check_outputs(self._effective_backend, found, self.plan_for(given, output_name).outputs)
+
+    def _checked_columns(
+        self, found: Any, columns: Mapping[str, Any], mode: MapMode, shared: Mapping[str, Any], output_name: OutputNames
+    ) -> dict[str, list[Any]]:
+        backend = self._effective_backend
+        if type(backend) is LocalBackend:
+            return found  # type: ignore[no-any-return]
+        names = self.plan_for((*columns, *shared), output_name).outputs
+        return check_columns(backend, found, names, count_of_items(columns, mode))
 
     # --- looking ahead --------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
+from hypernodes.backend.results import check_rows
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import OutputNames
 from hypernodes.engine.frames.columns import as_column, check_lengths
@@ -103,7 +104,7 @@ class Backend(ABC):
         check_lengths(sequences, map_mode, where)
         rows = product(*sequences.values()) if map_mode == "product" else zip(*sequences.values(), strict=True)
         items = [dict(zip(sequences, row, strict=True)) for row in rows]
-        found = self.map(pipeline, items, inputs, ctx, output_name)
+        found = check_rows(self, self.map(pipeline, items, inputs, ctx, output_name), names, len(items))
         return {name: [row[name] for row in found] for name in names}
 
     def map_iter(

@@ -167,13 +167,41 @@ def _is_plain(value: Any) -> bool:
     return (kind is list or kind is tuple) and len(value) <= _MAX_PLAIN and all(map(_is_plain, value))
 
 
-def _buffer(data: bytes | memoryview) -> io.BytesIO:
+def _buffer(data: bytes | memoryview) -> Any:
     """Return what the data can be read from, without a copy of it."""
     if isinstance(data, memoryview) and isinstance(data.obj, bytes):
         buffer = io.BytesIO(data.obj)
         buffer.seek(len(data.obj) - len(data))
         return buffer
-    return io.BytesIO(data)
+    return _ViewReader(data) if isinstance(data, memoryview) else io.BytesIO(data)
+
+
+class _ViewReader:
+    """Reads from memory that is no `bytes` object, as a file."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._at = 0
+
+    def read(self, size: int = -1) -> bytes:
+        found = bytes(self._take(len(self._view) if size < 0 else size))
+        self._at += len(found)
+        return found
+
+    def readinto(self, target: Any) -> int:
+        found = self._take(len(target))
+        target[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def readline(self) -> bytes:
+        size = 64
+        while b"\n" not in (found := bytes(self._take(size))) and self._at + size < len(self._view):
+            size *= 2
+        return self.read(found.find(b"\n") + 1 or len(found))
+
+    def _take(self, size: int) -> memoryview:
+        return self._view[self._at : self._at + size]
 
 
 def is_own(module_name: str) -> bool:
@@ -241,7 +269,7 @@ class _Pickler(ByValuePickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, buffer: io.BytesIO, resolve: Callable[[Any], Any] | None, job: JobModules | None) -> None:
+    def __init__(self, buffer: Any, resolve: Callable[[Any], Any] | None, job: JobModules | None) -> None:
         super().__init__(buffer)
         self._resolve = resolve
         self._job = job

@@ -20,6 +20,7 @@ from hypernodes.errors import RemoteVersionError, SerializationError
 FORMAT = 2  # 1 was a header without a seal
 _NAME = b"HYPERNODES "
 _SEAL = b"HYPERNODES %d %08x %016x\n"
+_USUAL_HEADER_BYTES = 1 << 16
 _SEAL_BYTES = len(_SEAL % (FORMAT, 0, 0))
 
 
@@ -84,9 +85,9 @@ def sealed(facts: Mapping[str, Any], payload: bytes = b"") -> bytes:
     return buffer.getvalue()
 
 
-def digest_of(message: bytes) -> str:
+def digest_of(message: bytes | memoryview) -> str:
     """Return the checksum and the size that are in a seal of ours."""
-    return message[len(_NAME) + 2 : _SEAL_BYTES - 1].decode(errors="replace")
+    return bytes(message[len(_NAME) + 2 : _SEAL_BYTES - 1]).decode(errors="replace")
 
 
 def open_sealed(message: Any, here: str, there: str) -> Opened:
@@ -101,38 +102,39 @@ def open_sealed(message: Any, here: str, there: str) -> Opened:
         SerializationError: They are not a job or an outcome, or were changed on the way.
         RemoteVersionError: The other side has other versions.
     """
-    if isinstance(message, (bytearray, memoryview)):
-        message = bytes(message)
-    if not isinstance(message, bytes):
+    if not isinstance(message, (bytes, bytearray, memoryview)):
         raise SerializationError(
             f"a job and an outcome are bytes; got {type(message).__name__}: `submit` of a backend returns what "
             "`execute` returned on the other side",
             path="message",
         )
-    if message.startswith(b"{"):  # format 1
-        _check_first_format(message, here, there)
-    seal_of_it = message[:_SEAL_BYTES]
+    view = memoryview(message)
+    seal_of_it, body = bytes(view[:_SEAL_BYTES]), view[_SEAL_BYTES:]
+    if seal_of_it.startswith(b"{"):  # format 1
+        _check_first_format(bytes(view), here, there)
     try:
         name, number, _, _ = seal_of_it.split(b" ")
         if not seal_of_it.endswith(b"\n") or name + b" " != _NAME:
             raise ValueError
-        body = memoryview(message)[_SEAL_BYTES:]
         if seal_of_it != _SEAL % (int(number), crc32(body), len(body)):
-            raise _damaged(message)
+            raise _damaged(view)
     except ValueError:
         raise SerializationError(
-            f"{len(message)} bytes that are neither a job nor an outcome of HyperNodes: were they changed on the way?",
+            f"{len(view)} bytes that are neither a job nor an outcome of HyperNodes: were they changed on the way?",
             path="message",
         ) from None
-    end = message.find(b"\n", _SEAL_BYTES)
-    header = json.loads(message[_SEAL_BYTES:end])
+    line = bytes(body[:_USUAL_HEADER_BYTES])
+    if b"\n" not in line:  # it holds a long traceback
+        line = bytes(body)
+    line = line[: line.index(b"\n") + 1]
+    header = json.loads(line)
     check_versions(header["versions"], here, there)
     if int(number) != FORMAT:
-        raise _damaged(message)
-    return Opened(header, memoryview(message)[end + 1 :], digest_of(message))
+        raise _damaged(view)
+    return Opened(header, body[len(line) :], digest_of(view))
 
 
-def _damaged(message: bytes) -> SerializationError:
+def _damaged(message: memoryview) -> SerializationError:
     return SerializationError(
         f"{len(message)} bytes of a job or an outcome that were damaged on the way: the checksum "
         f"{digest_of(message)!r} is not theirs. Nothing of them was used; run it again.",

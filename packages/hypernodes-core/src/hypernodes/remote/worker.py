@@ -29,7 +29,7 @@ _MAX_IDLE_ENGINES = 4
 
 
 def execute(
-    job: bytes,
+    job: bytes | bytearray,
     exchange: Exchange | None = None,
     backends: Sequence[Backend] = (),
     is_repeated: bool = False,
