@@ -524,7 +524,18 @@ class Pipeline:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plans": {}}
+        backend = None if self._effective_backend is _DEFAULT_BACKEND else self._effective_backend
+        return {**self.__dict__, "_plans": {}, "_defaults": dict(self._defaults), "_effective_backend": backend}
+
+    def __copy__(self) -> Pipeline:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        backend = state["_effective_backend"] or _DEFAULT_BACKEND
+        self.__dict__.update(state, _defaults=MappingProxyType(state["_defaults"]), _effective_backend=backend)
 
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""

@@ -47,7 +47,9 @@ _registering = threading.RLock()
 _SCALARS = frozenset((bool, int, float, complex, str, bytes, type(None)))
 _TEXTS = frozenset((str, bytes))
 _NEVER_REFERRED_TO = _SCALARS | {tuple, list, dict, set}
+_CONTAINERS = frozenset((dict, list, tuple))
 _MAX_PLAIN = 16
+_MAX_DEPTH = 8
 _MAX_TEXT = 1000
 _NOTHING_ELSE = 2 * pickle.dumps(None, PROTOCOL)  # no modules, and nothing to say of code
 
@@ -132,7 +134,7 @@ def unpack(
 
 def pack_plain(value: Any) -> bytes | None:
     """Return a value as `pack` would, but at once, if it is made of simple things only; else None."""
-    return pack_ours(value) if _is_plain(value) else None
+    return pack_ours(value) if _is_plain(value, _MAX_DEPTH) else None
 
 
 def pack_ours(value: Any) -> bytes:
@@ -158,13 +160,16 @@ class _Compact:
         return pickle.loads, (pickle.dumps(self._values, PROTOCOL),)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, depth: int) -> bool:
     kind = type(value)
     if kind in _SCALARS:
         return True
-    if kind is dict:
-        return len(value) <= _MAX_PLAIN and all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    return (kind is list or kind is tuple) and len(value) <= _MAX_PLAIN and all(map(_is_plain, value))
+    if depth == 0 or kind not in _CONTAINERS or len(value) > _MAX_PLAIN:  # it may also contain itself
+        return False
+    for entry in value:
+        if not _is_plain(entry, depth - 1):
+            return False
+    return kind is not dict or _is_plain(list(value.values()), depth)
 
 
 def _buffer(data: bytes | memoryview) -> Any:
@@ -239,7 +244,7 @@ class _Pickler(ByValuePickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Node):
-            if type(obj) is Node and (is_own(obj.__module__) or not obj.is_importable):
+            if type(obj) is Node and (is_own(obj.__module__ or "__main__") or not obj.is_importable):
                 return obj.reduce_by_value(carries_signature=True)
         elif isinstance(obj, ModuleType):
             if is_own(obj.__name__) and obj.__name__ != "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from hypernodes.plan import CallStep, Plan
 from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
+from hypernodes.remote.names_used import names_used
 from hypernodes.remote.packing import common_packages, compact, pack, unpack
 from hypernodes.remote.preflight import Preflight, python_problem
 from hypernodes.remote.pruning import Pruning
@@ -141,7 +143,7 @@ class Request:
         raise SerializationError("too much of the user's modules cannot be sent", path="job")  # pragma: no cover
 
     def _leave_out(self, job: Job, left_out: dict[str, set[str]], error: Exception) -> None:
-        """Do without a name of a module that cannot be sent; refuse anything else that cannot."""
+        """Do without a name of a module that cannot be sent and is not used; refuse anything else that cannot."""
         pieces: list[tuple[str, Any]] = [("pipeline", job.plan)]
         if isinstance(job.part, RunPart):
             names = {slot: f"input {name!r}" for name, slot in self.plan.inputs.items()}
@@ -157,7 +159,7 @@ class Request:
             culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out), left_out)
             if culprit is None:
                 continue
-            if culprit.in_module is not None:
+            if culprit.in_module is not None and culprit.in_module not in self._names_used:
                 module, attribute = culprit.in_module
                 left_out.setdefault(module, set()).add(attribute)
                 return
@@ -170,6 +172,10 @@ class Request:
         raise SerializationError(
             f"the job cannot be sent to {self._engine.backend_name}: {type(error).__name__}: {error}", path="job"
         ) from error
+
+    @cached_property
+    def _names_used(self) -> set[tuple[str, str]]:
+        return names_used([self.plan])
 
     def _job(self, part: RunPart | MapPart) -> Job:
         root = self.state.root
