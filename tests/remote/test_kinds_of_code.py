@@ -317,3 +317,38 @@ def test_an_extension_in_a_checkout_is_not_sent_because_its_metadata_says_that_i
     (metadata / "entry_points.txt").unlink()
     again = project.start(script)
     assert "LOCK" in again.communicate(timeout=60)[1]  # then it is a project of the user's like any other
+
+
+def test_a_package_that_is_missing_on_the_other_side_is_named_with_the_node_that_uses_it(project: Project) -> None:
+    (project.folder / "site-packages/installed").mkdir(parents=True)
+    (project.folder / "site-packages/installed/__init__.py").write_text("class Model: pass\n")
+    out = project.run("""
+        import sys
+        sys.path.append("site-packages")
+        import installed
+        from installed import Model
+
+        @node("a")
+        def plain(x):
+            return x
+
+        @node("y")
+        def make(a):
+            return Model()
+
+        @node("z")
+        def look(a):
+            return installed.Model
+
+        for function in (make, look):
+            try:
+                Pipeline([plain, function], backend=elsewhere).run({"x": 1})
+            except RemoteError as error:
+                print(error)
+    """)
+    for line, name, number in zip(out.splitlines(), ("make", "look"), (21, 25), strict=True):
+        assert line == (
+            "subprocess could not run the job: there is no module 'installed' on the remote side, which is used by "
+            f"'{name}' (script.py:{number}). Install it there as well, in the image or the environment of the backend: "
+            "pip install installed"
+        )

@@ -40,7 +40,7 @@ class RunPart(NamedTuple):
 
     Attributes:
         values: Value of every slot; `ABSENT` for what is not needed there.
-        known: What has been found out about it.
+        known: What is known of it already.
     """
 
     values: list[Any]
@@ -147,7 +147,7 @@ class StoredResult:
 
 
 class _Absent:
-    """Type of `ABSENT`: a value that did not travel because nothing on the remote side takes it."""
+    """Type of `ABSENT`: a value that was not sent because nothing on the remote side takes it."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -156,7 +156,7 @@ class _Absent:
         return "ABSENT"
 
     def __cache_key__(self) -> object:
-        raise TypeError("a value that did not travel cannot be identified")
+        raise TypeError("a value that was not sent cannot be identified")
 
 
 ABSENT = _Absent()

@@ -1,4 +1,4 @@
-"""Modules of the user's that travel: rebuilt for each job under their own names, so that its imports find them.
+"""Modules of the user's that are sent: rebuilt for each job under their own names, so that its imports find them.
 
 Several jobs may be executed at a time in one process, and bring different modules of one name. An import statement in a
 function of a job therefore looks into the modules of that job first. Whatever else asks for such a module
@@ -34,7 +34,7 @@ def state_of(module: ModuleType, left_out: set[str]) -> dict[str, Any]:
 
 
 class Shell(NamedTuple):
-    """What of a module travels before its content, which refers to it.
+    """What of a module is sent before its content, which refers to it.
 
     Attributes:
         name: Full name of the module.

@@ -33,8 +33,18 @@ def names_used(roots: Iterable[Any]) -> set[tuple[str, str]]:
     return search.found
 
 
+def packages_used(root: Any) -> set[str]:
+    """Return the names of the packages, installed or not, that code uses as far as it says."""
+    search = _Search()
+    search.waiting.append(root)
+    while search.waiting:
+        search.visit(search.waiting.pop())
+    return search.packages
+
+
 class _Search:
     def __init__(self) -> None:
+        self.packages: set[str] = set()
         self.found: set[tuple[str, str]] = set()
         self.waiting: list[Any] = []
         self._seen: dict[int, Any] = {}
@@ -97,6 +107,7 @@ class _Search:
                 current = self._use_of_module(current, value)
             elif name == "IMPORT_NAME":
                 imported = current = _imported(namespace, value, constants)
+                self.packages.add(value.partition(".")[0])
             elif name == "IMPORT_FROM":
                 current = self._use_of_module(imported, value)
             elif name.startswith("STORE_FAST_LOAD_FAST"):
@@ -123,6 +134,11 @@ class _Search:
         return self._use(module.__name__, vars(module), name)
 
     def _use(self, module: str, namespace: Mapping[str, Any], name: str) -> Any:
+        value = namespace.get(name)
+        origin = value.__name__ if isinstance(value, ModuleType) else getattr(type(value), "__module__", "")
+        for module_name in (origin, getattr(value, "__module__", "")):
+            if isinstance(module_name, str):
+                self.packages.add(module_name.partition(".")[0])
         if name not in namespace or not is_own(module):
             return namespace.get(name, _UNKNOWN)
         self.found.add((module, name))

@@ -35,7 +35,7 @@ class Pruning:
         root: Context of the pipeline.
         backend_name: Name of the backend, for messages.
         number_of: Gives a cache its number in the job.
-        are_caches_here: Whether there is anything to look into.
+        are_caches_here: Whether the caches are looked into by the caller.
 
     Attributes:
         state: State of a run that only looks.
@@ -85,7 +85,7 @@ class Pruning:
     # --- one run --------------------------------------------------------------------------------------------------
 
     def run(self, values: list[Any], before: PriorResults | None = None) -> tuple[RunPart, bool]:
-        """Return what of one run has to travel, and whether anything has to run at all.
+        """Return what of one run has to be sent, and whether anything has to run at all.
 
         Args:
             values: Value of every slot, with the inputs filled in; results that are found are filled in too.
@@ -104,9 +104,9 @@ class Pruning:
         taken = slots_taken(remaining)
         sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
         uses = [slot for step in remaining for slot in step.arguments]
-        self._answer_inside(frame, taken, found)
+        self._record_inside(frame, taken, found)
         for step, items in open_maps(frame):
-            done, elements = self._items(items, self._travelling(step, taken))
+            done, elements = self._items(items, self._outputs_sent(step, taken))
             if step.node.pipeline.has_own_backend:
                 continue  # which gets values of all items, and may look at them
             if step.node.map_mode == "product" or len(items.mapped_slots) != len(step.mapped):
@@ -122,14 +122,14 @@ class Pruning:
         return RunPart(sent, known), True
 
     @staticmethod
-    def _travelling(step: Any, taken: set[int]) -> set[int]:
+    def _outputs_sent(step: Any, taken: set[int]) -> set[int]:
         """Slots of a mapped plan whose values are taken by something that runs on the remote side."""
         pairs = zip(step.inner.outputs.values(), step.outputs, strict=True)
         return {inner for inner, outer in pairs if outer in taken}
 
     # --- items ----------------------------------------------------------------------------------------------------
 
-    def _items(self, items: ItemFrames, travelling: set[int]) -> tuple[set[int], list[tuple[bytes, ...]]]:
+    def _items(self, items: ItemFrames, sent: set[int]) -> tuple[set[int], list[tuple[bytes, ...]]]:
         """Look up the items of a mapped pipeline; return which are done, and the signatures of what all are made of."""
         done: set[int] = set()
         elements: list[tuple[bytes, ...]] = []
@@ -137,27 +137,27 @@ class Pruning:
         for position, frame in item_frames(items):
             elements += [nothing] * (position - len(elements))
             elements.append(tuple(frame.signatures[slot] or b"" for slot in items.mapped_slots))
-            self.answer(frame, travelling)
+            self.record(frame, sent)
             if frame.is_done:
                 done.add(position)
         elements += [nothing] * (items.count - len(elements))
         return done, elements
 
-    def answer(self, frame: CachedFrame, travelling: set[int]) -> None:
+    def record(self, frame: CachedFrame, sent: set[int]) -> None:
         """Note what was found for an execution of a plan; values that nothing on the remote side takes stay here.
 
         Args:
             frame: The execution, after it was looked up.
-            travelling: Its outputs that are taken there.
+            sent: Its outputs that remote steps take.
         """
         remaining = steps_to_come(frame)
-        taken = slots_taken(remaining) | travelling
+        taken = slots_taken(remaining) | sent
         for step in frame.found_steps():
             if isinstance(step, CallStep):
                 cache = frame.plan.scopes[step.scope].cache
                 for slot in step.outputs:
                     if slot is not None:
-                        self._answer(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
+                        self._record(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
             elif step.mapped:
                 for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                     plan, producer, _ = origin_of(step.inner, inner_slot)
@@ -165,15 +165,15 @@ class Pruning:
                         continue  # lists of lists are asked back
                     elements = frame.elements[slot]
                     manifest = manifest_key(frame.identities.key(slot))
-                    self._answer(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
+                    self._record(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
                     for element, value in zip(elements, frame.values[slot], strict=True):
-                        self._answer(plan.scopes[producer.scope].cache, element.hex(), value, slot in taken)
-        self._answer_inside(frame, taken)
+                        self._record(plan.scopes[producer.scope].cache, element.hex(), value, slot in taken)
+        self._record_inside(frame, taken)
         if remaining:
             for step, items in open_maps(frame):
-                self._items(items, self._travelling(step, taken))
+                self._items(items, self._outputs_sent(step, taken))
 
-    def _answer_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
+    def _record_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
         """Note what was found for nested pipelines that run once.
 
         Args:
@@ -185,13 +185,13 @@ class Pruning:
             step: Any = frame.plan.steps[index]
             if not inside.is_done:
                 inside = frame.look_inside(step)  # now that what goes into it has been found
-            self.answer(inside, set() if index in sent else self._travelling(step, taken))
+            self.record(inside, set() if index in sent else self._outputs_sent(step, taken))
 
-    def _answer(self, cache: Cache | None, key: str, value: Any, travels: bool) -> None:
+    def _record(self, cache: Cache | None, key: str, value: Any, is_sent: bool) -> None:
         assert cache is not None
         number = self._number_of(cache)
         found = self._found.setdefault(number, {})
-        if travels:
+        if is_sent:
             found[key] = value
         else:
             self._stored[number, key] = value
@@ -200,7 +200,7 @@ class Pruning:
     # --- a map ----------------------------------------------------------------------------------------------------
 
     def map(self, given: MapInputs, on_error: OnError, took: Any) -> MapPart:
-        """Return the items of a map that have to travel.
+        """Return the items of a map that have to be sent.
 
         Args:
             given: What the map runs over.
@@ -225,7 +225,7 @@ class Pruning:
                 if frame.is_done:
                     took(frame)
                     continue
-                self.answer(frame, set())
+                self.record(frame, set())
             for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
                 values_sent.append(values[slot])
             indexes.append(frame.item_index)

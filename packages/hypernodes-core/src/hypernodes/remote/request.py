@@ -23,7 +23,7 @@ from hypernodes.plan import CallStep, Plan
 from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
-from hypernodes.remote.names_used import names_used
+from hypernodes.remote.names_used import names_used, packages_used
 from hypernodes.remote.packing import common_packages, compact, pack, unpack
 from hypernodes.remote.preflight import Preflight, python_problem
 from hypernodes.remote.pruning import Pruning
@@ -118,7 +118,7 @@ class Request:
                 error.add_note(f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")
             raise
 
-    # --- there ----------------------------------------------------------------------------------------------------
+    # --- to the worker ------------------------------------------------------------------------------------------
 
     def _pack(self, part: RunPart | MapPart, job_id: str) -> bytes:
         job = self._job(part)
@@ -190,7 +190,7 @@ class Request:
         return Job(self.plan, part, self.state.code, self._engine, position, known_results, hooks)
 
     def _reference(self, obj: Any) -> Any:
-        """What stands for things of the caller's that stay here."""
+        """Return what is sent in place of things that stay with the caller."""
         if isinstance(obj, Cache) and not self._backend.keeps_caches_there:
             return "cache", self._number_of_cache(obj)
         if isinstance(obj, PipelineCallback):
@@ -213,7 +213,7 @@ class Request:
         return number
 
     def _describe_code(self, code: list[Any]) -> list[tuple[Any, bytes | None]]:
-        """Signatures of code that is sent by value: where it goes, its source is not."""
+        """Return the signatures of code that is sent by value, since its source is not."""
         return [(obj, self._digest(obj)) for obj in code]
 
     def _digest(self, obj: Any) -> bytes | None:
@@ -222,7 +222,7 @@ class Request:
         except Exception:  # it cannot be identified here, so nor can what depends on it
             return None
 
-    # --- back -----------------------------------------------------------------------------------------------------
+    # --- from the worker ----------------------------------------------------------------------------------------
 
     def _open(self, outcome: Any, channel: Channel) -> Any:
         backend_name = self._engine.backend_name
@@ -242,7 +242,8 @@ class Request:
                 backend_name=backend_name,
             )
         if kind == "broken":
-            reason = f"{backend_name} could not run the job: {header['reason']}"
+            missing = header.get("missing_module", "")
+            reason = f"{backend_name} could not run the job: {self._explain_missing(missing) or header['reason']}"
             raise RemoteError(reason, backend_name=backend_name) from RemoteTraceback(header["traceback"])
         try:
             (result, messages, count), _ = unpack(payload, self._recall)
@@ -256,6 +257,21 @@ class Request:
         if kind == "raised":
             raise restore(result, lambda packed: unpack(packed, self._recall)[0])
         return result
+
+    def _explain_missing(self, module: str) -> str:
+        package = module.partition(".")[0]
+        if not package:
+            return ""
+        users = ", ".join(
+            repr(step.node.name) + (f" ({step.node.location})" if step.node.location else "")
+            for step in self.plan.steps
+            if package in packages_used(step.node if isinstance(step, CallStep) else step.inner)
+        )
+        used_by = f", which is used by {users}" if users else ""
+        return (
+            f"there is no module {module!r} on the remote side{used_by}. Install it there as well, in the image or the "
+            f"environment of the backend: pip install {package}"
+        )
 
     def _recall(self, reference: tuple[Any, ...]) -> Any:
         kind, *arguments = reference

@@ -1,4 +1,4 @@
-"""Finds what in an object cannot be sent, and how one gets there."""
+"""Finds what in an object cannot be sent, and the path to it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _refusal(value: Any, pack: Callable[[Any], object]) -> Exception | None:
 
 
 def _parts(value: Any, left_out: Mapping[str, set[str]]) -> Iterator[tuple[str, Any]]:
-    """What an object is made of, with a label for the path; an empty one for what a reader need not know of."""
+    """What an object is made of, with a label for the path; an empty one for what need not be shown."""
     if isinstance(value, Plan):
         for step in value.steps:
             yield step.node.name, step

@@ -65,7 +65,10 @@ def execute(
             return _Worker(payload, key, modules, exchange, backends, is_repeated, patience_s).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        return wire.sealed({"kind": "broken", **key, "reason": f"{type(error).__name__}: {error}", "traceback": text})
+        facts = {"reason": f"{type(error).__name__}: {error}", "traceback": text}
+        if isinstance(error, ModuleNotFoundError):
+            facts["missing_module"] = error.name or ""
+        return wire.sealed({"kind": "broken", **key, **facts})
 
 
 class _Worker:
