@@ -346,7 +346,7 @@ def test_a_package_that_is_missing_on_the_other_side_is_named_with_the_node_that
             except RemoteError as error:
                 print(error)
     """)
-    for line, name, number in zip(out.splitlines(), ("make", "look"), (21, 25), strict=True):
+    for line, name, number in zip(out.splitlines(), ("make", "look"), (20, 24), strict=True):
         assert line == (
             "subprocess could not run the job: there is no module 'installed' on the remote side, which is used by "
             f"'{name}' (script.py:{number}). Install it there as well, in the image or the environment of the backend: "
