@@ -372,15 +372,10 @@ def test_a_pipeline_runs_on_the_backend_it_was_given() -> None:
             ctx: CallbackContext | None = None,
             output_name: str | Sequence[str] | None = None,
         ) -> dict[str, Any]:
-            return {"ran": pipeline.id, "inputs": dict(inputs), "ctx": ctx, "output_name": output_name}
+            return {"clean": (pipeline.id, dict(inputs), ctx, output_name)}
 
     pipeline = Pipeline(nodes=[strip], backend=Elsewhere(), name="p")
-    assert pipeline.run({"text": "a"}, "clean") == {
-        "ran": "p",
-        "inputs": {"text": "a"},
-        "ctx": None,
-        "output_name": "clean",
-    }
+    assert pipeline.run({"text": "a"}, "clean") == {"clean": ("p", {"text": "a"}, None, "clean")}
 
 
 def test_a_backend_and_its_engine_show_their_settings() -> None:

@@ -105,8 +105,9 @@ class _Output:
     def flush(self) -> None:
         """Wait until everything that was printed has been sent; open standard output again if a node closed it."""
         self._is_flushed.clear()
-        with contextlib.suppress(Exception):  # it may be something that a node put there
-            sys.stdout.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # it may be something that a node put there
+                stream.flush()
         os.write(self._write_end, self._mark)
         self._is_flushed.wait()
         if getattr(sys.stdout, "closed", False):

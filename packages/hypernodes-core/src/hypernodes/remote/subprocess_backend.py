@@ -255,8 +255,10 @@ class _Process:
             WorkerLostError: The process ended before.
         """
         assert self._connection is not None
+        assert self._reader is not None
         while (received := self._connection.receive()) is not None:
             if received.kind == OUTCOME:
+                self._reader.catch_up()
                 return received.content
             if received.kind == PRINTED:
                 _print(received.content)
@@ -351,17 +353,28 @@ class _ErrorReader:
     def __init__(self, errors: IO[bytes], tail: deque[str]) -> None:
         self._errors = errors
         self._tail = tail
-        self._stop_read, self._stop_write = os.pipe()
+        self._wake_read, self._wake_write = os.pipe()
+        self._has_caught_up = threading.Event()
         self._is_stopped = False
+        self._is_over = False
         self._thread = threading.Thread(target=self._read, name="hypernodes-worker-stderr", daemon=True)
         self._thread.start()
+
+    def catch_up(self) -> None:
+        """Wait until everything that has been written so far was shown."""
+        if hasattr(select, "poll"):
+            self._has_caught_up.clear()
+            if not self._is_over:
+                os.write(self._wake_write, b".")
+                self._has_caught_up.wait()
 
     def stop(self) -> None:
         """Read what is there, and nothing more."""
         if not self._is_stopped:
             self._is_stopped = True
-            os.close(self._stop_write)
+            os.close(self._wake_write)
             self._thread.join(None if hasattr(select, "poll") else _END_TIMEOUT_S)
+            os.close(self._wake_read)
 
     def _read(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -373,16 +386,19 @@ class _ErrorReader:
                     self._show(whole + "\n")
         if line:
             self._show(line)
-        os.close(self._stop_read)
+        self._is_over = True
+        self._has_caught_up.set()
 
     def _read_some(self) -> bytes:
         descriptor = self._errors.fileno()
         if hasattr(select, "poll"):
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            poll.register(self._stop_read, select.POLLIN)
-            if descriptor not in dict(poll.poll()):
-                return b""
+            poll.register(self._wake_read, select.POLLIN)
+            while descriptor not in dict(poll.poll()):
+                if not os.read(self._wake_read, 1):  # the other end was closed
+                    return b""
+                self._has_caught_up.set()
         return os.read(descriptor, 65536)
 
     def _show(self, text: str) -> None:
