@@ -369,3 +369,17 @@ def test_another_version_of_python_is_refused_by_name(essentials: Path) -> None:
         here, there = caught.value.differing["Python"]
         assert here == "{}.{}".format(*sys.version_info[:2]) != there
         assert f"Python {here} at the caller and {there} at subprocess" in str(caught.value)
+
+
+def test_another_version_of_python_is_refused_before_anything_is_submitted() -> None:
+    class Older(InProcess):
+        backend_name = "older"
+
+        def find_python_version(self) -> str:
+            return "3.2"
+
+    older = Older()
+    with pytest.raises(RemoteVersionError, match=r"and 3\.2 at older\. Nothing was sent\. .*python_version=") as caught:
+        run(older, lambda x: x)
+    assert caught.value.differing == {"Python": ("{}.{}".format(*sys.version_info[:2]), "3.2")}
+    assert older.jobs == []

@@ -18,14 +18,14 @@ from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.identity.plan_code import code_of
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
-from hypernodes.errors import RemoteError, SerializationError
+from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
 from hypernodes.remote.names_used import names_used, packages_used
 from hypernodes.remote.packing import common_packages, compact, pack, unpack
-from hypernodes.remote.preflight import Preflight, python_problem
+from hypernodes.remote.preflight import OWN_PYTHON, Preflight, python_problem
 from hypernodes.remote.pruning import Pruning
 from hypernodes.remote.unsendable import find_culprit
 
@@ -73,10 +73,12 @@ class Request:
 
         Raises:
             SerializationError: Something cannot be sent; nothing was.
+            RemoteVersionError: The remote side is known to have another version of Python; nothing was sent.
             RemoteError: The remote side failed, or what came back does not belong to the job.
             CancelledError: The run was cancelled.
             Exception: What a node raised there, or what the transport raised, with a note that says so.
         """
+        self._check_python()
         job_id = secrets.token_hex(16)
         packed = [self._pack(part, job_id)]  # no reference to it is held here while it is sent
         channel = Channel(job_id, self.state, self._caches, self._callbacks, self._recall, self._callable_backends)
@@ -107,6 +109,18 @@ class Request:
             if around is not None:
                 around.remove(channel)
             channel.finish()
+
+    def _check_python(self) -> None:
+        """Refuse another version of Python before anything is packed, built or started."""
+        python, backend_name = self._backend.find_python_version(), self._engine.backend_name
+        if python is not None and python != OWN_PYTHON:
+            raise RemoteVersionError(
+                f"the two sides cannot understand each other: Python {OWN_PYTHON} at the caller and {python} at "
+                f"{backend_name}. Nothing was sent. Let the backend use Python {OWN_PYTHON} too (an interpreter, or an "
+                f'image with python_version="{OWN_PYTHON}"), or run the caller with Python {python}.',
+                differing={"Python": (OWN_PYTHON, python)},
+                backend_name=backend_name,
+            )
 
     def _transport(self, packed: list[bytes], channel: Channel) -> Any:
         try:

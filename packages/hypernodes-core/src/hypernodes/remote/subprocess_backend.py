@@ -86,6 +86,7 @@ class SubprocessBackend(RemoteBackend):
             if not isinstance(value, str):
                 raise ConfigurationError(f"env must map names to strings; the value of {name!r} is no string")
         self.cwd = None if cwd is None else os.path.abspath(cwd)
+        self._python_version: str | None = None
         self._idle: list[_Process] = []
         self._times_entered = 0
         self._pid = os.getpid()
@@ -115,6 +116,11 @@ class SubprocessBackend(RemoteBackend):
         """Return the minor version of the interpreter ("3.12"); None when it does not run."""
         if self.python == sys.executable:
             return OWN_PYTHON
+        if self._python_version is None:
+            self._python_version = self._probe_python()
+        return self._python_version
+
+    def _probe_python(self) -> str | None:
         probe = [self.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         environ = {**os.environ, **self.env}
         try:
