@@ -8,7 +8,6 @@ the same way, so there is one road for all.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -23,6 +22,7 @@ BACKENDS = "hypernodes.backends"
 CACHES = "hypernodes.caches"
 CALLBACKS = "hypernodes.callbacks"
 COMMANDS = "hypernodes.commands"
+HASHERS = "hypernodes.hashers"
 
 # Where the classes of our own extensions come from, so that a missing one can be named before it is installed.
 _KNOWN_DISTRIBUTIONS = {
@@ -148,7 +148,9 @@ def extension_packages() -> frozenset[str]:
 
     Whoever sends code to another machine takes these as installed there, also where they are run from a checkout.
     """
-    groups = (BACKENDS, CACHES, CALLBACKS, COMMANDS)
+    import re
+
+    groups = (BACKENDS, CACHES, CALLBACKS, COMMANDS, HASHERS)
     entries = _entries(groups)
     known = _known_packages.get("extensions")
     if known is None or known[0] is not entries:
