@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,16 +15,16 @@ from benchmarks.measure import Case, Suite
 from hypernodes import Pipeline, RemoteBackend, node
 from hypernodes.backend import SubprocessBackend
 from hypernodes.remote.channel import Channel
-from hypernodes.remote.frames import JOB, Frames
 
 SUITE = Suite("Another process")
 
 ECHO = """
-import sys
-from hypernodes.remote.frames import JOB, Frames
-frames = Frames(sys.stdin.buffer, sys.stdout.buffer)
-while (received := frames.receive()) is not None:
-    frames.send(JOB, received[1])
+import struct, sys
+while head := sys.stdin.buffer.read(8):
+    content = sys.stdin.buffer.read(*struct.unpack("Q", head))
+    sys.stdout.buffer.write(head)
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 """
 
 
@@ -63,11 +64,15 @@ def _call(size_bytes: int) -> Iterator[Case]:
     echo = subprocess.Popen([sys.executable, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert echo.stdin is not None
     assert echo.stdout is not None
-    frames = Frames(echo.stdout, echo.stdin)
+    outgoing, incoming = echo.stdin, echo.stdout
 
     def send_and_receive() -> object:
-        frames.send(JOB, content)
-        return frames.receive()
+        head = struct.pack("Q", len(content))
+        outgoing.write(head)
+        outgoing.write(content)
+        outgoing.flush()
+        incoming.read(8)
+        return incoming.read(len(content))
 
     with SubprocessBackend() as backend:
         pipeline = Pipeline(nodes=[give_back], backend=backend)

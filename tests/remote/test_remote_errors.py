@@ -20,14 +20,13 @@ from hypernodes import (
     Node,
     Pipeline,
     RemoteError,
-    RemoteNodeError,
     RemoteVersionError,
     SerializationError,
     WorkerLostError,
     node,
 )
 from hypernodes.backend import SubprocessBackend
-from hypernodes.remote import job as jobs
+from hypernodes.remote import wire
 from hypernodes.remote.worker import execute
 from tests.remote.transports import InProcess
 from tests.support import Recorder
@@ -45,6 +44,19 @@ class HoldingError(Exception):
         self.lock = threading.Lock()
 
 
+class OwnReduceError(Exception):
+    def __init__(self, *, code: int) -> None:
+        super().__init__(str(code))
+        self.code = code
+
+    def __reduce__(self) -> Any:
+        return _again, (self.code,)
+
+
+def _again(code: int) -> OwnReduceError:
+    return OwnReduceError(code=code)
+
+
 class UnprintableError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -56,6 +68,14 @@ def raise_strict(x: int) -> None:
 
 def raise_holding(x: int) -> None:
     raise HoldingError("it holds a lock")
+
+
+def raise_own_reduce(x: int) -> None:
+    raise OwnReduceError(code=7)
+
+
+def raise_strict_group(x: int) -> None:
+    raise ExceptionGroup("several", [StrictError(1, 2), HoldingError("one")])
 
 
 def raise_unprintable(x: int) -> None:
@@ -91,20 +111,32 @@ def run(backend: Any, function: Any, **settings: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
-    [(raise_strict, "StrictError", "1 and 2"), (raise_holding, "HoldingError", "it holds a lock")],
+    [(raise_strict, StrictError, "1 and 2"), (raise_holding, HoldingError, "it holds a lock")],
 )
-def test_an_exception_that_cannot_be_made_again_is_described(
-    kept: SubprocessBackend, function: Any, kind: str, message: str
+def test_an_exception_keeps_its_type_whatever_its_constructor_wants_and_it_holds(
+    kept: SubprocessBackend, function: Any, kind: Any, message: str
 ) -> None:
-    with pytest.raises(RemoteNodeError, match=message) as caught:
+    with pytest.raises(kind, match=message) as caught:
         run(kept, function)
-    assert caught.value.original_type.endswith(kind)
-    assert caught.value.original_message == message
-    assert f"in {function.__name__}" in caught.value.traceback_text
+    assert type(caught.value) is kind
+    assert f"in {function.__name__}" in str(caught.value.__cause__)
+    assert not hasattr(caught.value, "lock")
+
+
+def test_the_note_of_a_node_arrives_with_an_exception_that_says_how_it_is_pickled(kept: SubprocessBackend) -> None:
+    with pytest.raises(OwnReduceError, match="7") as caught:
+        run(kept, raise_own_reduce)
+    assert any("node 'raise_own_reduce'" in note for note in caught.value.__notes__)
+
+
+def test_members_of_a_group_keep_their_types(kept: SubprocessBackend) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        run(kept, raise_strict_group)
+    assert [type(error) for error in caught.value.exceptions] == [StrictError, HoldingError]
 
 
 def test_an_exception_without_a_text_arrives(kept: SubprocessBackend) -> None:
-    with pytest.raises((RemoteNodeError, UnprintableError)) as caught:
+    with pytest.raises(UnprintableError) as caught:
         run(kept, raise_unprintable)
     assert "in raise_unprintable" in str(caught.value.__cause__)
 
@@ -201,7 +233,7 @@ def test_what_was_computed_before_the_worker_was_lost_is_kept(tmp_path: Path) ->
     heard, cache = Recorder(), Witness()
     inputs = {"x": range(6), "stored": str(tmp_path / "stored")}
     pipeline = Pipeline([fail_at_three], backend=SubprocessBackend(env={"DIES": "1"}), cache=cache, callbacks=[heard])
-    with pytest.raises(WorkerLostError, match=r"exit code 7.*is kept in the cache"):
+    with pytest.raises(WorkerLostError, match=r"exit code 7.*is stored in the cache"):
         pipeline.map(inputs, "x")
     heard.clear()
     found = pipeline.with_backend(SubprocessBackend()).map(inputs, "x")
@@ -258,32 +290,42 @@ def test_warnings_of_nodes_go_to_the_standard_error_of_the_caller(
 def test_a_job_of_another_version_is_refused_before_it_is_unpickled(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     place = InProcess()
     run(place, lambda x: x)
-    ours = jobs.versions()
+    ours = wire.versions()
     other = {**ours, what: "0.0.1"}
-    monkeypatch.setattr(jobs, "versions", lambda: other)
-    header, _ = jobs.read_header(execute(place.jobs[0]))
+    monkeypatch.setattr(wire, "versions", lambda: other)
+    header = header_of(execute(place.jobs[0]))
     assert header["kind"] == "refused"
     for version in (str(ours[what]), "0.0.1"):
         assert version in header["reason"]
 
 
+def header_of(outcome: bytes) -> Any:
+    return wire.open_sealed(outcome, "here", "there").header
+
+
+def test_a_job_of_the_first_format_is_refused_by_its_versions() -> None:
+    first = b'{"kind": "job", "versions": {"job format": 1, "Python": "3.12"}}\n\x80\x05.'
+    assert "job format 2 here, on the remote side, and 1 at the caller" in header_of(execute(first))["reason"]
+
+
 def test_a_damaged_job_is_refused() -> None:
     for damaged in (b"", b"no job", b'{"versions": 3}\nabc', b"\x80\x05."):
-        assert jobs.read_header(execute(damaged))[0]["kind"] == "refused"
+        assert header_of(execute(damaged))["kind"] == "refused"
     place = InProcess()
     run(place, lambda x: x)
-    header, _ = jobs.read_header(execute(place.jobs[0][:-40]))
-    assert header["kind"] == "broken"
+    header = header_of(execute(place.jobs[0][:-40]))
+    assert header["kind"] == "refused"
+    assert "damaged on the way" in header["reason"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense", b'{"kind": "returned", "versions": {}}\nnonsense'])
-def test_a_damaged_outcome_is_an_error_of_ours(damage: bytes) -> None:
+@pytest.mark.parametrize("damage", [b"", b"nonsense", b'{"kind": "returned", "versions": {}}\nnonsense', None, 3, []])
+def test_a_damaged_outcome_is_an_error_of_ours(damage: Any) -> None:
     class Damaging(InProcess):
         def submit(self, job: bytes, channel: Any) -> bytes:
             super().submit(job, channel)
-            return damage
+            return damage  # type: ignore[no-any-return]
 
-    with pytest.raises((RemoteError, SerializationError), match=r"in process|bytes"):
+    with pytest.raises(RemoteError, match=r"in process"):
         run(Damaging(), lambda x: x)
 
 
@@ -334,3 +376,17 @@ def test_another_version_of_python_is_refused_by_name(essentials: Path) -> None:
         here, there = caught.value.differing["Python"]
         assert here == "{}.{}".format(*sys.version_info[:2]) != there
         assert f"Python {here} at the caller and {there} at subprocess" in str(caught.value)
+
+
+def test_another_version_of_python_is_refused_before_anything_is_submitted() -> None:
+    class Older(InProcess):
+        backend_name = "older"
+
+        def find_python_version(self) -> str:
+            return "3.2"
+
+    older = Older()
+    with pytest.raises(RemoteVersionError, match=r"and 3\.2 at older\. Nothing was sent\. .*python_version=") as caught:
+        run(older, lambda x: x)
+    assert caught.value.differing == {"Python": ("{}.{}".format(*sys.version_info[:2]), "3.2")}
+    assert older.jobs == []

@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from hypernodes import CallbackContext, LocalBackend, MemoryCache, Pipeline, PipelineCallback, node
+from hypernodes import (
+    CallbackContext,
+    LocalBackend,
+    MemoryCache,
+    Pipeline,
+    PipelineCallback,
+    WorkerLostError,
+    node,
+)
 from hypernodes.backend import SubprocessBackend
 from tests.remote.conftest import Project
 from tests.support import Recorder
@@ -350,3 +358,192 @@ def test_threads_that_are_left_running_do_not_hold_up_the_end() -> None:
 
 def own_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("hypernodes")}
+
+
+# --- what nodes leave behind -----------------------------------------------------------------------------------------
+
+CALLERS = """
+    import sys, time
+
+    @node(output_name="y")
+    def wait(x):
+        import time
+        time.sleep(60)
+
+    print("READY", flush=True)
+    Pipeline([wait], backend=SubprocessBackend(env={"PYTHONSTARTUP": "", "TAG": sys.argv[1]})).run({"x": 1})
+"""
+
+
+def tagged(tag: str) -> list[int]:
+    """Return the processes that have something in their environment."""
+    found = []
+    for process in processes():
+        with contextlib.suppress(OSError):
+            if tag in Path(f"/proc/{process.pid}/environ").read_text(errors="replace"):
+                found.append(process.pid)
+    return found
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("begun", ["as soon as it exists", "when it serves"])
+def test_nothing_is_left_when_the_caller_is_ended_while_the_worker_starts(
+    project: Project, end: signal.Signals, begun: str
+) -> None:
+    tag = f"tag-{os.urandom(8).hex()}"
+    caller = project.start(CALLERS, tag)
+    try:
+        assert wait_until(lambda: len(tagged(tag)) >= 1)
+        (worker, *_) = tagged(tag)
+        if begun == "when it serves":
+            assert wait_until(lambda: has_threads(worker))
+        os.kill(caller.pid, end)
+        caller.communicate(timeout=30)
+        assert wait_until(lambda: not tagged(tag))
+    finally:
+        caller.kill()
+        caller.wait()
+
+
+def has_threads(pid: int) -> bool:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("how", ["program", "fork"])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_a_node_started_does_not_hold_the_run(tmp_path: Path, how: str, is_killed: bool) -> None:
+    @node(output_name="y")
+    def leave(x: int, folder: str, how: str, is_killed: bool) -> int:
+        import os
+        import signal
+        import subprocess
+        import time
+
+        if how == "program":
+            child = subprocess.Popen(["sleep", "300"], start_new_session=True).pid
+        else:
+            child = os.fork()
+            if child == 0:
+                os.setsid()
+                time.sleep(300)
+                os._exit(0)
+        with open(os.path.join(folder, "child"), "w") as file:
+            file.write(str(child))
+        if is_killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    inputs = {"x": 1, "folder": str(tmp_path), "how": how, "is_killed": is_killed}
+    pipeline = Pipeline([leave], backend=SubprocessBackend())
+    try:
+        if is_killed:
+            with pytest.raises(WorkerLostError, match="SIGKILL"):
+                pipeline.run(inputs)
+        else:
+            assert pipeline.run(inputs) == {"y": 1}
+        child = int((tmp_path / "child").read_text())
+        assert child in {process.pid for process in processes()}  # it goes on, and the run is over
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+
+
+def test_a_child_that_returns_from_a_node_as_well_answers_nothing() -> None:
+    @node(output_name="y")
+    def fork(x: int) -> int:
+        import os
+
+        return -1 if os.fork() == 0 else x
+
+    with SubprocessBackend() as backend:
+        pipeline = Pipeline([fork], backend=backend)
+        assert [pipeline.run({"x": x})["y"] for x in range(3)] == [0, 1, 2]
+
+
+def test_the_process_flushes_files_and_calls_exit_functions_at_its_end(tmp_path: Path) -> None:
+    @node(output_name="y")
+    def leave_open(x: int, folder: str, with_thread: bool) -> int:
+        import atexit
+        import builtins
+        import threading
+        from pathlib import Path
+
+        builtins.left_open = open(Path(folder) / "open", "w")  # type: ignore[attr-defined]  # noqa: SIM115
+        builtins.left_open.write("written")  # type: ignore[attr-defined]
+        atexit.register((Path(folder) / "exit").write_text, "called")
+        if with_thread:
+            threading.Thread(target=threading.Event().wait).start()
+        return x
+
+    for with_thread in (False, True):
+        folder = tmp_path / str(with_thread)
+        folder.mkdir()
+        inputs = {"x": 1, "folder": str(folder), "with_thread": with_thread}
+        assert Pipeline([leave_open], backend=SubprocessBackend()).run(inputs) == {"y": 1}
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {"open": "written", "exit": "called"}
+
+
+def test_worker_processes_of_the_process_leave_no_semaphores(project: Project) -> None:
+    process = project.start("""
+        @node(output_name="y")
+        def f(x):
+            return x
+
+        elsewhere = SubprocessBackend(map_execution="parallel", max_workers=2)
+        with elsewhere:
+            print(Pipeline([f], backend=elsewhere).map({"x": [1, 2]}, "x"))
+    """)
+    assert process.communicate(timeout=120) == ("{'y': [1, 2]}\n", "")
+
+
+def test_a_node_may_close_standard_output(kept: SubprocessBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    @node(output_name="y")
+    def close(x: int) -> int:
+        import sys
+
+        print("before")
+        sys.stdout.close()
+        return x
+
+    @node(output_name="y")
+    def speak(x: int) -> int:
+        print("after", x)
+        return x
+
+    for x in (1, 2):
+        assert Pipeline([close], backend=kept).run({"x": x}) == {"y": x}
+        assert Pipeline([speak], backend=kept).run({"x": x}) == {"y": x}
+    assert capsys.readouterr().out == "before\nafter 1\nbefore\nafter 2\n"
+
+
+def test_a_caller_without_standard_output_gets_its_results(kept: SubprocessBackend) -> None:
+    @node(output_name="y")
+    def speak(x: int) -> int:
+        print("nobody reads this", flush=True)
+        return x
+
+    closed = io.StringIO()
+    closed.close()
+    with contextlib.redirect_stdout(closed):
+        assert Pipeline([speak], backend=kept).run({"x": 1}) == {"y": 1}
+
+
+def test_a_large_value_is_held_no_more_than_it_has_to_be(project: Project) -> None:
+    out = project.run("""
+        import resource, tracemalloc
+
+        @node(output_name="y")
+        def give_back(x):
+            return x
+
+        size = 64 << 20
+        value = bytearray(size)
+        tracemalloc.start()
+        found = Pipeline([give_back], backend=elsewhere).run({"x": value})["y"]
+        print(found == value, round(tracemalloc.get_traced_memory()[1] / size, 1))
+    """)
+    same, times = out.split()
+    assert same == "True"
+    assert float(times) <= 2.2  # what arrived, and the value that is made of it

@@ -100,6 +100,11 @@ class Unreliable(RemoteBackend):
         return outcome[0]
 
 
+def content_of(message: bytes) -> memoryview:
+    """Return the content of a message of any job."""
+    return open_message(message, message[1:17].hex()).content
+
+
 class _Line:
     def __init__(self, random: Random, handle: Callable[[bytes], bytes | None], arrived: set[tuple[int, str]]) -> None:
         self._random = random
@@ -138,7 +143,7 @@ class _Line:
 
     def _handle(self, message: bytes) -> bytes | None:
         if not wants_reply(message):
-            content, _ = unpack(open_message(message)[2], lambda reference: reference)
+            content, _ = unpack(content_of(message), lambda reference: reference)
             entries = [note for note in content if isinstance(note, Entries)]
             self._arrived.update((note.cache, key) for note in entries for key in note.values)
         return self._take(message)

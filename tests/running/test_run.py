@@ -371,20 +371,10 @@ def test_an_engine_runs_and_maps_like_the_pipeline_does() -> None:
 def test_a_pipeline_runs_on_the_backend_it_was_given() -> None:
     class Elsewhere(LocalBackend):
         def run(self, request: RunRequest) -> dict[str, Any]:
-            return {
-                "ran": request.pipeline.id,
-                "inputs": dict(request.inputs),
-                "ctx": request.ctx,
-                "output_name": request.output_name,
-            }
+            return {"clean": (request.pipeline.id, dict(request.inputs), request.ctx, request.output_name)}
 
     pipeline = Pipeline(nodes=[strip], backend=Elsewhere(), name="p")
-    assert pipeline.run({"text": "a"}, "clean") == {
-        "ran": "p",
-        "inputs": {"text": "a"},
-        "ctx": None,
-        "output_name": "clean",
-    }
+    assert pipeline.run({"text": "a"}, "clean") == {"clean": ("p", {"text": "a"}, None, "clean")}
 
 
 def test_a_backend_and_its_engine_show_their_settings() -> None:

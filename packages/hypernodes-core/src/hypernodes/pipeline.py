@@ -22,6 +22,7 @@ from hypernodes.node import Node
 from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode, check_on_error
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
 from hypernodes.request import MapRequest, OutputNames, RunRequest
+from hypernodes.results import checked_items, checked_map, checked_run
 
 if TYPE_CHECKING:
     from hypernodes.explain import Explanation
@@ -122,7 +123,9 @@ class Pipeline:
             inputs = {}
         elif type(inputs) is not dict and not isinstance(inputs, Mapping):  # asking an abstract class takes a while
             _refuse_inputs(inputs)
-        return self._effective_backend.run(RunRequest(self, inputs, output_name))
+        backend, request = self._effective_backend, RunRequest(self, inputs, output_name)
+        found = backend.run(request)
+        return found if type(backend) is LocalBackend else checked_run(backend, request, found)
 
     def map(
         self,
@@ -153,7 +156,10 @@ class Pipeline:
             MapLengthError: `map_mode` is "zip" and the lengths differ.
             Exception: What a node raised, with a note saying where and for which item.
         """
-        return self._effective_backend.map(self.map_request(inputs, map_over, map_mode, output_name, on_error))
+        request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
+        backend = self._effective_backend
+        found = backend.map(request)
+        return found if type(backend) is LocalBackend else checked_map(backend, request, found)
 
     def map_iter(
         self,
@@ -196,7 +202,11 @@ class Pipeline:
         """
         request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
         request.in_order = in_order
-        return (outputs for _, outputs in self._effective_backend.map_iter(request))
+        backend = self._effective_backend
+        found = backend.map_iter(request)
+        if type(backend) is not LocalBackend:
+            found = checked_items(backend, request, found)
+        return (outputs for _, outputs in found)
 
     async def arun(self, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None) -> dict[str, Any]:
         """Run the pipeline once, from `async` code.
@@ -206,7 +216,8 @@ class Pipeline:
         """
         if inputs is not None and not isinstance(inputs, Mapping):
             _refuse_inputs(inputs)
-        return await self._effective_backend.arun(RunRequest(self, inputs or {}, output_name))
+        request = RunRequest(self, inputs or {}, output_name)
+        return checked_run(self._effective_backend, request, await self._effective_backend.arun(request))
 
     async def amap(
         self,
@@ -218,7 +229,8 @@ class Pipeline:
         on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         """Run the pipeline once per item, from `async` code; see `arun` and `map`."""
-        return await self._effective_backend.amap(self.map_request(inputs, map_over, map_mode, output_name, on_error))
+        request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
+        return checked_map(self._effective_backend, request, await self._effective_backend.amap(request))
 
     # --- looking ahead --------------------------------------------------------------------------------------------
 
@@ -515,7 +527,18 @@ class Pipeline:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plans": {}}
+        backend = None if self._effective_backend is _DEFAULT_BACKEND else self._effective_backend
+        return {**self.__dict__, "_plans": {}, "_defaults": dict(self._defaults), "_effective_backend": backend}
+
+    def __copy__(self) -> Pipeline:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        backend = state["_effective_backend"] or _DEFAULT_BACKEND
+        self.__dict__.update(state, _defaults=MappingProxyType(state["_defaults"]), _effective_backend=backend)
 
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""

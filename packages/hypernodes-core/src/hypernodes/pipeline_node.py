@@ -13,6 +13,8 @@ from hypernodes.plan import MapMode, OnError
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
 
+_READ_ONLY = ("input_mapping", "output_mapping", "defaults")
+
 
 class PipelineNode:
     """A pipeline with its inputs and outputs renamed, and perhaps mapped; made by `Pipeline.as_node`.
@@ -94,6 +96,14 @@ class PipelineNode:
     def inner_output(self, outer: str) -> str:
         """Return the name that the pipeline itself uses for an output of the node."""
         return self._inner_of_output[outer]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: dict(value) if name in _READ_ONLY else value for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(
+            {name: MappingProxyType(value) if name in _READ_ONLY else value for name, value in state.items()}
+        )
 
     def __repr__(self) -> str:
         mapped = f", one per item of {', '.join(self.map_over)} ({self.map_mode})" if self.map_over else ""

@@ -22,6 +22,7 @@ BACKENDS = "hypernodes.backends"
 CACHES = "hypernodes.caches"
 CALLBACKS = "hypernodes.callbacks"
 COMMANDS = "hypernodes.commands"
+HASHERS = "hypernodes.hashers"
 
 # Where the classes of our own extensions come from, so that a missing one can be named before it is installed.
 _KNOWN_DISTRIBUTIONS = {
@@ -32,6 +33,7 @@ _KNOWN_COMMANDS = {"cache": "hypernodes-cache"}
 
 _Places: TypeAlias = tuple[tuple[str, int], ...]
 _known_entries: dict[tuple[str, ...], tuple[_Places, list[EntryPoint]]] = {}
+_known_packages: dict[str, tuple[list[EntryPoint], frozenset[str]]] = {}
 
 
 class Plugin(NamedTuple):
@@ -139,6 +141,25 @@ def backends() -> list[Plugin]:
 def caches() -> list[Plugin]:
     """Return the installed caches: from which distribution and version, and whether they can be loaded."""
     return _plugins(CACHES)
+
+
+def extension_packages() -> frozenset[str]:
+    """Return the import packages of the installed extensions, and of what they require, as their metadata says.
+
+    Whoever sends code to another machine takes these as installed there, also where they are run from a checkout.
+    """
+    import re
+
+    groups = (BACKENDS, CACHES, CALLBACKS, COMMANDS, HASHERS)
+    entries = _entries(groups)
+    known = _known_packages.get("extensions")
+    if known is None or known[0] is not entries:
+        found = {entry.value.partition(":")[0].partition(".")[0].strip() for entry in entries}
+        for distribution in {entry.dist.name: entry.dist for entry in entries if entry.dist}.values():
+            required = (text for text in distribution.requires or () if "extra ==" not in text)
+            found.update(re.split(r"[^\w.-]", text, maxsplit=1)[0].replace("-", "_").lower() for text in required)
+        known = _known_packages["extensions"] = (entries, frozenset(found))
+    return known[1]
 
 
 def _plugins(group: str) -> list[Plugin]:

@@ -1,4 +1,4 @@
-"""The one way out of this process: backends that run a pipeline in another one, near or far."""
+"""Backends that run a pipeline in another process, on this machine or another one."""
 
 from hypernodes.remote.backend import RemoteBackend
 

@@ -1,4 +1,4 @@
-"""A remote place as a backend: everything about it but the transport."""
+"""Base of remote backends: everything about them but the transport."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ _T = TypeVar("_T")
 class RemoteBackend(Backend):
     """Base of backends that run a pipeline in another process, on this machine or elsewhere.
 
-    A subclass implements `submit`. Before it is called, the cache is looked into here: what it holds is not computed
-    again and does not travel unless something there needs it, and when it holds everything, nothing is submitted.
-    What is computed there is kept in the cache here, and callbacks hear of everything here, as it happens where the
-    transport carries messages, else at the end.
+    A subclass implements `submit`. Before it is called, results are looked up in the caller's cache: what it holds is
+    not computed again, and is not sent unless a remote step needs it; when it holds everything, nothing is submitted.
+    Results that are computed remotely are stored in the caller's cache, and callbacks are called in the caller's
+    process: as things happen where the transport carries messages, else at the end.
 
-    Functions, classes and modules of the user's own travel with the pipeline; installed distributions must be installed
-    on the other side, in the same version of Python.
+    Functions, classes and modules of the user's own are sent with the pipeline; installed distributions must be
+    installed on the remote side too, with the same version of Python.
 
     Args:
-        node_execution: How the nodes of one run are executed there.
-        map_execution: How the items of a map are executed there.
-        max_workers: The largest number of calls at a time there; None for a number that suits.
+        node_execution: How the nodes of one run are executed on the remote side.
+        map_execution: How the items of a map are executed on the remote side.
+        max_workers: The largest number of calls at a time on the remote side; None for a number that suits.
 
     Attributes:
         backend_name: Name of the backend, in messages.
-        keeps_caches_there: Whether caches travel with the pipeline and are used there, rather than here.
+        keeps_caches_there: Whether caches are sent with the pipeline and used on the remote side, not by the caller.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
@@ -79,17 +79,20 @@ class RemoteBackend(Backend):
 
     @abstractmethod
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        """Have a job executed at the remote place.
+        """Have a job executed on the remote side.
 
         Args:
-            job: To be handed to `hypernodes.remote.worker.execute` there.
-            channel: Takes what the worker says meanwhile, if the transport can carry it (`Channel.handle`).
+            job: To be passed to `hypernodes.remote.worker.execute` there.
+            channel: Takes the messages that the worker sends meanwhile, if the transport can carry them
+                (`Channel.handle`).
 
         Returns:
-            What `execute` returned.
+            What `execute` returned for this job. The outcome of another one, or one that was changed on its way, is
+            refused with a `RemoteError`.
 
         Raises:
-            Exception: The job could not be executed, or it is not known whether it was.
+            Exception: The job could not be executed, or it is not known whether it was. Anything but a `RemoteError`
+                gets a note that it came from the transport and not from a node.
         """
 
     def runs_here(self, other: Backend) -> bool:
@@ -99,7 +102,7 @@ class RemoteBackend(Backend):
     def can_call(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can be called from there (`Channel.callable_backends`).
 
-        If not, that backend travels with the pipeline, and runs it there.
+        If not, that backend is sent with the pipeline, and runs it there.
         """
         return False
 
@@ -110,7 +113,7 @@ class RemoteBackend(Backend):
         plan = request.plan()
         values = _fill(plan, inputs)
         call = self._remote_call(plan, request.context)
-        part, needs_call = call.survey.run(values, prior_results_of_run(plan, ctx, inputs))
+        part, needs_call = call.pruning.run(values, prior_results_of_run(plan, ctx, inputs))
         if not needs_call:
             return self._found_whole(call, values, part.known, inputs, ctx is not None)
         listeners = call.state.listeners(plan)[0]
@@ -166,7 +169,7 @@ class RemoteBackend(Backend):
                 own = frame.identities.of_outputs()
                 listeners.notify(listeners.on_map_item_cached, index, own, call.state.root.item(index))
 
-        part = call.survey.map(given, on_error, take)
+        part = call.pruning.map(given, on_error, take)
         if part.indexes:
             found |= call.submit(part).by_index()
         return [found[index] for index in sorted(found)]
@@ -190,7 +193,7 @@ class RemoteBackend(Backend):
         try:
             for chunk in chunks_of(plan, given):
                 rows = self._map_rows(call, chunk, on_error)
-                call.survey.forget()
+                call.pruning.forget()
                 for index, row in zip(chunk.indexes or (), rows, strict=True):
                     yield index, dict(zip(plan.outputs, row, strict=True))
         finally:
@@ -206,7 +209,7 @@ class RemoteBackend(Backend):
         """Run a pipeline once per item likewise."""
         return await _call_in_thread(self.map, request)
 
-    # --- what would travel ----------------------------------------------------------------------------------------
+    # --- what would be sent ----------------------------------------------------------------------------------------
 
     def preflight(
         self,
@@ -235,7 +238,7 @@ class RemoteBackend(Backend):
         plan = request.plan()
         values = _fill(plan, request.inputs)
         call = self._remote_call(plan, request.context)
-        part, needs_call = call.survey.run(values)
+        part, needs_call = call.pruning.run(values)
         return call.preflight(part, needs_call)  # type: ignore[no-any-return]
 
     def _preflight_map(self, request: MapRequest) -> Preflight:
@@ -243,11 +246,11 @@ class RemoteBackend(Backend):
         call = self._remote_call(plan, request.context)
         total = given.total()
         assert total is not None  # the columns have been read
-        part = call.survey.map(given, "raise", lambda frame: None)
+        part = call.pruning.map(given, "raise", lambda frame: None)
         return call.preflight_map(part, total)  # type: ignore[no-any-return]
 
     def find_python_version(self) -> str | None:
-        """Return the minor version of Python at the place ("3.12"); None when only a job can tell."""
+        """Return the minor version of Python on the remote side ("3.12"); None when only a job can tell."""
         return None
 
     def _remote_call(self, plan: Plan, root: CallbackContext) -> Any:

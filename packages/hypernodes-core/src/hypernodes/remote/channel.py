@@ -1,4 +1,4 @@
-"""The caller's end of the channel beside a job: events are replayed, new results kept, questions answered."""
+"""The caller's end of the channel beside a job: events are replayed, new results stored, questions answered."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import NotTransferred
 from hypernodes.engine.workers.serialized_errors import SerializedError, restore
-from hypernodes.remote.job import Where
-from hypernodes.remote.messages import Entries, Event, Message, Question, open_message, wants_reply
+from hypernodes.errors import SerializationError
+from hypernodes.remote.job import ContextPath
+from hypernodes.remote.messages import CacheQuestion, Entries, Event, Message, open_message, reply_to, wants_reply
 from hypernodes.remote.open_events import END_OF, OpenEvents
 from hypernodes.remote.packing import pack, unpack
 
@@ -24,14 +25,15 @@ _ENDS = {"on_node_cached": "on_node_end", "on_map_item_cached": "on_map_item_end
 
 
 class Channel:
-    """Takes what the worker says while a job runs.
+    """Takes the messages that the worker sends while a job runs.
 
-    A backend whose transport can talk during a job carries every message of the worker to `handle`, and what that
-    returns back. Messages that come twice or in another order do no harm, nor does a place that gives the job to
-    another worker when one is lost: what was heard is not heard again. A transport that cannot talk leaves the channel
-    alone: everything then comes with the outcome.
+    A backend whose transport can carry messages during a job gives every one of the worker to `handle`, and what that
+    returns back to the worker. Messages that come twice or in another order do no harm, nor does a backend that gives
+    the job to another worker when one is lost: callbacks do not observe an event again. A transport that carries
+    nothing leaves the channel alone: everything then comes with the outcome.
 
     Args:
+        job_id: The job; messages of others are not taken.
         state: State of the run.
         caches: The caches, by number.
         callbacks: The callbacks, by number.
@@ -41,10 +43,12 @@ class Channel:
     Attributes:
         callable_backends: Other backends that nested pipelines in the job ask for, by their number in it.
         is_cancelled: Whether nobody waits for the job any more.
+        end_problem: What the backend raised when it was to end the job; None when it did not.
     """
 
     def __init__(
         self,
+        job_id: str,
         state: RunState,
         caches: Mapping[int, Cache],
         callbacks: Mapping[int, PipelineCallback],
@@ -52,18 +56,19 @@ class Channel:
         callable_backends: Sequence[Backend] = (),
     ) -> None:
         self.callable_backends = callable_backends
+        self._job_id = job_id
         self._state = state
         self._caches = caches
         self._recall = recall
         root = state.root
-        self._contexts: dict[Where, CallbackContext] = {
-            Where(root.hierarchy_path, root.node_path, root.item_path): root
+        self._contexts: dict[ContextPath, CallbackContext] = {
+            ContextPath(root.hierarchy_path, root.node_path, root.item_path): root
         }
         self._listeners = {
             number: Listeners([callback], root.switched_off, root.lock) for number, callback in callbacks.items()
         }
-        self._attempts: list[bytes] = []  # the workers that have been heard, the current one last
-        self._heard: Counter[tuple[Any, ...]] = Counter()
+        self._attempts: list[bytes] = []  # the workers that sent something, the current one last
+        self._observed: Counter[tuple[Any, ...]] = Counter()
         self._to_skip: Counter[tuple[Any, ...]] = Counter()  # events of workers that were lost
         self._open = OpenEvents()
         self._next = 0  # number of the first message that has not been taken
@@ -73,15 +78,16 @@ class Channel:
         self._ending = threading.Lock()
         self._end: Callable[[], object] | None = None
         self.is_cancelled = False
+        self.end_problem: Exception | None = None
 
     @property
     def has_listeners(self) -> bool:
-        """Whether the worker has anything to say: there is a cache or a callback."""
+        """Whether the worker has anything to send: there is a cache or a callback."""
         return bool(self._caches or self._listeners)
 
     @property
     def has_caches(self) -> bool:
-        """Whether results of the job may be kept while it runs."""
+        """Whether results of the job may be stored while it runs."""
         return bool(self._caches)
 
     def handle(self, message: bytes) -> bytes | None:
@@ -93,10 +99,14 @@ class Channel:
         Returns:
             The reply, when the worker waits for one (`wants_reply`).
         """
-        attempt, number, content = open_message(message)
+        try:
+            attempt, number, content = open_message(message, self._job_id)
+        except SerializationError as error:
+            self._drop(str(error))
+            return None
         with self._lock:
             if wants_reply(message):
-                return self._answer(self._read(content))
+                return reply_to(message, self._answer(self._read(content)))
             if attempt not in self._attempts:
                 self._begin(attempt)
             is_current = attempt == self._attempts[-1]  # a lost worker's last words may come late
@@ -110,10 +120,10 @@ class Channel:
         self._attempts.append(attempt)
         self._next = 0
         self._early.clear()
-        self._to_skip = self._heard.copy()
+        self._to_skip = self._observed.copy()
 
     def when_cancelled(self, end: Callable[[], object]) -> None:
-        """Say how the job is ended before its time.
+        """Set how the job is ended before its time.
 
         A backend that can do so calls this when the job runs; otherwise a run that is cancelled waits for the job.
 
@@ -124,7 +134,7 @@ class Channel:
             self._end = end
             is_late = self.is_cancelled
         if is_late:
-            end()
+            self._call(end)
 
     def cancel(self) -> None:
         """End the job, if the backend can: nobody waits for it any more."""
@@ -133,7 +143,13 @@ class Channel:
             self.is_cancelled = True
             end = self._end
         if is_first and end is not None:
+            self._call(end)
+
+    def _call(self, end: Callable[[], object]) -> None:
+        try:
             end()
+        except Exception as error:  # the run is cancelled all the same, and other runs with it are not held up
+            self.end_problem = error
 
     def finish(self, messages: Sequence[bytes] = (), count: int | None = None) -> None:
         """Take what has come and nothing more.
@@ -146,26 +162,26 @@ class Channel:
             for message in messages:
                 self.handle(message)
             lost = 0 if count is None else count - self._next - len(self._early)
-            for number in sorted(self._early):  # what caused these events is lost: nobody hears of them
+            for number in sorted(self._early):  # what caused these events is lost: no callbacks for them
                 self._take(self._read(self._early.pop(number)), is_observed=False)
             self._is_over = True
             if lost > 0:
                 self._state.warn(
                     self._state.backend_name,
                     "lost messages",
-                    f"{lost} of {count} messages of {self._state.backend_name} were lost: callbacks were not "
-                    "notified of all that happened, and some results are not in the cache.",
+                    f"{lost} of {count} messages of backend {self._state.backend_name!r} were lost on the way: "
+                    "callbacks did not observe all that happened, and some results are not in the cache.",
                 )
 
     def close_open(self, error: BaseException) -> None:
-        """Tell callbacks the end of all that they heard the beginning of, innermost first: the job is over without one.
+        """Let callbacks observe the end of all whose beginning they observed, innermost first: the job is over.
 
         Args:
             error: Why; what the nodes that were running end with.
         """
         with self._lock:
-            for (number, hook, _, where), names, started_at in self._open.take_all():
-                listeners, context = self._listeners[number], self._context(where)
+            for (number, hook, _, path), names, started_at in self._open.take_all():
+                listeners, context = self._listeners[number], self._context(path)
                 subject = [self._load(name) for name in names if isinstance(name, bytes)]
                 duration_s = perf_counter() - started_at
                 if hook == "on_node_start":
@@ -184,17 +200,19 @@ class Channel:
         try:
             return unpack(content, self._recall)[0]
         except Exception as error:
-            self._state.warn(
-                self._state.backend_name,
-                "message",
-                f"something that {self._state.backend_name} sent while it ran cannot be read here and is lost: "
-                f"{type(error).__name__}: {error}",
-            )
+            self._drop(f"{type(error).__name__}: {error}")
             return []
+
+    def _drop(self, reason: str) -> None:
+        self._state.warn(
+            self._state.backend_name,
+            "message",
+            f"dropped a message from backend {self._state.backend_name!r} that could not be decoded: {reason}",
+        )
 
     def _answer(self, question: Any) -> bytes:
         found: Mapping[str, Any] = {}
-        if isinstance(question, Question) and question.cache in self._caches:
+        if isinstance(question, CacheQuestion) and question.cache in self._caches:
             found = self._state.store.get_many(self._caches[question.cache], question.keys)
         try:
             return pack(dict(found)).data
@@ -204,7 +222,7 @@ class Channel:
     def _take(self, messages: Sequence[Message], is_observed: bool = True) -> None:
         for message in messages:
             if isinstance(message, Entries):
-                self._keep(message)
+                self._store(message)
             elif isinstance(message, Event):
                 if is_observed:
                     self._replay(message)
@@ -213,21 +231,21 @@ class Channel:
 
     def _replay(self, event: Event) -> None:
         subject = event.arguments[0] if event.arguments else None  # the node, pipeline or item that it is about
-        key = (event.callback, event.hook, event.where, subject)
+        key = (event.callback, event.hook, event.position, subject)
         if self._to_skip[key]:
             self._to_skip[key] -= 1
             return
         ended = _ENDS.get(event.hook)  # what one worker computed, the next one finds in the cache
-        if ended is not None and self._to_skip[event.callback, ended, event.where, subject]:
+        if ended is not None and self._to_skip[event.callback, ended, event.position, subject]:
             return
-        self._heard[key] += 1
+        self._observed[key] += 1
         listeners = self._listeners[event.callback]
         if event.hook not in END_OF or getattr(listeners, END_OF[event.hook]):
-            self._open.note(event)  # what a callback does not hear the end of has none here
+            self._open.note(event)  # an event whose end a callback does not observe is not open
         arguments = (self._argument(value) for value in event.arguments)
-        listeners.notify(getattr(listeners, event.hook), *arguments, self._context(event.where))
+        listeners.notify(getattr(listeners, event.hook), *arguments, self._context(event.position))
 
-    def _keep(self, entries: Entries) -> None:
+    def _store(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]
         for key, packed in entries.values.items():
             value = self._load(packed)
@@ -247,10 +265,10 @@ class Channel:
         except Exception as error:
             return NotTransferred("value", f"it cannot be loaded here: {type(error).__name__}: {error}")
 
-    def _context(self, where: Where) -> CallbackContext:
-        context = self._contexts.get(where)
+    def _context(self, path: ContextPath) -> CallbackContext:
+        context = self._contexts.get(path)
         if context is None:
-            context = self._contexts[where] = CallbackContext(*where, around=self._state.root)
+            context = self._contexts[path] = CallbackContext(*path, around=self._state.root)
         return context
 
 

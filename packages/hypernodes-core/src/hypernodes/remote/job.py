@@ -1,27 +1,18 @@
-"""What travels: one job there, one outcome back, each a header that can be read before anything is unpickled.
-
-A header is one line of JSON with the versions of everything that has to agree on both sides; a pickle follows.
-"""
+"""What is in a job and in its outcome."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from hypernodes._version import __version__
 from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.settings import ExecutionMode
-from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.plan import OnError, Plan
-
-JOB_FORMAT = 1
 
 
 class EngineSettings(NamedTuple):
-    """How a pipeline runs at the remote place; see `PipelineExecutionEngine`.
+    """How a pipeline runs on the remote side; see `PipelineExecutionEngine`.
 
     Attributes:
         node_execution: How the nodes of one run are executed.
@@ -36,8 +27,8 @@ class EngineSettings(NamedTuple):
     backend_name: str
 
 
-class Where(NamedTuple):
-    """Where in the hierarchy of a run the pipeline stands (see `CallbackContext`)."""
+class ContextPath(NamedTuple):
+    """The position of a pipeline in the hierarchy of a run (see `CallbackContext`)."""
 
     hierarchy_path: tuple[str, ...]
     node_path: tuple[str, ...]
@@ -45,11 +36,11 @@ class Where(NamedTuple):
 
 
 class RunPart(NamedTuple):
-    """One execution of a plan, as far as it has to happen elsewhere.
+    """One execution of a plan, as far as it has to happen on the remote side.
 
     Attributes:
         values: Value of every slot; `ABSENT` for what is not needed there.
-        known: What has been found out about it.
+        known: What is known of it already.
     """
 
     values: list[Any]
@@ -57,7 +48,7 @@ class RunPart(NamedTuple):
 
 
 class MapPart(NamedTuple):
-    """The items of a map that have to be computed elsewhere.
+    """The items of a map that have to be computed on the remote side.
 
     Attributes:
         names: Names of the inputs that vary.
@@ -79,7 +70,7 @@ class MapPart(NamedTuple):
 
 
 class MapResult(NamedTuple):
-    """What came of the items of a map.
+    """The results of the items of a map.
 
     Attributes:
         indexes: Index of each item in the whole map.
@@ -95,11 +86,11 @@ class MapResult(NamedTuple):
         return dict(zip(self.indexes, rows, strict=False))
 
 
-class Answers(NamedTuple):
+class KnownResults(NamedTuple):
     """What a cache is known to hold.
 
     Attributes:
-        values: Results by key; `Kept` where only their existence matters.
+        values: Results by key; `StoredResult` where only their existence matters.
         misses: The keys that it does not hold, shortened with `miss_of`.
     """
 
@@ -111,34 +102,34 @@ _MISS_BYTES = 8  # of 32: taking a hit for a miss by accident would only cost co
 
 
 def miss_of(key: str) -> bytes:
-    """Return what stands for a key in `Answers.misses`."""
+    """Return what stands for a key in `KnownResults.misses`."""
     return bytes.fromhex(key[: 2 * _MISS_BYTES]) + key[64:].encode()
 
 
 class Job(NamedTuple):
-    """Everything that a remote place needs to know.
+    """Everything thon the remote side needs to know.
 
     Attributes:
         plan: What to run.
         part: What of it: one run, or items of a map.
         code: Signatures of the code of the plan and of all plans in it.
         engine: How to run it.
-        where: Context of the pipeline.
-        answers: What the caches are known to hold, by their number.
-        heard: For each callback, the hooks that it overrides.
+        position: Context of the pipeline.
+        known_results: What the caches are known to hold, by their number.
+        hooks: For each callback, the hooks that it overrides.
     """
 
     plan: Plan
     part: RunPart | MapPart
     code: dict[Plan, Any]
     engine: EngineSettings
-    where: Where
-    answers: dict[int, Answers]
-    heard: dict[int, tuple[str, ...]]
+    position: ContextPath
+    known_results: dict[int, KnownResults]
+    hooks: dict[int, tuple[str, ...]]
 
 
-class Kept:
-    """Stands at the remote place for a result that the caller's cache holds and nothing there takes.
+class StoredResult:
+    """Stands on the remote side for a result that the caller's cache holds and nothing there takes.
 
     Attributes:
         cache: Number of the cache.
@@ -156,7 +147,7 @@ class Kept:
 
 
 class _Absent:
-    """Type of `ABSENT`: a value that did not travel because nothing at the remote place takes it."""
+    """Type of `ABSENT`: a value that was not sent because nothing on the remote side takes it."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -165,64 +156,7 @@ class _Absent:
         return "ABSENT"
 
     def __cache_key__(self) -> object:
-        raise TypeError("a value that did not travel cannot be identified")
+        raise TypeError("a value that was not sent cannot be identified")
 
 
 ABSENT = _Absent()
-
-
-def versions() -> dict[str, Any]:
-    """Return the versions that have to be the same on both sides."""
-    import cloudpickle
-
-    return {
-        "job format": JOB_FORMAT,
-        "Python": "{}.{}".format(*sys.version_info[:2]),
-        "hypernodes-core": __version__,
-        "cloudpickle": cloudpickle.__version__,
-    }
-
-
-def header_of(**facts: Any) -> bytes:
-    """Return the header of a message, which says what follows it."""
-    return json.dumps({**facts, "versions": versions()}).encode() + b"\n"
-
-
-def read_header(message: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Return the header of a message, and what follows it.
-
-    Raises:
-        SerializationError: It is no message of ours.
-    """
-    end = message.find(b"\n", 0, 65536)
-    try:
-        header = json.loads(message[: max(end, 0)])
-        if not isinstance(header, dict) or not isinstance(header.get("versions"), dict):
-            raise ValueError
-    except ValueError:
-        raise SerializationError(
-            f"{len(message)} bytes that are neither a job nor an outcome of HyperNodes: were they changed on the way?",
-            path="message",
-        ) from None
-    return header, memoryview(message)[end + 1 :]
-
-
-def check_versions(theirs: Mapping[str, Any], here: str, there: str) -> None:
-    """Compare the versions on both sides.
-
-    Args:
-        theirs: The versions on the other side.
-        here: What this side is called in the message.
-        there: What the other side is called.
-
-    Raises:
-        RemoteVersionError: They differ; the message names both of each.
-    """
-    ours = versions()
-    differing = {name: (ours[name], theirs.get(name)) for name in ours if ours[name] != theirs.get(name)}
-    if differing:
-        listing = "; ".join(f"{name} {own} {here} and {other} {there}" for name, (own, other) in differing.items())
-        raise RemoteVersionError(
-            f"the two sides cannot understand each other: {listing}. Install the same versions on both.",
-            differing=differing,
-        )

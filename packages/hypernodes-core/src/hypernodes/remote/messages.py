@@ -1,36 +1,39 @@
-"""What is said over the channel beside a job: events, new results and questions there, answers back.
+"""What is sent beside a job while it runs: events, new results and questions there, replies back.
 
-Values in messages are packed one by one, so that one that cannot be loaded spoils nothing else. Messages are numbered
-from zero, so that the caller takes each of them once and in order, whatever the transport does to them.
+Values in messages are packed one by one, so that one that cannot be loaded costs nothing else. Messages are numbered
+from zero, so that the caller takes each of them once and in order, whatever the transport does to them. Each says which
+job it belongs to and has a checksum: one of another job, or one that was damaged, is not taken.
 """
 
 from __future__ import annotations
 
 import struct
 from typing import NamedTuple, TypeAlias
+from zlib import crc32
 
 from hypernodes.engine.workers.serialized_errors import SerializedError
-from hypernodes.remote.job import Where
+from hypernodes.errors import SerializationError
+from hypernodes.remote.job import ContextPath
 
 
 class Event(NamedTuple):
-    """A callback is to hear something.
+    """A callback is to be called.
 
     Attributes:
         callback: Number of the callback.
         hook: Which of its methods.
         arguments: Its arguments without the context, each packed; an exception as `SerializedError`.
-        where: The context.
+        position: The context.
     """
 
     callback: int
     hook: str
     arguments: tuple[bytes | SerializedError, ...]
-    where: Where
+    position: ContextPath
 
 
 class Entries(NamedTuple):
-    """New results that the caller's cache is to keep.
+    """New results that the caller's cache is to store.
 
     Attributes:
         cache: Number of the cache.
@@ -51,7 +54,7 @@ class Warned(NamedTuple):
     text: str
 
 
-class Question(NamedTuple):
+class CacheQuestion(NamedTuple):
     """What does the caller's cache hold? Answered by a dict of the values it does.
 
     Attributes:
@@ -65,33 +68,102 @@ class Question(NamedTuple):
 
 Message: TypeAlias = Event | Entries | Warned
 
-_NOTE, _QUESTION = b"!", b"?"  # first byte of what is sent: whether an answer is waited for
-_HEAD = struct.Struct(">c8sQ")
+_NOTIFICATION, _QUESTION, _REPLY = b"!", b"?", b"="  # first byte: whether a reply is waited for
+_HEAD = struct.Struct(">c16s8sQ")
+_CHECKSUM = struct.Struct(">I")
 ATTEMPT_BYTES = 8
 
 
-def note(attempt: bytes, number: int, content: bytes) -> bytes:
-    """Return a message that nobody waits for an answer to.
+class OpenedMessage(NamedTuple):
+    """A message before its content is unpickled.
+
+    Attributes:
+        attempt: Stands for the worker.
+        number: How many messages that worker sent before; of a question, how many questions.
+        content: What it says.
+    """
+
+    attempt: bytes
+    number: int
+    content: memoryview
+
+
+def _pack(kind: bytes, job_id: str, attempt: bytes, number: int, content: bytes) -> bytes:
+    head = _HEAD.pack(kind, bytes.fromhex(job_id), attempt, number)
+    return b"".join((head, _CHECKSUM.pack(crc32(content, crc32(head))), content))
+
+
+def notification(job_id: str, attempt: bytes, number: int, content: bytes) -> bytes:
+    """Return a message that needs no reply.
 
     Args:
-        attempt: Stands for the worker, since a place may give the job to another one when the first is lost.
+        job_id: The job.
+        attempt: Stands for the worker, since a backend may give the job to another one when the first is lost.
         number: How many messages that worker sent before.
         content: What it says.
     """
-    return _HEAD.pack(_NOTE, attempt, number) + content
+    return _pack(_NOTIFICATION, job_id, attempt, number, content)
 
 
-def question(content: bytes) -> bytes:
-    """Return a message whose answer is waited for; it has no number, since it may be answered any number of times."""
-    return _HEAD.pack(_QUESTION, bytes(ATTEMPT_BYTES), 0) + content
+def question(job_id: str, attempt: bytes, number: int, content: bytes) -> bytes:
+    """Return a message whose reply is waited for; it may be answered any number of times."""
+    return _pack(_QUESTION, job_id, attempt, number, content)
+
+
+def reply_to(message: bytes, content: bytes) -> bytes:
+    """Return the reply to a question."""
+    _, job_id, attempt, number = _HEAD.unpack_from(message)
+    return _pack(_REPLY, job_id.hex(), attempt, number, content)
 
 
 def wants_reply(message: bytes) -> bool:
-    """Whether the worker waits for an answer to a message."""
+    """Whether the worker waits for the reply to a message."""
     return message[:1] == _QUESTION
 
 
-def open_message(message: bytes) -> tuple[bytes, int, memoryview]:
-    """Return attempt, number and content of a message."""
-    _, attempt, number = _HEAD.unpack_from(message)
-    return attempt, number, memoryview(message)[_HEAD.size :]
+def open_message(message: bytes, job_id: str) -> OpenedMessage:
+    """Return attempt, number and content of a message.
+
+    Args:
+        message: The message.
+        job_id: The job that it must belong to.
+
+    Raises:
+        SerializationError: It belongs to another job, or was damaged on the way.
+    """
+    kind, attempt, number, content = _open(message, job_id)
+    if kind == _REPLY:
+        raise SerializationError("a reply where a message is expected", path="message")
+    return OpenedMessage(attempt, number, content)
+
+
+def open_reply(reply: bytes, job_id: str, attempt: bytes, number: int) -> memoryview:
+    """Return the content of a reply.
+
+    Args:
+        reply: The reply.
+        job_id: The job of the question.
+        attempt: Stands for the worker that asked.
+        number: Number of the question.
+
+    Raises:
+        SerializationError: It is the reply to something else, or was damaged on the way.
+    """
+    kind, to_attempt, to_number, content = _open(reply, job_id)
+    if (kind, to_attempt, to_number) != (_REPLY, attempt, number):
+        raise SerializationError("the reply to another question", path="message")
+    return content
+
+
+def _open(message: bytes, job_id: str) -> tuple[bytes, bytes, int, memoryview]:
+    start = _HEAD.size + _CHECKSUM.size
+    if len(message) < start:
+        raise SerializationError(f"a message of {len(message)} bytes: it is not whole", path="message")
+    content = memoryview(message)[start:]
+    (checksum,) = _CHECKSUM.unpack_from(message, _HEAD.size)
+    if checksum != crc32(content, crc32(message[: _HEAD.size])):
+        raise SerializationError("it was damaged on the way", path="message")
+    kind, of_job, attempt, number = _HEAD.unpack_from(message)
+    if of_job.hex() != job_id:
+        raise SerializationError("it belongs to another job", path="message")
+    return kind, attempt, number, content

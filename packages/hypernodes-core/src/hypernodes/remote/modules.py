@@ -1,18 +1,29 @@
-"""Modules of the user's that travel: rebuilt on the other side under their own names, so that imports find them."""
+"""Modules of the user's that are sent: rebuilt for each job under their own names, so that its imports find them.
+
+Several jobs may be executed at a time in one process, and bring different modules of one name. An import statement in a
+function of a job therefore looks into the modules of that job first. Whatever else asks for such a module
+(`importlib.import_module`, `pickle`) finds in `sys.modules` the module of the job, or, while several jobs have one of
+that name, a stand-in that answers for the job in whose context it is asked.
+"""
 
 from __future__ import annotations
 
+import builtins
 import sys
-from types import ModuleType
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from hypernodes.engine.workers.pickling import travelling_modules
+from hypernodes.engine.workers.code_owner import CodeOwner, code_owner
 
-_restored: dict[str, ModuleType] = {}
 _LEFT_OUT = "__hypernodes_left_out__"
+_JOB = "__hypernodes_job__"  # in the globals of functions: the job that brought them
 _INCIDENTAL = frozenset(
     {"__annotations__", "__builtins__", "__cached__", "__file__", "__loader__", "__name__", "__package__", "__path__"}
-    | {"__spec__", "__warningregistry__"}
+    | {"__spec__", "__warningregistry__", _JOB}
 )
 
 
@@ -23,7 +34,7 @@ def state_of(module: ModuleType, left_out: set[str]) -> dict[str, Any]:
 
 
 class Shell(NamedTuple):
-    """What of a module travels before its content, which refers to it.
+    """What of a module is sent before its content, which refers to it.
 
     Attributes:
         name: Full name of the module.
@@ -34,6 +45,15 @@ class Shell(NamedTuple):
     name: str
     is_package: bool
     file: str | None
+
+    def make(self) -> ModuleType:
+        """Return the module without its content."""
+        module = RestoredModule(self.name)
+        module.__file__ = self.file
+        module.__package__ = self.name if self.is_package else self.name.rpartition(".")[0]
+        if self.is_package:
+            module.__path__ = []
+        return module
 
 
 def shell_of(module: ModuleType) -> Shell:
@@ -56,44 +76,284 @@ class Namespace(dict[str, Any]):
         return vars, (self._shell,)
 
 
-def restore_module(shell: Shell, is_found_by_imports: bool) -> ModuleType:
-    """Return an empty module, to be filled by the unpickler.
+class RestoredModule(ModuleType):
+    """A module that was sent here."""
 
-    Args:
-        shell: What is known of it.
-        is_found_by_imports: Whether it belongs to the job that is executed here: then it is made once for this job, and
-            imports find it, unless a module of the same name was really imported here.
-    """
-    module: ModuleType | None = _restored.get(shell.name) if is_found_by_imports else None
-    if module is None:
-        module = _RestoredModule(shell.name)
-        module.__file__ = shell.file
-        module.__package__ = shell.name if shell.is_package else shell.name.rpartition(".")[0]
-        if shell.is_package:
-            module.__path__ = []
-        if is_found_by_imports and shell.name not in sys.modules:
-            import cloudpickle
-
-            sys.modules[shell.name] = _restored[shell.name] = travelling_modules[shell.name] = module
-            cloudpickle.register_pickle_by_value(module)
-    return module
-
-
-def forget_restored() -> None:
-    """Forget the modules of the last job: the next one brings its own."""
-    while _restored:
-        name, module = _restored.popitem()
-        del travelling_modules[name]
-        if sys.modules.get(name) is module:
-            del sys.modules[name]
-
-
-class _RestoredModule(ModuleType):
     def __reduce__(self) -> tuple[Any, ...]:
         left_out = self.__dict__.get(_LEFT_OUT, ())
-        return restore_module, (shell_of(self), True), {**state_of(self, set()), _LEFT_OUT: left_out}
+        job = self.__dict__.get(_JOB)
+        key = job.key if job is not None else ""
+        return restore_in_worker_process, (key, shell_of(self)), {**state_of(self, set()), _LEFT_OUT: left_out}
 
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get(_LEFT_OUT, ()):
             raise AttributeError(f"{self.__name__}.{name} stayed with the caller, because it cannot be sent")
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+class JobModules:
+    """The modules and classes of the user's that one job brought; those of other jobs are others.
+
+    Args:
+        key: Stands for the job.
+        common_packages: Packages that its caller has too.
+
+    Attributes:
+        key: Stands for the job.
+        modules: Its modules by name.
+        main: What the `__main__` module of the caller held, by name.
+        common_packages: Packages that its caller has too, so that code of theirs is sent back by name.
+    """
+
+    def __init__(self, key: str, common_packages: Iterable[str] = ()) -> None:
+        self.key = key
+        self.common_packages = frozenset(common_packages)
+        self.modules: dict[str, ModuleType] = {}
+        self.main: dict[str, Any] = {}
+        self._classes: dict[str, type] = {}
+        self._of_caller: set[type] = set()
+
+    def restore(self, shell: Shell) -> ModuleType:
+        """Return a module of the job: an empty one, to be filled by the unpickler, when it is the first time."""
+        with _lock:
+            module = self.modules.get(shell.name)
+            if module is None:
+                module = shell.make()
+                vars(module)[_JOB] = self
+                self.modules[shell.name] = module
+                _show(shell.name)
+            return module
+
+    def adopt_function(self, function: FunctionType) -> None:
+        """Let the import statements of a function find the modules of the job."""
+        function.__globals__[_JOB] = self
+
+    def adopt_in_main(self, name: str, made: Any) -> None:
+        """Let `pickle`, used inside a node, find what the `__main__` module of the caller held."""
+        self.main[name] = made
+        main: Any = sys.modules["__main__"]
+        if not hasattr(main, "__getattr__"):
+            main.__getattr__ = _find_in_main
+
+    def make_class(self, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
+        """Return a class that cloudpickle describes, which is the same one whenever it comes to this job."""
+        *facts, tracker_id, extra = arguments
+        made = self._classes.get(tracker_id)
+        if made is None:
+            made = self._classes[tracker_id] = make(*facts, None, extra)
+            _send_as(made, tracker_id)
+        if _is_from_caller.get():
+            self._of_caller.add(made)
+        return made
+
+    def is_to_be_filled(self, made: type) -> bool:
+        """Whether what arrives says what is in a class; what a worker process sends back repeats it."""
+        return _is_from_caller.get() or made not in self._of_caller
+
+    def find(self, name: str, namespace: dict[str, Any], names: Any, level: int) -> ModuleType | None:
+        """Return what an import statement gives, if it is of a module of the job.
+
+        Args:
+            name: Name of the module.
+            namespace: The globals in which the statement stands.
+            names: What is taken from the module; empty for `import a.b`, which gives `a`.
+            level: Number of leading dots.
+        """
+        if level:
+            package = namespace.get("__package__") or ""
+            base = package.rsplit(".", level - 1)[0] if level > 1 else package
+            name = f"{base}.{name}" if name else base
+        module = self.modules.get(name)
+        if module is None:
+            return None
+        if not names:
+            return module if level else self._top_of(name)
+        for entry in vars(module).get("__all__", ()) if "*" in names else names:
+            inner = self.modules.get(f"{name}.{entry}")
+            if inner is not None and entry not in vars(module):
+                setattr(module, entry, inner)
+        return module
+
+    def _top_of(self, name: str) -> ModuleType | None:
+        """Return `a` for `a.b.c`, in which `b` is found, and so on."""
+        package, _, inner = name.rpartition(".")
+        while package:
+            outer, module = self.modules.get(package), self.modules.get(f"{package}.{inner}")
+            if outer is not None and module is not None and inner not in vars(outer):
+                setattr(outer, inner, module)
+            package, _, inner = package.rpartition(".")
+        return self.modules.get(inner)
+
+
+# --- jobs that are executed here ----------------------------------------------------------------------------------
+
+_lock = threading.RLock()
+_jobs: list[JobModules] = []  # those that are executed, and those that are over but may have left threads running
+_over: set[str] = set()
+_shown: dict[str, ModuleType] = {}  # what was put into `sys.modules`
+_registered: set[str] = set()
+_is_from_caller: ContextVar[bool] = ContextVar("is_from_caller", default=False)
+
+
+@contextmanager
+def modules_of_job(key: str, common_packages: Iterable[str] = ()) -> Iterator[JobModules]:
+    """Execute a job: functions in this context belong to it.
+
+    The modules of earlier jobs are forgotten when one begins, rather than when they end: a thread that a node left
+    running may still import them.
+    """
+    job = JobModules(key, common_packages)
+    with _lock:
+        _forget_what_is_over()
+        _jobs.append(job)
+    token = code_owner.set(job)
+    try:
+        yield job
+    finally:
+        code_owner.reset(token)
+        with _lock:
+            _over.add(key)
+
+
+def is_module_of_a_job(name: str) -> bool:
+    """Whether a module of this name came with a job that is executed here."""
+    return name in _registered
+
+
+@contextmanager
+def receiving(job: JobModules | None, is_from_caller: bool) -> Iterator[None]:
+    """Unpickle something that belongs to a job, or, without one, to this process."""
+    owner, before = code_owner.set(job), _is_from_caller.set(is_from_caller)
+    try:
+        yield
+    finally:
+        _is_from_caller.reset(before)
+        code_owner.reset(owner)
+
+
+def restore_in_worker_process(key: str, shell: Shell) -> ModuleType:
+    """Return a module of the job that a worker process works for now."""
+    with _lock:
+        job = next((job for job in _jobs if job.key == key), None)
+        if job is None:  # worker processes work for one job after the other
+            _over.update(job.key for job in _jobs)
+            _forget_what_is_over()
+            job = JobModules(key)
+            _jobs.append(job)
+        return job.restore(shell)
+
+
+def _forget_what_is_over() -> None:
+    over = [job for job in _jobs if job.key in _over]
+    _jobs[:] = [job for job in _jobs if job.key not in _over]
+    _over.clear()
+    for name in {name for job in over for name in job.modules}:
+        _show(name)
+
+
+def _show(name: str) -> None:
+    """Put into `sys.modules` what is to be found under a name now; what was really imported here stays."""
+    import cloudpickle
+
+    owners = [job for job in _jobs if name in job.modules]
+    current = sys.modules.get(name)
+    is_ours = current is None or current is _shown.get(name)
+    if len(owners) > 1 or (owners and not is_ours):
+        _look_into_jobs_first()
+    if not is_ours:
+        return
+    if not owners:
+        _shown.pop(name, None)
+        sys.modules.pop(name, None)
+        if name in _registered:
+            _registered.discard(name)
+            if name in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.unregister_pickle_by_value(ModuleType(name))
+        return
+    module = owners[0].modules[name] if len(owners) == 1 else ModuleOfSeveralJobs(name)
+    if len(owners) > 1 and isinstance(current, ModuleOfSeveralJobs):
+        return
+    sys.modules[name] = _shown[name] = module
+    if name not in _registered:
+        _registered.add(name)
+        cloudpickle.register_pickle_by_value(ModuleType(name))
+
+
+class ModuleOfSeveralJobs(ModuleType):
+    """Stands for modules of one name that several jobs brought; answers for the job in whose context it is asked."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return getattr(_module_in_context(ModuleType.__getattribute__(self, "__name__")), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(_module_in_context(ModuleType.__getattribute__(self, "__name__")), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(_module_in_context(ModuleType.__getattribute__(self, "__name__")), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(_module_in_context(ModuleType.__getattribute__(self, "__name__")))
+
+
+def _module_in_context(name: str) -> ModuleType:
+    current: CodeOwner | None = code_owner.get()
+    if current is not None and name in current.modules:
+        return current.modules[name]
+    with _lock:
+        owners = [job for job in _jobs if name in job.modules]
+    if len(owners) == 1:
+        return owners[0].modules[name]
+    raise AttributeError(
+        f"module {name!r} was brought by {len(owners)} jobs that are executed here at a time, and this thread belongs "
+        "to none of them: import the module in the function that uses it"
+    )
+
+
+def _find_in_main(name: str) -> Any:
+    """Find what the caller's `__main__` module held, for `pickle` used inside a node."""
+    current: CodeOwner | None = code_owner.get()
+    if current is not None:
+        owners: list[Any] = [current]
+    else:
+        with _lock:
+            owners = [job for job in _jobs if name in job.main]
+    if len(owners) == 1 and name in owners[0].main:
+        return owners[0].main[name]
+    raise AttributeError(f"module '__main__' has no attribute {name!r}")
+
+
+_import = builtins.__import__
+_looks_into_jobs = False
+
+
+def _look_into_jobs_first() -> None:
+    """Let import statements in functions of a job find its own modules, whatever `sys.modules` has for their name."""
+    global _import, _looks_into_jobs
+    if not _looks_into_jobs:
+        _looks_into_jobs = True
+        _import = builtins.__import__
+        builtins.__import__ = import_for_job
+
+
+def import_for_job(
+    name: str,
+    globals: Any = None,  # noqa: A002 - the name under which `__import__` takes it
+    locals: Any = None,  # noqa: A002
+    fromlist: Any = (),
+    level: int = 0,
+) -> ModuleType:
+    """Import a module as `__import__` does, but in a function of a job its own one."""
+    if type(globals) is dict and (job := globals.get(_JOB)) is not None:
+        module = job.find(name, globals, fromlist, level)
+        if module is not None:
+            return module  # type: ignore[no-any-return]
+    return _import(name, globals, locals, fromlist, level)
+
+
+def _send_as(made: type, tracker_id: str) -> None:
+    """Let cloudpickle send a class under the id by which its sender knows it."""
+    from cloudpickle import cloudpickle
+
+    ids = getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", None)
+    if ids is not None and tracker_id is not None:
+        ids[made] = tracker_id

@@ -1,4 +1,4 @@
-"""What callbacks heard the beginning of, and not yet the end."""
+"""Events whose beginning callbacks have observed, and whose end they have not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class _Kind(NamedTuple):
     """Something that begins and ends.
 
     Attributes:
-        end: The hook that is told of its end.
+        end: The hook that is called at its end.
         names: How many of the arguments say what it is.
-        others: Further hooks that are told instead when it ends in another way.
+        others: Further hooks that are called instead when it ends in another way.
     """
 
     end: str
@@ -35,12 +35,12 @@ _STARTS = {hook: start for start, kind in _KINDS.items() for hook in (kind.end, 
 
 
 class Begun(NamedTuple):
-    """A beginning that was heard.
+    """A beginning that was observed.
 
     Attributes:
         event: The event.
         names: Those of its arguments that say what it is.
-        at: When it was heard, on the performance counter.
+        at: When it was observed, on the performance counter.
     """
 
     event: Event
@@ -55,14 +55,14 @@ class OpenEvents:
         self._begun: list[Begun] = []
 
     def note(self, event: Event) -> None:
-        """Take note of an event that a callback heard."""
+        """Take note of an event that a callback observed."""
         kind = _KINDS.get(event.hook)
         if kind is not None:
             self._begun.append(Begun(event, event.arguments[: kind.names], perf_counter()))
         elif (start := _STARTS.get(event.hook)) is not None:
             names = event.arguments[: _KINDS[start].names]
             for position, (begun, own, _) in enumerate(self._begun):
-                if (begun.callback, begun.hook, begun.where, own) == (event.callback, start, event.where, names):
+                if (begun.callback, begun.hook, begun.position, own) == (event.callback, start, event.position, names):
                     del self._begun[position]
                     return
 

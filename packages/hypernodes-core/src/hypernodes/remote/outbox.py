@@ -1,45 +1,58 @@
-"""The worker's end of the channel: what it has to say is packed in order and sent by a thread of its own."""
+"""The worker's end of the channel: messages are packed in order and sent by a thread of its own."""
 
 from __future__ import annotations
 
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
 from hypernodes.engine.step import NotTransferred
+from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
-from hypernodes.remote.job import Kept
-from hypernodes.remote.messages import ATTEMPT_BYTES, Message, Question, note, question
+from hypernodes.remote import wire
+from hypernodes.remote.job import StoredResult
+from hypernodes.remote.messages import (
+    ATTEMPT_BYTES,
+    CacheQuestion,
+    Message,
+    notification,
+    open_reply,
+    question,
+)
+from hypernodes.remote.modules import JobModules
 from hypernodes.remote.packing import pack, pack_ours, pack_plain, unpack
 
 Exchange = Callable[[bytes], bytes | None]  # sends a message to the caller; returns its reply to a question
 
 _LONGEST_WAIT_S = 0.02
 _MAX_WAITING = 200
-_SOON = object()  # something waits for company
+_SOON = object()  # there is a message that waits for others
 
 
 class Outbox:
     """Sends messages to the caller.
 
     Args:
-        exchange: The transport; None when it cannot talk while the job runs. Then messages wait for the outcome, and
-            questions are answered with nothing.
+        exchange: The transport; None when it carries nothing while the job runs. Then messages wait for the outcome,
+            and questions are answered with nothing.
         packing: Packs what is sent.
+        job: The job that is executed.
         patience_s: How long nothing is sent unless a question has to be asked, in seconds, so that a job that is over
-            by then says everything with its outcome. What is left at the end of a longer one comes with it as well.
+            by then sends everything with its outcome. What is left at the end of a longer one comes with it as well.
 
     Attributes:
         count: Number of messages so far.
         unsent: What was not sent while the job ran.
     """
 
-    def __init__(self, exchange: Exchange | None, packing: Packing, patience_s: float = 0.0) -> None:
+    def __init__(self, exchange: Exchange | None, packing: Packing, job: JobModules, patience_s: float = 0.0) -> None:
         self._exchange = exchange
         self.packing = packing
+        self._job = job
         self._waiting: list[Message] = []
         self._sent_at = 0.0
         self._lock = threading.Lock()
@@ -50,6 +63,7 @@ class Outbox:
         self._is_urgent = threading.Event()
         self._rest_comes_with_outcome = False
         self._attempt = secrets.token_bytes(ATTEMPT_BYTES)
+        self._questions = count()
         self.count = 0
         self.unsent: list[bytes] = []
         self._thread: threading.Thread | None = None
@@ -71,19 +85,20 @@ class Outbox:
             if len(self._waiting) >= _MAX_WAITING or monotonic() - self._sent_at > _LONGEST_WAIT_S:
                 self._pack_waiting()
 
-    def ask(self, what: Question) -> Any:
-        """Return the caller's answer; it has seen everything that was sent before.
+    def ask(self, what: CacheQuestion) -> Any:
+        """Return the caller's reply; it has received everything that was sent before.
 
         Raises:
             ConnectionError: It could not be asked.
+            SerializationError: The reply was damaged, or is that to another question.
         """
-        assert self._exchange is not None
         self.flush()
         with self._exchanging:
-            reply = self._exchange(question(pack_ours(what)))
+            number = next(self._questions)
+            reply = self._carry(question(self._job.key, self._attempt, number, pack_ours(what)))
         if reply is None:
-            raise ConnectionError("the caller does not answer")
-        return unpack(reply, is_of_job=True)[0]
+            raise ConnectionError("the caller does not reply")
+        return unpack(open_reply(reply, self._job.key, self._attempt, number), job=self._job)[0]
 
     def flush(self) -> None:
         """Wait until everything has been sent."""
@@ -109,7 +124,7 @@ class Outbox:
         if self._waiting:
             messages, self._waiting = self._waiting, []
             self._sent_at = monotonic()
-            packed = note(self._attempt, self.count, pack_ours(messages))
+            packed = notification(self._job.key, self._attempt, self.count, pack_ours(messages))
             self.count += 1
             if self._exchange is None:
                 self.unsent.append(packed)
@@ -122,7 +137,7 @@ class Outbox:
             try:
                 packed = self._packed.get(timeout=_LONGEST_WAIT_S if self._waiting else None)
             except Empty:
-                with self._lock:  # nothing new for a while: what waits for company goes alone
+                with self._lock:  # nothing new for a while: what waits for others is sent alone
                     self._pack_waiting()
                 continue
             if packed is None:
@@ -136,34 +151,54 @@ class Outbox:
                     self._send(packed)
 
     def _send(self, packed: bytes) -> None:
-        assert self._exchange is not None
         try:
             with self._exchanging:
-                self._exchange(packed)
-        except Exception as error:  # liveness is lost, nothing else: the rest comes with the outcome
+                self._carry(packed)
+        except BaseException as error:  # the run is not observed live any more: the rest comes with the outcome
             self._failure = error
             self.unsent.append(packed)
 
+    def _carry(self, packed: bytes) -> bytes | None:
+        """Give a message to the transport.
+
+        Raises:
+            ConnectionError: The transport raised something that is not meant to end the job.
+        """
+        assert self._exchange is not None
+        token = code_owner.set(None)  # what a transport in this process calls is no code of the job's
+        try:
+            return self._exchange(packed)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # an `asyncio.CancelledError` says that the request was given up, not the job
+            raise ConnectionError(f"the transport gave up: {type(error).__name__}: {error}") from error
+        finally:
+            code_owner.reset(token)
+
 
 class Packing:
-    """Packs what a worker says: what came from the caller goes back as a reference to the caller's own.
+    """Packs what a worker sends: what came from the caller goes back as a reference to the caller's own.
 
     Args:
         code: Functions and classes that came from the caller, in the order of the caller's list.
+        job: The job that is executed.
     """
 
-    def __init__(self, code: Sequence[Any] = ()) -> None:
+    def __init__(self, code: Sequence[Any], job: JobModules) -> None:
         self._code = list(code)
+        self._job = job
         self._numbers = {id(obj): number for number, obj in enumerate(code)}
 
-    def pack(self, value: Any, head: bytes = b"") -> bytes:
-        """Return a value as bytes, after a head.
+    def pack(self, value: Any, header: Mapping[str, Any] | None = None) -> bytes:
+        """Return a value as bytes, behind a header if there is one.
 
         Raises:
             Exception: It cannot be sent.
         """
         plain = pack_plain(value)
-        return head + plain if plain is not None else pack(value, self._reference, head=head).data
+        if plain is None:
+            return pack(value, self._reference, header=header).data
+        return plain if header is None else wire.sealed(header, plain)
 
     def pack_or_describe(self, value: Any) -> bytes:
         """Return a value as bytes, or what stands for it when it cannot be sent."""
@@ -171,21 +206,22 @@ class Packing:
             return self.pack(value)
         except Exception as error:
             if isinstance(value, Mapping):
-                return self.pack(
-                    {name: unpack(self.pack_or_describe(entry), self._known)[0] for name, entry in value.items()}
-                )
+                return self.pack({name: self._unpack(self.pack_or_describe(entry)) for name, entry in value.items()})
             return self.pack(NotTransferred(type(value).__qualname__, f"{type(error).__name__}: {error}"))
 
     def describe(self, error: BaseException) -> SerializedError:
         """Return an exception in a form that can be sent."""
-        return describe(error, (self.pack,), lambda packed: unpack(packed, self._known)[0])
+        return describe(error, (self.pack,), self._unpack)
+
+    def _unpack(self, packed: bytes) -> Any:
+        return unpack(packed, self._known, self._job, is_from_caller=False)[0]
 
     def _reference(self, obj: Any) -> Any:
-        if type(obj) is Kept:
-            return "kept", obj.cache, obj.key
+        if type(obj) is StoredResult:
+            return "stored", obj.cache, obj.key
         number = self._numbers.get(id(obj))
         return None if number is None else ("code", number)
 
     def _known(self, reference: tuple[Any, ...]) -> Any:
-        kind, *where = reference
-        return self._code[where[0]] if kind == "code" else Kept(*where)
+        kind, *arguments = reference
+        return self._code[arguments[0]] if kind == "code" else StoredResult(*arguments)

@@ -1,12 +1,14 @@
-"""Objects as bytes, for another machine: the user's own code travels with them.
+"""Objects as bytes, for another machine: the user's own code is sent with them.
 
-Code of installed distributions is sent by name, since the other side has it too. All other code - scripts, notebooks, a
-project in a folder - is sent by value with cloudpickle, whole modules included where functions refer to them.
+Code of installed distributions is sent by name, since the other side has it too, and so is that of extensions of this
+library, also where they are run from a checkout. All other code - scripts, notebooks, a project in a folder - is sent
+by value with cloudpickle, whole modules included where functions refer to them.
 """
 
 from __future__ import annotations
 
 import dis
+import functools
 import io
 import pickle
 import sys
@@ -19,28 +21,41 @@ from typing import Any, Self
 
 import cloudpickle
 
+from hypernodes import plugins
+from hypernodes.engine.workers.by_value import ByValuePickler
+from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
 from hypernodes.failures import Failure
 from hypernodes.node import Node
-from hypernodes.remote.modules import Namespace, Shell, restore_module, shell_of, state_of
+from hypernodes.remote import wire
+from hypernodes.remote.modules import (
+    JobModules,
+    Namespace,
+    Shell,
+    is_module_of_a_job,
+    receiving,
+    shell_of,
+    state_of,
+)
 from hypernodes.signature.origin import origin_of
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
 
-# There on both sides, also where they are run from a checkout, or were copied to some folder.
-_ON_BOTH_SIDES = ("hypernodes", "hypernodes_cache", "hypernodes_modal", "cloudpickle", "diskcache")
+_ON_BOTH_SIDES = frozenset(("hypernodes", "cloudpickle"))
 _registering = threading.RLock()
 _SCALARS = frozenset((bool, int, float, complex, str, bytes, type(None)))
 _TEXTS = frozenset((str, bytes))
 _NEVER_REFERRED_TO = _SCALARS | {tuple, list, dict, set}
+_CONTAINERS = frozenset((dict, list, tuple))
 _MAX_PLAIN = 16
+_MAX_DEPTH = 8
 _MAX_TEXT = 1000
 _NOTHING_ELSE = 2 * pickle.dumps(None, PROTOCOL)  # no modules, and nothing to say of code
 
 
-class Packed:
-    """What was packed.
+class PackedValue:
+    """A value as bytes.
 
     Attributes:
         data: The bytes.
@@ -59,23 +74,24 @@ def pack(
     reference: Reference = lambda obj: None,
     left_out: Mapping[str, set[str]] | None = None,
     describe_code: Callable[[list[Any]], Any] = lambda code: None,
-    head: bytes = b"",
-) -> Packed:
+    header: Mapping[str, Any] | None = None,
+) -> PackedValue:
     """Return a value as bytes.
 
     Args:
         value: Anything.
-        reference: For an object that must not travel, what stands for it on the other side (see `unpack`); else None.
+        reference: For an object that must not be sent, what stands for it on the other side (see `unpack`); else None.
         left_out: By name of a module of the user's, names in it that are not sent.
         describe_code: Called at last with the functions and classes that were sent by value; its result is sent too.
-        head: What the bytes begin with.
+        header: What the bytes begin with, sealed (see `wire`); None for the pickle alone.
 
     Raises:
         Exception: It cannot be packed, for whatever reason the pickler gives.
     """
     with _OwnModulesByValue() as registry:
         buffer = io.BytesIO()
-        buffer.write(head)
+        if header is not None:
+            wire.begin(buffer, header)
         pickler = _Pickler(buffer, reference, left_out or {})
         pickler.dump(value)
         sent = 0
@@ -88,29 +104,37 @@ def pack(
             modules += batch
         pickler.dump(None)
         pickler.dump(describe_code(list(pickler.code.values())))
-        return Packed(buffer.getvalue(), list(pickler.code.values()), list(pickler.modules.values()))
+        if header is not None:
+            wire.seal(buffer)
+        return PackedValue(buffer.getvalue(), list(pickler.code.values()), list(pickler.modules.values()))
 
 
 def unpack(
-    data: bytes | memoryview, resolve: Callable[[Any], Any] | None = None, is_of_job: bool = False
+    data: bytes | memoryview,
+    resolve: Callable[[Any], Any] | None = None,
+    job: JobModules | None = None,
+    is_from_caller: bool = True,
 ) -> tuple[Any, Any]:
     """Return what `pack` packed, and what its `describe_code` returned.
 
     Args:
-        data: The bytes, or a view of them without the head.
+        data: The bytes, or a view of them without the header.
         resolve: From what stands for an object to what it means here.
-        is_of_job: Whether it came from the caller of the job that is executed here, so that imports find its modules.
+        job: The job that is executed here; None at the caller.
+        is_from_caller: Whether it was packed by the caller of the job, whose modules imports are to find, rather than
+            here.
     """
-    unpickler = _Unpickler(_buffer(data), resolve, is_of_job)
-    value = unpickler.load()
-    while unpickler.load() is not None:
-        pass
-    return value, unpickler.load()
+    with receiving(job, is_from_caller and job is not None):
+        unpickler = _Unpickler(_buffer(data), resolve, job if is_from_caller else None)
+        value = unpickler.load()
+        while unpickler.load() is not None:
+            pass
+        return value, unpickler.load()
 
 
 def pack_plain(value: Any) -> bytes | None:
     """Return a value as `pack` would, but at once, if it is made of simple things only; else None."""
-    return pack_ours(value) if _is_plain(value) else None
+    return pack_ours(value) if _is_plain(value, _MAX_DEPTH) else None
 
 
 def pack_ours(value: Any) -> bytes:
@@ -124,7 +148,7 @@ def compact(values: list[Any]) -> Any:
     if len(values) <= _MAX_PLAIN or not kinds <= _SCALARS:
         return values
     if kinds & _TEXTS and any(type(value) in _TEXTS and len(value) > _MAX_TEXT for value in values):
-        return values  # a long text may be somewhere else in the job too, and travels once
+        return values  # a long text may be somewhere else in the job too, and is sent once
     return _Compact(values)
 
 
@@ -136,30 +160,73 @@ class _Compact:
         return pickle.loads, (pickle.dumps(self._values, PROTOCOL),)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, depth: int) -> bool:
     kind = type(value)
     if kind in _SCALARS:
         return True
-    if kind is dict:
-        return len(value) <= _MAX_PLAIN and all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    return (kind is list or kind is tuple) and len(value) <= _MAX_PLAIN and all(map(_is_plain, value))
+    if depth == 0 or kind not in _CONTAINERS or len(value) > _MAX_PLAIN:  # it may also contain itself
+        return False
+    for entry in value:
+        if not _is_plain(entry, depth - 1):
+            return False
+    return kind is not dict or _is_plain(list(value.values()), depth)
 
 
-def _buffer(data: bytes | memoryview) -> io.BytesIO:
+def _buffer(data: bytes | memoryview) -> Any:
     """Return what the data can be read from, without a copy of it."""
     if isinstance(data, memoryview) and isinstance(data.obj, bytes):
         buffer = io.BytesIO(data.obj)
         buffer.seek(len(data.obj) - len(data))
         return buffer
-    return io.BytesIO(data)
+    return _ViewReader(data) if isinstance(data, memoryview) else io.BytesIO(data)
+
+
+class _ViewReader:
+    """Reads from memory that is no `bytes` object, as a file."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._at = 0
+
+    def read(self, size: int = -1) -> bytes:
+        found = bytes(self._take(len(self._view) if size < 0 else size))
+        self._at += len(found)
+        return found
+
+    def readinto(self, target: Any) -> int:
+        found = self._take(len(target))
+        target[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def readline(self) -> bytes:
+        size = 64
+        while b"\n" not in (found := bytes(self._take(size))) and self._at + size < len(self._view):
+            size *= 2
+        return self.read(found.find(b"\n") + 1 or len(found))
+
+    def _take(self, size: int) -> memoryview:
+        return self._view[self._at : self._at + size]
 
 
 def is_own(module_name: str) -> bool:
     """Whether a module is the user's own, rather than of an installed distribution."""
-    return module_name.partition(".")[0] not in _ON_BOTH_SIDES and not origin_of(module_name)
+    packages = _current_packages if _current_packages is not None else common_packages()
+    return module_name.partition(".")[0] not in packages and not origin_of(module_name)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
+_current_packages: frozenset[str] | None = None  # looked up once for all that is packed together
+
+
+def common_packages() -> frozenset[str]:
+    """Return the packages that are there on both sides, however they came there."""
+    owner = code_owner.get()
+    if isinstance(owner, JobModules):  # copied to some folder, they may have no metadata here
+        return owner.common_packages | _ON_BOTH_SIDES
+    return plugins.extension_packages() | _ON_BOTH_SIDES
+
+
+class _Pickler(ByValuePickler):
     def __init__(self, buffer: io.BytesIO, reference: Reference, left_out: Mapping[str, set[str]]) -> None:
         super().__init__(buffer, PROTOCOL)
         self._reference = reference
@@ -177,7 +244,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Node):
-            if type(obj) is Node and (is_own(obj.__module__) or not obj.is_importable):
+            if type(obj) is Node and (is_own(obj.__module__ or "__main__") or not obj.is_importable):
                 return obj.reduce_by_value(carries_signature=True)
         elif isinstance(obj, ModuleType):
             if is_own(obj.__name__) and obj.__name__ != "__main__":
@@ -186,8 +253,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
                 return _as_it_is, (self._shell(obj),), state
         elif type(obj) is Failure:
             return restore_failure, (describe(obj.error), *obj[1:])
-        elif isinstance(obj, CodeType):
-            return restore_code, (*cloudpickle.Pickler.dispatch_table[CodeType](obj), obj.co_filename)
         elif isinstance(obj, (FunctionType, type)) and is_own(getattr(obj, "__module__", None) or "__main__"):
             self.code[id(obj)] = obj
             if isinstance(obj, FunctionType):
@@ -199,7 +264,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     def _keep_in_module(self, function: FunctionType) -> None:
         """Let a function have the globals of its module on the other side too, rather than some of its own."""
         module = sys.modules.get(function.__globals__.get("__name__", ""))
-        if module is not None and vars(module) is function.__globals__ and module.__name__ != "__main__":
+        if module is None or vars(module) is not function.__globals__:
+            return
+        if module.__name__ != "__main__" and is_own(module.__name__):
             self.globals_ref.setdefault(id(function.__globals__), Namespace(self._shell(module)))
 
     def _shell(self, module: ModuleType) -> Shell:
@@ -207,21 +274,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, buffer: io.BytesIO, resolve: Callable[[Any], Any] | None, is_of_job: bool) -> None:
+    def __init__(self, buffer: Any, resolve: Callable[[Any], Any] | None, job: JobModules | None) -> None:
         super().__init__(buffer)
         self._resolve = resolve
-        self._is_of_job = is_of_job
+        self._job = job
         self._modules: dict[Shell, ModuleType] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             return load_torch_storage
+        if self._job is not None and (own := self._job.modules.get(module)) is not None:
+            return functools.reduce(getattr, name.split("."), own)
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
         if type(pid) is Shell:
+            if self._job is not None:
+                return self._job.restore(pid)
             if pid not in self._modules:
-                self._modules[pid] = restore_module(pid, self._is_of_job)
+                self._modules[pid] = pid.make()
             return self._modules[pid]
         if self._resolve is None:
             raise pickle.UnpicklingError("it refers to something on the other side")
@@ -237,11 +308,6 @@ def load_torch_storage(data: bytes) -> Any:
     torch = import_module("torch")  # the data is torch's, so it is installed here, or this says that it is not
     device = None if torch.cuda.is_available() else "cpu"
     return torch.load(io.BytesIO(data), map_location=device, weights_only=False)
-
-
-def restore_code(maker: Callable[..., CodeType], arguments: tuple[Any, ...], file_name: str) -> CodeType:
-    """Return a code object that says where it was written, which cloudpickle leaves out."""
-    return maker(*arguments).replace(co_filename=file_name)
 
 
 def restore_failure(raised: SerializedError, *facts: Any) -> Failure:
@@ -296,7 +362,9 @@ class _OwnModulesByValue:
     """Lets cloudpickle send all code of the user's own modules by value."""
 
     def __enter__(self) -> Self:
+        global _current_packages
         _registering.acquire()
+        _current_packages = common_packages()
         self._ours: list[ModuleType] = []
         self.refresh()
         return self
@@ -312,23 +380,25 @@ class _OwnModulesByValue:
     def __exit__(self, *exc_info: object) -> None:
         try:
             for module in self._ours:
-                if module.__name__ in cloudpickle.list_registry_pickle_by_value():
+                name = module.__name__
+                if name in cloudpickle.list_registry_pickle_by_value() and not is_module_of_a_job(name):
                     cloudpickle.unregister_pickle_by_value(module)
         finally:
             _registering.release()
 
 
-_known_modules: tuple[tuple[int, str], list[ModuleType]] = ((0, ""), [])
+_known_modules: tuple[Any, list[ModuleType]] = (None, [])
 
 
 def _own_modules() -> list[ModuleType]:
     global _known_modules
-    state = (len(sys.modules), next(reversed(sys.modules)))
+    modules = sys.modules.copy()
+    state = (_current_packages, list(modules), list(map(id, modules.values())))
     if _known_modules[0] != state:
         found = [
             module
-            for name, module in list(sys.modules.items())
-            if getattr(module, "__name__", None) == name != "__main__" and is_own(name)
+            for name, module in modules.items()
+            if not is_module_of_a_job(name) and getattr(module, "__name__", None) == name != "__main__" and is_own(name)
         ]
-        _known_modules = (state, found)
-    return [module for module in _known_modules[1] if sys.modules.get(module.__name__) is not None]
+        _known_modules = (state, found)  # which keeps them, so that their ids stay theirs
+    return _known_modules[1]

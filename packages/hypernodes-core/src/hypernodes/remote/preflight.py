@@ -9,19 +9,19 @@ OWN_PYTHON = "{}.{}".format(*sys.version_info[:2])
 
 
 class Preflight(NamedTuple):
-    """What would travel to a remote place.
+    """What would be sent to a remote backend.
 
     Attributes:
-        needs_call: Whether anything has to run there; False when the cache holds everything.
+        needs_call: Whether anything has to run remotely; False when the cache holds everything.
         size_bytes: Size of the job.
-        nodes: Names of the nodes that may run there.
+        nodes: Names of the nodes that may run remotely.
         cached: Names of the nodes whose results the cache holds; of a map, for all items.
-        values: Size of each input and intermediate result that travels, in bytes; of a map, for all items that do.
-        modules: The user's own modules that travel.
+        values: Size of each input and intermediate result that is sent, in bytes; of a map, for all items that are.
+        modules: The user's own modules that are sent.
         problems: What would keep the job from being sent or understood; empty when all is well.
         items: Number of items of a map; None for a run.
         cached_items: How many of these the cache holds as a whole.
-        python: Minor version of Python at the place ("3.12"); None when it is only compared as the job starts.
+        python: Minor version of Python on the remote side ("3.12"); None when it is only compared as the job starts.
     """
 
     needs_call: bool
@@ -57,7 +57,7 @@ class Preflight(NamedTuple):
 
 
 def python_problem(python: str | None, backend_name: str) -> list[str]:
-    """Return what is wrong with the version of Python at a place, if it is known."""
+    """Return what is wrong with the version of Python on the remote side, if it is known."""
     if python is None or python == OWN_PYTHON:
         return []
     return [

@@ -1,4 +1,4 @@
-"""What stands in the plan, at the remote place, for the caller's caches and callbacks."""
+"""What stands in the plan, on the remote side, for the caller's caches and callbacks."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 from hypernodes.cache.base import MISS, Cache
 from hypernodes.callbacks import CallbackContext, PipelineCallback
-from hypernodes.remote.job import Answers, Where, miss_of
-from hypernodes.remote.messages import Entries, Event, Question
+from hypernodes.remote.job import ContextPath, KnownResults, miss_of
+from hypernodes.remote.messages import CacheQuestion, Entries, Event
 from hypernodes.remote.outbox import Outbox
 
 
 class CacheProxy(Cache):
-    """A cache of the caller's: known answers first, then questions; new results are sent to it.
+    """A cache of the caller's: known results first, then questions; new results are sent to it.
 
     Args:
         number: Number of the cache.
     """
 
-    _answers: Answers
+    _known: KnownResults
     _outbox: Outbox
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._sent: set[str] = set()
 
-    def connect(self, answers: Answers, outbox: Outbox) -> None:
-        """Say what is known of the cache, and how to reach it."""
-        self._answers = answers
+    def connect(self, known: KnownResults, outbox: Outbox) -> None:
+        """Set what is known of the cache, and how it is reached."""
+        self._known = known
         self._outbox = outbox
 
     def get(self, key: str) -> Any:
@@ -39,25 +39,25 @@ class CacheProxy(Cache):
         found: dict[str, Any] = {}
         unknown: list[str] = []
         for key in keys:
-            value = self._answers.values.get(key, MISS)
+            value = self._known.values.get(key, MISS)
             if value is not MISS:
                 found[key] = value
-            elif key in self._sent or miss_of(key) not in self._answers.misses:
+            elif key in self._sent or miss_of(key) not in self._known.misses:
                 unknown.append(key)
         if unknown and self._outbox.can_ask:
-            found |= self._outbox.ask(Question(self._number, unknown))
+            found |= self._outbox.ask(CacheQuestion(self._number, unknown))
         return found
 
     def put(self, key: str, value: Any) -> None:
         self.put_many({key: value})
 
     def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
-        known = {key: label for key, label in (labels or {}).items() if key in entries}
+        known_labels = {key: label for key, label in (labels or {}).items() if key in entries}
         packed: dict[str, bytes] = {}
         for key, value in entries.items():
             packed[key] = self._outbox.packing.pack_or_describe(value)
         self._sent.update(packed)
-        self._outbox.add(Entries(self._number, packed, known))
+        self._outbox.add(Entries(self._number, packed, known_labels))
 
     def contains(self, key: str) -> bool:
         return key in self._sent or self.get(key) is not MISS
@@ -68,10 +68,10 @@ class CacheProxy(Cache):
         return sent.union(self.get_many(asked - sent))
 
     def delete(self, key: str) -> None:
-        raise NotImplementedError("the caller's cache cannot be changed from a remote place")
+        raise NotImplementedError("the caller's cache cannot be changed from the remote side")
 
     def clear(self) -> None:
-        raise NotImplementedError("the caller's cache cannot be changed from a remote place")
+        raise NotImplementedError("the caller's cache cannot be changed from the remote side")
 
     def __repr__(self) -> str:
         return "<the caller's cache>"
@@ -89,10 +89,10 @@ class CallbackProxy(PipelineCallback):
     def __init__(self, number: int) -> None:
         self._number = number
 
-    def connect(self, heard: Iterable[str], outbox: Outbox) -> None:
-        """Say which hooks are overridden, and how to reach the callback."""
+    def connect(self, hooks: Iterable[str], outbox: Outbox) -> None:
+        """Set which hooks are overridden, and how the callback is reached."""
         self._outbox = outbox
-        for hook in heard:
+        for hook in hooks:
             setattr(self, hook, functools.partial(self._send, hook))
 
     def _send(self, hook: str, *arguments: Any) -> None:
@@ -102,9 +102,9 @@ class CallbackProxy(PipelineCallback):
             packing.describe(value) if isinstance(value, BaseException) else packing.pack_or_describe(value)
             for value in others
         )
-        self._outbox.add(Event(self._number, hook, packed, where_of(context)))
+        self._outbox.add(Event(self._number, hook, packed, path_of_context(context)))
 
 
-def where_of(context: CallbackContext) -> Where:
-    """Return what of a context can travel."""
-    return Where(context.hierarchy_path, context.node_path, context.item_path)
+def path_of_context(context: CallbackContext) -> ContextPath:
+    """Return what of a context can be sent."""
+    return ContextPath(context.hierarchy_path, context.node_path, context.item_path)

@@ -1,4 +1,4 @@
-"""What of a run has to travel: what the caller's caches hold already stays, or goes as a value where it is needed."""
+"""Decides what to send: cached results stay with the caller unless a remote step needs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hypernodes.engine.store.manifests import origin_of
 from hypernodes.engine.store.read_only import ReadOnlyStore
 from hypernodes.engine.store.run_store import manifest_key
 from hypernodes.plan import CallStep, OnError, Plan
-from hypernodes.remote.job import ABSENT, Answers, Kept, MapPart, RunPart, miss_of
+from hypernodes.remote.job import ABSENT, KnownResults, MapPart, RunPart, StoredResult, miss_of
 
 
 class Pruning:
@@ -35,7 +35,7 @@ class Pruning:
         root: Context of the pipeline.
         backend_name: Name of the backend, for messages.
         number_of: Gives a cache its number in the job.
-        are_caches_here: Whether there is anything to look into.
+        are_caches_here: Whether the caches are looked into by the caller.
 
     Attributes:
         state: State of a run that only looks.
@@ -49,21 +49,21 @@ class Pruning:
         self._root = root
         self._number_of = number_of
         self.state: RunState = dry_run_state(root, backend_name)
-        self._answers: dict[int, dict[str, Any]] = {}
-        self._kept: dict[tuple[int, str], Any] = {}
+        self._found: dict[int, dict[str, Any]] = {}
+        self._stored: dict[tuple[int, str], Any] = {}
 
     def forget(self) -> None:
         """Forget what was found, before other items of the same map are looked up."""
         assert isinstance(self.state.store, ReadOnlyStore)
         self.state.store.misses.clear()
-        self._answers.clear()
-        self._kept.clear()
+        self._found.clear()
+        self._stored.clear()
 
-    def kept(self, cache: int, key: str) -> Any:
+    def stored(self, cache: int, key: str) -> Any:
         """Return a result that stayed here."""
-        return self._kept[cache, key]
+        return self._stored[cache, key]
 
-    def answers(self) -> dict[int, Answers]:
+    def known_results(self) -> dict[int, KnownResults]:
         """Return what is known of the caches, by their numbers."""
         if not self._looks:
             return {}
@@ -71,8 +71,8 @@ class Pruning:
         misses = self.state.store.misses
         numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
         return {
-            number: Answers(
-                self._answers.get(number, {}),
+            number: KnownResults(
+                self._found.get(number, {}),
                 frozenset(map(miss_of, misses.get(identity, ()))),
             )
             for number, identity in numbers.items()
@@ -85,7 +85,7 @@ class Pruning:
     # --- one run --------------------------------------------------------------------------------------------------
 
     def run(self, values: list[Any], before: PriorResults | None = None) -> tuple[RunPart, bool]:
-        """Return what of one run has to travel, and whether anything has to run at all.
+        """Return what of one run has to be sent, and whether anything has to run at all.
 
         Args:
             values: Value of every slot, with the inputs filled in; results that are found are filled in too.
@@ -104,9 +104,9 @@ class Pruning:
         taken = slots_taken(remaining)
         sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
         uses = [slot for step in remaining for slot in step.arguments]
-        self._answer_inside(frame, taken, found)
+        self._record_inside(frame, taken, found)
         for step, items in open_maps(frame):
-            done, elements = self._items(items, self._travelling(step, taken))
+            done, elements = self._items(items, self._outputs_sent(step, taken))
             if step.node.pipeline.has_own_backend:
                 continue  # which gets values of all items, and may look at them
             if step.node.map_mode == "product" or len(items.mapped_slots) != len(step.mapped):
@@ -122,42 +122,42 @@ class Pruning:
         return RunPart(sent, known), True
 
     @staticmethod
-    def _travelling(step: Any, taken: set[int]) -> set[int]:
-        """Slots of a mapped plan whose values are taken by something that runs at the remote place."""
+    def _outputs_sent(step: Any, taken: set[int]) -> set[int]:
+        """Slots of a mapped plan whose values are taken by something that runs on the remote side."""
         pairs = zip(step.inner.outputs.values(), step.outputs, strict=True)
         return {inner for inner, outer in pairs if outer in taken}
 
     # --- items ----------------------------------------------------------------------------------------------------
 
-    def _items(self, items: ItemFrames, travelling: set[int]) -> tuple[set[int], list[tuple[bytes, ...]]]:
-        """Pruning the items of a mapped pipeline; return which are done, and the signatures of what all are made of."""
+    def _items(self, items: ItemFrames, sent: set[int]) -> tuple[set[int], list[tuple[bytes, ...]]]:
+        """Look up the items of a mapped pipeline; return which are done, and the signatures of what all are made of."""
         done: set[int] = set()
         elements: list[tuple[bytes, ...]] = []
         nothing = (b"",) * len(items.mapped_slots)
         for position, frame in item_frames(items):
             elements += [nothing] * (position - len(elements))
             elements.append(tuple(frame.signatures[slot] or b"" for slot in items.mapped_slots))
-            self.answer(frame, travelling)
+            self.record(frame, sent)
             if frame.is_done:
                 done.add(position)
         elements += [nothing] * (items.count - len(elements))
         return done, elements
 
-    def answer(self, frame: CachedFrame, travelling: set[int]) -> None:
-        """Note what was found for an execution of a plan; values that nothing at the remote place takes stay here.
+    def record(self, frame: CachedFrame, sent: set[int]) -> None:
+        """Note what was found for an execution of a plan; values that nothing on the remote side takes stay here.
 
         Args:
             frame: The execution, after it was looked up.
-            travelling: Its outputs that are taken there.
+            sent: Its outputs that remote steps take.
         """
         remaining = steps_to_come(frame)
-        taken = slots_taken(remaining) | travelling
+        taken = slots_taken(remaining) | sent
         for step in frame.found_steps():
             if isinstance(step, CallStep):
                 cache = frame.plan.scopes[step.scope].cache
                 for slot in step.outputs:
                     if slot is not None:
-                        self._answer(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
+                        self._record(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
             elif step.mapped:
                 for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                     plan, producer, _ = origin_of(step.inner, inner_slot)
@@ -165,42 +165,42 @@ class Pruning:
                         continue  # lists of lists are asked back
                     elements = frame.elements[slot]
                     manifest = manifest_key(frame.identities.key(slot))
-                    self._answer(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
+                    self._record(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
                     for element, value in zip(elements, frame.values[slot], strict=True):
-                        self._answer(plan.scopes[producer.scope].cache, element.hex(), value, slot in taken)
-        self._answer_inside(frame, taken)
+                        self._record(plan.scopes[producer.scope].cache, element.hex(), value, slot in taken)
+        self._record_inside(frame, taken)
         if remaining:
             for step, items in open_maps(frame):
-                self._items(items, self._travelling(step, taken))
+                self._items(items, self._outputs_sent(step, taken))
 
-    def _answer_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
+    def _record_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
         """Note what was found for nested pipelines that run once.
 
         Args:
             frame: The execution that they are a part of.
-            taken: The slots whose values are taken at the remote place.
+            taken: The slots whose values are taken on the remote side.
             sent: Steps whose results are sent anyway.
         """
         for index, inside in list(frame.inside.items()):
             step: Any = frame.plan.steps[index]
             if not inside.is_done:
                 inside = frame.look_inside(step)  # now that what goes into it has been found
-            self.answer(inside, set() if index in sent else self._travelling(step, taken))
+            self.record(inside, set() if index in sent else self._outputs_sent(step, taken))
 
-    def _answer(self, cache: Cache | None, key: str, value: Any, travels: bool) -> None:
+    def _record(self, cache: Cache | None, key: str, value: Any, is_sent: bool) -> None:
         assert cache is not None
         number = self._number_of(cache)
-        answers = self._answers.setdefault(number, {})
-        if travels:
-            answers[key] = value
+        found = self._found.setdefault(number, {})
+        if is_sent:
+            found[key] = value
         else:
-            self._kept[number, key] = value
-            answers.setdefault(key, Kept(number, key))
+            self._stored[number, key] = value
+            found.setdefault(key, StoredResult(number, key))
 
     # --- a map ----------------------------------------------------------------------------------------------------
 
     def map(self, given: MapInputs, on_error: OnError, took: Any) -> MapPart:
-        """Return the items of a map that have to travel.
+        """Return the items of a map that have to be sent.
 
         Args:
             given: What the map runs over.
@@ -225,7 +225,7 @@ class Pruning:
                 if frame.is_done:
                     took(frame)
                     continue
-                self.answer(frame, set())
+                self.record(frame, set())
             for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
                 values_sent.append(values[slot])
             indexes.append(frame.item_index)

@@ -1,9 +1,12 @@
-"""One use of a remote place: the job is made and packed, submitted, and its outcome taken apart."""
+"""One job of a remote backend: it is made and packed, submitted, and its outcome taken apart."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
+from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes import signature
@@ -16,20 +19,12 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
+from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
-from hypernodes.remote.job import (
-    ABSENT,
-    EngineSettings,
-    Job,
-    MapPart,
-    RunPart,
-    Where,
-    check_versions,
-    header_of,
-    read_header,
-)
-from hypernodes.remote.packing import Packed, compact, pack, unpack
-from hypernodes.remote.preflight import Preflight, python_problem
+from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
+from hypernodes.remote.names_used import names_used, packages_used
+from hypernodes.remote.packing import common_packages, compact, pack, unpack
+from hypernodes.remote.preflight import OWN_PYTHON, Preflight, python_problem
 from hypernodes.remote.pruning import Pruning
 from hypernodes.remote.unsendable import find_culprit
 
@@ -40,10 +35,10 @@ _MAX_LEFT_OUT = 100
 
 
 class RemoteCall:
-    """One use of a remote place.
+    """What one run or map sends to a remote backend, and takes back.
 
     Args:
-        backend: The place.
+        backend: The backend.
         plan: What is to run.
         root: Context of the pipeline.
         engine: How it is to run there.
@@ -51,7 +46,7 @@ class RemoteCall:
     Attributes:
         plan: What is to run.
         state: State of the run, as far as it happens here.
-        survey: What the caches hold.
+        pruning: What the caches hold.
     """
 
     def __init__(self, backend: RemoteBackend, plan: Plan, root: CallbackContext, engine: EngineSettings) -> None:
@@ -61,13 +56,15 @@ class RemoteCall:
         self._callbacks: dict[int, PipelineCallback] = {}
         self._numbers: dict[int, int] = {}
         self._callable_backends: list[Backend] = []
-        self._packed: Packed | None = None
+        self._code: list[Any] = []  # functions and classes that were sent by value
+        self._modules: list[ModuleType] = []
+        self._key = wire.JobKey("", "")
         self.plan = plan
-        self.survey = Pruning(
+        self.pruning = Pruning(
             plan, root, engine.backend_name, self._number_of_cache, are_caches_here=not backend.keeps_caches_there
         )
         self.state = RunState(root, engine.backend_name, is_nested=True)
-        self.state.codes = self.survey.state.codes
+        self.state.codes = self.pruning.state.codes
         self.state.records.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
@@ -75,21 +72,32 @@ class RemoteCall:
 
         Raises:
             SerializationError: Something cannot be sent; nothing was.
-            RemoteError: The remote place failed.
+            RemoteVersionError: The remote side is known to have another version of Python; nothing was sent.
+            RemoteError: The remote side failed, or what came back does not belong to the job.
             CancelledError: The run was cancelled.
-            Exception: What a node raised there.
+            Exception: What a node raised there, or what the transport raised, with a note that says so.
         """
-        job = self._pack(part)
-        channel = Channel(self.state, self._caches, self._callbacks, self._recall, self._callable_backends)
+        self._check_python()
+        job_id = secrets.token_hex(16)
+        packed = [self._pack(part, job_id)]  # no reference to it is held here while it is sent
+        channel = Channel(job_id, self.state, self._caches, self._callbacks, self._recall, self._callable_backends)
         around = current_registry.get()
         if around is not None:
             around.add(channel)
         try:
-            return self._open(self._backend.submit(job, channel), channel)
+            outcome = self._transport(packed, channel)
+            result = self._open(outcome, channel)
+            _check_result(result, part, self.plan, self._engine.backend_name)
+            if channel.is_cancelled:
+                raise CancelledError("the run was cancelled")
+            return result
         except BaseException as error:
             channel.finish()
             if channel.is_cancelled or not isinstance(error, Exception):
                 cancelled = CancelledError("the run was cancelled")
+                if channel.end_problem is not None:
+                    problem = f"{type(channel.end_problem).__name__}: {channel.end_problem}"
+                    cancelled.add_note(f"backend {self._engine.backend_name!r} could not end the job: {problem}")
                 channel.close_open(cancelled)
                 if isinstance(error, Exception):
                     raise cancelled from error
@@ -101,25 +109,54 @@ class RemoteCall:
                 around.remove(channel)
             channel.finish()
 
-    # --- there ----------------------------------------------------------------------------------------------------
+    def _check_python(self) -> None:
+        """Refuse another version of Python before anything is packed, built or started."""
+        python, backend_name = self._backend.find_python_version(), self._engine.backend_name
+        if python is not None and python != OWN_PYTHON:
+            raise RemoteVersionError(
+                f"the two sides cannot understand each other: Python {OWN_PYTHON} at the caller and {python} at "
+                f"{backend_name}. Nothing was sent. Let the backend use Python {OWN_PYTHON} too (an interpreter, or an "
+                f'image with python_version="{OWN_PYTHON}"), or run the caller with Python {python}.',
+                differing={"Python": (OWN_PYTHON, python)},
+                backend_name=backend_name,
+            )
 
-    def _pack(self, part: RunPart | MapPart) -> bytes:
+    def _transport(self, packed: list[bytes], channel: Channel) -> Any:
+        try:
+            return self._backend.submit(packed.pop(), channel)
+        except Exception as error:
+            if not isinstance(error, RemoteError):
+                name = self._engine.backend_name
+                kind = type(self._backend).__name__
+                error.add_note(f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")
+            raise
+
+    # --- to the worker ------------------------------------------------------------------------------------------
+
+    def _pack(self, part: RunPart | MapPart, job_id: str) -> bytes:
         job = self._job(part)
-        head = header_of(kind="job", backend_name=self._engine.backend_name)
+        header = {
+            "kind": "job",
+            "job_id": job_id,
+            "backend_name": self._engine.backend_name,
+            "packages": sorted(common_packages()),
+        }
         left_out: dict[str, set[str]] = {}
         for _ in range(_MAX_LEFT_OUT):
             try:
                 if left_out:
                     pack(job.plan, self._reference, left_out)  # before the inputs, which may be large
-                self._packed = pack(_compacted(job), self._reference, left_out, self._describe_code, head)
+                packed = pack(_compacted(job), self._reference, left_out, self._describe_code, header)
             except Exception as error:
                 self._leave_out(job, left_out, error)
             else:
-                return self._packed.data
+                self._code, self._modules = packed.code, packed.modules
+                self._key = wire.JobKey(job_id, wire.digest_of(packed.data))
+                return packed.data
         raise SerializationError("too much of the user's modules cannot be sent", path="job")  # pragma: no cover
 
     def _leave_out(self, job: Job, left_out: dict[str, set[str]], error: Exception) -> None:
-        """Do without a name of a module that cannot be sent; refuse anything else that cannot."""
+        """Do without a name of a module that cannot be sent and is not used; refuse anything else that cannot."""
         pieces: list[tuple[str, Any]] = [("pipeline", job.plan)]
         if isinstance(job.part, RunPart):
             names = {slot: f"input {name!r}" for name, slot in self.plan.inputs.items()}
@@ -135,7 +172,7 @@ class RemoteCall:
             culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out), left_out)
             if culprit is None:
                 continue
-            if culprit.in_module is not None:
+            if culprit.in_module is not None and culprit.in_module not in self._names_used:
                 module, attribute = culprit.in_module
                 left_out.setdefault(module, set()).add(attribute)
                 return
@@ -149,6 +186,10 @@ class RemoteCall:
             f"the job cannot be sent to {self._engine.backend_name}: {type(error).__name__}: {error}", path="job"
         ) from error
 
+    @cached_property
+    def _names_used(self) -> set[tuple[str, str]]:
+        return names_used([self.plan])
+
     def _job(self, part: RunPart | MapPart) -> Job:
         root = self.state.root
         for plan in plans_in(self.plan):
@@ -156,13 +197,13 @@ class RemoteCall:
             for scope in plan.scopes:
                 for callback in scope.callbacks:
                     self._number(callback, self._callbacks)
-        answers = self.survey.answers()
-        heard = {number: _heard(callback) for number, callback in self._callbacks.items()}
-        where = Where(root.hierarchy_path, root.node_path, root.item_path)
-        return Job(self.plan, part, self.state.codes.known, self._engine, where, answers, heard)
+        known_results = self.pruning.known_results()
+        hooks = {number: _hooks_of(callback) for number, callback in self._callbacks.items()}
+        position = ContextPath(root.hierarchy_path, root.node_path, root.item_path)
+        return Job(self.plan, part, self.state.codes.known, self._engine, position, known_results, hooks)
 
     def _reference(self, obj: Any) -> Any:
-        """What stands for things of the caller's that stay here."""
+        """Return what is sent in place of things that stay with the caller."""
         if isinstance(obj, Cache) and not self._backend.keeps_caches_there:
             return "cache", self._number_of_cache(obj)
         if isinstance(obj, PipelineCallback):
@@ -185,29 +226,38 @@ class RemoteCall:
         return number
 
     def _describe_code(self, code: list[Any]) -> list[tuple[Any, bytes | None]]:
-        """Signatures of code that is sent by value: where it goes, its source is not."""
+        """Return the signatures of code that is sent by value, since its source is not."""
         return [(obj, self._digest(obj)) for obj in code]
 
     def _digest(self, obj: Any) -> bytes | None:
         try:
-            return signature.digest(obj, self.survey.state.codes.memo)
+            return signature.digest(obj, self.pruning.state.codes.memo)
         except Exception:  # it cannot be identified here, so nor can what depends on it
             return None
 
-    # --- back -----------------------------------------------------------------------------------------------------
+    # --- from the worker ----------------------------------------------------------------------------------------
 
-    def _open(self, outcome: bytes, channel: Channel) -> Any:
+    def _open(self, outcome: Any, channel: Channel) -> Any:
         backend_name = self._engine.backend_name
-        header, payload = read_header(outcome)
+        try:
+            header, payload, _ = wire.open_sealed(outcome, "at the caller", f"at {backend_name}")
+        except SerializationError as error:
+            raise RemoteError(
+                f"the outcome that backend {backend_name!r} returned was refused: {error}", backend_name=backend_name
+            ) from error
         kind = header.get("kind")
         if kind == "refused":
-            check_versions(header["versions"], "at the caller", f"at {backend_name}")
-            raise RemoteVersionError(
-                f"{backend_name} refused the job: {header['reason']}", differing={}, backend_name=backend_name
+            raise RemoteError(f"{backend_name} refused the job: {header['reason']}", backend_name=backend_name)
+        if (key := wire.JobKey(header.get("job_id", ""), header.get("job_digest", ""))) != self._key:
+            raise RemoteError(
+                f"backend {backend_name!r} returned the outcome of another job ({key.job_id or 'none'}, not "
+                f"{self._key.job_id}): nothing of it was used",
+                backend_name=backend_name,
             )
         if kind == "broken":
-            error = RemoteError(f"{backend_name} could not run the job: {header['reason']}", backend_name=backend_name)
-            raise error from RemoteTraceback(header["traceback"])
+            missing = header.get("missing_module", "")
+            reason = f"{backend_name} could not run the job: {self._explain_missing(missing) or header['reason']}"
+            raise RemoteError(reason, backend_name=backend_name) from RemoteTraceback(header["traceback"])
         try:
             (result, messages, count), _ = unpack(payload, self._recall)
         except Exception as error:
@@ -221,15 +271,30 @@ class RemoteCall:
             raise restore(result, lambda packed: unpack(packed, self._recall)[0])
         return result
 
+    def _explain_missing(self, module: str) -> str:
+        package = module.partition(".")[0]
+        if not package:
+            return ""
+        users = ", ".join(
+            repr(step.node.name) + (f" ({step.node.location})" if step.node.location else "")
+            for step in self.plan.steps
+            if package in packages_used(step.node if isinstance(step, CallStep) else step.inner)
+        )
+        used_by = f", which is used by {users}" if users else ""
+        return (
+            f"there is no module {module!r} on the remote side{used_by}. Install it there as well, in the image or the "
+            f"environment of the backend: pip install {package}"
+        )
+
     def _recall(self, reference: tuple[Any, ...]) -> Any:
-        kind, *where = reference
-        if kind == "kept":
-            return self.survey.kept(*where)
-        if kind == "code" and self._packed is not None:
-            return self._packed.code[where[0]]
+        kind, *arguments = reference
+        if kind == "stored":
+            return self.pruning.stored(*arguments)
+        if kind == "code":
+            return self._code[arguments[0]]
         raise SerializationError(f"unknown reference {reference!r}", path="outcome")
 
-    # --- what would travel ----------------------------------------------------------------------------------------
+    # --- what would be sent ----------------------------------------------------------------------------------------
 
     def preflight(self, part: RunPart, needs_call: bool) -> Preflight:
         """Return what would be sent for a run."""
@@ -244,8 +309,8 @@ class RemoteCall:
             for slot, name in names.items()
             if self.plan.producers[slot] < 0 or self.plan.producers[slot] in found
         }
-        told = self._preflight(part, values, needs_call)
-        return told._replace(
+        preflight = self._preflight(part, values, needs_call)
+        return preflight._replace(
             nodes=tuple(step.node.name for step in steps if needs_call and step.index not in found),
             cached=tuple(step.node.name for step in steps if step.index in found),
         )
@@ -254,9 +319,9 @@ class RemoteCall:
         """Return what would be sent for a map of some number of items."""
         values = part.shared | dict(zip(part.names, map(compact, part.columns), strict=True))
         needs_call = len(part.indexes) > 0
-        told = self._preflight(part, values, needs_call)
+        preflight = self._preflight(part, values, needs_call)
         nodes = tuple(step.node.name for step in self.plan.steps)
-        return told._replace(
+        return preflight._replace(
             nodes=nodes if needs_call else (),
             cached=() if needs_call else nodes,
             items=total,
@@ -270,7 +335,7 @@ class RemoteCall:
         problems = python_problem(python, self._engine.backend_name)
         size = 0
         try:
-            size = len(self._pack(part))
+            size = len(self._pack(part, secrets.token_hex(16)))
         except SerializationError as error:
             problems.append(str(error))
         sizes: dict[str, int] = {}
@@ -280,8 +345,32 @@ class RemoteCall:
                     sizes[name] = len(pack(value, self._reference).data)
                 except Exception as error:
                     problems.append(f"{name!r} cannot be sent: {type(error).__name__}: {error}")
-        modules = sorted(module.__name__ for module in self._packed.modules) if self._packed else ()
+        modules = sorted(module.__name__ for module in self._modules)
         return Preflight(True, size, (), (), sizes, tuple(modules), tuple(problems), python=python)
+
+
+def _check_result(result: Any, part: RunPart | MapPart, plan: Plan, backend_name: str) -> None:
+    """Compare indexes, names and lengths of what came back with what was asked for."""
+    problem = ""
+    if isinstance(part, RunPart):
+        if not isinstance(result, Mapping) or set(result) != set(plan.outputs):
+            problem = f"outputs {_names_of(result)} instead of {_names_of(plan.outputs)}"
+    elif not isinstance(result, MapResult):
+        problem = f"a {type(result).__name__} instead of items"
+    elif sorted(result.indexes) != sorted(part.indexes):
+        problem = f"{len(result.indexes)} items instead of {len(part.indexes)}, or those of other indexes"
+    elif part.indexes and set(result.columns) != set(plan.outputs):
+        problem = f"outputs {_names_of(result.columns)} instead of {_names_of(plan.outputs)}"
+    else:
+        for name, column in result.columns.items():
+            if len(column) != len(result.indexes):
+                problem = f"a column {name!r} that does not have one value for each of {len(result.indexes)} items"
+    if problem:
+        raise RemoteError(f"backend {backend_name!r} returned {problem}", backend_name=backend_name)
+
+
+def _names_of(outputs: Any) -> str:
+    return ", ".join(map(repr, outputs)) if isinstance(outputs, Mapping) else f"in a {type(outputs).__name__}"
 
 
 def _compacted(job: Job) -> Job:
@@ -290,7 +379,7 @@ def _compacted(job: Job) -> Job:
     return job._replace(part=job.part._replace(columns=[compact(column) for column in job.part.columns]))
 
 
-def _heard(callback: PipelineCallback) -> tuple[str, ...]:
+def _hooks_of(callback: PipelineCallback) -> tuple[str, ...]:
     own = getattr(callback, "__dict__", {})
     return tuple(
         hook for hook in HOOKS if hook in own or getattr(type(callback), hook) is not getattr(PipelineCallback, hook)

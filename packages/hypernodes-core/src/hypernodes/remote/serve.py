@@ -5,6 +5,10 @@ What nodes print goes to the caller as well; the process ends when the caller do
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
+import io
 import os
 import secrets
 import signal
@@ -12,60 +16,103 @@ import sys
 import threading
 from queue import SimpleQueue
 
-from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, Frames
 from hypernodes.remote.messages import wants_reply
-from hypernodes.remote.worker import execute
+from hypernodes.remote.pipes import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, PipeConnection
+from hypernodes.remote.worker import close_engines, execute
+
+_THREADS_TIMEOUT_S = 1.0  # for threads that nodes left running, when the process is to end
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input ends; then end as any other program does, with open files flushed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the caller, who ends this process
-    frames = Frames(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+    connection = PipeConnection(os.dup(0), os.dup(1))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    output = _Output(frames)
-    jobs: SimpleQueue[bytes] = SimpleQueue()
-    replies: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_receive, args=(frames, jobs, replies), daemon=True).start()
-
-    def exchange(message: bytes) -> bytes | None:
-        frames.send(MESSAGE, message)
-        return replies.get() if wants_reply(message) else None
-
-    while True:
-        outcome = execute(jobs.get(), exchange)
-        output.flush()
-        frames.send(OUTCOME, outcome)
+    output = _Output(connection)
+    server = _Server(connection, output)
+    with contextlib.suppress(BrokenPipeError):  # the caller is gone
+        server.serve()
+    close_engines()
+    watchdog = threading.Timer(_THREADS_TIMEOUT_S, _end_without_threads)
+    watchdog.daemon = True
+    watchdog.start()
+    atexit.register(watchdog.cancel)  # called first, when all threads have ended
 
 
-def _receive(frames: Frames, jobs: SimpleQueue[bytes], replies: SimpleQueue[bytes]) -> None:
-    while (received := frames.receive()) is not None:
-        kind, content = received
-        if kind == PING:
-            frames.send(PONG, b"")
-        else:
-            (jobs if kind == JOB else replies).put(content)
-    os._exit(0)  # the caller is gone, so nobody waits for what may still be running
+class _Server:
+    def __init__(self, connection: PipeConnection, output: _Output) -> None:
+        self._connection = connection
+        self._output = output
+        self._jobs: SimpleQueue[bytearray | None] = SimpleQueue()
+        self._replies: SimpleQueue[bytearray] = SimpleQueue()
+        self._is_busy = False
+        self._pid = os.getpid()
+
+    def serve(self) -> None:
+        threading.Thread(target=self._receive, name="hypernodes-receive", daemon=True).start()
+        while (job := self._jobs.get()) is not None:
+            outcome = execute(job, self._exchange)
+            del job
+            if os.getpid() != self._pid:  # a node forked, and its child returned as well
+                os._exit(0)
+            self._output.flush()
+            self._is_busy = False
+            self._connection.send(OUTCOME, outcome)
+            del outcome
+
+    def _exchange(self, message: bytes) -> bytes | None:
+        self._connection.send(MESSAGE, message)
+        return bytes(self._replies.get()) if wants_reply(message) else None
+
+    def _receive(self) -> None:
+        with contextlib.suppress(OSError):
+            while (received := self._connection.receive()) is not None:
+                if received.kind == PING:
+                    self._connection.send(PONG, b"")
+                elif received.kind == JOB:
+                    self._is_busy = True
+                    self._jobs.put(received.content)
+                else:
+                    self._replies.put(received.content)
+                del received
+        if self._is_busy:
+            os._exit(0)  # the caller is gone, so nobody waits for what is still running
+        self._jobs.put(None)
+
+
+def _end_without_threads() -> None:
+    """End the process although threads that nodes started go on."""
+    atexit._run_exitfuncs()
+    for file in gc.get_objects():
+        if isinstance(file, (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)):
+            with contextlib.suppress(Exception):
+                file.flush()
+    os._exit(0)
 
 
 class _Output:
     """Standard output as messages."""
 
-    def __init__(self, frames: Frames) -> None:
-        self._frames = frames
+    def __init__(self, connection: PipeConnection) -> None:
+        self._connection = connection
         self._mark = secrets.token_bytes(16)
         self._is_flushed = threading.Event()
-        self._read_end, write_end = os.pipe()
-        os.dup2(write_end, 1)
-        os.close(write_end)
-        threading.Thread(target=self._pump, daemon=True).start()
+        self._read_end, self._write_end = os.pipe()
+        os.dup2(self._write_end, 1)
+        threading.Thread(target=self._pump, name="hypernodes-output", daemon=True).start()
 
     def flush(self) -> None:
-        """Wait until everything that was printed has been sent."""
+        """Wait until everything that was printed has been sent; open standard output again if a node closed it."""
         self._is_flushed.clear()
-        sys.stdout.flush()
-        os.write(1, self._mark)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # it may be something that a node put there
+                stream.flush()
+        os.write(self._write_end, self._mark)
         self._is_flushed.wait()
+        if getattr(sys.stdout, "closed", False):
+            os.dup2(self._write_end, 1)
+            sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
     def _pump(self) -> None:
         waiting = b""
@@ -80,13 +127,10 @@ class _Output:
 
     def _send(self, printed: bytes) -> None:
         if printed:
-            self._frames.send(PRINTED, printed)
+            with contextlib.suppress(OSError):  # nobody is there any more to read it
+                self._connection.send(PRINTED, printed)
 
 
 def _overlap(text: bytes, mark: bytes) -> int:
     """Return how many bytes at the end of `text` may be the beginning of `mark`."""
     return next((size for size in range(min(len(text), len(mark)), 0, -1) if mark.startswith(text[-size:])), 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,11 @@
-"""A fresh Python process next door as a backend: remote semantics without a remote place."""
+"""Another Python process on this machine as a backend: what a remote backend does, without another machine."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -16,28 +18,27 @@ from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, WorkerLostError
 from hypernodes.remote.backend import RemoteBackend
-from hypernodes.remote.frames import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, Frames
 from hypernodes.remote.messages import wants_reply
+from hypernodes.remote.pipes import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, PipeConnection
 from hypernodes.remote.preflight import OWN_PYTHON
 from hypernodes.request import MapRequest
 
 if TYPE_CHECKING:
-    pass
+    from hypernodes.remote.channel import Channel
 
 _T = TypeVar("_T")
-if TYPE_CHECKING:
-    from hypernodes.remote.channel import Channel
 
 _TAIL_LINES = 30
 _PIPE_BYTES = 1 << 20  # fewer switches between the processes for large values
 _END_TIMEOUT_S = 5
+_SERVE = "__import__('hypernodes.remote.serve', fromlist=['main']).main()"  # which leaves no names in `__main__`
 
 
 class SubprocessBackend(RemoteBackend):
-    """RunRegistry pipelines in another Python process on this machine, which may have another environment.
+    """Run pipelines in another Python process on this machine, which may have another environment.
 
     The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. Each run gets a fresh
-    process; to keep it for several, use the backend as a context manager. What nodes print appears here.
+    process; to use it for several, use the backend as a context manager. What nodes print appears here.
 
     Args:
         python: The interpreter; None for the one that runs here.
@@ -84,38 +85,48 @@ class SubprocessBackend(RemoteBackend):
             if not isinstance(value, str):
                 raise ConfigurationError(f"env must map names to strings; the value of {name!r} is no string")
         self.cwd = None if cwd is None else os.path.abspath(cwd)
+        self._python_version: str | None = None
         self._idle: list[_Process] = []
         self._times_entered = 0
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        process = self._take_idle(job) or _Process(self.python, {**os.environ, **self.env}, self.cwd, job)
+        process = self._take_idle() or _Process(self.python, {**os.environ, **self.env}, self.cwd)
         try:
+            while not process.give(job):  # one that was waiting for a job may have ended meanwhile
+                process.kill()
+                process = self._take_idle() or _Process(self.python, {**os.environ, **self.env}, self.cwd)
+            del job  # which may be large, and is over there now
             channel.when_cancelled(process.interrupt)
             outcome = process.outcome(channel)
+            with self._lock:
+                is_stored = self._times_entered > 0
+                if is_stored:
+                    self._idle.append(process)
+            if not is_stored:
+                process.end()
         except BaseException:  # also an interrupt: what runs there is of no use to anybody
             process.kill()
             raise
-        with self._lock:
-            is_kept = self._times_entered > 0
-            if is_kept:
-                self._idle.append(process)
-        if not is_kept:
-            process.end()
-        return outcome
+        return outcome  # type: ignore[return-value]
 
     def find_python_version(self) -> str | None:
         """Return the minor version of the interpreter ("3.12"); None when it does not run."""
         if self.python == sys.executable:
             return OWN_PYTHON
+        if self._python_version is None:
+            self._python_version = self._probe_python()
+        return self._python_version
+
+    def _probe_python(self) -> str | None:
         probe = [self.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         environ = {**os.environ, **self.env}
         try:
-            told = subprocess.run(probe, env=environ, cwd=self.cwd, capture_output=True, text=True, check=True)
+            probed = subprocess.run(probe, env=environ, cwd=self.cwd, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
-        return told.stdout.strip()
+        return probed.stdout.strip()
 
     def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
         return self._in_one_process(super().map_iter(request))
@@ -124,17 +135,11 @@ class SubprocessBackend(RemoteBackend):
         with self:
             yield from found
 
-    def _take_idle(self, job: bytes) -> _Process | None:
-        """Give a job to a process that was kept; None when there is none that takes it."""
+    def _take_idle(self) -> _Process | None:
+        """Return a process that waits for a job; None when there is none."""
         self._leave_processes_of_parent()
-        while True:
-            with self._lock:
-                process = self._idle.pop() if self._idle else None
-            if process is None:
-                return None
-            if process.give(job):
-                return process
-            process.kill()  # it ended meanwhile
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _leave_processes_of_parent(self) -> None:
         """Forget processes that belong to the process that this one was forked from."""
@@ -145,7 +150,7 @@ class SubprocessBackend(RemoteBackend):
             self._idle = []
 
     def close(self) -> None:
-        """End the processes that were kept for further runs."""
+        """End the processes that stayed for further runs."""
         self._leave_processes_of_parent()
         with self._lock:
             idle, self._idle = self._idle, []
@@ -175,80 +180,99 @@ class SubprocessBackend(RemoteBackend):
 
 
 _of_parents: list[_Process] = []
-"""Processes of the process that this one was forked from, kept because closing their pipes might wait for ever."""
+"""Processes of the process that this one was forked from; not closed, because that might wait for ever."""
 
 
 class _Process:
-    """A Python process that executes jobs."""
+    """A Python process that executes jobs; started when it is given the first one."""
 
-    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None, job: bytes) -> None:
+    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None) -> None:
         self._python = python
-        self._process = subprocess.Popen(
-            [python, "-P", "-m", "hypernodes.remote.serve"],  # -P: the current folder must not hide installed modules
+        self._environ = environ
+        self._cwd = cwd
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: PipeConnection | None = None
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._reader: _ErrorReader | None = None
+        self._peer = -1
+
+    def _start(self) -> None:
+        # Should an interrupt come before the process is known here, its standard input is closed, which ends it.
+        self._process = process = subprocess.Popen(
+            [self._python, "-P", "-c", _SERVE],  # -P: the current folder must not hide installed modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,
             pipesize=_PIPE_BYTES,
-            env=environ,
-            cwd=cwd,
+            env=self._environ,
+            cwd=self._cwd,
             start_new_session=os.name == "posix",  # an interrupt from the keyboard is for this process
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._frames = Frames(self._process.stdout, self._process.stdin)
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._reader = threading.Thread(
-            target=self._read_errors, args=(self._process.stderr,), name="hypernodes-worker-stderr", daemon=True
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._peer = _open_pid(process.pid)
+        self._connection = PipeConnection(
+            process.stdout.fileno(), process.stdin.fileno(), lambda: process.poll() is not None, self._peer
         )
-        self._reader.start()
-        self.give(job)
+        self._reader = _ErrorReader(process.stderr, self._tail)
 
     def give(self, job: bytes) -> bool:
         """Give it a job; return whether it took it.
 
-        It is asked first whether it is there: what is written to a process that is just dying is lost, and nobody could
-        tell whether the job had begun.
+        One that was used before is asked first whether it is there: what is written to a process that is just dying is
+        lost, and nobody could tell whether the job had begun.
         """
-        if self._process.poll() is not None:
+        is_new = self._process is None
+        if self._process is None:
+            self._start()
+        elif self._process.poll() is not None:
             return False
+        assert self._connection is not None
         try:
-            self._frames.send(PING, b"")
-            while (received := self._frames.receive()) is not None:
-                kind, content = received
-                if kind == PONG:
-                    self._frames.send(JOB, job)
+            self._connection.send(PING, b"")
+            while (received := self._connection.receive()) is not None:
+                if received.kind == PONG:
+                    self._connection.send(JOB, job)
                     return True
-                sys.stdout.write(content.decode(errors="replace"))  # printed since the last job
+                _print(received.content)  # since the last job
         except BrokenPipeError:
             pass
+        if is_new:
+            raise self._lost()
         return False
 
-    def outcome(self, channel: Channel) -> bytes:
+    def outcome(self, channel: Channel) -> bytearray:
         """Return what came of the job.
 
         Raises:
             WorkerLostError: The process ended before.
         """
-        try:
-            while (received := self._frames.receive()) is not None:
-                kind, content = received
-                if kind == OUTCOME:
-                    return content
-                if kind == PRINTED:
-                    sys.stdout.write(content.decode(errors="replace"))
-                elif kind == MESSAGE:
-                    reply = channel.handle(content)
-                    if wants_reply(content):
-                        self._frames.send(REPLY, reply or b"")
-        except BrokenPipeError:
-            pass  # the process ended while it was talked to
+        assert self._connection is not None
+        assert self._reader is not None
+        while (received := self._connection.receive()) is not None:
+            if received.kind == OUTCOME:
+                self._reader.catch_up()
+                return received.content
+            if received.kind == PRINTED:
+                _print(received.content)
+            elif received.kind == MESSAGE:
+                message = bytes(received.content)
+                reply = channel.handle(message)
+                if wants_reply(message):
+                    try:
+                        self._connection.send(REPLY, reply or b"")
+                    except BrokenPipeError:  # it ended while it was answered
+                        break
         raise self._lost()
 
     def _lost(self) -> WorkerLostError:
+        assert self._process is not None
+        assert self._reader is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_TIMEOUT_S)
-        self._reader.join(_END_TIMEOUT_S)
+        self._reader.stop()
         code = self._process.returncode
         tail = "".join(self._tail)
         if "No module named" in tail and "hypernodes" in tail:
@@ -260,7 +284,7 @@ class _Process:
         else:
             reason = f"it ended with exit code {code}"
         return WorkerLostError(
-            f"the process of SubprocessBackend was lost: {reason}. What it had computed and sent before is kept in the "
+            f"the process of SubprocessBackend was lost: {reason}. What it computed and sent before is stored in the "
             "cache, if there is one." + (f" The last it printed:\n{tail}" if tail else ""),
             backend_name=SubprocessBackend.backend_name,
             exit_code=code,
@@ -268,7 +292,9 @@ class _Process:
         )
 
     def end(self) -> None:
-        """Let it end."""
+        """Let it end, with whatever it does at its end."""
+        if self._process is None:
+            return
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -280,7 +306,9 @@ class _Process:
             self._release()
 
     def interrupt(self) -> None:
-        """End it at once, with all that it started; `call`, in another thread, raises."""
+        """End it at once, with all that it started; `outcome`, in another thread, raises."""
+        if self._process is None:
+            return
         with contextlib.suppress(OSError):
             if self._process.returncode is not None:
                 return  # its id may belong to another process by now
@@ -292,19 +320,96 @@ class _Process:
     def kill(self) -> None:
         """End it at once, and release what belongs to it here."""
         self.interrupt()
-        self._process.wait()
-        self._release()
+        if self._process is not None:
+            self._process.wait()
+            self._release()
 
     def _release(self) -> None:
-        self._reader.join()
+        assert self._process is not None
+        if self._reader is not None:
+            self._reader.stop()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+        if self._peer >= 0:
+            os.close(self._peer)
+            self._peer = -1
 
-    def _read_errors(self, errors: IO[bytes]) -> None:
-        with errors:
-            for line in errors:
-                text = line.decode(errors="replace")
-                self._tail.append(text)
-                sys.stderr.write(text)
+
+class _ErrorReader:
+    """Shows here what a process writes to its standard error, and remembers the end of it.
+
+    Args:
+        errors: The pipe; something that the process started may hold its other end for longer than the process lives.
+        tail: Where the last lines are remembered.
+    """
+
+    def __init__(self, errors: IO[bytes], tail: deque[str]) -> None:
+        self._errors = errors
+        self._tail = tail
+        self._wake_read, self._wake_write = os.pipe()
+        self._has_caught_up = threading.Event()
+        self._is_stopped = False
+        self._is_over = False
+        self._thread = threading.Thread(target=self._read, name="hypernodes-worker-stderr", daemon=True)
+        self._thread.start()
+
+    def catch_up(self) -> None:
+        """Wait until everything that has been written so far was shown."""
+        if hasattr(select, "poll"):
+            self._has_caught_up.clear()
+            if not self._is_over:
+                os.write(self._wake_write, b".")
+                self._has_caught_up.wait()
+
+    def stop(self) -> None:
+        """Read what is there, and nothing more."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            os.close(self._wake_write)
+            self._thread.join(None if hasattr(select, "poll") else _END_TIMEOUT_S)
+            os.close(self._wake_read)
+
+    def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        line = ""
+        with self._errors:
+            while data := self._read_some():
+                *lines, line = (line + decoder.decode(data)).split("\n")
+                for whole in lines:
+                    self._show(whole + "\n")
+        if line:
+            self._show(line)
+        self._is_over = True
+        self._has_caught_up.set()
+
+    def _read_some(self) -> bytes:
+        descriptor = self._errors.fileno()
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.register(self._wake_read, select.POLLIN)
+            while descriptor not in dict(poll.poll()):
+                if not os.read(self._wake_read, 1):  # the other end was closed
+                    return b""
+                self._has_caught_up.set()
+        return os.read(descriptor, 65536)
+
+    def _show(self, text: str) -> None:
+        self._tail.append(text)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed, or there is none
+            sys.stderr.write(text)
+
+
+def _print(content: bytearray) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard output is closed, or there is none
+        sys.stdout.write(content.decode(errors="replace"))
+
+
+def _open_pid(pid: int) -> int:
+    """Return a file descriptor that becomes readable when a process ends; -1 where there are none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1

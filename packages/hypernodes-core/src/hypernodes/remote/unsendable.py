@@ -1,4 +1,4 @@
-"""Finds what in an object cannot be sent, and how one gets there."""
+"""Finds what in an object cannot be sent, and the path to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from hypernodes.node import Node
 from hypernodes.plan import CallStep, NestedStep, Plan
 from hypernodes.remote.modules import state_of
+from hypernodes.remote.packing import modules_imported_by
 
 _MAX_DEPTH = 40
 
@@ -67,7 +68,7 @@ def _refusal(value: Any, pack: Callable[[Any], object]) -> Exception | None:
 
 
 def _parts(value: Any, left_out: Mapping[str, set[str]]) -> Iterator[tuple[str, Any]]:
-    """What an object is made of, with a label for the path; an empty one for what a reader need not know of."""
+    """What an object is made of, with a label for the path; an empty one for what need not be shown."""
     if isinstance(value, Plan):
         for step in value.steps:
             yield step.node.name, step
@@ -89,6 +90,8 @@ def _parts(value: Any, left_out: Mapping[str, set[str]]) -> Iterator[tuple[str, 
             yield f"default {name!r}", default
         for name in sorted(_names_in(value.__code__) & value.__globals__.keys()):
             yield f"global {name!r}", value.__globals__[name]
+        for module in modules_imported_by(value):
+            yield f"import of {module.__name__!r}", module
     elif isinstance(value, ModuleType):
         for name, entry in state_of(value, left_out.get(value.__name__, set())).items():
             yield f"module attribute {name!r}", entry

@@ -1,10 +1,11 @@
-"""What runs at the remote place: a job is unpacked, its versions are checked, and the same engine runs it."""
+"""What runs on the remote side: a job is checked and unpacked, and the same engine runs it."""
 
 from __future__ import annotations
 
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hypernodes.backend.base import Backend
@@ -15,28 +16,20 @@ from hypernodes.engine.execution import Execution
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.state import RunState
 from hypernodes.errors import RemoteVersionError, SerializationError
-from hypernodes.remote.job import (
-    Answers,
-    EngineSettings,
-    Job,
-    MapPart,
-    MapResult,
-    RunPart,
-    check_versions,
-    header_of,
-    read_header,
-)
+from hypernodes.remote import wire
+from hypernodes.remote.job import EngineSettings, Job, KnownResults, MapPart, MapResult, RunPart
 from hypernodes.remote.messages import Warned
-from hypernodes.remote.modules import forget_restored
+from hypernodes.remote.modules import JobModules, modules_of_job
 from hypernodes.remote.outbox import Exchange, Outbox, Packing
 from hypernodes.remote.packing import compact, unpack
 from hypernodes.remote.proxies import CacheProxy, CallbackProxy
 
 _LOOK_AHEAD = 4096  # items whose results are asked for in one round trip
+_MAX_IDLE_ENGINES = 4
 
 
 def execute(
-    job: bytes,
+    job: bytes | bytearray,
     exchange: Exchange | None = None,
     backends: Sequence[Backend] = (),
     is_repeated: bool = False,
@@ -44,58 +37,67 @@ def execute(
 ) -> bytes:
     """Run a job.
 
+    Several threads of a process may run a job each at a time; every job has its own modules and classes.
+
     Args:
         job: What `RemoteBackend` gave to `submit`.
         exchange: Hands a message to the caller's `Channel.handle` and returns what that returned; called from one
-            thread at a time. None when nothing can be said while the job runs.
+            thread at a time. None when nothing can be sent while the job runs. Whatever it raises ends the messages,
+            not the job: the rest comes with the outcome.
         backends: What stands here for the backends in `Channel.callable_backends`.
-        is_repeated: Whether the same job was begun before and may have had results kept since it was made, so that
+        is_repeated: Whether the same job was begun before and may have had results stored since it was made, so that
             the caller's caches are asked again.
         patience_s: For how long only questions are exchanged, in seconds, where a message takes longer than a short
-            job. What is said in a job that is over by then, and at the end of any other one, comes with the outcome.
+            job. The messages of a job that is over by then, and those at the end of any other one, come with the
+            outcome.
 
     Returns:
-        The outcome, for `submit` to return. Whatever goes wrong in the job is told in there; nothing is raised but
+        The outcome, for `submit` to return. Whatever goes wrong in the job is reported in there; nothing is raised but
         KeyboardInterrupt.
     """
     try:
-        header, payload = read_header(job)
-        check_versions(header["versions"], "here, at the remote place,", "at the caller")
+        header, payload, digest = wire.open_sealed(job, "here, on the remote side,", "at the caller")
     except (RemoteVersionError, SerializationError) as error:
-        return header_of(kind="refused", reason=str(error))
+        return wire.sealed({"kind": "refused", "reason": str(error)})
+    key = {"job_id": header["job_id"], "job_digest": digest}
     try:
-        return _Worker(payload, exchange, backends, is_repeated, patience_s).run()
+        with modules_of_job(header["job_id"], header["packages"]) as modules:
+            return _Worker(payload, key, modules, exchange, backends, is_repeated, patience_s).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        return header_of(kind="broken", reason=f"{type(error).__name__}: {error}", traceback=text)
+        facts = {"reason": f"{type(error).__name__}: {error}", "traceback": text}
+        if isinstance(error, ModuleNotFoundError):
+            facts["missing_module"] = error.name or ""
+        return wire.sealed({"kind": "broken", **key, **facts})
 
 
 class _Worker:
     def __init__(
         self,
         payload: memoryview,
+        key: Mapping[str, str],
+        modules: JobModules,
         exchange: Exchange | None,
         backends: Sequence[Backend],
         is_repeated: bool,
         patience_s: float,
     ) -> None:
+        self._key = key
         self._callable_backends = backends
         self._caches: dict[int, CacheProxy] = {}
         self._callbacks: dict[int, CallbackProxy] = {}
         self._here = LocalBackend()
         self.job: Job
         code: list[tuple[Any, bytes | None]]
-        forget_restored()
-        self.job, code = unpack(payload, self._resolve, is_of_job=True)
-        self._packing = Packing([obj for obj, _ in code])
-        self._outbox = Outbox(exchange, self._packing, patience_s)
+        self.job, code = unpack(payload, self._resolve, modules)
+        self._packing = Packing([obj for obj, _ in code], modules)
+        self._outbox = Outbox(exchange, self._packing, modules, patience_s)
         for number, cache in self._caches.items():
-            answers = self.job.answers.get(number, Answers({}, frozenset()))
-            cache.connect(answers._replace(misses=frozenset()) if is_repeated else answers, self._outbox)
+            known = self.job.known_results.get(number, KnownResults({}, frozenset()))
+            cache.connect(known._replace(misses=frozenset()) if is_repeated else known, self._outbox)
         for number, callback in self._callbacks.items():
-            callback.connect(self.job.heard.get(number, ()), self._outbox)
-        where = self.job.where
-        self._root = CallbackContext(where.hierarchy_path, where.node_path, where.item_path)
+            callback.connect(self.job.hooks.get(number, ()), self._outbox)
+        self._root = CallbackContext(*self.job.position)
         self._state = RunState(self._root, self.job.engine.backend_name, is_nested=True)
         self._state.codes.known.update(self.job.code)
         self._state.look_ahead = _LOOK_AHEAD
@@ -117,18 +119,18 @@ class _Worker:
         raise SerializationError(f"unknown reference {reference!r}", path="job")
 
     def run(self) -> bytes:
-        engine = _engine_for(self.job.engine)
-        self._here.engine = engine
-        execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
         kind = "returned"
         result: Any = None
-        try:
-            result = self._execute(execution)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            kind = "raised"
-            result = self._packing.describe(error)
+        with _engine_for(self.job.engine) as engine:
+            self._here.engine = engine
+            execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
+            try:
+                result = self._execute(execution)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                kind = "raised"
+                result = self._packing.describe(error)
         unsent = self._outbox.close()
         return self._pack_result(result, unsent, kind)
 
@@ -142,7 +144,7 @@ class _Worker:
 
     def _pack_result(self, result: Any, unsent: list[bytes], kind: str) -> bytes:
         try:
-            return self._packing.pack((result, unsent, self._outbox.count), header_of(kind=kind))
+            return self._packing.pack((result, unsent, self._outbox.count), {"kind": kind, **self._key})
         except Exception as error:
             columns = result.columns if isinstance(result, MapResult) else result
             names = _unsendable_names(columns, self._packing) if isinstance(columns, Mapping) else ""
@@ -151,19 +153,52 @@ class _Worker:
                 f"{type(error).__name__}: {error}",
                 path="result",
             )
-            told = (self._packing.describe(problem), unsent, self._outbox.count)
-            return self._packing.pack(told, header_of(kind="raised"))
+            content = (self._packing.describe(problem), unsent, self._outbox.count)
+            return self._packing.pack(content, {"kind": "raised", **self._key})
 
     def _warn(self, subject: str, reason: str, text: str) -> None:
         self._outbox.add(Warned(subject, reason, text))
 
 
-@lru_cache(maxsize=4)
-def _engine_for(settings: EngineSettings) -> PipelineExecutionEngine:
-    """Return an engine whose worker processes stay for the jobs to come."""
-    engine = PipelineExecutionEngine(settings.node_execution, settings.map_execution, max_workers=settings.max_workers)
-    engine.backend_name = settings.backend_name
-    return engine.__enter__()
+# --- engines that stay for the jobs to come -----------------------------------------------------------------------
+
+_idle_engines: list[tuple[EngineSettings, PipelineExecutionEngine]] = []
+_engines_lock = threading.Lock()
+
+
+@contextmanager
+def _engine_for(settings: EngineSettings) -> Iterator[PipelineExecutionEngine]:
+    """Lend an engine, which serves one job at a time: its worker processes hold the modules of that job."""
+    engine: PipelineExecutionEngine | None = None
+    with _engines_lock:
+        for position, (made_for, idle) in enumerate(_idle_engines):
+            if made_for == settings:
+                engine = idle
+                del _idle_engines[position]
+                break
+    if engine is None:
+        engine = PipelineExecutionEngine(
+            settings.node_execution, settings.map_execution, max_workers=settings.max_workers
+        )
+        engine.backend_name = settings.backend_name
+        engine.__enter__()
+    try:
+        yield engine
+    finally:
+        with _engines_lock:
+            _idle_engines.append((settings, engine))
+            surplus = [_idle_engines.pop(0)] if len(_idle_engines) > _MAX_IDLE_ENGINES else []
+        for _, oldest in surplus:
+            oldest.__exit__(None, None, None)
+
+
+def close_engines() -> None:
+    """End the worker processes that stayed for further jobs."""
+    with _engines_lock:
+        idle = _idle_engines[:]
+        _idle_engines.clear()
+    for _, engine in idle:
+        engine.__exit__(None, None, None)
 
 
 def _map_inputs(part: MapPart) -> MapInputs:

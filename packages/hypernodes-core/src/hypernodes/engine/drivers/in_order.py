@@ -88,8 +88,7 @@ def _run_map(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
     try:
         inputs = frame.map_inputs(step)
     except Exception as error:
-        frame.end_nested(step, perf_counter() - started_at)
-        thread.failed_at = frame.fail(step, error)
+        thread.failed_at = frame.fail_nested(step, error, perf_counter() - started_at)
         raise
     try:
         frame.complete_map(step, map_in_order(step.inner, frame.run, context, inputs, step.node.on_error, thread))
@@ -105,8 +104,7 @@ def _delegate(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
     try:
         delegation = prepare_delegation(frame, step, context)
     except Exception as error:
-        frame.end_nested(step, perf_counter() - started_at)
-        thread.failed_at = frame.fail(step, error)
+        thread.failed_at = frame.fail_nested(step, error, perf_counter() - started_at)
         raise
     around = contextvars.copy_context()
     around.run(current_registry.set, thread.registry)

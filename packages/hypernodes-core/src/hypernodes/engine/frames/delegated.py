@@ -12,6 +12,7 @@ from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
 from hypernodes.plan import NestedStep
 from hypernodes.request import MapRequest, RunRequest
+from hypernodes.results import checked_map, checked_run
 
 
 class Delegation(NamedTuple):
@@ -45,7 +46,8 @@ def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> De
         context = DelegatedContext(context, given, signatures, elements)
 
     def run() -> list[Any]:
-        found = pipeline.effective_backend.run(RunRequest(pipeline, given, names, context))
+        backend, request = pipeline.effective_backend, RunRequest(pipeline, given, names, context)
+        found = checked_run(backend, request, backend.run(request))
         return [found[name] for name in names]
 
     return Delegation(run, [])
@@ -72,7 +74,8 @@ def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> De
             on_error=step.node.on_error,
             ctx=context,
         )
-        columns = pipeline.effective_backend.map(request)
+        backend = pipeline.effective_backend
+        columns = checked_map(backend, request, backend.map(request))
         return [columns[name] for name in names]
 
     return Delegation(run, elements)

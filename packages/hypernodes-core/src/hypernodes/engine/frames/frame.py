@@ -229,6 +229,11 @@ class Frame:
         """
         self._put(step, outputs)
 
+    def fail_nested(self, step: NestedStep, error: BaseException, duration_s: float) -> tuple[str, ...]:
+        """Take note that a nested pipeline could not be started; see `fail`."""
+        end_nested(self, step, duration_s)
+        return self.fail(step, error)
+
     def end_nested(self, step: NestedStep, duration_s: float) -> None:
         """Take note that a nested pipeline is over, successful or not."""
         end_nested(self, step, duration_s)

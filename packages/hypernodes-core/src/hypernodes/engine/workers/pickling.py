@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
+from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.errors import SerializationError
 from hypernodes.node import Node
 
 PROTOCOL = 5
-
-travelling_modules: dict[str, ModuleType] = {}
-"""Modules by name that came to this process from another one, so that no worker process finds them: they go along."""
 
 
 def dumps(
@@ -36,7 +34,7 @@ def dumps(
         if not is_by_value:
             return pickle.dumps(value, PROTOCOL, buffer_callback=buffer_callback)
         buffer = io.BytesIO()
-        _by_value_pickler()(buffer, PROTOCOL, buffer_callback).dump(value)
+        _worker_pickler()(buffer, PROTOCOL, buffer_callback).dump(value)
         return buffer.getvalue()
     except Exception as error:
         hint = "" if is_by_value else "; pip install hypernodes-core[parallel] sends functions of every kind"
@@ -48,29 +46,24 @@ def dumps(
 _pickler: Any = None
 
 
-def _by_value_pickler() -> Any:
+def _worker_pickler() -> Any:
     global _pickler
     if _pickler is None:
-        import cloudpickle
+        from hypernodes.engine.workers.by_value import ByValuePickler  # needs cloudpickle
 
-        class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
-            """cloudpickle, which cannot know that the name of a decorated function stands for a node.
-
-            It also leaves out where the code of a function was written, which the tracebacks of a worker have to show.
-            """
+        class WorkerPickler(ByValuePickler):
+            """Knows that the name of a decorated function stands for a node."""
 
             def reducer_override(self, obj: Any) -> Any:
                 if type(obj) is Node:
-                    if travelling_modules:
-                        return _make_beside, (list(travelling_modules.values()), *obj.reduce_by_value())
+                    owner = code_owner.get()
+                    if owner is not None and owner.modules:
+                        return _make_beside, (list(owner.modules.values()), *obj.reduce_by_value())
                     if obj.__module__ == "__main__" or not obj.is_importable:
                         return obj.reduce_by_value()
-                if type(obj) is CodeType:
-                    make, arguments = self.dispatch_table[CodeType](obj)
-                    return make, tuple(obj.co_filename if a == "<dynamic-code>" else a for a in arguments)
                 return super().reducer_override(obj)
 
-        _pickler = ByValuePickler
+        _pickler = WorkerPickler
     return _pickler
 
 

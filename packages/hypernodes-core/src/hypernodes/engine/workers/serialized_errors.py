@@ -1,14 +1,24 @@
-"""Exceptions on their way to another process: as themselves if they survive the journey, else as a description."""
+"""Exceptions on their way to another process: with their own type whenever that can be sent, else as a description.
+
+An exception is taken apart and made again without calling its `__init__`, which may want other arguments than it passes
+on. What it holds that cannot be sent is left out; everything else arrives.
+"""
 
 from __future__ import annotations
 
+import io
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.errors import RemoteNodeError
+
+_Pack = Callable[[Any], bytes]
+_Unpack = Callable[[bytes], Any]
+_ATTRIBUTES = ("name", "path", "obj")  # of ImportError, NameError and AttributeError, outside of their `__dict__`
+_HOW_IT_IS_PICKLED = {"__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__"}
 
 
 class SerializedError(NamedTuple):
@@ -19,12 +29,42 @@ class SerializedError(NamedTuple):
         type_name: Name of its type.
         message: Its text.
         traceback_text: Where it was raised.
+        notes: What was added to it with `add_note`.
     """
 
     packed: bytes
     type_name: str
     message: str
     traceback_text: str
+    notes: tuple[str, ...] = ()
+
+
+class ExceptionParts(NamedTuple):
+    """What an exception is made from again without calling its `__init__`.
+
+    Attributes:
+        kind: Its type.
+        arguments: Its `args`; inside a group, exceptions as parts of their own.
+        state: Its attributes.
+    """
+
+    kind: type[BaseException]
+    arguments: tuple[Any, ...]
+    state: dict[str, Any]
+
+    def build(self) -> BaseException:
+        """Return the exception."""
+        arguments = self.arguments
+        if issubclass(self.kind, BaseExceptionGroup):
+            message, members = arguments
+            arguments = (message, [_build(member) for member in members])
+        # The class of the interpreter's that it derives from sets what lies outside of `args` and `__dict__`.
+        base: Any = next(kind for kind in self.kind.__mro__ if kind.__module__ == "builtins")
+        error: BaseException = base.__new__(self.kind, *arguments)
+        base.__init__(error, *arguments)
+        for name, value in self.state.items():
+            setattr(error, name, value)
+        return error
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is shown, not caught
@@ -38,61 +78,142 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is shown, not caught
         return f'\n"""\n{self.text}"""'
 
 
-def _dumps_by_value(error: BaseException) -> bytes:
-    import cloudpickle
+def _dumps_by_value(value: Any) -> bytes:
+    from hypernodes.engine.workers.by_value import ByValuePickler
 
-    return cloudpickle.dumps(error, PROTOCOL)  # type: ignore[no-any-return, unused-ignore]
+    buffer = io.BytesIO()
+    ByValuePickler(buffer, PROTOCOL).dump(value)
+    return buffer.getvalue()
 
 
-def _dumps(error: BaseException) -> bytes:
-    return pickle.dumps(error, PROTOCOL)
+def _dumps(value: Any) -> bytes:
+    return pickle.dumps(value, PROTOCOL)
 
 
 def describe(
-    error: BaseException,
-    packers: tuple[Callable[[BaseException], bytes], ...] = (_dumps_by_value, _dumps),
-    loads: Callable[[bytes], Any] = pickle.loads,
+    error: BaseException, packers: tuple[_Pack, ...] = (_dumps_by_value, _dumps), loads: _Unpack = pickle.loads
 ) -> SerializedError:
     """Return an exception in a form that can be sent.
 
     Args:
         error: The exception.
-        packers: Ways to make bytes of it; the first that it survives is used.
+        packers: Ways to make bytes of it; the first that works is used.
         loads: The way back, to see whether it does.
     """
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    try:
-        message = str(error)
-    except Exception as unprintable:
-        message = f"(its text cannot be shown: {unprintable!r})"
-    packed = next(filter(None, (_survivor(error, dumps, loads) for dumps in packers)), b"")
-    return SerializedError(packed, name, message, "".join(traceback.format_exception(error)))
+    packed = next(filter(None, (_pack(error, dumps, loads) for dumps in packers)), b"")
+    notes = getattr(error, "__notes__", ())
+    return SerializedError(
+        packed,
+        name,
+        _text_of(error),
+        "".join(traceback.format_exception(error)),
+        tuple(note for note in notes if isinstance(note, str)),
+    )
 
 
-def _survivor(error: BaseException, dumps: Callable[[BaseException], bytes], loads: Callable[[bytes], Any]) -> bytes:
-    """The exception as bytes if it survives the journey; else none."""
+def _pack(error: BaseException, dumps: _Pack, loads: _Unpack) -> bytes:
+    """The exception as bytes if it can be made from them again; else none."""
+
+    def can_be_sent(value: Any) -> bool:
+        try:
+            loads(dumps(value))
+        except Exception:
+            return False
+        return True
+
+    def forms() -> Iterator[Any]:
+        is_own_affair = _says_how_it_is_pickled(error)
+        if is_own_affair:
+            yield error
+        parts = _take_apart(error, can_be_sent)
+        yield parts
+        if not isinstance(error, BaseExceptionGroup):  # whose text may be made from something that cannot be sent
+            text = (_text_of(error),)
+            yield parts._replace(arguments=text, state={**parts.state, "args": text})
+        if not is_own_affair:
+            yield error
+
+    return next(filter(None, (_survivor(form, error, dumps, loads) for form in forms())), b"")
+
+
+def _survivor(form: Any, error: BaseException, dumps: _Pack, loads: _Unpack) -> bytes:
+    """What stands for an exception as bytes, if the exception that comes of them has its type and text; else none."""
     try:
-        packed = dumps(error)
-        copy = loads(packed)
-        return packed if type(copy) is type(error) and str(copy) == str(error) else b""
-    except Exception:  # then the description goes instead
+        packed = dumps(form)
+        copy = _build(loads(packed))
+        return packed if type(copy) is type(error) and _text_of(copy) == _text_of(error) else b""
+    except Exception:  # then another form, or a description, goes instead
         return b""
 
 
-def restore(raised: SerializedError, loads: Callable[[bytes], Any] = pickle.loads) -> BaseException:
-    """Return an exception that was sent: itself if it can be had, else one that tells of it."""
+def _take_apart(error: BaseException, can_be_sent: Callable[[Any], bool]) -> ExceptionParts:
+    state = dict(getattr(error, "__dict__", {}))
+    for name in (*_ATTRIBUTES, *_slots_of(type(error))):
+        if name not in state and (value := getattr(error, name, None)) is not None:
+            state[name] = value
+    state = {name: value for name, value in state.items() if can_be_sent(value)}
+    if isinstance(error, BaseExceptionGroup):
+        members = [_take_apart(member, can_be_sent) for member in error.exceptions]
+        return ExceptionParts(type(error), (error.message, members), state)
+    arguments: tuple[Any, ...] = error.args
+    if isinstance(error, OSError):
+        arguments = OSError.__reduce__(error)[1]  # type: ignore[assignment]
+    sent = tuple(value if can_be_sent(value) else _stand_in(value) for value in arguments)
+    state["args"] = sent[: len(error.args)]
+    return ExceptionParts(type(error), sent, state)
+
+
+def _stand_in(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__qualname__}>"
+
+
+def _slots_of(kind: type) -> list[str]:
+    found: list[str] = []
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        found += (slots,) if isinstance(slots, str) else slots
+    return found
+
+
+def _says_how_it_is_pickled(error: BaseException) -> bool:
+    """Whether its class defines how it is pickled, rather than one of the interpreter's that it derives from."""
+    kind = next(kind for kind in type(error).__mro__ if _HOW_IT_IS_PICKLED & vars(kind).keys())
+    return kind.__module__ != "builtins"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as unprintable:
+        return f"(its text cannot be shown: {unprintable!r})"
+
+
+def _build(loaded: Any) -> Any:
+    return loaded.build() if isinstance(loaded, ExceptionParts) else loaded
+
+
+def restore(serialized: SerializedError, loads: _Unpack = pickle.loads) -> BaseException:
+    """Return an exception that was sent: itself if it can be made again, else one that describes it."""
     error: BaseException | None = None
-    if raised.packed:
+    if serialized.packed:
         try:
-            error = loads(raised.packed)
+            error = _build(loads(serialized.packed))
         except Exception:
             error = None
     if not isinstance(error, BaseException):
         error = RemoteNodeError(
-            f"{raised.type_name}: {raised.message}",
-            original_type=raised.type_name,
-            original_message=raised.message,
-            traceback_text=raised.traceback_text,
+            f"{serialized.type_name}: {serialized.message}",
+            original_type=serialized.type_name,
+            original_message=serialized.message,
+            traceback_text=serialized.traceback_text,
         )
-    error.__cause__ = RemoteTraceback(raised.traceback_text)
+    present = getattr(error, "__notes__", [])
+    for note in serialized.notes:
+        if note not in present:
+            error.add_note(note)
+    error.__cause__ = RemoteTraceback(serialized.traceback_text)
     return error

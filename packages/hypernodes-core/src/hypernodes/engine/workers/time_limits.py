@@ -42,7 +42,16 @@ def start_process(parent: int) -> None:
     _is_worker = True
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _use_ordinary_start_method()
     threading.Thread(target=_watch_parent, args=(parent,), name="hypernodes-parent-watch", daemon=True).start()
+
+
+def _use_ordinary_start_method() -> None:
+    """Let processes that nodes start be started as anywhere else, rather than by loky, which they need not know."""
+    import multiprocessing
+
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+        multiprocessing.set_start_method(None, force=True)
 
 
 def _watch_parent(parent: int) -> None:

@@ -79,9 +79,8 @@ class DelegatedCalls:
         try:
             run, task.elements = prepare_delegation(frame, step, context)
         except Exception as error:
-            frame.end_nested(step, perf_counter() - task.started_at)
             activity.pending -= 1
-            host.fail(activity, error, frame.fail(step, error))
+            host.fail(activity, error, frame.fail_nested(step, error, perf_counter() - task.started_at))
             host.wake(activity)
             return
         self._tasks.add(task)

@@ -231,9 +231,8 @@ class Scheduler:
         try:
             inputs = frame.map_inputs(step)
         except Exception as error:
-            frame.end_nested(step, perf_counter() - started_at)
             activity.pending -= 1
-            self.fail(activity, error, frame.fail(step, error))
+            self.fail(activity, error, frame.fail_nested(step, error, perf_counter() - started_at))
             return
         ended = NestedEnd(activity, step, started_at)
         request = PlannedMap(step.inner, frame.run, context, inputs, step.node.on_error, activity, ended)

@@ -1,0 +1,35 @@
+"""Whose code it is that arrives in a process which works for several at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from types import FunctionType, ModuleType
+from typing import Any, Protocol
+
+
+class CodeOwner(Protocol):
+    """One sender of code, whose modules and classes are kept apart from those of others.
+
+    Attributes:
+        modules: The modules that it brought, by name; no worker process finds them, so they are sent there as well.
+    """
+
+    @property
+    def modules(self) -> Mapping[str, ModuleType]: ...
+
+    def adopt_function(self, function: FunctionType) -> None:
+        """Take note of a function that arrived."""
+
+    def adopt_in_main(self, name: str, made: Any) -> None:
+        """Take note of what the sender's `__main__` module held under a name."""
+
+    def make_class(self, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
+        """Return the class that cloudpickle's `make` makes, or the same one as before if it arrived before."""
+
+    def is_to_be_filled(self, made: type) -> bool:
+        """Whether the content of a class is to be taken from what arrives now."""
+
+
+code_owner: ContextVar[CodeOwner | None] = ContextVar("code_owner", default=None)
+"""The owner of the code that this context runs or receives; None where there is only one."""

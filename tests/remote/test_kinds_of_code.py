@@ -1,0 +1,354 @@
+"""What people write in scripts and projects reaches worker processes and another process, or is named before."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.remote.conftest import Project
+
+# Each: what stands in the script, with a node `f`; its input; what comes out of it.
+KINDS = {
+    "a cached helper": (
+        """
+        @functools.cache
+        def load(): return {"w": 5}
+        @node("y")
+        def f(x): return load()["w"] + x
+        """,
+        "6",
+    ),
+    "a recursive cached helper": (
+        """
+        @functools.lru_cache(maxsize=7)
+        def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+        @node("y")
+        def f(x): return fib(10 * x), fib.cache_info().maxsize, fib.__name__
+        """,
+        "(55, 7, 'fib')",
+    ),
+    "a module with an unused cached helper": (
+        """
+        import helpers
+        @node("y")
+        def f(x): return helpers.plain(x)
+        """,
+        "2",
+    ),
+    "cached methods and properties": (
+        """
+        class Text:
+            def __init__(self, x): self.x = x
+            @functools.cached_property
+            def doubled(self): return 2 * self.x
+            @functools.lru_cache
+            def plus(self, y): return self.x + y
+        @node("y")
+        def f(x): return Text(x).doubled, Text(x).plus(5)
+        """,
+        "(2, 6)",
+    ),
+    "a dataclass with slots": (
+        """
+        @dataclasses.dataclass(slots=True)
+        class Doc:
+            x: int
+            __private: int = 3
+            def private(self): return self.__private
+        @node("y")
+        def f(x): return Doc(x)
+        def show(y): return type(y) is Doc, y, hasattr(y, "__dict__"), y.private()
+        """,
+        "(True, Doc(x=1, _Doc__private=3), False, 3)",
+    ),
+    "a class with slots and a subclass without": (
+        """
+        class Base:
+            __slots__ = "a"
+        class Sub(Base):
+            pass
+        @node("y")
+        def f(x):
+            made = Sub()
+            made.a = x
+            made.b = 2
+            return made
+        def show(y): return type(y) is Sub, y.a, vars(y)
+        """,
+        "(True, 1, {'b': 2})",
+    ),
+    "single dispatch": (
+        """
+        @functools.singledispatch
+        def kind(x): return "other"
+        @kind.register
+        def _(x: int): return "int"
+        kind(1)
+        @node("y")
+        def f(x): return kind(x), kind("a")
+        """,
+        "('int', 'other')",
+    ),
+    "weak dictionaries": (
+        """
+        class Thing: pass
+        thing = Thing()
+        by_name = weakref.WeakValueDictionary(a=thing)
+        sizes = weakref.WeakKeyDictionary({thing: 3})
+        @node("y")
+        def f(x): return by_name["a"] is thing, sizes[thing] + x
+        """,
+        "(True, 4)",
+    ),
+    "functions made by exec": (
+        """
+        names = {}
+        exec("def made(x): return helper(x)\\ndef helper(x): return x + 5", names)
+        f = Node(names["made"], "y")
+        """,
+        "6",
+    ),
+    "a result that refers to itself": (
+        """
+        @node("y")
+        def f(x):
+            inner = [x]
+            inner.append(inner)
+            return {"inner": inner}
+        def show(y): return y["inner"][1] is y["inner"]
+        """,
+        "True",
+    ),
+    "pickle inside of a node, of the script": (
+        """
+        @dataclasses.dataclass
+        class Doc: x: int
+        def helper(x): return x + 1
+        @node("y")
+        def f(x):
+            doc, function = pickle.loads(pickle.dumps((Doc(x), helper)))
+            return type(doc) is Doc, function is helper, doc.x
+        """,
+        "(True, True, 1)",
+    ),
+    "pickle inside of a node, of a module": (
+        """
+        from helpers import Box, through_pickle
+        f = node("y")(through_pickle)
+        def show(y): return type(y) is Box, y.x
+        """,
+        "(True, 1)",
+    ),
+    "an unused lock in a package that is imported from": (
+        """
+        @node("y")
+        def f(x):
+            from locked.inner import go
+            return go(x)
+        """,
+        "2",
+    ),
+}
+
+SCRIPT = """
+import dataclasses, functools, pickle, weakref
+{source}
+with LocalBackend("parallel", max_workers=1) as workers:
+    for backend in (workers, elsewhere):
+        for _ in range(2):
+            found = Pipeline([f], backend=backend, callbacks=[PipelineCallback()]).run({{"x": 1}})["y"]
+            print({show})
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_people_write_is_sent_and_comes_back(project: Project, kind: str) -> None:
+    project.write(
+        helpers="""
+            import functools, pickle
+
+            @functools.cache
+            def load():
+                return 5
+
+            def plain(x):
+                return x + 1
+
+            class Box:
+                def __init__(self, x):
+                    self.x = x
+
+            def through_pickle(x):
+                return pickle.loads(pickle.dumps(Box(x)))
+        """,
+        locked__inner="def go(x):\n    return x + 1\n",
+    )
+    (project.folder / "locked/__init__.py").write_text("import threading\nUNUSED = threading.Lock()\n")
+    source, expected = KINDS[kind]
+    lines = [line[8:] for line in source.splitlines()]
+    show = "show(found)" if any(line.startswith("def show") for line in lines) else "found"
+    assert project.run(SCRIPT.format(source="\n".join(lines), show=show)) == f"{expected}\n" * 4
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "return guarded.go(x)",
+        "from guarded import go\n    return go(x)",
+        "import guarded as other\n    return other.go(x)",
+        "return guarded.Worker().work(x)",
+        "with guarded.GUARD:\n        return x",
+        "return TABLE['go'](x)",
+    ],
+)
+def test_a_lock_that_is_used_is_named_before_anything_is_sent(project: Project, use: str) -> None:
+    project.write(
+        guarded="""
+            import threading
+
+            GUARD = threading.Lock()
+
+            def go(x):
+                with GUARD:
+                    return x + 5
+
+            class Worker:
+                def work(self, x):
+                    return go(x)
+        """
+    )
+    out = project.run(f"""
+import guarded
+TABLE = {{"go": guarded.go}}
+
+@node("y")
+def f(x):
+    {use}
+
+try:
+    Pipeline([f], backend=elsewhere).run({{"x": 1}})
+except SerializationError as error:
+    print(error.path)
+print(Pipeline([f]).run({{"x": 1}}))
+""")
+    path, result = out.splitlines()
+    assert path.startswith("pipeline → f → ")
+    assert path.endswith("'GUARD'")
+    assert result.startswith("{'y': ")
+
+
+def test_modules_that_were_imported_anew_are_sent_as_they_are_now(project: Project) -> None:
+    out = project.run("""
+        import importlib, pathlib, sys
+
+        def load(helper):
+            pathlib.Path(f"{helper}.py").write_text("def go(x): return x + 1\\n")
+            source = f"from hypernodes import node\\nimport {helper}\\n@node('y')\\ndef f(x): return {helper}.go(x)\\n"
+            pathlib.Path("steps.py").write_text(source)
+            importlib.invalidate_caches()
+            return importlib.import_module("steps").f
+
+        for helper in ("first", "second", "third"):
+            print(Pipeline([load(helper)], backend=elsewhere).run({"x": 1})["y"])
+            for name in (helper, "steps"):
+                del sys.modules[name]
+    """)
+    assert out == "2\n" * 3
+
+
+def test_a_pipeline_can_be_pickled_and_copied(project: Project) -> None:
+    out = project.run("""
+        import copy, multiprocessing, pickle
+
+        @node("y")
+        def f(x, k=1):
+            return x + k
+
+        flat = Pipeline([f])
+        nested = Pipeline([flat.as_node(input_mapping={"xs": "x"}, map_over="xs")], backend=elsewhere)
+        for again in (copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))):
+            print(again(flat).run({"x": 1}), again(flat).defaults, again(nested).run({"xs": [1, 2]}))
+            assert again(Pipeline([f])).effective_backend is Pipeline([f]).effective_backend
+        assert copy.deepcopy(Pipeline([f], cache=MemoryCache())).run({"x": 1}) == {"y": 2}
+        if __name__ == "__main__":
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                print(pool.map(Pipeline([f]).run, [{"x": 1}, {"x": 2}]))
+    """)
+    assert out == "{'y': 2} {'k': 1} {'y': [2, 3]}\n" * 3 + "[{'y': 2}, {'y': 3}]\n"
+
+
+def test_a_node_may_start_processes_by_the_standard_library_in_a_worker_process(project: Project) -> None:
+    out = project.run("""
+        @node("y")
+        def f(x):
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                return pool.submit(abs, x).result(60)
+
+        if __name__ == "__main__":
+            print(Pipeline([f], backend=LocalBackend("parallel", max_workers=1)).run({"x": -1}))
+    """)
+    assert out == "{'y': 1}\n"
+
+
+def test_an_extension_in_a_checkout_is_not_sent_because_its_metadata_says_that_it_is_one(project: Project) -> None:
+    project.write(
+        checkout__acme__parts="import threading\nLOCK = threading.Lock()\ndef go(x):\n with LOCK: return x + 1\n",
+        checkout__ordinary="def go(x):\n    return x + 10\n",
+    )
+    metadata = project.folder / "metadata" / "acme-1.0.dist-info"  # as of an editable installation
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\nRequires-Dist: ordinary>=1\n")
+    (metadata / "entry_points.txt").write_text("[hypernodes.backends]\nacme = acme.parts:Backend\n")
+    script = """
+        import os, sys
+        sys.path += ["checkout", "metadata"]
+        from acme.parts import go
+        import ordinary
+
+        @node("y")
+        def f(x):
+            return go(x), ordinary.go(x)
+
+        elsewhere.env["PYTHONPATH"] += os.pathsep + os.path.abspath("checkout")
+        print(Pipeline([f], backend=elsewhere).run({"x": 1}), elsewhere.preflight(Pipeline([f]), {"x": 1}).modules)
+    """
+    assert project.run(script) == "{'y': (2, 11)} ()\n"
+    (metadata / "entry_points.txt").unlink()
+    again = project.start(script)
+    assert "LOCK" in again.communicate(timeout=60)[1]  # then it is a project of the user's like any other
+
+
+def test_a_package_that_is_missing_on_the_other_side_is_named_with_the_node_that_uses_it(project: Project) -> None:
+    (project.folder / "site-packages/installed").mkdir(parents=True)
+    (project.folder / "site-packages/installed/__init__.py").write_text("class Model: pass\n")
+    out = project.run("""
+        import sys
+        sys.path.append("site-packages")
+        import installed
+        from installed import Model
+
+        @node("a")
+        def plain(x):
+            return x
+
+        @node("y")
+        def make(a):
+            return Model()
+
+        @node("z")
+        def look(a):
+            return installed.Model
+
+        for function in (make, look):
+            try:
+                Pipeline([plain, function], backend=elsewhere).run({"x": 1})
+            except RemoteError as error:
+                print(error)
+    """)
+    for line, name, number in zip(out.splitlines(), ("make", "look"), (20, 24), strict=True):
+        assert line == (
+            "subprocess could not run the job: there is no module 'installed' on the remote side, which is used by "
+            f"'{name}' (script.py:{number}). Install it there as well, in the image or the environment of the backend: "
+            "pip install installed"
+        )
