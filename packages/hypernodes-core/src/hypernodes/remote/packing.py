@@ -24,7 +24,7 @@ from hypernodes.engine.transit.raised import Raised, describe, restore
 from hypernodes.failures import Failure
 from hypernodes.node import Node
 from hypernodes.remote.modules import Namespace, Shell, restore_module, shell_of, state_of
-from hypernodes.signature.origin import origin_of
+from hypernodes.signature.origin import origin_of_module
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
 
@@ -156,7 +156,7 @@ def _buffer(data: bytes | memoryview) -> io.BytesIO:
 
 def is_own(module_name: str) -> bool:
     """Whether a module is the user's own, rather than of an installed distribution."""
-    return module_name.partition(".")[0] not in _ON_BOTH_SIDES and not origin_of(module_name)
+    return module_name.partition(".")[0] not in _ON_BOTH_SIDES and not origin_of_module(module_name)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]

@@ -8,8 +8,8 @@ from typing import Any
 
 from hypernodes.node import Node
 from hypernodes.signature import code
-from hypernodes.signature.origin import PYTHON, origin_of, origin_of_class, origin_of_function
-from hypernodes.signature.reach import Missing
+from hypernodes.signature.origin import PYTHON, origin_of_module, origin_of_class, origin_of_function
+from hypernodes.signature.references import MissingModule
 from hypernodes.signature.source import text_of
 from hypernodes.signature.value import _RULES, _Rules, digest, new_memo
 from hypernodes.signature.walk import UnhashableValueError, atom
@@ -79,15 +79,15 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
                     waiting += [(f"default {name}", value) for name, value in (child or {}).items()]
                 else:
                     waiting.append((_way(way), child))
-        elif isinstance(piece, (type, ModuleType)) or type(piece) is Missing:
+        elif isinstance(piece, (type, ModuleType)) or type(piece) is MissingModule:
             if isinstance(piece, type):
                 origin = origin_of_class(piece)
             else:
-                origin = piece.origin if isinstance(piece, Missing) else origin_of(piece.__name__)
+                origin = piece.origin if isinstance(piece, MissingModule) else origin_of_module(piece.__name__)
             if origin:
                 keep(origin, atom(origin.encode()))
                 continue
-            children = [] if isinstance(piece, Missing) else rules.parts(piece).children
+            children = [] if isinstance(piece, MissingModule) else rules.parts(piece).children
             kind = "class" if isinstance(piece, type) else "module"
             title = getattr(piece, "__qualname__", getattr(piece, "__name__", getattr(piece, "name", "")))
             keep(f"{kind} {title}", atom(",".join(way for way, _ in children).encode()))

@@ -1,7 +1,7 @@
 """Plain data as bytes: numbers, text and nested built-in containers of such, in one go and without a walk.
 
-The encoding is exact (different values, different bytes) and depends on nothing but content and types: not on the
-order of dicts and sets, not on which objects are shared, not on the machine. What is too deep, too intricate or no
+The encoding is exact (different values, different bytes) and depends on nothing but content and types: on the order of
+dicts, since code can see it, but not on that of sets, not on which objects are shared, not on the machine. What is too deep, too intricate or no
 plain data is left to the walk - also a matter of content alone, so that a value is always treated in the same way.
 """
 
@@ -46,6 +46,15 @@ def atom_of(value: Any) -> bytes | None:
 def encode(value: Any) -> bytes | None:
     """Return plain data as bytes; None when it is anything else."""
     return _encode(value, _DEEPEST, [_MOST_CONTAINERS])
+
+
+def encode_attributes(attributes: dict[str, Any]) -> bytes | None:
+    """Return the attributes of an object as bytes, whatever order they were set in; None when they are no plain data."""
+    names = sorted(attributes)
+    pieces = _encode_all(map(attributes.__getitem__, names), _DEEPEST, [_MOST_CONTAINERS])
+    if pieces is None:
+        return None
+    return _joined(b"A", len(names), [_dumps(tuple(names), _VERSION), *pieces])
 
 
 def _scalar(value: Any, kind: type) -> bytes:
@@ -104,15 +113,14 @@ def _blocks(value: Any, depth: int, budget: list[int]) -> Iterable[bytes | None]
 
 def _encode_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> bytes | None:
     if set(map(type, value)) <= {str}:
-        names = sorted(value)
-        keys = _encode_sequence(b"t", tuple(names), depth, budget) or b""
-        pieces = _encode_all(map(value.__getitem__, names), depth, budget)
-        return None if pieces is None else _joined(b"D", len(names), [keys, *pieces])
+        keys = _encode_sequence(b"t", tuple(value), depth, budget) or b""
+        pieces = _encode_all(value.values(), depth, budget)
+        return None if pieces is None else _joined(b"D", len(value), [keys, *pieces])
     keyed = _encode_all(value, depth, budget)
     items = None if keyed is None else _encode_all(value.values(), depth, budget)
     if keyed is None or items is None:
         return None
-    return _joined(b"M", len(keyed), [part for pair in sorted(zip(keyed, items, strict=True)) for part in pair])
+    return _joined(b"M", len(keyed), [part for pair in zip(keyed, items, strict=True) for part in pair])
 
 
 def _encode_all(values: Iterable[Any], depth: int, budget: list[int]) -> list[bytes] | None:

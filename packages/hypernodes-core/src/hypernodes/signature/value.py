@@ -7,9 +7,11 @@ import decimal
 import enum
 import functools
 import os
+import struct
 import types
 import typing
 import uuid
+import weakref
 from collections.abc import Callable
 from hashlib import sha256
 from types import (
@@ -27,8 +29,8 @@ from hypernodes.node import Node
 from hypernodes.signature import code, hashers, plain
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
-from hypernodes.signature.reach import Missing
-from hypernodes.signature.state import Recipe, class_name
+from hypernodes.signature.references import MissingModule, Unknowable
+from hypernodes.signature.state import Recipe, with_attributes
 from hypernodes.signature.walk import Parts, UnhashableValueError, combine, walk
 
 Rule = Callable[[Any], Parts]
@@ -109,7 +111,7 @@ class _Rules:
         if by_name is not None:
             return by_name
         recipe = Recipe(kind)
-        if recipe.is_plain:
+        if recipe.has_attributes_only:
             self._memo.recipes[kind] = recipe
         return recipe.parts
 
@@ -146,20 +148,12 @@ def _sequence(tag: bytes) -> Rule:
 
 
 def _mapping(value: Any) -> Parts:
-    entries = [
-        (f"[{key!r:.80}]" if type(key) in (str, int) else "[key]", _Entry(key, item)) for key, item in value.items()
-    ]
-    return Parts(b"dict", entries, is_ordered=False)
-
-
-class _Entry:
-    """One key with its value."""
-
-    __slots__ = ("key", "value")
-
-    def __init__(self, key: Any, value: Any) -> None:
-        self.key = key
-        self.value = value
+    """A dict: its order counts, since code can see it."""
+    children: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        children.append((" (key)", key))
+        children.append((f"[{key!r:.80}]" if type(key) in (str, int) else "[key]", item))
+    return Parts(b"dict", children)
 
 
 def _keyed(value: Any) -> Parts:
@@ -177,7 +171,7 @@ def _memoryview(value: memoryview) -> Parts:
 
 
 def _path(value: Any) -> Parts:
-    return Parts(b"path:" + class_name(type(value)).encode() + b":" + os.fsencode(value))
+    return Parts(b"path:" + type(value).__name__.encode() + b":" + os.fsencode(value))
 
 
 def _logger(value: Any) -> Parts:
@@ -185,8 +179,11 @@ def _logger(value: Any) -> Parts:
 
 
 def _zone(value: Any) -> Parts:
-    if value.key is None:
-        raise UnhashableValueError("it was read from a file and has no key", path="", culprit_type="zoneinfo.ZoneInfo")
+    try:
+        value.__reduce__()
+    except Exception:  # the key that it was given says nothing about what was in the file
+        text = "it was read from a file, and what is in it is not known"
+        raise UnhashableValueError(text, path="", culprit_type="zoneinfo.ZoneInfo") from None
     return Parts(b"zone:" + value.key.encode())
 
 
@@ -195,11 +192,18 @@ def _refuse(value: Any) -> Parts:
 
 
 def _by_base(kind: type) -> Rule | None:
+    """Return the rule for subclasses of what compiled code or the standard library knows how to take apart."""
     for base in kind.__mro__:
         rule = _BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
         if rule is not None and base.__module__ in _STANDARD:
-            return rule
+            return rule if kind.__module__ in _STANDARD else _of_subclass(rule)
+        if base in _EXTENDED:
+            return _of_subclass(_RULES[base])
     return None
+
+
+def _of_subclass(rule: Rule) -> Rule:
+    return lambda value: with_attributes(rule(value), value)
 
 
 def _type_variable(value: Any) -> Parts:
@@ -243,13 +247,13 @@ _RULES: dict[type, Rule] = {
     decimal.Decimal: lambda v: Parts(b"decimal:" + str(v).encode()),
     uuid.UUID: lambda v: Parts(b"uuid:" + v.bytes),
     object: _refuse,
-    _Entry: lambda v: Parts(b"entry", [(" (key)", v.key), ("", v.value)]),
     FunctionType: code.function_parts,
     BuiltinFunctionType: code.builtin_parts,
     MethodType: lambda v: Parts(b"method", [(".__func__", v.__func__), (".__self__", v.__self__)]),
     CodeType: code.bytecode_parts,
     ModuleType: code.module_parts,
-    Missing: code.missing_parts,
+    MissingModule: code.missing_parts,
+    Unknowable: code.unknowable_parts,
     Node: code.node_parts,
     GenericAlias: _generic_alias,
     types.UnionType: _union,
@@ -268,7 +272,11 @@ _RULES: dict[type, Rule] = {
     property: lambda v: Parts(b"property", [(".fget", v.fget), (".fset", v.fset), (".fdel", v.fdel)]),
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
+    struct.Struct: lambda v: Parts(b"struct:" + v.format.encode()),
+    weakref.ReferenceType: lambda v: Parts(b"weak reference", [("()", v())]),
 }
+# Those whose subclasses are known by the same parts, their class and their attributes.
+_EXTENDED = frozenset({property, staticmethod, classmethod, functools.cached_property, struct.Struct})
 _STANDARD = frozenset({"logging", "pathlib", "pathlib._local", "typing", "zoneinfo"})
 _BY_NAME: dict[tuple[str, str], Rule] = {
     ("logging", "Logger"): _logger,
@@ -283,7 +291,7 @@ _CODE = frozenset(
     {
         BuiltinFunctionType,
         FunctionType,
-        Missing,
+        MissingModule,
         ModuleType,
         Node,
         classmethod,
