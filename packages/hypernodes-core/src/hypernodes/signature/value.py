@@ -122,7 +122,7 @@ def _shortcut(value: Any, memo: Memo) -> bytes | None:
     if recipe is None or known is None:
         return None
     tag = recipe.plain_tag(value)
-    return None if tag is None else combine(tag, [known.digest])
+    return None if tag is None else combine(tag, [known])
 
 
 def _children(obj: Any) -> Any:
@@ -142,17 +142,17 @@ def _children(obj: Any) -> Any:
 
 def _sequence(tag: bytes) -> Rule:
     def parts(value: Any) -> Parts:
-        return Parts(tag, [(f"[{i}]", item) for i, item in enumerate(value)])
+        return Parts(tag, list(enumerate(value)))
 
     return parts
 
 
 def _mapping(value: Any) -> Parts:
     """A dict: its order counts, since code can see it."""
-    children: list[tuple[str, Any]] = []
+    children: list[tuple[Any, Any]] = []
     for key, item in value.items():
         children.append((" (key)", key))
-        children.append((f"[{key!r:.80}]" if type(key) in (str, int) else "[key]", item))
+        children.append(((key,), item))
     return Parts(b"dict", children)
 
 
