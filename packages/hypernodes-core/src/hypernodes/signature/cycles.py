@@ -1,7 +1,7 @@
 """Digests of objects that refer to each other in a circle: one for each, whichever of them is met first.
 
-Two objects of a cycle have the same digest exactly if nothing that can be reached from one differs from what can be
-reached from the other in the same way. The objects are sorted into classes by what they are and by the classes that
+Objects of cycles that are built alike have the same digest; two of one cycle have it exactly if nothing that can be
+reached from one differs from what can be reached from the other in the same way. The objects are sorted into classes by what they are and by the classes that
 they refer to, until no class has to be split (colour refinement, in O(n log n): Hopcroft 1971, Berkholz et al. 2013).
 The classes are numbered by content alone, so the numbers mean the same in every process.
 """
@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+
+_WORTH_A_ROUND = 0.05  # look at all members once more while as many more of them are told apart by it
 
 
 class Member(NamedTuple):
@@ -86,11 +89,19 @@ def _colour(
     keys: Sequence[bytes], links: Sequence[Sequence[int]], members: Sequence[Member]
 ) -> tuple[list[int], int]:
     """Return a number for each member, the same for two exactly if they cannot be told apart, and how many there are."""
-    ranks = {key: rank for rank, key in enumerate(sorted(set(keys)))}
-    colours = [ranks[key] for key in keys]
-    if len(ranks) == len(keys):
-        return colours, len(ranks)
-    classes: list[set[int]] = [set() for _ in ranks]
+    colours, count = _ranked(keys)
+    before = 0
+    while before + len(keys) * _WORTH_A_ROUND < count < len(keys):  # most are told apart by what is near them
+        before = count
+        colours, count = _ranked(
+            [
+                (colours[i], [colours[to] for to in targets] if members[i].is_ordered else sorted(colours[to] for to in targets))
+                for i, targets in enumerate(links)
+            ]
+        )
+    if count == len(keys):
+        return colours, count
+    classes: list[set[int]] = [set() for _ in range(count)]
     for i, colour in enumerate(colours):
         classes[colour].add(i)
     referrers: list[list[tuple[int, int]]] = [[] for _ in keys]
@@ -115,6 +126,18 @@ def _colour(
         for colour in sorted(by_colour):
             _split(colour, by_colour[colour], classes, colours, waiting)
     return colours, len(classes)
+
+
+def _ranked(keys: Sequence[Any]) -> tuple[list[int], int]:
+    """Return for each key its place among the different ones in their order, and how many there are."""
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    ranks = [0] * len(keys)
+    rank, last = -1, None
+    for i in order:
+        if keys[i] != last:
+            rank, last = rank + 1, keys[i]
+        ranks[i] = rank
+    return ranks, rank + 1
 
 
 def _split(

@@ -32,6 +32,8 @@ def quick(value: Any) -> bytes | None:
         return sha256(b"plain:" + _scalar(value, kind)).digest()
     if kind not in _CONTAINERS:
         return atom_of(value)
+    if (kind is list or kind is tuple) and value and type(value[0]) not in _PLAIN_TYPES:
+        return None
     encoded = encode(value)
     return None if encoded is None else sha256(b"plain:" + encoded).digest()
 
@@ -50,6 +52,8 @@ def encode(value: Any) -> bytes | None:
 
 def encode_attributes(attributes: dict[str, Any]) -> bytes | None:
     """Return the attributes of an object as bytes, whatever order they were set in; None when they are no plain data."""
+    if not _PLAIN_TYPES.issuperset(map(type, attributes.values())):
+        return None
     names = sorted(attributes)
     pieces = _encode_all(map(attributes.__getitem__, names), _DEEPEST, [_MOST_CONTAINERS])
     if pieces is None:
@@ -154,3 +158,4 @@ def _hashed(letter: bytes, length: int, pieces: Iterable[bytes | None]) -> bytes
 
 
 _CONTAINERS: dict[type, bytes] = {list: b"l", tuple: b"t", dict: b"d", set: b"s", frozenset: b"f"}
+_PLAIN_TYPES = _SCALARS.union(_CONTAINERS)

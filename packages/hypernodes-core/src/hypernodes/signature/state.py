@@ -29,6 +29,7 @@ _DERIVED: dict[tuple[str, str], frozenset[str]] = {
     ),
     ("sklearn", "_VectorizerMixin"): frozenset({"_stop_words_id"}),
 }
+_MOST_SHAPES = 64
 _ATTRS_HASH = "_attrs_cached_hash"
 
 
@@ -39,12 +40,14 @@ class Recipe:
         has_attributes_only: Whether attributes are all there is, so that nothing else has to be asked.
     """
 
-    __slots__ = ("_has_dict", "_ignored", "_is_own", "_kind", "_pickler", "_slots", "has_attributes_only")
+    __slots__ = ("_has_dict", "_ignored", "_is_own", "_kind", "_pickler", "_shapes", "_slots", "has_attributes_only")
 
     def __init__(self, kind: type) -> None:
         self._kind = kind
         pickler = _pickler_of(kind)
         self._pickler = pickler
+        # By the names of the attributes: the tag, and the labels with the names in order.
+        self._shapes: dict[tuple[str, ...], tuple[bytes, list[tuple[str, str]]]] = {}
         own = kind.__mro__[: kind.__mro__.index(pickler)] if pickler is not None else kind.__mro__
         self._is_own = not origin_of_class(kind)
         # A class that says how it is pickled keeps more in its slots than it shows (cached hashes, handles).
@@ -76,19 +79,27 @@ class Recipe:
 
     def parts(self, value: Any) -> Parts:
         """An object: its class (with its code, when it is the user's own) and its whole state."""
-        children: list[tuple[str, Any]] = [(" (class)", self._kind)]
         if self.has_attributes_only:
             tag = self.plain_tag(value)
-            if tag is not None:
-                return Parts(tag, children)
-            state = self.attributes(value)
-        else:
-            stated, covered = reduced(value, self._ignored)
-            children += stated
-            state = self._besides(value, covered)
-        children += [(f".{name}", state[name]) for name in sorted(state, key=str)]
+            return self.parts_apart(value) if tag is None else Parts(tag, [(" (class)", self._kind)])
+        stated, covered = reduced(value, self._ignored)
+        state = self._besides(value, covered)
+        children = [(" (class)", self._kind), *stated, *((f".{name}", state[name]) for name in sorted(state, key=str))]
         labels = ",".join([label for label, _ in children])
         return Parts(b"object:" + labels.encode("utf-8", "surrogatepass"), children)
+
+    def parts_apart(self, value: Any) -> Parts:
+        """An object that has attributes only, with each of them by itself."""
+        state = self.attributes(value)
+        names = tuple(state)
+        shape = self._shapes.get(names)
+        if shape is None:
+            ordered = sorted(names, key=str)
+            tag = b"object: (class)," + ",".join([f".{name}" for name in ordered]).encode("utf-8", "surrogatepass")
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[names] = tag, [(f".{name}", name) for name in ordered]
+        return Parts(shape[0], [(" (class)", self._kind), *[(label, state[name]) for label, name in shape[1]]])
 
     def _besides(self, value: Any, covered: frozenset[str] | None) -> dict[str, Any]:
         """Return the attributes that what an object says of itself does not cover.

@@ -69,6 +69,7 @@ class _Rules:
 
     def __init__(self, memo: Memo) -> None:
         self._memo = memo
+        self._not_plain: Any = None  # an object that has just turned out to be more than its class and plain data
 
     def quick(self, obj: Any) -> bytes | None:
         if type(obj) is Node and obj.code_signature is not None:
@@ -80,11 +81,19 @@ class _Rules:
         if recipe is None:
             return None
         of_class = recall(type(obj))
-        tag = recipe.plain_tag(obj) if of_class is not None else None
-        return combine(tag, [of_class]) if tag is not None and of_class is not None else None
+        if of_class is None:
+            return None
+        tag = recipe.plain_tag(obj)
+        if tag is None:
+            self._not_plain = obj
+            return None
+        return combine(tag, [of_class])
 
     def parts(self, obj: Any) -> Parts:
         kind = type(obj)
+        if obj is self._not_plain and obj is not None:
+            self._not_plain = None
+            return self._memo.recipes[kind].parts_apart(obj)  # type: ignore[no-any-return]
         rule = self._memo.rules.get(kind)
         if rule is None:
             rule = self._memo.rules[kind] = self._rule_for(kind)

@@ -142,24 +142,20 @@ class _Walk:
         while True:
             digests, checks = frame.digests, frame.checks
             for label, child in frame.children:
-                digest: bytes | int | None = quick(child)
+                key = id(child)
+                digest: bytes | int | None = closed.get(key)
                 if digest is None:
-                    key = id(child)
-                    digest = closed.get(key)
-                    if digest is None:
-                        number = numbers.get(key)
-                        if number is not None:
-                            if number < frame.lowest:
-                                frame.lowest = number
-                            digest = key
-                            frame.is_cyclic = True
-                        else:
-                            digest = recall(child)
-                            if digest is None:
-                                digest = shortcut(child, recall)
-                            if digest is None:
-                                frame = self._enter(label, child)
-                                break
+                    number = numbers.get(key)
+                    if number is not None:
+                        if number < frame.lowest:
+                            frame.lowest = number
+                        digest = key
+                        frame.is_cyclic = True
+                    else:
+                        digest = quick(child) or recall(child) or shortcut(child, recall)
+                        if digest is None:
+                            frame = self._enter(label, child)
+                            break
                 digests.append(digest)
                 if checks is not None:
                     self._note(frame, child, digest)
@@ -201,10 +197,8 @@ class _Walk:
         return "".join([_text_of(frame.label) for frame in self._stack]) + _text_of(label)
 
     def _recall(self, obj: Any) -> bytes | None:
-        known = self._closed.get(id(obj))
-        if known is None and self._rules.is_code(obj):
-            known = self._memo.find(obj)
-        return known
+        """Return the digest of code that is known."""
+        return (self._closed.get(id(obj)) or self._memo.find(obj)) if self._rules.is_code(obj) else None
 
     def _note(self, frame: _Open, child: Any, digest: bytes | int) -> None:
         """Write down how to see that a child of code is what it was."""
@@ -230,7 +224,12 @@ class _Walk:
         if not frame.is_cyclic and not (waiting and waiting[-1].number > frame.number):
             known: Any = frame.digests
             digest = combine(parts.tag, known if parts.is_ordered else sorted(known))
-            self._know([frame], [digest])
+            if frame.checks is not None:
+                self._know([frame], [digest])
+            else:
+                key = id(frame.obj)
+                self._closed[key] = digest
+                del self._numbers[key]
             return digest
         members = [frame]
         while waiting and waiting[-1].number > frame.number:
@@ -264,7 +263,7 @@ class _Walk:
             key = id(member.obj)
             self._closed[key] = digest
             # Its number is free again: what is still open was met before, so all the numbers in use are lower.
-            self._numbers.pop(key, None)
+            del self._numbers[key]
             if member.checks is not None:
                 self._memo.add(member.obj, digest, watched, depends_on, is_memorable)
 
