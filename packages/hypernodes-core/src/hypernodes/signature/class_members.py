@@ -7,8 +7,10 @@ to the class): of these the declarations count.
 from __future__ import annotations
 
 import enum
+import operator
+import weakref
 from types import FunctionType, GenericAlias, GetSetDescriptorType, MemberDescriptorType, UnionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypernodes.signature.origin import origin_of_function
 
@@ -44,9 +46,35 @@ _ENUM_BOOKKEEPING = frozenset({"_value_", "_name_", "__objclass__", "_sort_order
 _ADDRESS = " at 0x"
 
 
+class _Snapshot(NamedTuple):
+    """What a class held when it was looked at, and what was made of it then."""
+
+    held: tuple[Any, ...]
+    members: list[tuple[str, Any]]
+
+
+# A class is looked at in every run, and hardly ever changed in between.
+_seen: weakref.WeakKeyDictionary[type, _Snapshot] = weakref.WeakKeyDictionary()
+
+
 def members_of(kind: type) -> list[tuple[str, Any]]:
     """Return what a class of the user's own holds, each with how one gets there, in the order of the names."""
-    members: dict[str, Any] = dict(kind.__dict__)
+    held = dict(kind.__dict__)
+    annotations, fields = held.get("__annotations__"), held.get("__dataclass_fields__")
+    snapshot = tuple(held.values())
+    for declared in (annotations, fields):
+        if isinstance(declared, dict):
+            snapshot += (*declared, *declared.values())
+    known = _seen.get(kind)
+    if known is not None and len(known.held) == len(snapshot) and all(map(operator.is_, known.held, snapshot)):
+        return known.members
+    members = _members(kind, held)
+    if not issubclass(kind, enum.Enum) and "__pydantic_fields__" not in held:  # these are changed in deeper places
+        _seen[kind] = _Snapshot(snapshot, members)
+    return members
+
+
+def _members(kind: type, members: dict[str, Any]) -> list[tuple[str, Any]]:
     annotations = members.get("__annotations__")
     if issubclass(kind, enum.Enum):
         members = _of_enum(kind, members)
@@ -54,17 +82,27 @@ def members_of(kind: type) -> list[tuple[str, Any]]:
         members = _of_pydantic_model(members)
     ignored = members.get("__cache_ignore__", ())
     found: list[tuple[str, Any]] = []
-    if isinstance(annotations, dict) and annotations:  # libraries read them (dataclasses, parsers of settings, typed dicts)
-        found.append((".__annotations__", [(name, annotation(value)) for name, value in annotations.items()]))
+    if isinstance(annotations, dict) and annotations:  # libraries read them (dataclasses, parsers of settings)
+        stated = tuple([part for name, value in annotations.items() for part in (name, annotation(value))])
+        found.append((".__annotations__", stated))
     for name, member in sorted(members.items()):
         if name in _INCIDENTAL or name in ignored or isinstance(member, _SLOT_DESCRIPTORS):
             continue
         if _is_made_by_dataclass(member) or _is_made_by_dataclass(getattr(member, "__wrapped__", None)):
             continue
         if name == "__dataclass_fields__":
-            member = [tuple(getattr(field, trait) for trait in _FIELD_TRAITS) for field in member.values()]
+            member = tuple([_trait(field, trait) for field in member.values() for trait in _FIELD_TRAITS])
+        elif name == "__dataclass_params__":
+            member = tuple([(trait, getattr(member, trait)) for trait in type(member).__slots__])
         found.append((f".{name}", member))
     return found
+
+
+def _trait(field: Any, name: str) -> Any:
+    value = getattr(field, name)
+    if name == "metadata":
+        return dict(value) or None
+    return "missing" if type(value).__name__ == "_MISSING_TYPE" else value
 
 
 def annotation(value: Any) -> Any:

@@ -95,7 +95,8 @@ def _without_arbitrary_bits(values: Any) -> Any:
     if values.dtype.itemsize > 8:  # 80 bits in 16 bytes
         values = values.copy()
         values.view("u1").reshape(-1, values.dtype.itemsize)[:, 10:] = 0
-    if values.min() == values.min():  # nan if there is one
+    least = values.min()
+    if least == least:  # it is nan if there is one
         return values
     values = values.copy()
     values[values != values] = float("nan")

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from hypernodes.signature.access_paths import AccessPath, Step, access_paths
@@ -84,6 +84,8 @@ def references(function: FunctionType) -> list[tuple[str, Any]]:
             if type(target) in _ENDS and path.name not in _LOCATIONS and not path.steps:
                 found[label] = target
                 continue
+        elif path.start == "local" and not isinstance(start.get(path.name), ModuleType):
+            continue  # the value itself is a part of the function
         found.update(_follow(path, label, namespace, start))
     return sorted(found.items())
 
@@ -101,8 +103,6 @@ def _follow(path: AccessPath, label: str, namespace: dict[str, Any], start: dict
         target, steps = _imported(path, namespace)
     elif path.start == "local":
         target = start.get(path.name)
-        if not isinstance(target, ModuleType):
-            return  # the value itself is a part of the function
     elif path.start == "own module":
         target = sys.modules.get(namespace.get("__name__", ""))
         if getattr(target, "__dict__", None) is not namespace:
@@ -176,15 +176,19 @@ def _variable(name: str) -> str | None:
 def _additions(module: ModuleType, steps: tuple[Step, ...], label: str) -> Iterator[tuple[str, Any]]:
     """Return what was added to, or replaced in, what is used of an installed module."""
     target: Any = module
+    held = module.__dict__
     for kind, what in steps:
         if kind != "attribute":
             break
         if isinstance(target, ModuleType):
+            held = target.__dict__
             target = target.__dict__.get(what, _ABSENT)
         elif isinstance(target, type):
             target = next((base.__dict__[what] for base in target.__mro__ if what in base.__dict__), _ABSENT)
         else:
             break
+        if type(target) is BuiltinFunctionType or (type(target) is FunctionType and target.__globals__ is held):
+            return
         label += f".{what}"
         if is_users_own(target):
             yield label, target

@@ -104,7 +104,9 @@ class _Rules:
 
     def is_constant(self, obj: Any) -> bool:
         kind = type(obj)
-        return kind in _UNCHANGEABLE or (kind is tuple and _UNCHANGEABLE.issuperset(map(type, obj)))
+        if kind is tuple:
+            return all(map(self.is_constant, obj))
+        return kind in _UNCHANGEABLE or (kind is type and not obj.__flags__ & _HEAP_TYPE)
 
     def _rule_for(self, kind: type) -> Rule:
         known = hashers.registered_hasher(kind) or _RULES.get(kind)
@@ -312,4 +314,5 @@ _CODE = frozenset(
         type(functools.lru_cache(len)),
     }
 )
+_HEAP_TYPE = 1 << 9  # of `type.__flags__`: nothing can be put into other classes
 _UNCHANGEABLE = frozenset({str, int, float, bool, bytes, type(None), complex})
