@@ -49,8 +49,8 @@ _GLOBALS = AccessPath("globals", "")  # what `globals()` returns
 _LOADED_MODULES = AccessPath("global", "sys", (("attribute", "modules"),))
 _UNKNOWN_MODULE = AccessPath(
     "unknowable",
-    "it takes a module from sys.modules by a name that is only known when it runs, so a change in that module would not "
-    "be seen: import it by its name, or pass what is needed of it as an input",
+    "it takes a module from sys.modules by a name that is only known when it runs, so a change in that module would "
+    "not be seen: import it by its name, or pass what is needed of it as an input",
 )
 _LOOK_UPS = frozenset({"import_module", "__import__", "getenv"})
 _IGNORED = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME", "KW_NAMES", "MAKE_CELL"})
@@ -208,7 +208,9 @@ class _Reader:
             return
         taken = stack[effect - 1 :]
         self._use(*taken)
-        if instruction.opname.startswith(("POP_", "STORE_", "DELETE_", "RETURN_", "END_", "LIST_", "DICT_", "SET_", "MAP_")):
+        if instruction.opname.startswith(
+            ("POP_", "STORE_", "DELETE_", "RETURN_", "END_", "LIST_", "DICT_", "SET_", "MAP_")
+        ):
             del stack[len(stack) + effect if -effect <= len(stack) else 0 :]
         else:
             del stack[len(stack) + effect - 1 if 1 - effect <= len(stack) else 0 :]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import operator
 import weakref
-from types import FunctionType, GenericAlias, GetSetDescriptorType, MemberDescriptorType, UnionType
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, UnionType
 from typing import Any, NamedTuple
 
 from hypernodes.signature.origin import origin_of_function
@@ -106,8 +106,8 @@ def _trait(field: Any, name: str) -> Any:
 
 
 def annotation(value: Any) -> Any:
-    """Return something that stands for an annotation: the classes in it, and what cannot be identified by its text."""
-    if value is None or isinstance(value, (type, str)) and not isinstance(value, GenericAlias):
+    """Return something that stands for an annotation: the classes in it, and other things by their text."""
+    if value is None or isinstance(value, (type, str)):
         return value
     origin = getattr(value, "__origin__", None)
     if origin is not None or isinstance(value, UnionType):
@@ -161,15 +161,17 @@ def _of_pydantic_model(members: dict[str, Any]) -> dict[str, Any]:
 def _of_pydantic_field(field: Any) -> list[tuple[str, Any]]:
     names = [name for name in type(field).__slots__ if not name.startswith("_")]
     settings = [(name, getattr(field, name, None)) for name in names]
-    return [(name, annotation(value) if name == "annotation" else _undefined_as_name(value)) for name, value in settings]
+    return [
+        (name, annotation(value) if name == "annotation" else _undefined_as_name(value)) for name, value in settings
+    ]
 
 
 def _of_pydantic_decorators(decorators: Any) -> list[tuple[str, str, Any]]:
     """Validators and the like: for which fields each is, and when it is called."""
     return [
         (kind, name, _settings_of(decorator.info))
-        for kind, by_name in sorted(getattr(decorators, "__dict__", {}).items())
-        if isinstance(by_name, dict)
+        for kind in getattr(type(decorators), "__dataclass_fields__", ())
+        if isinstance(by_name := getattr(decorators, kind), dict)
         for name, decorator in by_name.items()
     ]
 

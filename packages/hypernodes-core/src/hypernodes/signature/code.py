@@ -61,9 +61,8 @@ def _by_name(item: tuple[Any, Any]) -> str:
 
 def _registry(function: Any) -> list[tuple[str, Any]]:
     """Return what a function of `functools.singledispatch` calls, by class; the order of registration means nothing."""
-    found = [(f".registry[{kind.__module__}.{kind.__qualname__}]", kind, to) for kind, to in function.registry.items()]
-    found.sort(key=_by_name)
-    return [(label, part) for label, *parts in found for part in parts]
+    found = {f".registry[{kind.__module__}.{kind.__qualname__}]": (kind, to) for kind, to in function.registry.items()}
+    return [(label, part) for label in sorted(found) for part in found[label]]
 
 
 def _defaults(function: FunctionType) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypernodes.node import Node
 from hypernodes.signature import code
-from hypernodes.signature.origin import PYTHON, origin_of_module, origin_of_class, origin_of_function
+from hypernodes.signature.origin import PYTHON, origin_of_class, origin_of_function, origin_of_module
 from hypernodes.signature.references import MissingModule
 from hypernodes.signature.source import text_of
 from hypernodes.signature.value import _RULES, _Rules, digest, new_memo

@@ -1,9 +1,10 @@
 """Digests of objects that refer to each other in a circle: one for each, whichever of them is met first.
 
 Objects of cycles that are built alike have the same digest; two of one cycle have it exactly if nothing that can be
-reached from one differs from what can be reached from the other in the same way. The objects are sorted into classes by what they are and by the classes that
-they refer to, until no class has to be split (colour refinement, in O(n log n): Hopcroft 1971, Berkholz et al. 2013).
-The classes are numbered by content alone, so the numbers mean the same in every process.
+reached from one differs from what can be reached from the other in the same way. The objects are sorted into classes by
+what they are and by the classes that they refer to, until no class has to be split (colour refinement, in O(n log n):
+Hopcroft 1971, Berkholz et al. 2013). The classes are numbered by content alone, so the numbers mean the same in every
+process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections import deque
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
-
 
 _WORTH_A_ROUND = 0.05  # look at all members once more while as many more of them are told apart by it
 
@@ -85,17 +85,18 @@ def _named(
     return found
 
 
-def _colour(
-    keys: Sequence[bytes], links: Sequence[Sequence[int]], members: Sequence[Member]
-) -> tuple[list[int], int]:
-    """Return a number for each member, the same for two exactly if they cannot be told apart, and how many there are."""
+def _colour(keys: Sequence[bytes], links: Sequence[Sequence[int]], members: Sequence[Member]) -> tuple[list[int], int]:
+    """Return a number for each member, the same for two exactly if they cannot be told apart, and how many exist."""
     colours, count = _ranked(keys)
     before = 0
     while before + len(keys) * _WORTH_A_ROUND < count < len(keys):  # most are told apart by what is near them
         before = count
         colours, count = _ranked(
             [
-                (colours[i], [colours[to] for to in targets] if members[i].is_ordered else sorted(colours[to] for to in targets))
+                (
+                    colours[i],
+                    [colours[to] for to in targets] if members[i].is_ordered else sorted(colours[to] for to in targets),
+                )
                 for i, targets in enumerate(links)
             ]
         )

@@ -276,7 +276,11 @@ def _arrow_children(value: Any, pyarrow: Any) -> list[tuple[str, Any]]:
         return [("[...]", importlib.import_module("pyarrow.compute").run_end_decode(value))]
     if types.is_union(kind):
         fields = [(f".field({i})", value.field(i)) for i in range(kind.num_fields)]
-        return [(".type_codes", value.type_codes), *([(".offsets", value.offsets)] if kind.mode == "dense" else []), *fields]
+        return [
+            (".type_codes", value.type_codes),
+            *([(".offsets", value.offsets)] if kind.mode == "dense" else []),
+            *fields,
+        ]
     missing = [(".is_null()", value.is_null())]
     if types.is_struct(kind):
         return missing + [(f".{field.name}", part) for field, part in zip(kind, value.flatten(), strict=True)]

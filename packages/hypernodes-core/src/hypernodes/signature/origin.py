@@ -28,7 +28,7 @@ def origin_of_module(module_name: str) -> str:
 def origin_of_class(kind: type) -> str:
     """Return where a class comes from; empty for one that its module does not hold, so that it is looked into.
 
-    Functions that make classes (`make_dataclass`, `exec`) leave the name of a module in them that knows nothing of them.
+    Functions that make classes (`make_dataclass`, `exec`) leave the name of a module in them that does not know them.
     """
     name: Any = kind.__module__
     origin = origin_of_module(name) if isinstance(name, str) else ""
@@ -40,7 +40,7 @@ def origin_of_class(kind: type) -> str:
 
 
 def _is_compiled(kind: type) -> bool:
-    """Whether a class was made by compiled code: it is no heap type, or its objects have fields that it does not show."""
+    """Whether compiled code made a class: it is no heap type, or its objects have fields that it does not show."""
     if not kind.__flags__ & _HEAP_TYPE:
         return True
     base: Any = kind.__base__

@@ -1,8 +1,9 @@
 """Plain data as bytes: numbers, text and nested built-in containers of such, in one go and without a walk.
 
 The encoding is exact (different values, different bytes) and depends on nothing but content and types: on the order of
-dicts, since code can see it, but not on that of sets, not on which objects are shared, not on the machine. What is too deep, too intricate or no
-plain data is left to the walk - also a matter of content alone, so that a value is always treated in the same way.
+dicts, since code can see it, but not on that of sets, not on which objects are shared, not on the machine. What is too
+deep, too intricate or no plain data is left to the walk - also a matter of content alone, so that a value is always
+treated in the same way.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def encode(value: Any) -> bytes | None:
 
 
 def encode_attributes(attributes: dict[str, Any]) -> bytes | None:
-    """Return the attributes of an object as bytes, whatever order they were set in; None when they are no plain data."""
+    """Return the attributes of an object as bytes, whatever order they were set in; None when any is not plain."""
     if not _PLAIN_TYPES.issuperset(map(type, attributes.values())):
         return None
     names = sorted(attributes)

@@ -96,7 +96,9 @@ def _missing(name: str, origin: str) -> MissingModule:
     return MissingModule(name, origin)
 
 
-def _follow(path: AccessPath, label: str, namespace: dict[str, Any], start: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _follow(
+    path: AccessPath, label: str, namespace: dict[str, Any], start: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
     """Go along a path as far as the user's own modules lead."""
     steps = path.steps
     if path.start == "import":
@@ -196,9 +198,9 @@ def _additions(module: ModuleType, steps: tuple[Step, ...], label: str) -> Itera
         if isinstance(target, type) and additions_to(target):
             yield label, target
     for name in _EXTENSIBLE.get(module.__name__.partition(".")[0], ()):
-        kind = module.__dict__.get(name)
-        if isinstance(kind, type) and additions_to(kind):
-            yield f"{label} ({name})", kind
+        extensible = module.__dict__.get(name)
+        if isinstance(extensible, type) and additions_to(extensible):
+            yield f"{label} ({name})", extensible
 
 
 def _import_by_name(
@@ -225,7 +227,7 @@ def _unknowable_import() -> Unknowable:
 
 
 def _value_at(path: AccessPath, namespace: dict[str, Any], start: dict[str, Any]) -> Any:
-    target = start.get(path.name) if path.start == "local" else namespace.get(path.name)
+    target: Any = start.get(path.name) if path.start == "local" else namespace.get(path.name)
     for kind, what in path.steps:
         try:
             target = getattr(target, what) if kind == "attribute" else target[what] if kind == "item" else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from hypernodes.signature.origin import origin_of_class, origin_of_module
 from hypernodes.signature.plain import encode_attributes
+from hypernodes.signature.sentinels import sentinel_name
 from hypernodes.signature.walk import Parts, UnhashableValueError
 
 _NEW_OBJECT: Any = copyreg.__newobj__  # type: ignore[attr-defined]  # pickle's "a new empty object of the class"
@@ -74,8 +75,13 @@ class Recipe:
 
     def plain_tag(self, value: Any) -> bytes | None:
         """Return the state as bytes when it is plain data."""
-        encoded = encode_attributes(self.attributes(value))
-        return None if encoded is None else b"object:plain:" + encoded
+        attributes = self.attributes(value)
+        encoded = encode_attributes(attributes)
+        if encoded is None:
+            return None
+        if not attributes and (name := sentinel_name(value)) is not None:  # another one without state is another
+            return b"sentinel:" + name.variable.encode()
+        return b"object:plain:" + encoded
 
     def parts(self, value: Any) -> Parts:
         """An object: its class (with its code, when it is the user's own) and its whole state."""
@@ -104,7 +110,7 @@ class Recipe:
     def _besides(self, value: Any, covered: frozenset[str] | None) -> dict[str, Any]:
         """Return the attributes that what an object says of itself does not cover.
 
-        An installed class knows what of its objects makes a difference. Of a subclass of the user's own it knows nothing.
+        An installed class knows what of its objects makes a difference, but nothing of subclasses of the user's own.
         """
         if self._pickler is not None and not self._is_own:
             return {}
@@ -116,8 +122,13 @@ def with_attributes(parts: Parts, value: Any) -> Parts:
     """Return the parts of an object of a subclass: those that the base class knows of, its class and its attributes."""
     recipe = Recipe(type(value))
     state = recipe.attributes(value)
-    children = [(" (class)", type(value)), *parts.children, *((f".{name}", state[name]) for name in sorted(state, key=str))]
-    return Parts(b"subclass of " + parts.tag + ":" + ",".join(sorted(state, key=str)).encode(), children)
+    children = [
+        (" (class)", type(value)),
+        *parts.children,
+        *((f".{name}", state[name]) for name in sorted(state, key=str)),
+    ]
+    names = ",".join(sorted(state, key=str)).encode("utf-8", "surrogatepass")
+    return Parts(b"subclass:%b:%b" % (names, parts.tag), children)
 
 
 def _pickler_of(kind: type) -> type | None:
@@ -129,7 +140,7 @@ def _pickler_of(kind: type) -> type | None:
 
 
 def has_hidden_state(kind: type) -> bool:
-    """Whether objects of a class hold more than attributes: content, or fields in memory that only compiled code sees."""
+    """Whether objects of a class hold more than attributes: content, or fields that only compiled code sees."""
     if issubclass(kind, _CONTENT_TYPES) or kind.__itemsize__:
         return True
     shown: int = object.__basicsize__
@@ -196,7 +207,8 @@ def _is_pickled_differently(kind: type) -> bool:
     """Whether a class between a class and the built-in type below it says how it is pickled, or is compiled."""
     between = [base for base in kind.__mro__[:-1] if base not in _CONTENT_TYPES]
     return any(
-        not _PICKLING.isdisjoint(base.__dict__) or (issubclass(base, _CONTENT_TYPES) and not base.__flags__ & _HEAP_TYPE)
+        not _PICKLING.isdisjoint(base.__dict__)
+        or (issubclass(base, _CONTENT_TYPES) and not base.__flags__ & _HEAP_TYPE)
         for base in between
     )
 

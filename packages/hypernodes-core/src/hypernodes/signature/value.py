@@ -30,6 +30,7 @@ from hypernodes.signature import code, hashers, plain
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
 from hypernodes.signature.references import MissingModule, Unknowable
+from hypernodes.signature.sentinels import sentinel_name
 from hypernodes.signature.state import Recipe, with_attributes
 from hypernodes.signature.walk import Parts, UnhashableValueError, combine, walk
 
@@ -198,7 +199,10 @@ def _zone(value: Any) -> Parts:
     return Parts(b"zone:" + value.key.encode())
 
 
-def _refuse(value: Any) -> Parts:
+def _bare_object(value: Any) -> Parts:
+    name = sentinel_name(value)
+    if name is not None:
+        return Parts(f"sentinel:{name.module}:{name.variable}".encode())
     raise UnhashableValueError("it has no content to identify it by", path="", culprit_type=type(value).__name__)
 
 
@@ -257,7 +261,7 @@ _RULES: dict[type, Rule] = {
     ),
     decimal.Decimal: lambda v: Parts(b"decimal:" + str(v).encode()),
     uuid.UUID: lambda v: Parts(b"uuid:" + v.bytes),
-    object: _refuse,
+    object: _bare_object,
     FunctionType: code.function_parts,
     BuiltinFunctionType: code.builtin_parts,
     MethodType: lambda v: Parts(b"method", [(".__func__", v.__func__), (".__self__", v.__self__)]),

@@ -134,7 +134,7 @@ class _Walk:
 
     def run(self, root: Any) -> bytes:
         rules, closed, numbers, stack = self._rules, self._closed, self._numbers, self._stack
-        quick, shortcut, is_code, recall = rules.quick, rules.shortcut, rules.is_code, self._recall
+        quick, shortcut, recall = rules.quick, rules.shortcut, self._recall
         known = recall(root)
         if known is not None:
             return known

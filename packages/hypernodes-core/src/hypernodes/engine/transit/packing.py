@@ -10,6 +10,7 @@ from typing import Any
 
 from hypernodes.errors import SerializationError
 from hypernodes.node import Node
+from hypernodes.signature import reduce_sentinel
 
 PROTOCOL = 5
 
@@ -68,7 +69,8 @@ def _by_value_pickler() -> Any:
                 if type(obj) is CodeType:
                     make, arguments = self.dispatch_table[CodeType](obj)
                     return make, tuple(obj.co_filename if a == "<dynamic-code>" else a for a in arguments)
-                return super().reducer_override(obj)
+                found = None if travelling_modules else reduce_sentinel(obj)
+                return super().reducer_override(obj) if found is None else found
 
         _pickler = ByValuePickler
     return _pickler
