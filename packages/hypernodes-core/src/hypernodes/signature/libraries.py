@@ -304,7 +304,9 @@ def _arrow_content(value: Any) -> bytes:
         block = value.slice(start, _PIECE_ROWS)
         parts = [block] if block.null_count == 0 else [block.is_null(), block.drop_null()]  # beneath a null is anything
         for part in parts:
-            whole = pyarrow.concat_arrays(part.chunks) if getattr(part, "chunks", None) else part
+            # Two arrays are copied into one: a slice as it is may be written with what lies behind it.
+            pieces = getattr(part, "chunks", [part])
+            whole = pyarrow.concat_arrays([*pieces, pyarrow.array([], part.type)])
             if pyarrow.types.is_boolean(whole.type):
                 whole = whole.cast("uint8")  # the last byte of a bitmap may hold anything beyond its end
             table = pyarrow.table({"": whole})

@@ -81,7 +81,7 @@ def references(function: FunctionType) -> list[tuple[str, Any]]:
     for path, label in paths:
         if path.start == "global":
             target = namespace.get(path.name, _ABSENT)
-            if type(target) in _ENDS and path.name not in _LOCATIONS and not path.steps:
+            if type(target) in _ENDS and not path.steps and path.name not in _LOCATIONS and not _is_importer(target):
                 found[label] = target
                 continue
         elif path.start == "local" and not isinstance(start.get(path.name), ModuleType):
@@ -136,7 +136,7 @@ def _go_on(
         if target is sys.modules:
             return
         if kind == "call":
-            if target in _IMPORTERS:
+            if _is_importer(target):
                 yield from _import_by_name(what, rest[1:], label, namespace, start)
                 return
             if target is os.getenv:
@@ -165,9 +165,14 @@ def _go_on(
     else:
         if isinstance(target, ModuleType) and origin_of_module(target.__name__):
             yield from _additions(target, (), label)
-    if target is os.environ or target is sys.modules:
-        return  # what is read of it by name counts
-    yield label, target
+    if _is_importer(target):
+        yield label, _unknowable_import()  # under another name, or passed on
+    elif target is not os.environ and target is not sys.modules:  # of these counts what is read of them by name
+        yield label, target
+
+
+def _is_importer(target: Any) -> bool:
+    return target is _IMPORTERS[0] or target is _IMPORTERS[1]
 
 
 def _variable(name: str) -> str | None:

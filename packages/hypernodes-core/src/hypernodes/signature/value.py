@@ -228,7 +228,10 @@ def _type_variable(value: Any) -> Parts:
 
 def _generic_alias(value: Any) -> Parts:
     metadata = getattr(value, "__metadata__", None)
-    return Parts(b"alias", [(".__origin__", value.__origin__), (".__args__", value.__args__), ("", metadata)])
+    return Parts(
+        b"alias:" + type(value).__name__.encode(),
+        [(".__origin__", value.__origin__), (".__args__", value.__args__), ("", metadata)],
+    )
 
 
 def _union(value: Any) -> Parts:
