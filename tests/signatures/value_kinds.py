@@ -1,15 +1,10 @@
-"""Kinds of values that nodes are given, and what makes two of them the same or different; see `test_value_sweep`.
-
-Run as a program it prints the digests of all of them, as seen in that process.
-"""
+"""Kinds of values that nodes are given, and what makes two of them the same or different; see `test_value_sweep`."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import sys
 import textwrap
-import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
@@ -643,18 +638,18 @@ kind(
 )
 
 
-def missing(wanted: Kind) -> list[str]:
-    """Return which of the modules that a kind needs are not installed."""
-    return [module for module in wanted.needs if importlib.util.find_spec(module) is None]
+def missing(modules: Sequence[str]) -> list[str]:
+    """Return which of some modules are not installed."""
+    return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
-def digests() -> dict[str, list[list[str]]]:
-    """Return for each kind that can be made here the digests of the same and of the different values."""
+def digests(needs: Sequence[str]) -> dict[str, list[list[str]]]:
+    """Return, for each kind that needs just these modules, the digests of the same and of the different values."""
     from hypernodes.signature import UnhashableValueError, digest
 
     found: dict[str, list[list[str]]] = {}
     for number, wanted in enumerate(KINDS):
-        if missing(wanted):
+        if wanted.needs != tuple(needs):
             continue
         # As if each were a module of the user's own, so that its classes and functions are the user's code.
         namespace: dict[str, Any] = {"__name__": f"values_{number}"}
@@ -672,8 +667,3 @@ def digests() -> dict[str, list[list[str]]]:
             rows.append(row)
         found[wanted.name] = rows
     return found
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    json.dump(digests(), sys.stdout)

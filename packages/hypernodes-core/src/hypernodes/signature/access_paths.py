@@ -12,7 +12,7 @@ import functools
 from types import CodeType
 from typing import Any, NamedTuple
 
-Step = tuple[str, Any]
+PathStep = tuple[str, Any]
 
 
 class AccessPath(NamedTuple):
@@ -28,7 +28,7 @@ class AccessPath(NamedTuple):
 
     start: str
     name: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[PathStep, ...] = ()
 
     def then(self, kind: str, what: Any) -> AccessPath:
         return AccessPath(self.start, self.name, (*self.steps, (kind, what))[:_LONGEST_PATH])

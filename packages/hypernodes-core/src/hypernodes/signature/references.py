@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from hypernodes.signature.access_paths import AccessPath, Step, access_paths
+from hypernodes.signature.access_paths import AccessPath, PathStep, access_paths
 from hypernodes.signature.additions import additions_to, is_users_own
 from hypernodes.signature.origin import (
     is_installed_module,
@@ -125,7 +125,7 @@ def _follow(
 
 
 def _go_on(
-    target: Any, steps: tuple[Step, ...], label: str, namespace: dict[str, Any], start: dict[str, Any]
+    target: Any, steps: tuple[PathStep, ...], label: str, namespace: dict[str, Any], start: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     for position, (kind, what) in enumerate(steps):
         rest = steps[position:]
@@ -180,7 +180,7 @@ def _variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
-def _additions(module: ModuleType, steps: tuple[Step, ...], label: str) -> Iterator[tuple[str, Any]]:
+def _additions(module: ModuleType, steps: tuple[PathStep, ...], label: str) -> Iterator[tuple[str, Any]]:
     """Return what was added to, or replaced in, what is used of an installed module."""
     target: Any = module
     held = module.__dict__
@@ -209,7 +209,7 @@ def _additions(module: ModuleType, steps: tuple[Step, ...], label: str) -> Itera
 
 
 def _import_by_name(
-    name: Any, rest: tuple[Step, ...], label: str, namespace: dict[str, Any], start: dict[str, Any]
+    name: Any, rest: tuple[PathStep, ...], label: str, namespace: dict[str, Any], start: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     """Follow an import by a function: its name may be a text, or be found along a path."""
     if isinstance(name, AccessPath):
@@ -241,7 +241,7 @@ def _value_at(path: AccessPath, namespace: dict[str, Any], start: dict[str, Any]
     return target
 
 
-def _imported(path: AccessPath, namespace: dict[str, Any]) -> tuple[Any, tuple[Step, ...]]:
+def _imported(path: AccessPath, namespace: dict[str, Any]) -> tuple[Any, tuple[PathStep, ...]]:
     """Import what the function would import itself; what is installed is not imported for its name only."""
     name = path.name
     if name.startswith("."):

@@ -17,14 +17,14 @@ _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "_
 _may_be: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
-class Name(NamedTuple):
+class SentinelName(NamedTuple):
     """Where a sentinel is found: a global variable of a module."""
 
     module: str
     variable: str
 
 
-def sentinel_name(value: Any) -> Name | None:
+def sentinel_name(value: Any) -> SentinelName | None:
     """Return where a sentinel is found; None for an object that is none.
 
     A sentinel has no state, is compared by identity, and is a global variable of the module that its class is from (of
@@ -39,7 +39,7 @@ def sentinel_name(value: Any) -> Name | None:
     for module in _modules(kind):
         for variable, held in module.__dict__.items():
             if held is value:
-                return Name(module.__name__, variable)
+                return SentinelName(module.__name__, variable)
     return None
 
 

@@ -34,7 +34,7 @@ _MOST_SHAPES = 64
 _ATTRS_HASH = "_attrs_cached_hash"
 
 
-class Recipe:
+class StateReader:
     """How the state of objects of one class is read.
 
     Attributes:
@@ -120,8 +120,8 @@ class Recipe:
 
 def with_attributes(parts: Parts, value: Any) -> Parts:
     """Return the parts of an object of a subclass: those that the base class knows of, its class and its attributes."""
-    recipe = Recipe(type(value))
-    state = recipe.attributes(value)
+    reader = StateReader(type(value))
+    state = reader.attributes(value)
     children = [
         (" (class)", type(value)),
         *parts.children,

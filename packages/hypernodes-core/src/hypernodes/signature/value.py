@@ -31,7 +31,7 @@ from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
 from hypernodes.signature.references import MissingModule, Unknowable
 from hypernodes.signature.sentinels import sentinel_name
-from hypernodes.signature.state import Recipe, with_attributes
+from hypernodes.signature.state import StateReader, with_attributes
 from hypernodes.signature.walk import Parts, UnhashableValueError, combine, walk
 
 Rule = Callable[[Any], Parts]
@@ -78,13 +78,13 @@ class _Rules:
         return plain.quick(obj)
 
     def shortcut(self, obj: Any, recall: Callable[[Any], bytes | None]) -> bytes | None:
-        recipe = self._memo.recipes.get(type(obj))
-        if recipe is None:
+        reader = self._memo.readers.get(type(obj))
+        if reader is None:
             return None
         of_class = recall(type(obj))
         if of_class is None:
             return None
-        tag = recipe.plain_tag(obj)
+        tag = reader.plain_tag(obj)
         if tag is None:
             self._not_plain = obj
             return None
@@ -94,7 +94,7 @@ class _Rules:
         kind = type(obj)
         if obj is self._not_plain and obj is not None:
             self._not_plain = None
-            return self._memo.recipes[kind].parts_apart(obj)  # type: ignore[no-any-return]
+            return self._memo.readers[kind].parts_apart(obj)  # type: ignore[no-any-return]
         rule = self._memo.rules.get(kind)
         if rule is None:
             rule = self._memo.rules[kind] = self._rule_for(kind)
@@ -122,18 +122,18 @@ class _Rules:
         by_name = hasher_for(kind) or _by_base(kind) or hashers.installed_hasher(kind)
         if by_name is not None:
             return by_name
-        recipe = Recipe(kind)
-        if recipe.has_attributes_only:
-            self._memo.recipes[kind] = recipe
-        return recipe.parts
+        reader = StateReader(kind)
+        if reader.has_attributes_only:
+            self._memo.readers[kind] = reader
+        return reader.parts
 
 
 def _shortcut(value: Any, memo: Memo) -> bytes | None:
-    recipe = memo.recipes.get(type(value))
-    known = memo.find(type(value)) if recipe is not None else None
-    if recipe is None or known is None:
+    reader = memo.readers.get(type(value))
+    known = memo.find(type(value)) if reader is not None else None
+    if reader is None or known is None:
         return None
-    tag = recipe.plain_tag(value)
+    tag = reader.plain_tag(value)
     return None if tag is None else combine(tag, [known])
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from hypernodes.errors import HyperNodesError
 from hypernodes.signature.cycles import Member, digests_of
-from hypernodes.signature.memo import Check, Entry, Memo, Watched, reference_to
+from hypernodes.signature.memo import Check, KnownCode, Memo, Watched, reference_to
 
 
 class Parts(NamedTuple):
@@ -92,7 +92,7 @@ class _Open:
         self.is_cyclic = False
         # Of code: how to see later that it has not changed.
         self.checks: list[Check] | None = [] if is_code else None
-        self.depends_on: list[Entry] = []
+        self.depends_on: list[KnownCode] = []
         self.is_memorable = is_code
 
 
@@ -251,7 +251,7 @@ class _Walk:
     def _know(self, members: list[_Open], digests: list[bytes]) -> None:
         """Take note of the digests of an object, or of all those in a cycle."""
         watched: list[Watched] = []
-        depends_on: list[Entry] = []
+        depends_on: list[KnownCode] = []
         is_memorable = all(member.is_memorable for member in members)
         if is_memorable:
             for member in members:
