@@ -1167,3 +1167,33 @@ misses(
     inside("return PAIR[0] is UNSET", top="class S: pass\nUNSET, OTHER = S(), S()\nPAIR = [UNSET]"),
     ("[UNSET]", "[OTHER]"),
 )
+misses(
+    "constant set in an installed module",
+    inside("return colorsys.K", top="import colorsys\ncolorsys.K = 1"),
+    ("= 1", "= 2"),
+)
+misses(
+    "constant set in an installed class",
+    inside("return Fraction.K", top="from fractions import Fraction\nFraction.K = 1"),
+    ("= 1", "= 2"),
+)
+misses(
+    "constant set in a class of a module",
+    inside("return fractions.Fraction.K", top="import fractions\nfractions.Fraction.K = 1"),
+    ("= 1", "= 2"),
+)
+misses(
+    "class method added to an installed class",
+    inside("return Fraction.k()", top="from fractions import Fraction\nFraction.k = classmethod(lambda kind: 1)"),
+    ("kind: 1", "kind: 2"),
+)
+misses(
+    "docstring read by inspect",
+    inside("return inspect.getdoc(h)", top="import inspect\ndef h():\n    'one'\n"),
+    ("'one'", "'two'"),
+)
+misses(
+    "type hints of a helper",
+    inside("return str(typing.get_type_hints(h))", top="import typing\ndef h(v: int): pass\n"),
+    ("v: int", "v: str"),
+)

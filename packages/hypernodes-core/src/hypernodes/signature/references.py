@@ -19,8 +19,10 @@ from typing import Any
 
 from hypernodes.signature.access_paths import AccessPath, PathStep, access_paths
 from hypernodes.signature.additions import additions_to, is_users_own
+from hypernodes.signature.class_members import annotation
 from hypernodes.signature.origin import (
     is_installed_module,
+    origin_of_class,
     origin_of_function,
     origin_of_missing_module,
     origin_of_module,
@@ -32,6 +34,9 @@ _ENDS = frozenset({FunctionType, type, str, int, float, bool, tuple, list, dict}
 _LOCATIONS = frozenset({"__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__", "__cached__"})
 # What code may read of a function or a class besides calling it; not a part of what they are otherwise.
 _DESCRIPTIONS = frozenset({"__doc__", "__name__", "__qualname__", "__annotations__", "__module__"})
+# Functions of Python's own that read them.
+_READ_DESCRIPTIONS = frozenset({"get_type_hints", "get_annotations", "getdoc", "signature", "getfullargspec"})
+_SCALARS = frozenset({int, float, str, bool, bytes, type(None)})
 # Functions that look something up by a name, with the names that calls of them are recorded for (see `access_paths`).
 _IMPORTERS: tuple[Any, ...] = (importlib.import_module, builtins.__import__)
 # Packages whose classes others may add attributes to, and these classes.
@@ -78,9 +83,12 @@ def references(function: FunctionType) -> list[tuple[str, Any]]:
     start.update(function.__kwdefaults__ or {})
     found: dict[str, Any] = {}
     namespace = function.__globals__
+    reads_descriptions = not _READ_DESCRIPTIONS.isdisjoint(code.co_names)
     for path, label in paths:
         if path.start == "global":
             target = namespace.get(path.name, _ABSENT)
+            if reads_descriptions and isinstance(target, (FunctionType, type)):
+                found[f"{label} described"] = _description(target)
             if type(target) in _ENDS and not path.steps and path.name not in _LOCATIONS and not _is_importer(target):
                 found[label] = target
                 continue
@@ -147,6 +155,10 @@ def _go_on(
         if not isinstance(target, ModuleType):
             if kind == "attribute" and what in _DESCRIPTIONS and isinstance(target, (FunctionType, type)):
                 yield f"{label}.{what}", getattr(target, what, None)
+            elif kind == "attribute" and isinstance(target, type) and origin_of_class(target):
+                held = next((base.__dict__[what] for base in target.__mro__ if what in base.__dict__), _ABSENT)
+                if type(held) in _SCALARS:
+                    yield f"{label}.{what}", held  # may have been set
             break
         if kind == "item" or what == "__dict__":
             break
@@ -169,6 +181,12 @@ def _go_on(
         yield label, _unknowable_import()  # under another name, or passed on
     elif target is not os.environ and target is not sys.modules:  # of these counts what is read of them by name
         yield label, target
+
+
+def _description(target: Any) -> Any:
+    annotations = getattr(target, "__annotations__", None)
+    stated = annotations.items() if isinstance(annotations, dict) else ()
+    return target.__doc__, tuple([part for name, value in stated for part in (name, annotation(value))])
 
 
 def _is_importer(target: Any) -> bool:
@@ -197,8 +215,8 @@ def _additions(module: ModuleType, steps: tuple[PathStep, ...], label: str) -> I
         if type(target) is BuiltinFunctionType or (type(target) is FunctionType and target.__globals__ is held):
             return
         label += f".{what}"
-        if is_users_own(target):
-            yield label, target
+        if is_users_own(target) or (type(target) in _SCALARS and module is not sys and not what.startswith("__")):
+            yield label, target  # a constant may have been set
             return
         if isinstance(target, type) and additions_to(target):
             yield label, target
