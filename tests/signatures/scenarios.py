@@ -14,13 +14,14 @@ class Scenario(NamedTuple):
 
     Attributes:
         name: What changes.
-        is_hit: Whether the second process must find what the first one computed.
+        is_hit: Whether the second process must find what the first one computed; None when it cannot be known, so that
+            the node must run uncached in both, with a warning.
         before: The files of the first process, by path.
         after: The files of the second process.
     """
 
     name: str
-    is_hit: bool
+    is_hit: bool | None
     before: dict[str, str]
     after: dict[str, str]
 
@@ -47,7 +48,13 @@ def hits(name: str, body: str, *changes: tuple[str, str], files: dict[str, str] 
     _add(name, True, body, changes, files or {})
 
 
-def _add(name: str, is_hit: bool, body: str, changes: tuple[tuple[str, str], ...], others: dict[str, str]) -> None:
+def refused(name: str, body: str, *changes: tuple[str, str], files: dict[str, str] | None = None) -> None:
+    _add(name, None, body, changes, files or {})
+
+
+def _add(
+    name: str, is_hit: bool | None, body: str, changes: tuple[tuple[str, str], ...], others: dict[str, str]
+) -> None:
     """Replace the first text of each change with the second, in whichever file it stands."""
     files = {"pipe.py": _pipe(body)} | _files(others)
     after = dict(files)
@@ -165,7 +172,7 @@ misses("helper's helper", HELPED, ("x * 2", "x * 3"))
 misses("constant", HELPED, ("LIMIT = 3", "LIMIT = 4"))
 misses("type of a constant", HELPED, ("LIMIT = 3", "LIMIT = 3.0"))
 misses("deep in a table", HELPED, ("[1, 2]", "[9, 2]"))
-hits(
+misses(
     "order of a table",
     HELPED.replace('{"a": [1, 2]}', '{"a": [1, 2], "b": 1}'),
     ('{"a": [1, 2], "b": 1}', '{"b": 1, "a": [1, 2]}'),
@@ -610,7 +617,7 @@ hits(
     IGNORING.replace("inputs =", "def inputs(): return"),
     ("False", "object()"),
 )
-hits(
+misses(
     "order of a dict",
     f"{TEXT_OF.replace('return show(v)', 'return sorted(v)')}def inputs():\n    return {{'v': {{'a': 1, 'b': 2}}}}\n",
     ("{'a': 1, 'b': 2}", "{'b': 2, 'a': 1}"),
@@ -657,4 +664,536 @@ misses(
     "import this_is_mine as secrets\n@node(output_name='y')\ndef compute(x):\n    return secrets.h(x)\n",
     ("x + 1", "x + 2"),
     files={"this_is_mine.py": AID},
+)
+
+# --- what is installed -------------------------------------------------------------------------------------------
+
+
+def uses(expression: str, *imports: str) -> str:
+    """A node that returns the value of an expression, in a file with some imports."""
+    lines = "".join(f"{line}\n" for line in imports)
+    return f"{lines}@node(output_name='y')\ndef compute(x):\n    return {expression}\n"
+
+
+misses(
+    "function of another module of Python",
+    uses("sqrt(x)", "from math import sqrt"),
+    ("from math", "from cmath"),
+)
+misses("module by an alias", uses("m.sqrt(x)", "import math as m"), ("import math as", "import cmath as"))
+misses(
+    "module by an alias, inside",
+    uses("m.sqrt(x)", "").replace("    return", "    import math as m\n    return"),
+    ("import math", "import cmath"),
+)
+misses(
+    "deep module by an alias",
+    uses("m.escape('\"<')", "import html as m"),
+    ("import html as", "import xml.sax.saxutils as"),
+)
+misses(
+    "Python function of another module",
+    uses("escape('\"<')", "from html import escape"),
+    ("from html", "from xml.sax.saxutils"),
+)
+misses(
+    "built-in function in a table",
+    uses("T['f'](x)", "import cmath, math", "T = {'f': math.exp}"),
+    ("math.exp", "cmath.exp"),
+)
+misses(
+    "class of another module in a table",
+    uses("T[0].__module__", "import queue, asyncio", "T = [queue.Queue]"),
+    ("[queue.", "[asyncio."),
+)
+misses("universal function", uses("f(x)", "from numpy import negative as f"), ("negative", "positive"))
+misses(
+    "compiled function of pandas",
+    uses("f(x)", "from pandas.api.types import is_integer as f"),
+    ("is_integer", "is_float"),
+)
+misses(
+    "class method of a built-in class",
+    uses("f([x])", "f = dict.fromkeys"),
+    ("dict.fromkeys", "__import__('collections').OrderedDict.fromkeys"),
+)
+misses("method of a built-in class", uses("f('a')", "f = str.upper"), ("str.upper", "str.title"))
+misses(
+    "method added to an installed class",
+    uses(
+        "fractions.Fraction(1, 3).loud()", "import fractions", "fractions.Fraction.loud = lambda self: str(self) + '!'"
+    ),
+    ("'!'", "'?'"),
+)
+misses(
+    "property added to an installed class, of a value",
+    uses("x.loud", "import fractions", "fractions.Fraction.loud = property(lambda self: '!')")
+    + "def inputs():\n    return {'x': fractions.Fraction(1, 3)}\n",
+    ("'!'", "'?'"),
+)
+misses(
+    "partial in an installed module",
+    uses(
+        "colorsys.mine(x)",
+        "import colorsys, functools",
+        "def mine(x, k): return x, k",
+        "colorsys.mine = functools.partial(mine, k=1)",
+    ),
+    ("k=1", "k=2"),
+)
+misses(
+    "object in an installed module",
+    uses(
+        "colorsys.mine(x)",
+        "import colorsys",
+        "class Mine:\n    def __call__(self, x): return 1",
+        "colorsys.mine = Mine()",
+    ),
+    ("return 1", "return 2"),
+)
+misses(
+    "accessor of a frame",
+    "import pandas as pd\n@pd.api.extensions.register_dataframe_accessor('mine')\nclass Mine:\n    def __init__(self, frame): pass\n    k = 1\n"
+    "@node(output_name='y')\ndef compute(x):\n    return pd.DataFrame({'a': [x]}).mine.k\n",
+    ("k = 1", "k = 2"),
+)
+misses(
+    "namespace of a polars frame",
+    "import polars as pl\n@pl.api.register_dataframe_namespace('mine')\nclass Mine:\n    def __init__(self, frame): pass\n    k = 1\n"
+    "@node(output_name='y')\ndef compute(x):\n    return pl.DataFrame({'a': [x]}).mine.k\n",
+    ("k = 1", "k = 2"),
+)
+hits(
+    "use of another function of a module",
+    uses("math.sqrt(x)", "import math", "A = math.floor"),
+    ("math.floor", "math.ceil"),
+)
+moves(
+    "own module beside something installed",
+    False,
+    {
+        "pipe.py": _pipe(uses("h(x)", "from aid import h")),
+        "aid.py": "def h(x): return 1\n",
+        "other-2.0.dist-info/METADATA": "Name: other\n",
+    },
+    {
+        "pipe.py": _pipe(uses("h(x)", "from aid import h")),
+        "aid.py": "def h(x): return 2\n",
+        "other-2.0.dist-info/METADATA": "Name: other\n",
+    },
+)
+moves(
+    "file that was copied among the installed ones",
+    False,
+    {
+        "pipe.py": _pipe(uses("copied_aid.h(x)", "import copied_aid")),
+        f"{_LIBRARY}copied_aid.py": "def h(x): return 1\n",
+    },
+    {
+        "pipe.py": _pipe(uses("copied_aid.h(x)", "import copied_aid")),
+        f"{_LIBRARY}copied_aid.py": "def h(x): return 2\n",
+    },
+)
+
+# --- other ways to a name ----------------------------------------------------------------------------------------
+
+_PACKAGE = {"package/__init__.py": "", "package/inner/__init__.py": "", "package/inner/aid.py": AID}
+_ADDED = ("x + 1", "x + 2")
+
+
+def inside(*lines: str, **options: str) -> str:
+    """A node with some lines, between others at the top and after."""
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"{options.get('top', '')}\n@node(output_name='y')\ndef compute(x):\n{body}"
+
+
+misses(
+    "import of a deep module as", inside("import package.inner.aid as aid", "return aid.h(x)"), _ADDED, files=_PACKAGE
+)
+misses(
+    "import of a deep module",
+    inside("import package.inner.aid", "return package.inner.aid.h(x)"),
+    _ADDED,
+    files=_PACKAGE,
+)
+misses(
+    "module from a package as", inside("from package.inner import aid as a", "return a.h(x)"), _ADDED, files=_PACKAGE
+)
+misses(
+    "two names from a module", inside("from aid import k, h", "return h(x)"), _ADDED, files={"aid.py": AID + "k = 1\n"}
+)
+misses(
+    "module in a local variable",
+    inside("m = aid if x else None", "return m.h(x)", top="import aid"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses(
+    "composed attribute",
+    inside("n = 'h'", "return getattr(aid, f'{n}')(x)", top="import aid"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses(
+    "composed attribute with a beginning",
+    inside("n = ''", "return getattr(aid, f'h{n}')(x)", top="import aid"),
+    _ADDED,
+    files={"aid.py": AID + "def hh(x): return 0\n"},
+)
+misses(
+    "composed attribute with a default",
+    inside("n = 'h'", "return getattr(aid, n + '', None)(x)", top="import aid"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses(
+    "attribute with a default",
+    inside("return getattr(aid, 'h', None)(x)", top="import aid"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses("vars of a module", inside("return vars(aid)['h'](x)", top="import aid"), _ADDED, files={"aid.py": AID})
+misses("dict of a module", inside("return aid.__dict__['h'](x)", top="import aid"), _ADDED, files={"aid.py": AID})
+misses(
+    "dict of a module, composed",
+    inside("n = 'h'", "return aid.__dict__[n + ''](x)", top="import aid"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses(
+    "attrgetter",
+    inside("return operator.attrgetter('h')(aid)(x)", top="import aid, operator"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+_OWN = "def h(x): return x + 1\n"
+misses("globals().get", inside("return globals().get('h')(x)", top=_OWN), _ADDED)
+misses("globals() in a variable", inside("g = globals()", "return g['h'](x)", top=_OWN), _ADDED)
+misses("globals() with a composed name", inside("n = 'h'", "return globals()[n + ''](x)", top=_OWN), _ADDED)
+misses("eval of a composed text", inside("n = 'h'", "return eval(n + '(x)')", top=_OWN), _ADDED)
+misses(
+    "sys.modules of itself",
+    inside("n = 'h'", "return getattr(sys.modules[__name__], n + '')(x)", top="import sys\n" + _OWN),
+    _ADDED,
+)
+misses("sys.modules of itself, by name", inside("return sys.modules[__name__].h(x)", top="import sys\n" + _OWN), _ADDED)
+misses("globals of a frame", inside("return sys._getframe().f_globals['h'](x)", top="import sys\n" + _OWN), _ADDED)
+misses("globals of a function", inside("return compute.func.__globals__['h'](x)", top=_OWN), _ADDED)
+misses(
+    "import by a constant",
+    inside("return importlib.import_module('aid').h(x)", top="import importlib"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses(
+    "import by a function under another name",
+    inside("return importlib.import_module(NAME).h(x)", top="import importlib\nNAME = 'aid'"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses(
+    "import by configuration",
+    inside("return importlib.import_module(C['p']).h(x)", top="import importlib\nC = {'p': 'aid'}"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses(
+    "configuration of an import",
+    inside("return importlib.import_module(C['p']).h(x)", top="import importlib\nC = {'p': 'aid'}"),
+    ("'aid'}", "'aid2'}"),
+    files={"aid.py": AID, "aid2.py": "def h(x): return 0\n"},
+)
+misses("import by __import__", inside("return __import__('aid').h(x)"), _ADDED, files={"aid.py": AID})
+refused(
+    "import by a computed name",
+    inside("n = 'ai'", "return importlib.import_module(n + 'd').h(x)", top="import importlib"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+refused(
+    "import by a parameter",
+    inside("return load('aid').h(x)", top="import importlib\ndef load(name): return importlib.import_module(name)"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+refused(
+    "import with a function of another name",
+    inside("n = 'ai'", "return load(n + 'd').h(x)", top="from importlib import import_module as load"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+refused(
+    "sys.modules by a computed name",
+    inside("n = 'ai'", "return sys.modules[n + 'd'].h(x)", top="import sys, aid"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+misses("docstring that is read", inside("return h.__doc__", top="def h():\n    'one'\n"), ("'one'", "'two'"))
+misses("docstring of a class that is read", inside("return H.__doc__", top="class H:\n    'one'\n"), ("'one'", "'two'"))
+misses("name of a function that is read", inside("return h.__name__", top="def one(): pass\nh = one\n"), ("one", "two"))
+misses(
+    "environment variable",
+    inside("return os.environ['HYPERNODES_K']", top="import os\nos.environ['HYPERNODES_K'] = '1'"),
+    ("= '1'", "= '2'"),
+)
+misses(
+    "environment variable with a default",
+    inside("return environ.get('HYPERNODES_K', '')", top="from os import environ\nenviron['HYPERNODES_K'] = '1'"),
+    ("= '1'", "= '2'"),
+)
+misses(
+    "environment variable by a function",
+    inside("return os.getenv('HYPERNODES_K')", top="import os\nos.environ['HYPERNODES_K'] = '1'"),
+    ("= '1'", "= '2'"),
+)
+hits(
+    "environment variable that is not read",
+    inside("return environ['HOME']", top="from os import environ\nenviron['HYPERNODES_K'] = '1'"),
+    ("= '1'", "= '2'"),
+)
+
+# --- what classes and functions hold -----------------------------------------------------------------------------
+
+_ENUM = "import enum\nclass E(enum.Enum):\n    A = 1, 'copper'\n    B = 2, 'tin'\n    def __new__(cls, value, metal):\n        made = object.__new__(cls)\n        made._value_ = value\n        made.metal = metal\n        return made\n"
+misses(
+    "order of the members of an enum",
+    inside("return [e.name for e in E]", top=_ENUM),
+    ("    A = 1, 'copper'\n    B = 2, 'tin'\n", "    B = 2, 'tin'\n    A = 1, 'copper'\n"),
+)
+misses("attribute of a member of an enum", inside("return E.A.metal", top=_ENUM), ("copper", "zinc"))
+misses(
+    "alias of a member of an enum",
+    inside("return list(E.__members__)", top="import enum\nclass E(enum.Enum):\n    A = 1\n    B = 1\n"),
+    ("B = 1", "C = 1"),
+)
+misses(
+    "boundary of a flag",
+    inside(
+        "return int(F(8)) if F._boundary_ is enum.KEEP else 0",
+        top="import enum\nclass F(enum.IntFlag, boundary=enum.KEEP):\n    A = 1\n",
+    ),
+    ("boundary=enum.KEEP", "boundary=enum.EJECT"),
+)
+misses(
+    "metadata of a field",
+    inside(
+        "return dataclasses.fields(D)[0].metadata['k']",
+        top="import dataclasses\n@dataclasses.dataclass\nclass D:\n    a: int = dataclasses.field(default=1, metadata={'k': 1})\n",
+    ),
+    ("{'k': 1}", "{'k': 2}"),
+)
+misses(
+    "type of a field",
+    inside(
+        "return dataclasses.fields(D)[0].type.__name__",
+        top="import dataclasses\n@dataclasses.dataclass\nclass D:\n    a: int = 1\n",
+    ),
+    ("a: int", "a: float"),
+)
+misses(
+    "annotation of a class", inside("return [*D.__annotations__]", top="class D:\n    a: int\n"), ("a: int", "b: int")
+)
+misses(
+    "keys of a typed dict",
+    inside("return sorted(D.__required_keys__)", top="import typing\nclass D(typing.TypedDict):\n    a: int\n"),
+    ("a: int", "b: int"),
+)
+misses(
+    "class made by make_dataclass",
+    inside("return D().k", top="import dataclasses\nD = dataclasses.make_dataclass('D', [('k', int, 1)])\n"),
+    ("int, 1", "int, 2"),
+)
+misses(
+    "class made by exec",
+    inside("return D.k", top="s = {}\nexec('class D:\\n    k = 1', s)\nD = s['D']\n"),
+    ("k = 1", "k = 2"),
+)
+misses(
+    "function made by exec",
+    inside("return f()", top="s = {}\nexec('def f(): return 1', s)\nf = s['f']\n"),
+    ("return 1", "return 2"),
+)
+misses("class made by type", inside("return D.k", top="D = type('D', (), {'k': 1})\n"), ("'k': 1", "'k': 2"))
+misses(
+    "named tuple by function",
+    inside("return D(1)[-1]", top="import collections\nD = collections.namedtuple('D', 'a b', defaults=[1])\n"),
+    ("defaults=[1]", "defaults=[2]"),
+)
+misses(
+    "field of another pydantic validator",
+    inside(
+        "return M(a=1, b=1).model_dump()",
+        top="import pydantic\nclass M(pydantic.BaseModel):\n    a: int\n    b: int\n    @pydantic.field_validator('a')\n    @classmethod\n    def tenfold(cls, value): return value * 10\n",
+    ),
+    ("validator('a')", "validator('b')"),
+)
+misses(
+    "mode of a pydantic validator",
+    inside(
+        "return M(a='1').a",
+        top="import pydantic\nclass M(pydantic.BaseModel):\n    a: int\n    @pydantic.field_validator('a', mode='before')\n    @classmethod\n    def tenfold(cls, value): return value * 10\n",
+    ),
+    ("'before'", "'after'"),
+)
+misses(
+    "description of a pydantic model",
+    inside(
+        "return M.model_json_schema()", top="import pydantic\nclass M(pydantic.BaseModel):\n    'one'\n    a: int\n"
+    ),
+    ("'one'", "'two'"),
+)
+misses(
+    "description of a pydantic field",
+    inside(
+        "return M.model_json_schema()",
+        top="import pydantic\nclass M(pydantic.BaseModel):\n    a: int = pydantic.Field(description='one')\n",
+    ),
+    ("'one'", "'two'"),
+)
+misses(
+    "order of pydantic fields",
+    inside("return [*M.model_fields]", top="import pydantic\nclass M(pydantic.BaseModel):\n    a: int\n    b: int\n"),
+    ("    a: int\n    b: int\n", "    b: int\n    a: int\n"),
+)
+misses(
+    "type of an attrs field",
+    inside(
+        "return A('1').k", top="import attrs\n@attrs.define\nclass A:\n    k: object = attrs.field(converter=int)\n"
+    ),
+    ("converter=int", "converter=str"),
+)
+misses(
+    "metadata of an attrs field",
+    inside(
+        "return attrs.fields(A).k.metadata['k']",
+        top="import attrs\n@attrs.define\nclass A:\n    k: object = attrs.field(metadata={'k': 1})\n",
+    ),
+    ("{'k': 1}", "{'k': 2}"),
+)
+_PROPERTY = "class own(property):\n    def __get__(self, obj, kind): return self.fget(kind)\nclass C:\n    @own\n    def k(cls): return 1\n"
+misses("property of a kind of one's own", inside("return C.k", top=_PROPERTY), ("return 1", "return 2"))
+misses("kind of property of one's own", inside("return C.k", top=_PROPERTY), ("self.fget(kind)", "-self.fget(kind)"))
+misses(
+    "attribute of such a property",
+    inside("return C.__dict__['k'].unit", top=_PROPERTY + "C.__dict__['k'].unit = 'm'\n"),
+    ("'m'", "'s'"),
+)
+misses(
+    "class method of a kind of one's own",
+    inside(
+        "return C.k()",
+        top=_PROPERTY.replace("(property)", "(classmethod)").replace("self.fget(kind)", "lambda: self.__func__(kind)"),
+    ),
+    ("return 1", "return 2"),
+)
+misses(
+    "metaclass of one's own with the name of another",
+    inside("return C.k", top="class ABCMeta(type):\n    k = 1\nclass C(metaclass=ABCMeta): pass\n"),
+    ("k = 1", "k = 2"),
+)
+_WEIGHTED = "def weighted(w):\n    def decorate(f):\n        f.weight = w\n        return f\n    return decorate\n@weighted(3)\ndef helper(x): return x\ndef apply(f, x): return f(x) * f.weight\n"
+misses(
+    "attribute of a function that is passed on",
+    inside("return apply(helper, x)", top=_WEIGHTED),
+    ("weighted(3)", "weighted(4)"),
+)
+misses(
+    "attribute of a function in a table",
+    inside("return T[0].weight", top=_WEIGHTED + "T = [helper]\n"),
+    ("weighted(3)", "weighted(4)"),
+)
+misses(
+    "annotation that singledispatch reads",
+    inside(
+        "@functools.singledispatch",
+        "def h(v): return 0",
+        "@h.register",
+        "def _(v: int): return 1",
+        "return h(x)",
+        top="import functools",
+    ),
+    ("v: int", "v: str"),
+)
+hits(
+    "annotation of an inner function",
+    inside("def inner(v): return math.floor(v)", "return inner(x)", top="import math"),
+    ("inner(v)", "inner(v: int)"),
+)
+hits(
+    "docstring of an inner function",
+    inside("def inner(v):", "    return math.floor(v)", "return inner(x)", top="import math"),
+    ("    return math", "    'Words.'\n        return math"),
+)
+hits(
+    "docstring of an inner class",
+    inside("class Inner:", "    k = math.floor(1)", "return Inner.k", top="import math"),
+    ("class Inner:", "class Inner:\n        'Words.'"),
+)
+hits(
+    "import added at the top",
+    inside("import colorsys", "return colorsys.rgb_to_hls(1, 1, 1)", top="import math"),
+    ("import math", "import math, colorsys"),
+)
+hits(
+    "import added in a branch at the top",
+    inside("import colorsys", "return colorsys.rgb_to_hls(1, 1, 1)", top="import math"),
+    ("import math", "try:\n    import colorsys\nexcept ImportError:\n    pass"),
+)
+misses(
+    "docstring and an equal constant",
+    inside("'one'", "math.floor(x)", "return 'one'", top="import math"),
+    ("'one'", "'two'"),
+)
+misses(
+    "docstring and an equal constant without source",
+    "exec(\"def h():\\n    'one'\\n    return 'one'\\n\")\n" + inside("return h()"),
+    ("'one'", "'two'"),
+)
+for _text, _made in {
+    "json decoder": "json.JSONDecoder()",
+    "struct": "struct.Struct('<i')",
+    "pattern": "re.compile('a')",
+    "lock by a name": "logging.getLogger('a')",
+}.items():
+    hits(f"global {_text}", inside("return str(type(G))", top=f"import json, logging, re, struct\nG = {_made}"))
+hits("bare sentinel", inside("return x is UNSET", top="UNSET = object()"))
+misses(
+    "which bare sentinel",
+    inside("return PAIR[0] is UNSET", top="UNSET = object()\nOTHER = object()\nPAIR = [UNSET]"),
+    ("[UNSET]", "[OTHER]"),
+)
+misses(
+    "which sentinel of a class",
+    inside("return PAIR[0] is UNSET", top="class S: pass\nUNSET, OTHER = S(), S()\nPAIR = [UNSET]"),
+    ("[UNSET]", "[OTHER]"),
+)
+misses(
+    "constant set in an installed module",
+    inside("return colorsys.K", top="import colorsys\ncolorsys.K = 1"),
+    ("= 1", "= 2"),
+)
+misses(
+    "constant set in an installed class",
+    inside("return Fraction.K", top="from fractions import Fraction\nFraction.K = 1"),
+    ("= 1", "= 2"),
+)
+misses(
+    "constant set in a class of a module",
+    inside("return fractions.Fraction.K", top="import fractions\nfractions.Fraction.K = 1"),
+    ("= 1", "= 2"),
+)
+misses(
+    "class method added to an installed class",
+    inside("return Fraction.k()", top="from fractions import Fraction\nFraction.k = classmethod(lambda kind: 1)"),
+    ("kind: 1", "kind: 2"),
+)
+misses(
+    "docstring read by inspect",
+    inside("return inspect.getdoc(h)", top="import inspect\ndef h():\n    'one'\n"),
+    ("'one'", "'two'"),
+)
+misses(
+    "type hints of a helper",
+    inside("return str(typing.get_type_hints(h))", top="import typing\ndef h(v: int): pass\n"),
+    ("v: int", "v: str"),
 )

@@ -73,7 +73,7 @@ def written(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"{kind}({','.join(map(written, value))})"
     if isinstance(value, dict):
-        return f"{kind}({','.join(sorted(f'{written(k)}:{written(v)}' for k, v in value.items()))})"
+        return f"{kind}({','.join(f'{written(k)}:{written(v)}' for k, v in value.items())})"
     if isinstance(value, (set, frozenset)):
         return f"{kind}({','.join(sorted(map(written, value)))})"
     if isinstance(value, Pair):
@@ -86,11 +86,11 @@ def written(value: Any) -> str:
 
 
 def reordered(value: Any) -> Any:
-    """Return an equal value whose dicts and sets were filled in another order, and nothing of which is shared."""
+    """Return an equal value whose sets were filled in another order, and nothing of which is shared."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(reordered, value))
     if isinstance(value, dict):
-        return {reordered(k): reordered(v) for k, v in reversed(value.items())}
+        return {reordered(k): reordered(v) for k, v in value.items()}
     if isinstance(value, (set, frozenset)):
         return type(value)(reversed([*map(reordered, value)]))
     if isinstance(value, Pair):

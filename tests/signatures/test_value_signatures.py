@@ -262,7 +262,7 @@ def test_plain_values_share_a_digest_exactly_if_they_are_the_same(left: Any, rig
 
 def _canonical(value: Any) -> str:
     if isinstance(value, dict):
-        return f"{{{','.join(sorted(f'{k!r}:{_canonical(v)}' for k, v in value.items()))}}}"
+        return f"{{{','.join(f'{k!r}:{_canonical(v)}' for k, v in value.items())}}}"
     if isinstance(value, (list, tuple)):
         return f"{type(value).__name__}({','.join(map(_canonical, value))})"
     return repr(value)

@@ -26,6 +26,7 @@ CODEC_NAMES = {RAW: "bytes", PICKLE: "pickle", MAIN_PICKLE: "pickle of __main__"
 # Functions and classes that are stored by value hold bytecode, which another Python would misunderstand.
 _PYTHON = f"{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}".encode()
 
+_SIMPLE = frozenset({int, float, bool, str, type(None)})
 _digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 
 
@@ -55,12 +56,28 @@ def pack(value: Any) -> Packed:
         return Packed(RAW, (value,))
     buffers: list[pickle.PickleBuffer] = []
     try:
-        data = pickle.dumps(value, 5, buffer_callback=buffers.append)
+        data = _dumps(value, buffers)
         if b"__main__" in data:
             return _pack_with_main(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         return _pack_by_value(value, error)
     return Packed(PICKLE, (data, *(buffer.raw() for buffer in buffers)) if buffers else (data,))
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles objects that mean something by being themselves under their names."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        found = signature.reduce_sentinel(obj)
+        return NotImplemented if found is None else found
+
+
+def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    if type(value) in _SIMPLE:
+        return pickle.dumps(value, 5)
+    file = io.BytesIO()
+    _Pickler(file, 5, buffer_callback=buffers.append).dump(value)
+    return file.getvalue()
 
 
 def unpack(codec: int, parts: Sequence[Part]) -> Any:
@@ -91,7 +108,7 @@ def unpack(codec: int, parts: Sequence[Part]) -> Any:
 # they are named, together with their signature, and the entry counts only where the name still means the same.
 
 
-class _MainPickler(pickle.Pickler):
+class _MainPickler(_Pickler):
     def __init__(self, file: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(file, 5, buffer_callback=buffers.append)
         self.found: dict[str, Any] = {}
@@ -99,7 +116,7 @@ class _MainPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, FunctionType)) and obj.__module__ == "__main__":
             self.found[obj.__qualname__] = obj
-        return NotImplemented
+        return super().reducer_override(obj)
 
 
 def _pack_with_main(value: Any) -> Packed:
@@ -153,7 +170,8 @@ def _pack_by_value(value: Any, refusal: Exception) -> Packed:
                 isinstance(obj, io.IOBase) and type(obj) not in (io.BytesIO, io.StringIO)
             ):
                 raise refusal
-            return super().reducer_override(obj)
+            found = signature.reduce_sentinel(obj)
+            return super().reducer_override(obj) if found is None else found
 
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()

@@ -38,7 +38,7 @@ from hypernodes.remote.modules import (
     shell_of,
     state_of,
 )
-from hypernodes.signature.origin import origin_of
+from hypernodes.signature.origin import origin_of_module
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
 
@@ -212,7 +212,7 @@ class _ViewReader:
 def is_own(module_name: str) -> bool:
     """Whether a module is the user's own, rather than of an installed distribution."""
     packages = _current_packages if _current_packages is not None else common_packages()
-    return module_name.partition(".")[0] not in packages and not origin_of(module_name)
+    return module_name.partition(".")[0] not in packages and not origin_of_module(module_name)
 
 
 _current_packages: frozenset[str] | None = None  # looked up once for all that is packed together

@@ -1,8 +1,9 @@
 """The identity of computations: code, inputs, and the signatures of what they depend on.
 
 `digest` identifies a value, and code with everything it refers to; `code_digest` identifies the function of a node;
-`code_components` names what it consists of; `register` teaches a type that nobody knows. The modules behind are
-imported when something is to be identified for the first time.
+`code_components` names what it consists of; `register` teaches a type that nobody knows; `reduce_sentinel` keeps
+sentinels what they are when they are pickled. The modules behind are imported when something is to be identified for
+the first time.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from hypernodes.signature.components import code_components
     from hypernodes.signature.hashers import register
     from hypernodes.signature.memo import Memo
+    from hypernodes.signature.sentinels import reduce_sentinel
     from hypernodes.signature.travel import code_digest, with_code_digest
     from hypernodes.signature.value import digest, new_memo
     from hypernodes.signature.walk import Parts, UnhashableValueError, atom, combine
@@ -28,6 +30,7 @@ __all__ = [
     "combine",
     "digest",
     "new_memo",
+    "reduce_sentinel",
     "register",
     "with_code_digest",
 ]
@@ -43,6 +46,7 @@ _MODULES = {
     "combine": "walk",
     "digest": "value",
     "new_memo": "value",
+    "reduce_sentinel": "sentinels",
     "register": "hashers",
     "with_code_digest": "travel",
 }

@@ -1,13 +1,14 @@
 """What code is made of: the rules by which functions, classes and modules are identified.
 
 The user's own code is followed: a function is its normalised source (comments, formatting, docstring, name and
-place do not matter), its defaults, its closure and everything of the user's own that it refers to, transitively.
-Installed code is identified by distribution and version, the standard library by Python's minor version.
+place do not matter), its defaults, its closure, its attributes and everything of the user's own that it refers to,
+transitively. Installed code is identified by distribution and version (the standard library by Python's minor version),
+module and qualified name, and by what the user's code put into it.
 """
 
 from __future__ import annotations
 
-import enum
+import abc
 import functools
 import os
 import sys
@@ -15,40 +16,17 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from hypernodes.node import Node
-from hypernodes.signature.origin import PYTHON, origin_of, origin_of_class, origin_of_function
-from hypernodes.signature.reach import Missing, references
+from hypernodes.signature.additions import additions_to
+from hypernodes.signature.class_members import members_of
+from hypernodes.signature.origin import INTERPRETER, PYTHON, origin_of_class, origin_of_function, origin_of_module
+from hypernodes.signature.references import MissingModule, Unknowable, references
 from hypernodes.signature.source import canonical_bytecode, text_of
-from hypernodes.signature.walk import Parts
+from hypernodes.signature.walk import Parts, UnhashableValueError
 
-# Attributes of a class that say nothing about what it does.
-_INCIDENTAL = frozenset(
-    {
-        "__abstractmethods__",
-        "__annotate_func__",
-        "__annotations__",
-        "__annotations_cache__",
-        "__cache_ignore__",
-        "__classdictcell__",
-        "__dict__",
-        "__doc__",
-        "__firstlineno__",
-        "__module__",
-        "__parameters__",
-        "__qualname__",
-        "__signature__",
-        "__slotnames__",
-        "__static_attributes__",
-        "__type_params__",
-        "__weakref__",
-        "_abc_impl",
-    }
-)
-# What matters of a field of a dataclass; its type is an annotation.
-_FIELD_TRAITS = ("name", "default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
-# The dataclass decorator makes functions inside one of this name; the fields say all they do.
-_MADE_BY_DATACLASS = "__create_fn__.<locals>."
-_SLOT_DESCRIPTORS = (type(Node.__dict__.get("__dict__")), type(FunctionType.__dict__["__globals__"]))
-_PLAIN_METACLASSES = frozenset({"type", "ABCMeta"})
+# Counts the changes of what digests are made of: results stored under an older one are not found.
+IDENTITY_VERSION = 2
+_COMPILED = (".so", ".pyd")
+_PLAIN_METACLASSES = (type, abc.ABCMeta)
 
 
 def function_parts(function: FunctionType) -> Parts:
@@ -56,7 +34,8 @@ def function_parts(function: FunctionType) -> Parts:
     children = function_children(function)
     origin = origin_of_function(function)
     if origin:
-        return Parts(f"function:{origin}:{function.__code__.co_qualname}".encode() + _labels(children), children)
+        name = f"{function.__globals__.get('__name__')}:{function.__code__.co_qualname}"
+        return Parts(f"function:{origin}:{name}".encode() + _labels(children), children)
     return Parts(b"function:" + text_of(function.__code__, function.__globals__) + _labels(children), children)
 
 
@@ -67,14 +46,23 @@ def function_children(function: FunctionType) -> list[tuple[str, Any]]:
         if "<locals>" not in code.co_qualname:
             return []
         if code.co_qualname == "singledispatch.<locals>.wrapper":
-            return [(".registry", dict(function.registry))]  # type: ignore[attr-defined]
+            return _registry(function)
         # made by an installed function, for values that it got
         return [*_closure(function), *_defaults(function)]
     children = [*_defaults(function), *_closure(function), *references(function)]
-    wrapped = function.__dict__.get("__wrapped__")
-    if wrapped is not None:
-        children.append((".__wrapped__", wrapped))
+    if function.__dict__:
+        children += [(f".{name}", value) for name, value in sorted(function.__dict__.items(), key=_by_name)]
     return children
+
+
+def _by_name(item: tuple[Any, Any]) -> str:
+    return str(item[0])
+
+
+def _registry(function: Any) -> list[tuple[str, Any]]:
+    """Return what a function of `functools.singledispatch` calls, by class; the order of registration means nothing."""
+    found = {f".registry[{kind.__module__}.{kind.__qualname__}]": (kind, to) for kind, to in function.registry.items()}
+    return [(label, part) for label in sorted(found) for part in found[label]]
 
 
 def _defaults(function: FunctionType) -> list[tuple[str, Any]]:
@@ -94,83 +82,40 @@ def _closure(function: FunctionType) -> list[tuple[str, Any]]:
 
 
 def class_parts(kind: type) -> Parts:
-    """A class: the user's own with its bases, methods and constants."""
+    """A class: the user's own with its bases, methods, annotations and constants."""
     children = class_children(kind)
     origin = origin_of_class(kind)
     if origin:
-        return Parts(f"class:{origin}:{kind.__qualname__}".encode())
+        name = f"{kind.__module__}:{kind.__qualname__}"
+        return Parts(f"class:{origin}:{name}".encode() + (_labels(children) if children else b""), children)
     return Parts(f"class:{kind.__qualname__}".encode() + _labels(children), children)
 
 
 def class_children(kind: type) -> list[tuple[str, Any]]:
-    """Return what a class consists of, each with how one gets there; nothing for an installed class."""
+    """Return what a class consists of, each with how one gets there; of an installed class, what was added to it."""
     if origin_of_class(kind):
-        return []
+        return [(f".{name}", member) for name, member in additions_to(kind)]
     children: list[tuple[str, Any]] = [(f" (base {base.__name__})", base) for base in kind.__bases__]
-    if type(kind).__name__ not in _PLAIN_METACLASSES:
+    if type(kind) not in _PLAIN_METACLASSES:
         children.append((" (metaclass)", type(kind)))
-    members: dict[str, Any] = dict(kind.__dict__)
-    if issubclass(kind, enum.Enum):
-        members = _enum_members(kind, members)
-    if "__pydantic_fields__" in members:
-        members = _pydantic_members(members)
-    ignored = members.get("__cache_ignore__", ())
-    for name, member in sorted(members.items()):
-        if name in _INCIDENTAL or name in ignored or isinstance(member, _SLOT_DESCRIPTORS):
-            continue
-        if _is_made_by_dataclass(member) or _is_made_by_dataclass(getattr(member, "__wrapped__", None)):
-            continue
-        if name == "__dataclass_fields__":
-            member = [tuple(getattr(field, trait) for trait in _FIELD_TRAITS) for field in member.values()]
-        children.append((f".{name}", member))
-    return children
-
-
-def _is_made_by_dataclass(member: Any) -> bool:
-    return isinstance(member, FunctionType) and member.__code__.co_qualname.startswith(_MADE_BY_DATACLASS)
-
-
-def _enum_members(kind: type[enum.Enum], members: dict[str, Any]) -> dict[str, Any]:
-    found = {name: member.value for name, member in kind.__members__.items()}
-    for name, member in members.items():
-        if name in found or isinstance(member, kind):
-            continue
-        function = getattr(member, "__func__", getattr(member, "fget", member))
-        is_own = isinstance(function, FunctionType) and not origin_of_function(function)
-        if is_own or not name.startswith("_"):
-            found[name] = member
-    return found
-
-
-def _pydantic_members(members: dict[str, Any]) -> dict[str, Any]:
-    """A model of pydantic: its fields and functions, not the machinery that is compiled from them."""
-    fields = members["__pydantic_fields__"]
-    found = {name: member for name, member in members.items() if not name.startswith("__pydantic_")}
-    found["__pydantic_fields__"] = {name: _pydantic_field(field) for name, field in fields.items()}
-    return found
-
-
-def _pydantic_field(field: Any) -> tuple[Any, ...]:
-    names = ("annotation", "default", "default_factory", "alias", "validation_alias", "frozen", "exclude", "metadata")
-    settings = tuple((name, getattr(field, name, None)) for name in names)
-    return tuple((name, _undefined_as_name(value)) for name, value in settings)
-
-
-def _undefined_as_name(value: Any) -> Any:
-    return "undefined" if type(value).__name__ == "PydanticUndefinedType" else value
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if str(file).endswith(_COMPILED):
+        children.append(("(compiled)", compiled_origin(kind.__module__)))
+    return children + members_of(kind)
 
 
 def builtin_parts(function: BuiltinFunctionType) -> Parts:
     """A function written in C; a method of an object is identified with its object."""
     owner = function.__self__
-    if owner is None or isinstance(owner, (ModuleType, type)):
-        return Parts(b"builtin:" + compiled_origin(function.__module__ or "") + function.__qualname__.encode())
+    if owner is None or isinstance(owner, ModuleType) or type(owner).__name__ == "PyCapsule":
+        module = function.__module__ or ""
+        return Parts(b"builtin:" + compiled_origin(module) + f"{module}:{function.__qualname__}".encode())
     return Parts(b"builtin method:" + function.__qualname__.encode(), [(".__self__", owner)])
 
 
 def compiled_origin(module_name: str) -> bytes:
     """Return where compiled code comes from; an extension module that is not installed counts by its content."""
-    origin = origin_of(module_name)
+    origin = origin_of_module(module_name)
     file = getattr(sys.modules.get(module_name), "__file__", None)
     if origin or not isinstance(file, str) or not os.path.exists(file):
         return f"{origin or module_name}:".encode()
@@ -189,22 +134,29 @@ def _digest_of_file(path: str, modified_ns: int, size_bytes: int) -> bytes:
 def module_parts(module: ModuleType) -> Parts:
     """A module that is used as a value: all that it holds, when it is the user's own."""
     children = module_children(module)
-    return Parts(f"module:{origin_of(module.__name__) or 'own'}".encode() + _labels(children), children)
+    origin = origin_of_module(module.__name__)
+    name = f"{origin}:{module.__name__}" if origin else "own"  # code of the user's own may be moved
+    return Parts(f"module:{name}".encode() + _labels(children), children)
 
 
 def module_children(module: ModuleType) -> list[tuple[str, Any]]:
     """Return the contents of a module of the user's own."""
-    if origin_of(module.__name__):
+    if origin_of_module(module.__name__):
         return []
     held = {name: value for name, value in module.__dict__.items() if not name.startswith("__")}
-    compiled = str(getattr(module, "__file__", "")).endswith((".so", ".pyd"))
+    compiled = str(getattr(module, "__file__", "")).endswith(_COMPILED)
     own = [("(compiled)", compiled_origin(module.__name__))] if compiled else []
     return own + [(f".{name}", value) for name, value in sorted(held.items())]
 
 
-def missing_parts(missing: Missing) -> Parts:
+def missing_parts(missing: MissingModule) -> Parts:
     """A module that is not there, or that is installed and has not been imported yet."""
-    return Parts(f"module:{missing.origin or 'missing ' + missing.name}:".encode())
+    return Parts(f"module:{missing.origin or 'missing'}:{missing.name}:".encode())
+
+
+def unknowable_parts(unknowable: Unknowable) -> Parts:
+    """Something that code gets at in a way that cannot be followed."""
+    raise UnhashableValueError(unknowable.reason, path="", culprit_type="look-up that cannot be followed")
 
 
 def bytecode_parts(code: CodeType) -> Parts:
@@ -214,7 +166,7 @@ def bytecode_parts(code: CodeType) -> Parts:
 
 def node_parts(node: Node[..., Any]) -> Parts:
     """A node: its function, and what its options add."""
-    head = f"node:{PYTHON}:{node.version!r}:{','.join(sorted(node.cache_ignore))}"
+    head = f"node {IDENTITY_VERSION}:{INTERPRETER}:{node.version!r}:{','.join(sorted(node.cache_ignore))}"
     return Parts(head.encode("utf-8", "surrogatepass"), [("", node.func)])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from hypernodes.node import Node
 from hypernodes.signature import code
-from hypernodes.signature.origin import PYTHON, origin_of, origin_of_class, origin_of_function
-from hypernodes.signature.reach import Missing
+from hypernodes.signature.origin import INTERPRETER, origin_of_class, origin_of_function, origin_of_module
+from hypernodes.signature.references import MissingModule
 from hypernodes.signature.source import text_of
 from hypernodes.signature.value import _RULES, _Rules, digest, new_memo
 from hypernodes.signature.walk import UnhashableValueError, atom
@@ -55,7 +55,7 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
         keep("option version", atom(repr(node.version).encode()))
     if node.cache_ignore:
         keep("option cache_ignore", atom(",".join(sorted(node.cache_ignore)).encode()))
-    keep(PYTHON, atom(PYTHON.encode()))
+    keep(INTERPRETER, atom(INTERPRETER.encode()))
     while waiting:
         label, piece = waiting.pop(0)
         if id(piece) in seen and rules.is_code(piece):
@@ -65,33 +65,35 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
             origin = origin_of_function(piece)
             if origin:
                 keep(origin, atom(origin.encode()))
+                if label.isidentifier():  # the name may come to stand for another function
+                    keep(f"constant {label}", atom(rules.parts(piece).tag))
             else:
                 keep(_named("function", piece), atom(text_of(piece.__code__, piece.__globals__)))
-            for way, child in code.function_children(piece):
-                if way == ".__defaults__":
+            for part, child in code.function_children(piece):
+                if part == ".__defaults__":
                     names = piece.__code__.co_varnames[: piece.__code__.co_argcount]
                     values = child or ()
                     waiting += [
                         (f"default {name}", value)
                         for name, value in zip(names[len(names) - len(values) :], values, strict=True)
                     ]
-                elif way == ".__kwdefaults__":
+                elif part == ".__kwdefaults__":
                     waiting += [(f"default {name}", value) for name, value in (child or {}).items()]
                 else:
-                    waiting.append((_way(way), child))
-        elif isinstance(piece, (type, ModuleType)) or type(piece) is Missing:
+                    waiting.append((_name_of_reference(part), child))
+        elif isinstance(piece, (type, ModuleType)) or type(piece) is MissingModule:
             if isinstance(piece, type):
                 origin = origin_of_class(piece)
             else:
-                origin = piece.origin if isinstance(piece, Missing) else origin_of(piece.__name__)
+                origin = piece.origin if isinstance(piece, MissingModule) else origin_of_module(piece.__name__)
             if origin:
                 keep(origin, atom(origin.encode()))
                 continue
-            children = [] if isinstance(piece, Missing) else rules.parts(piece).children
+            children = [] if isinstance(piece, MissingModule) else rules.parts(piece).children
             kind = "class" if isinstance(piece, type) else "module"
             title = getattr(piece, "__qualname__", getattr(piece, "__name__", getattr(piece, "name", "")))
-            keep(f"{kind} {title}", atom(",".join(way for way, _ in children).encode()))
-            waiting += [(f"{title}{way}" if way.startswith(".") else way, child) for way, child in children]
+            keep(f"{kind} {title}", atom(",".join(part for part, _ in children).encode()))
+            waiting += [(f"{title}{part}" if part.startswith(".") else part, child) for part, child in children]
         elif rules.is_code(piece):
             keep(f"{type(piece).__name__} {label}", atom(rules.parts(piece).tag))
             waiting += [(label, child) for _, child in _RULES[type(piece)](piece).children]
@@ -109,8 +111,8 @@ def _named(kind: str, function: FunctionType) -> str:
     return f"{kind} {function.__qualname__.replace('<locals>.', '')} ({place})"
 
 
-def _way(label: str) -> str:
-    """Return what people call the thing at the end of a road out of a function."""
+def _name_of_reference(label: str) -> str:
+    """Return what people call the thing that a function refers to."""
     start, _, name = label.removeprefix(" → ").partition(" ")
     name = name.replace("'", "")
     return f"closure {name}" if start == "closure" else name or start

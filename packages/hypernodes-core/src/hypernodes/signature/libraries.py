@@ -21,10 +21,31 @@ _PIECE_ROWS = 1 << 16
 def hasher_for(kind: type) -> Callable[[Any], Parts] | None:
     """Return the hasher of a class or of the nearest of its bases; None when there is none."""
     for base in kind.__mro__:
-        hasher = _BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
+        package = _package(base)
+        hasher = _BY_NAME.get((package, base.__name__))
         if hasher is not None:
-            return hasher
+            return hasher if _package(kind) == package else _of_subclass(hasher)
     return None
+
+
+def _package(kind: type) -> str:
+    return str(kind.__module__).partition(".")[0]
+
+
+def _of_subclass(hasher: Callable[[Any], Parts]) -> Callable[[Any], Parts]:
+    """Return the hasher of a subclass that another package, or the user, has made: its code counts as well."""
+
+    def parts(value: Any) -> Parts:
+        known = hasher(value)
+        return Parts(b"subclass:" + known.tag, [(" (class)", type(value)), *known.children], known.is_ordered)
+
+    return parts
+
+
+def _attributes(value: Any, internal: frozenset[str]) -> list[tuple[str, Any]]:
+    """Return what somebody has attached to an object of a library, beside what the library itself stores in it."""
+    attributes = getattr(value, "__dict__", None) or {}
+    return [(f".{name}", attributes[name]) for name in sorted(attributes, key=str) if name not in internal]
 
 
 def _refuse(value: Any, why: str) -> Parts:
@@ -42,6 +63,9 @@ def array(value: Any) -> Parts:
         state = {name: item for name, item in value.__dict__.items() if name != "_basedict"}
         return Parts(b"array subclass", [(" (class)", kind), ("", value.view(numpy.ndarray)), ("", state)])
     dtype = value.dtype
+    if dtype.metadata:
+        plain = value.view(sys.modules["numpy"].dtype(dtype.descr if dtype.names else dtype.str))
+        return Parts(b"array with metadata", [(".dtype.metadata", dict(dtype.metadata)), ("", plain)])
     head = f"ndarray:{dtype.str}:{dtype.descr if dtype.names else dtype.name}:{value.shape}".encode()
     if dtype.names:  # there may be padding between the fields
         return Parts(head, [(f"[{name!r}]", value[name]) for name in dtype.names])
@@ -49,13 +73,34 @@ def array(value: Any) -> Parts:
         return Parts(head, [("[...]", value.tolist())])
     if value.size == 0 or dtype.itemsize == 0:
         return Parts(head)
-    if value.flags.c_contiguous:
+    is_float = dtype.kind in "fc"
+    if value.flags.c_contiguous and not is_float:
         return Parts(head + sha256(memoryview(value.reshape(-1).view("u1"))).digest())
+    if value.flags.c_contiguous and value.nbytes <= _PIECE_BYTES:
+        return Parts(head + sha256(memoryview(_without_arbitrary_bits(value.reshape(-1)).view("u1"))).digest())
     hashed = sha256()
     copy = sys.modules["numpy"].ascontiguousarray
-    for piece in _pieces(value, lambda part: part.nbytes):
-        hashed.update(memoryview(copy(piece).reshape(-1).view("u1")))
+    flat = value.reshape(-1) if value.flags.c_contiguous else value
+    for piece in _pieces(flat, lambda part: part.nbytes):
+        whole = copy(piece).reshape(-1)
+        hashed.update(memoryview((_without_arbitrary_bits(whole) if is_float else whole).view("u1")))
     return Parts(head + hashed.digest())
+
+
+def _without_arbitrary_bits(values: Any) -> Any:
+    """Return floating-point numbers with one way to write nan, and nothing in the padding of long ones."""
+    kind = values.dtype
+    if kind.kind == "c":
+        values = values.view(kind.str.replace("c", "f")[:2] + str(kind.itemsize // 2))
+    if values.dtype.itemsize > 8:  # 80 bits in 16 bytes
+        values = values.copy()
+        values.view("u1").reshape(-1, values.dtype.itemsize)[:, 10:] = 0
+    least = values.min()
+    if least == least:  # it is nan if there is one
+        return values
+    values = values.copy()
+    values[values != values] = float("nan")
+    return values
 
 
 def _pieces(value: Any, size_of: Callable[[Any], int]) -> Iterator[Any]:
@@ -74,7 +119,19 @@ def _pieces(value: Any, size_of: Callable[[Any], int]) -> Iterator[Any]:
         yield value[start : start + step]
 
 
+def _random_state(value: Any) -> Parts:
+    """A generator of random numbers: by its state, but not the global one, which every draw anywhere changes."""
+    if value is getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None):
+        return Parts(b"global random state of numpy")
+    name, keys, *rest = value.get_state()
+    return Parts(b"random state:" + str(name).encode(), [("", keys), ("", rest)])
+
+
 def _numpy_scalar(value: Any) -> Parts:
+    attributes = _attributes(value, frozenset())
+    if attributes:
+        bare = value.dtype.type(value)
+        return Parts(b"numpy scalar with attributes", [("", bare), *attributes])
     if value.dtype.names or value.dtype.hasobject:
         return Parts(f"numpy scalar:{value.dtype.descr}".encode(), [("", value.item())])
     return Parts(f"numpy scalar:{value.dtype.str}:".encode() + value.tobytes())
@@ -96,21 +153,32 @@ def _pandas_series(value: Any) -> Parts:
     return Parts(b"pandas series:" + flags.encode(), [*extra, ("", value._values), *_own_attributes(value)])
 
 
+_PANDAS_INTERNAL = frozenset(
+    {
+        *("_mgr", "_item_cache", "_attrs", "_flags", "_name", "_cacher", "_is_copy", "_typ"),
+        *("_data", "_cache", "_id", "_range", "_references", "_levels", "_codes", "_names", "_freq", "sortorder"),
+        *("_engine", "_reset_identity", "_no_setting_name", "_index_data"),
+    }
+)
+
+
 def _own_attributes(value: Any) -> list[tuple[str, Any]]:
-    """What a subclass of a frame keeps beside the data."""
-    return [
+    """What a subclass, or somebody, keeps in a frame beside the data."""
+    named = [
         (f".{name}", getattr(value, name, None)) for name in getattr(type(value), "_metadata", ()) if name != "name"
     ]
+    return named + _attributes(value, _PANDAS_INTERNAL.union(getattr(type(value), "_metadata", ())))
 
 
 def _pandas_index(value: Any) -> Parts:
     kind = type(value).__name__
-    children: list[tuple[str, Any]] = [(".names", list(value.names))]
+    children: list[tuple[str, Any]] = [(".names", list(value.names)), *_own_attributes(value)]
     if kind == "RangeIndex":
         children.append(("", (value.start, value.stop, value.step)))
     elif kind == "MultiIndex":
-        levels = [(f".levels[{i}]", value.get_level_values(i)._values) for i in range(value.nlevels)]
-        return Parts(f"pandas index:{kind}".encode(), [*children, *levels])
+        levels = [(f".levels[{i}]", level._values) for i, level in enumerate(value.levels)]
+        codes = [(f".codes[{i}]", codes) for i, codes in enumerate(value.codes)]
+        return Parts(f"pandas index:{kind}".encode(), [*children, *levels, *codes])
     else:
         children.append(("", value._values))
         children.append((".freq", str(getattr(value, "freq", None))))
@@ -173,33 +241,83 @@ class _HashingFile:
 
 def _arrow_table(value: Any) -> Parts:
     children = [(f"[{name!r}]", value.column(i)) for i, name in enumerate(value.schema.names)]
-    return Parts(f"arrow table:{value.num_rows}".encode(), [(".schema", str(value.schema)), *children])
+    return Parts(f"arrow table:{value.num_rows}".encode(), [(".schema", _arrow_schema(value.schema)), *children])
+
+
+def _arrow_schema(schema: Any) -> bytes:
+    """Return names, types and metadata; as text, long ones would be cut off."""
+    return bytes(schema.serialize())
 
 
 def _arrow_array(value: Any) -> Parts:
-    """A column: in blocks of a fixed number of rows, so that it does not matter how it is chunked."""
+    """A column: by its content, so that it does not matter how it is chunked."""
+    pyarrow: Any = sys.modules["pyarrow"]
+    types = pyarrow.types
+    kind = value.type
+    head = b"arrow:%d:" % len(value) + _arrow_schema(pyarrow.schema([pyarrow.field("", kind)]))
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        storage = [chunk.storage for chunk in getattr(value, "chunks", [value])]
+        return Parts(head, [(".storage", pyarrow.chunked_array(storage, kind.storage_type))])
+    if not (types.is_nested(kind) or types.is_dictionary(kind) or types.is_run_end_encoded(kind)):
+        return Parts(head + _arrow_content(value))
+    if hasattr(value, "chunks"):
+        value = value.unify_dictionaries().combine_chunks() if len(value) else pyarrow.array([], kind)
+        if hasattr(value, "chunks"):
+            value = value.chunk(0)
+    return Parts(head, _arrow_children(value, pyarrow))
+
+
+def _arrow_children(value: Any, pyarrow: Any) -> list[tuple[str, Any]]:
+    """Return what a column is made of that holds other columns."""
+    types, kind = pyarrow.types, value.type
+    if types.is_dictionary(kind):  # categories that no row uses can be seen as well
+        return [(".indices", value.indices), (".dictionary", value.dictionary)]
+    if types.is_run_end_encoded(kind):
+        return [("[...]", importlib.import_module("pyarrow.compute").run_end_decode(value))]
+    if types.is_union(kind):
+        fields = [(f".field({i})", value.field(i)) for i in range(kind.num_fields)]
+        return [
+            (".type_codes", value.type_codes),
+            *([(".offsets", value.offsets)] if kind.mode == "dense" else []),
+            *fields,
+        ]
+    missing = [(".is_null()", value.is_null())]
+    if types.is_struct(kind):
+        return missing + [(f".{field.name}", part) for field, part in zip(kind, value.flatten(), strict=True)]
+    if types.is_map(kind):
+        valid = value.filter(value.is_valid())
+        offsets = valid.offsets
+        start, end = offsets[0].as_py(), offsets[-1].as_py()
+        lengths = importlib.import_module("pyarrow.compute").subtract(offsets[1:], offsets[:-1])
+        pairs = [(".keys", valid.keys.slice(start, end - start)), (".items", valid.items.slice(start, end - start))]
+        return [*missing, (".lengths", lengths), *pairs]
+    lengths = importlib.import_module("pyarrow.compute").list_value_length(value)
+    return [*missing, (".lengths", lengths), ("[...]", value.flatten())]
+
+
+def _arrow_content(value: Any) -> bytes:
+    """Return a digest of a column of simple values, in blocks of a fixed number of rows."""
     pyarrow: Any = sys.modules["pyarrow"]
     ipc: Any = importlib.import_module("pyarrow.ipc")
-    head = f"arrow:{value.type}:{len(value)}:".encode("utf-8", "surrogatepass")
-    if pyarrow.types.is_nested(value.type) or pyarrow.types.is_dictionary(value.type):
-        return Parts(head, [("[...]", value.to_pylist())])
     target = _HashingFile()
     for start in range(0, len(value), _PIECE_ROWS):
         block = value.slice(start, _PIECE_ROWS)
         parts = [block] if block.null_count == 0 else [block.is_null(), block.drop_null()]  # beneath a null is anything
         for part in parts:
-            whole = pyarrow.concat_arrays(part.chunks) if getattr(part, "chunks", None) else part
+            # Two arrays are copied into one: a slice as it is may be written with what lies behind it.
+            pieces = getattr(part, "chunks", [part])
+            whole = pyarrow.concat_arrays([*pieces, pyarrow.array([], part.type)])
             if pyarrow.types.is_boolean(whole.type):
                 whole = whole.cast("uint8")  # the last byte of a bitmap may hold anything beyond its end
             table = pyarrow.table({"": whole})
             with ipc.new_stream(pyarrow.PythonFile(target, mode="w"), table.schema) as stream:
                 stream.write_table(table)
-    return Parts(head + target.digest())
+    return target.digest()
 
 
 def _polars_frame(value: Any) -> Parts:
     children = [(f"[{name!r}]", value.get_column(name)) for name in value.columns]
-    return Parts(f"polars frame:{value.shape}".encode(), children)
+    return Parts(f"polars frame:{value.shape}".encode(), [*children, *_attributes(value, frozenset({"_df"}))])
 
 
 def _polars_series(value: Any) -> Parts:
@@ -257,8 +375,8 @@ def _tensor(value: Any) -> Parts:
         size = _size_of_tensor(piece)
         if size:
             hashed.update(_memory_at(piece.data_ptr(), size))
-    attributes = dict(getattr(value, "__dict__", {}))
-    return Parts(head.encode() + hashed.digest(), [("", attributes)] if attributes else ())
+    gradient = [(".grad", value.grad)] if value.is_leaf and value.grad is not None else []
+    return Parts(head.encode() + hashed.digest(), [*gradient, *_attributes(value, frozenset())])
 
 
 def _size_of_tensor(value: Any) -> int:
@@ -296,9 +414,33 @@ def _image(value: Any) -> Parts:
     return Parts(head.encode() + hashed.digest(), [(".palette", value.getpalette()), (".info", dict(value.info))])
 
 
+# --- others ------------------------------------------------------------------------------------------------------
+
+
+def _numba_function(value: Any) -> Parts:
+    """A compiled function: by what it was compiled from, and how."""
+    dispatcher = getattr(value, "_dispatcher", value)
+    return Parts(b"numba", [("", dispatcher.py_func), (".targetoptions", dict(dispatcher.targetoptions))])
+
+
+def _loguru_logger(value: Any) -> Parts:
+    """A logger: like those of `logging`, it says where messages go and nothing about results."""
+    return Parts(b"loguru")
+
+
+def _persistent_map(value: Any) -> Parts:
+    """A map without an order: what iterating gives depends on the hashes of its keys."""
+    return Parts(b"persistent map", [("", pair) for pair in value.items()], is_ordered=False)
+
+
+def _persistent_set(value: Any) -> Parts:
+    return Parts(b"persistent set", [("", item) for item in value], is_ordered=False)
+
+
 _BY_NAME: dict[tuple[str, str], Callable[[Any], Parts]] = {
     ("numpy", "ndarray"): array,
     ("numpy", "generic"): _numpy_scalar,
+    ("numpy", "RandomState"): _random_state,
     ("pandas", "DataFrame"): _pandas_frame,
     ("pandas", "Series"): _pandas_series,
     ("pandas", "Index"): _pandas_index,
@@ -313,4 +455,9 @@ _BY_NAME: dict[tuple[str, str], Callable[[Any], Parts]] = {
     ("torch", "Tensor"): _tensor,
     ("torch", "Generator"): _torch_generator,
     ("PIL", "Image"): _image,
+    ("numba", "Dispatcher"): _numba_function,
+    ("numba", "DUFunc"): _numba_function,
+    ("loguru", "Logger"): _loguru_logger,
+    ("pyrsistent", "PMap"): _persistent_map,
+    ("pyrsistent", "PSet"): _persistent_set,
 }

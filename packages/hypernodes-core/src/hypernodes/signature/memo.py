@@ -16,18 +16,6 @@ from typing import Any, NamedTuple
 _MOST_ENTRIES = 65_536
 
 
-class Closed(NamedTuple):
-    """An object that has been walked.
-
-    Attributes:
-        digest: Its digest.
-        members: The objects that form a cycle with it; inside that cycle it has to be walked afresh.
-    """
-
-    digest: bytes
-    members: frozenset[int]
-
-
 class Check(NamedTuple):
     """How to see that something that code refers to is still the same.
 
@@ -56,19 +44,19 @@ class Watched(NamedTuple):
     checks: Sequence[Check]
 
 
-class Entry:
+class KnownCode:
     """What is known of a piece of code, and what it depends on."""
 
-    __slots__ = ("closed", "depends_on", "target", "watched")
+    __slots__ = ("depends_on", "digest", "target", "watched")
 
-    def __init__(self, target: Any, closed: Closed, watched: Sequence[Watched], depends_on: Sequence[Entry]) -> None:
+    def __init__(self, target: Any, digest: bytes, watched: Sequence[Watched], depends_on: Sequence[KnownCode]) -> None:
         self.target = target
-        self.closed = closed
+        self.digest = digest
         self.watched = watched
         self.depends_on = depends_on
 
 
-_entries: OrderedDict[int, Entry] = OrderedDict()
+_entries: OrderedDict[int, KnownCode] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -85,20 +73,20 @@ class Memo:
         children: Callable[[Any], Sequence[tuple[str, Any]]] | None = None,
         digest: Callable[[Any, Memo], bytes] | None = None,
     ) -> None:
-        self.recipes: dict[type, Any] = {}
+        self.readers: dict[type, Any] = {}
         self.rules: dict[type, Any] = {}
         self._children = children
         self._digest = digest
-        self._closed: dict[int, Closed] = {}
-        self._entries: dict[int, Entry | None] = {}
+        self._known: dict[int, bytes] = {}
+        self._entries: dict[int, KnownCode | None] = {}
         self._valid: set[int] = set()  # ids of the entries that were checked in this run
         self._checking: set[int] = set()
         self._alive: list[Any] = []  # what is known by its id must not be freed
 
-    def find(self, obj: Any) -> Closed | None:
-        """Return what is known of a piece of code."""
+    def find(self, obj: Any) -> bytes | None:
+        """Return the digest of a piece of code, if it is known."""
         key = id(obj)
-        known = self._closed.get(key)
+        known = self._known.get(key)
         if known is not None or self._children is None or key in self._entries:
             return known
         entry = _entries.get(key)
@@ -111,33 +99,33 @@ class Memo:
                 _entries.pop(key, None)
             return None
         self._entries[key] = entry
-        self._closed[key] = entry.closed
-        return entry.closed
+        self._known[key] = entry.digest
+        return entry.digest
 
     def remember(self, obj: Any, digest: bytes) -> None:
         """Take the digest of a function or class from where its source is; it holds for this run."""
-        self._closed[id(obj)] = Closed(digest, frozenset())
+        self._known[id(obj)] = digest
         self._alive.append(obj)
 
-    def entry(self, obj: Any) -> Entry | None:
+    def entry(self, obj: Any) -> KnownCode | None:
         """Return the entry of a piece of code that was found or added in this run."""
         return self._entries.get(id(obj))
 
     def add(
         self,
         obj: Any,
-        closed: Closed,
+        digest: bytes,
         watched: Sequence[Watched],
-        depends_on: Sequence[Entry],
+        depends_on: Sequence[KnownCode],
         is_memorable: bool,
     ) -> None:
         """Keep the digest of a piece of code, for this run and, if it can be checked, for later ones."""
         key = id(obj)
-        self._closed[key] = closed
+        self._known[key] = digest
         self._alive.append(obj)
         if not is_memorable:
             return
-        entry = Entry(_reference_that_removes(obj, key), closed, watched, depends_on)
+        entry = KnownCode(_reference_that_removes(obj, key), digest, watched, depends_on)
         self._entries[key] = entry
         self._alive.append(entry)
         self._valid.add(id(entry))
@@ -147,9 +135,9 @@ class Memo:
             if len(_entries) > _MOST_ENTRIES:
                 _entries.popitem(last=False)
 
-    def _is_valid(self, entry: Entry) -> bool:
+    def _is_valid(self, entry: KnownCode) -> bool:
         """Whether nothing below an entry has changed; only then is any of it taken to be valid."""
-        waiting, seen = [entry], dict[int, Entry]()
+        waiting, seen = [entry], dict[int, KnownCode]()
         while waiting:
             current = waiting.pop()
             key = id(current)
@@ -169,7 +157,7 @@ class Memo:
         self._valid.update(seen)
         return True
 
-    def _is_unchanged(self, entry: Entry) -> bool:
+    def _is_unchanged(self, entry: KnownCode) -> bool:
         assert self._children is not None
         for watched in entry.watched:
             target = _target(watched.target)

@@ -14,18 +14,52 @@ from types import FunctionType
 from typing import Any
 
 PYTHON = "python {}.{}".format(*sys.version_info[:2])
+# Options of the interpreter that change what code does: `-O` leaves out assertions and `if __debug__`.
+INTERPRETER = PYTHON + (" -" + "O" * sys.flags.optimize if sys.flags.optimize else "")
+_HEAP_TYPE = 1 << 9  # of `type.__flags__`: made at run time, not compiled in
 _LIBRARY_FOLDERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-def origin_of(module_name: str) -> str:
+def origin_of_module(module_name: str) -> str:
     """Return where a module comes from, e.g. "numpy 2.1.0" or "python 3.12"; empty for the user's own code."""
     return _origin(module_name, id(sys.modules.get(module_name)))
 
 
 def origin_of_class(kind: type) -> str:
-    """Return where a class comes from; compiled code may make classes that do not say."""
+    """Return where a class comes from; empty for one that its module does not hold, so that it is looked into.
+
+    Functions that make classes (`make_dataclass`, `exec`) leave the name of a module in them that does not know them.
+    """
     name: Any = kind.__module__
-    return origin_of(name) if isinstance(name, str) else "compiled"
+    origin = origin_of_module(name) if isinstance(name, str) else ""
+    if origin and (not kind.__flags__ & _HEAP_TYPE or _is_held(kind, name)):
+        return origin
+    if origin or not isinstance(name, str) or getattr(sys.modules.get(name), "__file__", None) is None:
+        return (origin or "compiled") if _is_compiled(kind) else ""
+    return ""
+
+
+def _is_compiled(kind: type) -> bool:
+    """Whether compiled code made a class: it is no heap type, or its objects have fields that it does not show."""
+    if not kind.__flags__ & _HEAP_TYPE:
+        return True
+    base: Any = kind.__base__
+    slots = kind.__dict__.get("__slots__", ())
+    shown = base.__basicsize__ + tuple.__itemsize__ * (
+        (1 if isinstance(slots, str) else len(tuple(slots)))
+        + (kind.__dictoffset__ > 0 and base.__dictoffset__ <= 0)
+        + (kind.__weakrefoffset__ > 0 and base.__weakrefoffset__ <= 0)
+    )
+    return bool(kind.__basicsize__ > shown)
+
+
+def _is_held(kind: type, module_name: str) -> bool:
+    found: Any = sys.modules.get(module_name)
+    for part in kind.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+        if found is None:
+            return False
+    return found is kind
 
 
 def origin_of_function(function: FunctionType) -> str:
@@ -35,14 +69,14 @@ def origin_of_function(function: FunctionType) -> str:
         name = function.__module__
     if isinstance(name, str) and name.startswith("namedtuple_"):
         return PYTHON
-    return origin_of(name) if isinstance(name, str) else ""
+    return origin_of_module(name) if isinstance(name, str) else ""
 
 
 def is_installed_module(module_name: str) -> bool:
     """Whether a module that may not have been imported yet is installed or standard, without importing anything."""
     package = module_name.partition(".")[0]
     if module_name in sys.modules or package in sys.modules:
-        return bool(origin_of(module_name if module_name in sys.modules else package))
+        return bool(origin_of_module(module_name if module_name in sys.modules else package))
     from importlib.util import find_spec
 
     try:
@@ -119,7 +153,8 @@ def _library_folder(path: str, package: str) -> str:
         if found:
             return before + found
     folder = _folder_of_package(path, package)
-    return folder if folder and _holds_distributions(folder) else ""
+    # Packages may have been installed with `pip install --target`, also beside the user's own modules.
+    return folder if folder and _holds_distributions(folder) and _distributions_of(package, folder) else ""
 
 
 def _folder_of_package(path: str, package: str) -> str:
@@ -143,11 +178,18 @@ def _holds_distributions(folder: str) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _distribution_of(package: str, folder: str) -> str:
+    found = _distributions_of(package, folder)
+    return found or f"{package} with content {_digest_of_package(package, folder)}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _distributions_of(package: str, folder: str) -> str:
+    """Return name and version of the distributions that give a package; empty when none says so."""
     import importlib.metadata
 
     try:
         likely = importlib.metadata.distribution(package)  # most are called like what they give
-        if _gives(likely, package):
+        if _gives(likely, package) and _lies_in(likely, folder):
             return f"{likely.name} {likely.version}"
     except importlib.metadata.PackageNotFoundError:
         pass
@@ -156,7 +198,30 @@ def _distribution_of(package: str, folder: str) -> str:
         for distribution in importlib.metadata.distributions(path=[folder])
         if _gives(distribution, package)
     )
-    return ", ".join(found) or f"{package} of unknown version"
+    return ", ".join(found)
+
+
+def _lies_in(distribution: Any, folder: str) -> bool:
+    return os.path.realpath(str(distribution.locate_file(""))) + os.sep == os.path.realpath(folder) + os.sep
+
+
+def _digest_of_package(package: str, folder: str) -> str:
+    """Return a digest of the files of a package that no distribution claims: it has no version to be known by."""
+    from hashlib import sha256
+
+    hashed = sha256()
+    top = os.path.join(folder, package)
+    files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.startswith(f"{package}.")]
+    for place, folders, names in os.walk(top):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        files += [os.path.join(place, name) for name in sorted(names)]
+    for path in files:
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                content = file.read()
+            hashed.update(os.path.relpath(path, folder).encode("utf-8", "surrogateescape") + b"%d:" % len(content))
+            hashed.update(content)
+    return hashed.hexdigest()[:16]
 
 
 def _gives(distribution: Any, package: str) -> bool:

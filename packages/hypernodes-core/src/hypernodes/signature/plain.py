@@ -1,8 +1,9 @@
 """Plain data as bytes: numbers, text and nested built-in containers of such, in one go and without a walk.
 
-The encoding is exact (different values, different bytes) and depends on nothing but content and types: not on the
-order of dicts and sets, not on which objects are shared, not on the machine. What is too deep, too intricate or no
-plain data is left to the walk - also a matter of content alone, so that a value is always treated in the same way.
+The encoding is exact (different values, different bytes) and depends on nothing but content and types: on the order of
+dicts, since code can see it, but not on that of sets, not on which objects are shared, not on the machine. What is too
+deep, too intricate or no plain data is left to the walk - also a matter of content alone, so that a value is always
+treated in the same way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def quick(value: Any) -> bytes | None:
         return sha256(b"plain:" + _scalar(value, kind)).digest()
     if kind not in _CONTAINERS:
         return atom_of(value)
+    if (kind is list or kind is tuple) and value and type(value[0]) not in _PLAIN_TYPES:
+        return None
     encoded = encode(value)
     return None if encoded is None else sha256(b"plain:" + encoded).digest()
 
@@ -46,6 +49,17 @@ def atom_of(value: Any) -> bytes | None:
 def encode(value: Any) -> bytes | None:
     """Return plain data as bytes; None when it is anything else."""
     return _encode(value, _DEEPEST, [_MOST_CONTAINERS])
+
+
+def encode_attributes(attributes: dict[str, Any]) -> bytes | None:
+    """Return the attributes of an object as bytes, whatever order they were set in; None when any is not plain."""
+    if not _PLAIN_TYPES.issuperset(map(type, attributes.values())):
+        return None
+    names = sorted(attributes)
+    pieces = _encode_all(map(attributes.__getitem__, names), _DEEPEST, [_MOST_CONTAINERS])
+    if pieces is None:
+        return None
+    return _joined(b"A", len(names), [_dumps(tuple(names), _VERSION), *pieces])
 
 
 def _scalar(value: Any, kind: type) -> bytes:
@@ -104,15 +118,14 @@ def _blocks(value: Any, depth: int, budget: list[int]) -> Iterable[bytes | None]
 
 def _encode_dict(value: dict[Any, Any], depth: int, budget: list[int]) -> bytes | None:
     if set(map(type, value)) <= {str}:
-        names = sorted(value)
-        keys = _encode_sequence(b"t", tuple(names), depth, budget) or b""
-        pieces = _encode_all(map(value.__getitem__, names), depth, budget)
-        return None if pieces is None else _joined(b"D", len(names), [keys, *pieces])
+        keys = _encode_sequence(b"t", tuple(value), depth, budget) or b""
+        pieces = _encode_all(value.values(), depth, budget)
+        return None if pieces is None else _joined(b"D", len(value), [keys, *pieces])
     keyed = _encode_all(value, depth, budget)
     items = None if keyed is None else _encode_all(value.values(), depth, budget)
     if keyed is None or items is None:
         return None
-    return _joined(b"M", len(keyed), [part for pair in sorted(zip(keyed, items, strict=True)) for part in pair])
+    return _joined(b"M", len(keyed), [part for pair in zip(keyed, items, strict=True) for part in pair])
 
 
 def _encode_all(values: Iterable[Any], depth: int, budget: list[int]) -> list[bytes] | None:
@@ -146,3 +159,4 @@ def _hashed(letter: bytes, length: int, pieces: Iterable[bytes | None]) -> bytes
 
 
 _CONTAINERS: dict[type, bytes] = {list: b"l", tuple: b"t", dict: b"d", set: b"s", frozenset: b"f"}
+_PLAIN_TYPES = _SCALARS.union(_CONTAINERS)

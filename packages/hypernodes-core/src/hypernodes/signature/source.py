@@ -62,6 +62,8 @@ class _File:
     def __init__(self, source: str) -> None:
         self.source = source
         self.statements = ast.parse(source).body
+        # The compiler treats attributes of what the file imports at its top level in another way than others.
+        self._imports = [part for statement in self.statements for part in _imports_in(statement)]
         self._compiled: dict[tuple[int, int], list[CodeType]] = {}
 
     def find(self, code: CodeType, file_name: str) -> _Function | None:
@@ -85,7 +87,7 @@ class _File:
     def _codes(self, index: int, flags: int, file_name: str) -> list[CodeType]:
         found = self._compiled.get((index, flags))
         if found is None:
-            module = ast.Module([self.statements[index]], [])
+            module = ast.Module([*self._imports, self.statements[index]], [])
             try:
                 whole = compile(module, file_name, "exec", flags=flags, dont_inherit=True)
                 found = list(_nested(whole))
@@ -123,6 +125,22 @@ def _file(name: str, source: str) -> _File | None:
             _files.popitem(last=False)
     _files.move_to_end(name)
     return file
+
+
+def _imports_in(part: ast.stmt) -> Iterator[ast.stmt]:
+    """Return the imports that a top-level statement makes in its module's namespace."""
+    if isinstance(part, (ast.Import, ast.ImportFrom)):
+        if getattr(part, "module", None) != "__future__":
+            yield part
+        return
+    if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return
+    for inner in ast.iter_child_nodes(part):
+        if isinstance(inner, ast.stmt):
+            yield from _imports_in(inner)
+        elif isinstance(inner, (ast.ExceptHandler, ast.match_case)):
+            for statement in inner.body:
+                yield from _imports_in(statement)
 
 
 def _first_line(statement: ast.stmt) -> int:
@@ -235,16 +253,21 @@ def _write(part: Any, write: Any, left_out: tuple[str, ...], is_in_class: bool) 
         kind = type(part).__name__
         write(kind)
         write("(")
-        immaterial = (*_IMMATERIAL.get(kind, ()), *left_out, "ctx")
+        # Decorators read annotations and docstrings (of functions that dispatch, validate, describe tools).
+        is_described = bool(getattr(part, "decorator_list", ())) and "decorator_list" not in left_out
+        immaterial = (*(() if is_described else _IMMATERIAL.get(kind, ())), *left_out, "ctx")
         is_scope = kind in ("FunctionDef", "AsyncFunctionDef", "ClassDef")
         for name in part._fields:
             if name in immaterial:
                 continue
             value: Any = getattr(part, name, None)
-            if is_scope and name == "body":
+            if is_scope and name == "body" and not is_described:
                 value = _without_docstring(value)
             write(name)
             write("=")
+            if is_described and name == "args":
+                write(ast.dump(value))
+                continue
             _write(value, write, (), kind == "ClassDef" or (is_in_class and not is_scope and kind != "Lambda"))
             write(",")
         write(")")
@@ -275,7 +298,7 @@ def canonical_bytecode(code: CodeType) -> bytes:
         if is_jump:
             steps.append((instruction.opname, instruction.argval))
         elif instruction.opcode in dis.hasconst:
-            steps.append((instruction.opname, _constant(_without_doc(code, instruction.arg, instruction.argval))))
+            steps.append((instruction.opname, _constant(instruction.argval)))
         else:
             steps.append((instruction.opname, (instruction.arg, instruction.argrepr)))
     size = len(steps)
@@ -290,18 +313,6 @@ def canonical_bytecode(code: CodeType) -> bytes:
     shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & ~_HAS_DOCSTRING)
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     return repr((shape, names, handlers)).encode("utf-8", "surrogatepass") + b"\n".join(pieces)
-
-
-def _without_doc(code: CodeType, index: int | None, constant: Any) -> Any:
-    return constant if constant is None or index != 0 or not has_docstring(code) else None
-
-
-def has_docstring(code: CodeType) -> bool:
-    """Whether the first constant of code is a docstring."""
-    if sys.version_info >= (3, 13):
-        return bool(code.co_flags & _HAS_DOCSTRING)
-    is_function = not code.co_name.startswith("<") and code.co_flags & 0x02
-    return bool(is_function) and bool(code.co_consts) and isinstance(code.co_consts[0], str)
 
 
 def _constant(value: Any) -> str:

@@ -7,9 +7,11 @@ import decimal
 import enum
 import functools
 import os
+import struct
 import types
 import typing
 import uuid
+import weakref
 from collections.abc import Callable
 from hashlib import sha256
 from types import (
@@ -27,8 +29,9 @@ from hypernodes.node import Node
 from hypernodes.signature import code, hashers, plain
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
-from hypernodes.signature.reach import Missing
-from hypernodes.signature.state import Recipe, class_name
+from hypernodes.signature.references import MissingModule, Unknowable
+from hypernodes.signature.sentinels import sentinel_name
+from hypernodes.signature.state import StateReader, with_attributes
 from hypernodes.signature.walk import Parts, UnhashableValueError, combine, walk
 
 Rule = Callable[[Any], Parts]
@@ -67,6 +70,7 @@ class _Rules:
 
     def __init__(self, memo: Memo) -> None:
         self._memo = memo
+        self._not_plain: Any = None  # an object that has just turned out to be more than its class and plain data
 
     def quick(self, obj: Any) -> bytes | None:
         if type(obj) is Node and obj.code_signature is not None:
@@ -74,15 +78,23 @@ class _Rules:
         return plain.quick(obj)
 
     def shortcut(self, obj: Any, recall: Callable[[Any], bytes | None]) -> bytes | None:
-        recipe = self._memo.recipes.get(type(obj))
-        if recipe is None:
+        reader = self._memo.readers.get(type(obj))
+        if reader is None:
             return None
         of_class = recall(type(obj))
-        tag = recipe.plain_tag(obj) if of_class is not None else None
-        return combine(tag, [of_class]) if tag is not None and of_class is not None else None
+        if of_class is None:
+            return None
+        tag = reader.plain_tag(obj)
+        if tag is None:
+            self._not_plain = obj
+            return None
+        return combine(tag, [of_class])
 
     def parts(self, obj: Any) -> Parts:
         kind = type(obj)
+        if obj is self._not_plain and obj is not None:
+            self._not_plain = None
+            return self._memo.readers[kind].parts_apart(obj)  # type: ignore[no-any-return]
         rule = self._memo.rules.get(kind)
         if rule is None:
             rule = self._memo.rules[kind] = self._rule_for(kind)
@@ -93,7 +105,9 @@ class _Rules:
 
     def is_constant(self, obj: Any) -> bool:
         kind = type(obj)
-        return kind in _UNCHANGEABLE or (kind is tuple and _UNCHANGEABLE.issuperset(map(type, obj)))
+        if kind is tuple:
+            return all(map(self.is_constant, obj))
+        return kind in _UNCHANGEABLE or (kind is type and not obj.__flags__ & _HEAP_TYPE)
 
     def _rule_for(self, kind: type) -> Rule:
         known = hashers.registered_hasher(kind) or _RULES.get(kind)
@@ -108,19 +122,19 @@ class _Rules:
         by_name = hasher_for(kind) or _by_base(kind) or hashers.installed_hasher(kind)
         if by_name is not None:
             return by_name
-        recipe = Recipe(kind)
-        if recipe.is_plain:
-            self._memo.recipes[kind] = recipe
-        return recipe.parts
+        reader = StateReader(kind)
+        if reader.has_attributes_only:
+            self._memo.readers[kind] = reader
+        return reader.parts
 
 
 def _shortcut(value: Any, memo: Memo) -> bytes | None:
-    recipe = memo.recipes.get(type(value))
-    known = memo.find(type(value)) if recipe is not None else None
-    if recipe is None or known is None:
+    reader = memo.readers.get(type(value))
+    known = memo.find(type(value)) if reader is not None else None
+    if reader is None or known is None:
         return None
-    tag = recipe.plain_tag(value)
-    return None if tag is None else combine(tag, [known.digest])
+    tag = reader.plain_tag(value)
+    return None if tag is None else combine(tag, [known])
 
 
 def _children(obj: Any) -> Any:
@@ -140,26 +154,18 @@ def _children(obj: Any) -> Any:
 
 def _sequence(tag: bytes) -> Rule:
     def parts(value: Any) -> Parts:
-        return Parts(tag, [(f"[{i}]", item) for i, item in enumerate(value)])
+        return Parts(tag, list(enumerate(value)))
 
     return parts
 
 
 def _mapping(value: Any) -> Parts:
-    entries = [
-        (f"[{key!r:.80}]" if type(key) in (str, int) else "[key]", _Entry(key, item)) for key, item in value.items()
-    ]
-    return Parts(b"dict", entries, is_ordered=False)
-
-
-class _Entry:
-    """One key with its value."""
-
-    __slots__ = ("key", "value")
-
-    def __init__(self, key: Any, value: Any) -> None:
-        self.key = key
-        self.value = value
+    """A dict: its order counts, since code can see it."""
+    children: list[tuple[Any, Any]] = []
+    for key, item in value.items():
+        children.append((" (key)", key))
+        children.append(((key,), item))
+    return Parts(b"dict", children)
 
 
 def _keyed(value: Any) -> Parts:
@@ -177,7 +183,7 @@ def _memoryview(value: memoryview) -> Parts:
 
 
 def _path(value: Any) -> Parts:
-    return Parts(b"path:" + class_name(type(value)).encode() + b":" + os.fsencode(value))
+    return Parts(b"path:" + type(value).__name__.encode() + b":" + os.fsencode(value))
 
 
 def _logger(value: Any) -> Parts:
@@ -185,21 +191,34 @@ def _logger(value: Any) -> Parts:
 
 
 def _zone(value: Any) -> Parts:
-    if value.key is None:
-        raise UnhashableValueError("it was read from a file and has no key", path="", culprit_type="zoneinfo.ZoneInfo")
+    try:
+        value.__reduce__()
+    except Exception:  # the key that it was given says nothing about what was in the file
+        text = "it was read from a file, and what is in it is not known"
+        raise UnhashableValueError(text, path="", culprit_type="zoneinfo.ZoneInfo") from None
     return Parts(b"zone:" + value.key.encode())
 
 
-def _refuse(value: Any) -> Parts:
+def _bare_object(value: Any) -> Parts:
+    name = sentinel_name(value)
+    if name is not None:
+        return Parts(f"sentinel:{name.module}:{name.variable}".encode())
     raise UnhashableValueError("it has no content to identify it by", path="", culprit_type=type(value).__name__)
 
 
 def _by_base(kind: type) -> Rule | None:
+    """Return the rule for subclasses of what compiled code or the standard library knows how to take apart."""
     for base in kind.__mro__:
         rule = _BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
         if rule is not None and base.__module__ in _STANDARD:
-            return rule
+            return rule if kind.__module__ in _STANDARD else _of_subclass(rule)
+        if base in _EXTENDED:
+            return _of_subclass(_RULES[base])
     return None
+
+
+def _of_subclass(rule: Rule) -> Rule:
+    return lambda value: with_attributes(rule(value), value)
 
 
 def _type_variable(value: Any) -> Parts:
@@ -209,7 +228,10 @@ def _type_variable(value: Any) -> Parts:
 
 def _generic_alias(value: Any) -> Parts:
     metadata = getattr(value, "__metadata__", None)
-    return Parts(b"alias", [(".__origin__", value.__origin__), (".__args__", value.__args__), ("", metadata)])
+    return Parts(
+        b"alias:" + type(value).__name__.encode(),
+        [(".__origin__", value.__origin__), (".__args__", value.__args__), ("", metadata)],
+    )
 
 
 def _union(value: Any) -> Parts:
@@ -242,14 +264,14 @@ _RULES: dict[type, Rule] = {
     ),
     decimal.Decimal: lambda v: Parts(b"decimal:" + str(v).encode()),
     uuid.UUID: lambda v: Parts(b"uuid:" + v.bytes),
-    object: _refuse,
-    _Entry: lambda v: Parts(b"entry", [(" (key)", v.key), ("", v.value)]),
+    object: _bare_object,
     FunctionType: code.function_parts,
     BuiltinFunctionType: code.builtin_parts,
     MethodType: lambda v: Parts(b"method", [(".__func__", v.__func__), (".__self__", v.__self__)]),
     CodeType: code.bytecode_parts,
     ModuleType: code.module_parts,
-    Missing: code.missing_parts,
+    MissingModule: code.missing_parts,
+    Unknowable: code.unknowable_parts,
     Node: code.node_parts,
     GenericAlias: _generic_alias,
     types.UnionType: _union,
@@ -268,7 +290,11 @@ _RULES: dict[type, Rule] = {
     property: lambda v: Parts(b"property", [(".fget", v.fget), (".fset", v.fset), (".fdel", v.fdel)]),
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
+    struct.Struct: lambda v: Parts(b"struct:" + v.format.encode()),
+    weakref.ReferenceType: lambda v: Parts(b"weak reference", [("()", v())]),
 }
+# Those whose subclasses are known by the same parts, their class and their attributes.
+_EXTENDED = frozenset({property, staticmethod, classmethod, functools.cached_property, struct.Struct})
 _STANDARD = frozenset({"logging", "pathlib", "pathlib._local", "typing", "zoneinfo"})
 _BY_NAME: dict[tuple[str, str], Rule] = {
     ("logging", "Logger"): _logger,
@@ -283,7 +309,7 @@ _CODE = frozenset(
     {
         BuiltinFunctionType,
         FunctionType,
-        Missing,
+        MissingModule,
         ModuleType,
         Node,
         classmethod,
@@ -295,4 +321,5 @@ _CODE = frozenset(
         type(functools.lru_cache(len)),
     }
 )
+_HEAP_TYPE = 1 << 9  # of `type.__flags__`: nothing can be put into other classes
 _UNCHANGEABLE = frozenset({str, int, float, bool, bytes, type(None), complex})

@@ -1,9 +1,10 @@
 """Digests of arbitrary objects: one walk over everything reachable, by rules that say what an object is made of.
 
 A digest is the SHA-256 of an object's tag and of the digests of its parts (a Merkle tree, Merkle 1987). Equal values
-have equal digests whether or not their parts are shared objects. A reference into a cycle that is being walked is
-digested by how many objects of the cycle ago its target was met (compare Tarjan's strongly connected components, 1972),
-so that the walk ends, and every object is walked once. The walk keeps its own stack: nesting is limited by memory only.
+have equal digests whether or not their parts are shared objects. Objects that refer to each other in a circle are
+digested together, when all of them have been met (Tarjan's strongly connected components, 1972; see `cycles`), so that
+every object is walked once and the digests do not depend on where the walk began. The walk keeps its own stack: nesting
+is limited by memory only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from hypernodes.errors import HyperNodesError
-from hypernodes.signature.memo import Check, Closed, Entry, Memo, Watched, reference_to
+from hypernodes.signature.cycles import Member, digests_of
+from hypernodes.signature.memo import Check, KnownCode, Memo, Watched, reference_to
 
 
 class Parts(NamedTuple):
@@ -21,12 +23,13 @@ class Parts(NamedTuple):
 
     Attributes:
         tag: Its kind, and whatever is known of it as bytes.
-        children: The objects it consists of, each with how one gets there (for messages), e.g. `".dim"` or `"[3]"`.
+        children: The objects it consists of, each with how one gets there (for messages): a text such as `".dim"`, the
+            position in a sequence, or the key of a dict in a tuple. Of code always a text.
         is_ordered: False when the order of the children means nothing (a set).
     """
 
     tag: bytes
-    children: Sequence[tuple[str, Any]] = ()
+    children: Sequence[tuple[Any, Any]] = ()
     is_ordered: bool = True
 
 
@@ -68,39 +71,29 @@ class _Open:
         "checks",
         "children",
         "depends_on",
-        "depth",
         "digests",
+        "is_cyclic",
         "is_memorable",
-        "key",
         "label",
         "lowest",
-        "members",
         "number",
         "obj",
-        "position",
-        "tag",
-        "unordered",
-        "watched",
+        "parts",
     )
 
-    def __init__(self, obj: Any, label: str, parts: Parts, depth: int, number: int, is_code: bool) -> None:
+    def __init__(self, obj: Any, label: Any, parts: Parts, number: int, is_code: bool) -> None:
         self.obj = obj
-        self.key = id(obj)
         self.label = label
-        self.tag = parts.tag
-        self.children = parts.children
-        self.unordered = not parts.is_ordered
-        self.digests: list[bytes] = []
-        self.position = 0
-        self.depth = depth
-        self.number = number
-        self.lowest = depth  # depth of the shallowest open object that anything below refers back to
-        self.members: set[int] = set()  # objects below that refer back to it or beyond
+        self.parts = parts
+        self.children = iter(parts.children)
+        self.digests: list[bytes | int] = []  # of the parts; the id of one that is in a cycle with this object
+        self.number = number  # of the objects in the order they were met
+        self.lowest = number  # of the objects in a cycle with this one, the first that was met
+        self.is_cyclic = False
         # Of code: how to see later that it has not changed.
         self.checks: list[Check] | None = [] if is_code else None
-        self.watched: list[Watched] = []  # and of the code below that has no entry of its own
-        self.depends_on: list[Entry] = []
-        self.is_memorable = True
+        self.depends_on: list[KnownCode] = []
+        self.is_memorable = is_code
 
 
 def atom(tag: bytes) -> bytes:
@@ -124,121 +117,162 @@ def walk(root: Any, rules: Rules, memo: Memo) -> bytes:
     Raises:
         UnhashableValueError: Something reachable cannot be identified by its content.
     """
-    closed: dict[int, Closed] = {}
-    unfinished: dict[int, tuple[int, int]] = {}  # walked, but part of a cycle that is not: number, shallowest depth
-    alive: list[Any] = []  # parts may be made on the fly: while their ids are in use they must not be freed
-    open_at: dict[int, int] = {}
-    stack: list[_Open] = []
-    number = 0  # of objects met in unfinished cycles; tells which object a reference goes back to
+    return _Walk(rules, memo).run(root)
 
-    def enter(label: str, obj: Any, is_code: bool) -> None:
-        alive.append(obj)
+
+class _Walk:
+    """One walk, in the manner of Tarjan's search for strongly connected components."""
+
+    def __init__(self, rules: Rules, memo: Memo) -> None:
+        self._rules = rules
+        self._memo = memo
+        self._closed: dict[int, bytes] = {}
+        self._alive: list[Any] = []  # parts may be made on the fly: while their ids are in use they must not be freed
+        self._numbers: dict[int, int] = {}  # of objects met whose digest is not known yet
+        self._stack: list[_Open] = []
+        self._waiting: list[_Open] = []  # walked, but in a cycle with an object that is still open
+
+    def run(self, root: Any) -> bytes:
+        rules, closed, numbers, stack = self._rules, self._closed, self._numbers, self._stack
+        quick, shortcut, recall = rules.quick, rules.shortcut, self._recall
+        known = recall(root)
+        if known is not None:
+            return known
+        frame = self._enter("", root)
+        while True:
+            digests, checks = frame.digests, frame.checks
+            for label, child in frame.children:
+                key = id(child)
+                digest: bytes | int | None = closed.get(key)
+                if digest is None:
+                    number = numbers.get(key)
+                    if number is not None:
+                        if number < frame.lowest:
+                            frame.lowest = number
+                        digest = key
+                        frame.is_cyclic = True
+                    else:
+                        digest = quick(child) or recall(child) or shortcut(child, recall)
+                        if digest is None:
+                            frame = self._enter(label, child)
+                            break
+                digests.append(digest)
+                if checks is not None:
+                    self._note(frame, child, digest)
+            else:
+                stack.pop()
+                whole = self._close(frame)
+                if not stack:
+                    assert whole is not None
+                    return whole
+                child, lowest = frame.obj, frame.lowest
+                frame = stack[-1]
+                if whole is None and lowest < frame.lowest:
+                    frame.lowest = lowest
+                frame.digests.append(id(child) if whole is None else whole)
+                if frame.checks is not None:
+                    self._note(frame, child, whole or b"")
+
+    def _enter(self, label: Any, obj: Any) -> _Open:
+        self._alive.append(obj)
         try:
-            parts = rules.parts(obj)
+            parts = self._rules.parts(obj)
         except UnhashableValueError as error:
-            path = "".join(frame.label for frame in stack) + label + getattr(error, "path", "")
+            path = self._path_to(label) + getattr(error, "path", "")
             name = error.culprit_type
             reason = error.args[0] if error.args else ""
             raise UnhashableValueError(
                 f"{path} is a {name}: {reason}", path=path, culprit_type=name
             ) from error.__cause__
         except Exception as error:  # of the object's own code: a __cache_key__, a __reduce__
-            path, name = "".join(frame.label for frame in stack) + label, type(obj).__name__
+            path, name = self._path_to(label), type(obj).__name__
             text = f"{path} is a {name} that cannot be identified: {type(error).__name__}: {error}"
             raise UnhashableValueError(text, path=path, culprit_type=name) from error
-        open_at[id(obj)] = len(stack)
-        stack.append(_Open(obj, label, parts, len(stack), number, is_code))
+        number = self._numbers[id(obj)] = len(self._numbers)
+        frame = _Open(obj, label, parts, number, self._rules.is_code(obj))
+        self._stack.append(frame)
+        return frame
 
-    def recall(obj: Any) -> bytes | None:
-        key = id(obj)
-        entry = closed.get(key)
-        if entry is None:
-            entry = memo.find(obj) if rules.is_code(obj) else None
-        if entry is not None and entry.members.isdisjoint(open_at):
-            return entry.digest
-        return None
+    def _path_to(self, label: Any) -> str:
+        return "".join([_text_of(frame.label) for frame in self._stack]) + _text_of(label)
 
-    def note(frame: _Open, child: Any, digest: bytes) -> None:
+    def _recall(self, obj: Any) -> bytes | None:
+        """Return the digest of code that is known."""
+        return (self._closed.get(id(obj)) or self._memo.find(obj)) if self._rules.is_code(obj) else None
+
+    def _note(self, frame: _Open, child: Any, digest: bytes | int) -> None:
         """Write down how to see that a child of code is what it was."""
         assert frame.checks is not None
-        if not rules.is_code(child):
-            frame.checks.append(Check(child if rules.is_constant(child) else None, digest))
+        if not self._rules.is_code(child):
+            content = digest if isinstance(digest, bytes) else b""
+            frame.checks.append(Check(child if self._rules.is_constant(child) else None, content))
             return
         frame.checks.append(Check(reference_to(child), b""))
-        entry = memo.entry(child)
-        if entry is not None:
-            frame.depends_on.append(entry)
+        if isinstance(digest, bytes) and digest:
+            entry = self._memo.entry(child)
+            if entry is not None:
+                frame.depends_on.append(entry)
+            else:
+                frame.is_memorable = False  # nobody could see later that it has not changed
 
-    known = recall(root)
-    if known is not None:
-        return known
-    enter("", root, rules.is_code(root))
-    while True:
-        frame = stack[-1]
-        if frame.position < len(frame.children):
-            label, child = frame.children[frame.position]
-            frame.position += 1
-            digest = rules.quick(child)
-            if digest is None:
-                key = id(child)
-                digest = recall(child)
-                if digest is None:
-                    is_code = rules.is_code(child)
-                    if key in open_at:
-                        target, depth = stack[open_at[key]].number, open_at[key]
-                    elif key in unfinished:
-                        target, depth = unfinished[key]
-                    else:
-                        digest = rules.shortcut(child, recall)
-                        if digest is None:
-                            number += 1
-                            enter(label, child, is_code)
-                            continue
-                        depth = frame.depth
-                    if digest is None:
-                        frame.lowest = min(frame.lowest, depth)
-                        frame.is_memorable &= is_code
-                        digest = atom(b"back %d" % (number - target))
-            frame.digests.append(digest)
+    def _close(self, frame: _Open) -> bytes | None:
+        """Return the digest of an object whose parts are known; None when it is in a cycle that is still open."""
+        if frame.lowest < frame.number:
+            self._waiting.append(frame)
+            return None
+        waiting, parts = self._waiting, frame.parts
+        if not frame.is_cyclic and not (waiting and waiting[-1].number > frame.number):
+            known: Any = frame.digests
+            digest = combine(parts.tag, known if parts.is_ordered else sorted(known))
             if frame.checks is not None:
-                note(frame, child, digest)
-            continue
-        if frame.unordered:
-            frame.digests.sort()
-        digest = combine(frame.tag, frame.digests)
-        stack.pop()
-        del open_at[frame.key]
-        is_complete = frame.lowest >= frame.depth  # means the same wherever it is met again
-        if frame.checks is not None:
-            labels = tuple(label for label, _ in frame.children)
-            code = getattr(frame.obj, "__code__", None)
-            frame.watched.append(Watched(reference_to(frame.obj), code, labels, frame.checks))
-        if is_complete:
-            entry = Closed(digest, frozenset(frame.members))
-            closed[frame.key] = entry
-            for member in frame.members:
-                unfinished.pop(member, None)
-            number = frame.number - 1  # as if it had been known: what is complete takes no part in the count
-            if frame.checks is not None:
-                memo.add(frame.obj, entry, frame.watched, frame.depends_on, frame.is_memorable)
-        else:
-            unfinished[frame.key] = (frame.number, frame.lowest)
-        if not stack:
+                self._know([frame], [digest])
+            else:
+                key = id(frame.obj)
+                self._closed[key] = digest
+                del self._numbers[key]
             return digest
-        parent = stack[-1]
-        if not is_complete:
-            parent.lowest = min(parent.lowest, frame.lowest)
-            parent.members |= frame.members
-            parent.members.add(frame.key)
-        parent.digests.append(digest)
-        if frame.checks is None:
-            # A value inside a cycle has no digest of its own by which it could be checked.
-            parent.is_memorable &= is_complete
-        elif parent.checks is None:
-            parent.is_memorable &= is_complete
-        elif not is_complete or memo.entry(frame.obj) is None:
-            parent.watched += frame.watched
-            parent.depends_on += frame.depends_on
-            parent.is_memorable &= frame.is_memorable
-        if parent.checks is not None:
-            note(parent, frame.obj, digest)
+        members = [frame]
+        while waiting and waiting[-1].number > frame.number:
+            members.append(waiting.pop())
+        position = {id(member.obj): i for i, member in enumerate(members)}
+        found = digests_of(
+            [
+                Member(
+                    member.parts.tag,
+                    [part if isinstance(part, bytes) else position[part] for part in member.digests],
+                    member.parts.is_ordered,
+                )
+                for member in members
+            ]
+        )
+        self._know(members, found)
+        return found[0]
+
+    def _know(self, members: list[_Open], digests: list[bytes]) -> None:
+        """Take note of the digests of an object, or of all those in a cycle."""
+        watched: list[Watched] = []
+        depends_on: list[KnownCode] = []
+        is_memorable = all(member.is_memorable for member in members)
+        if is_memorable:
+            for member in members:
+                labels = tuple([label for label, _ in member.parts.children])
+                code = getattr(member.obj, "__code__", None)
+                watched.append(Watched(reference_to(member.obj), code, labels, member.checks or ()))
+                depends_on += member.depends_on
+        for member, digest in zip(members, digests, strict=True):
+            key = id(member.obj)
+            self._closed[key] = digest
+            # Its number is free again: what is still open was met before, so all the numbers in use are lower.
+            del self._numbers[key]
+            if member.checks is not None:
+                self._memo.add(member.obj, digest, watched, depends_on, is_memorable)
+
+
+def _text_of(label: Any) -> str:
+    """Return a label as text: positions and keys are written only when somebody reads them."""
+    if isinstance(label, int):
+        return f"[{label}]"
+    if isinstance(label, tuple):
+        (key,) = label
+        return f"[{key!r:.80}]" if type(key) in (str, int) else "[key]"
+    return str(label)

@@ -11,6 +11,7 @@ from typing import Any
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.errors import SerializationError
 from hypernodes.node import Node
+from hypernodes.signature import reduce_sentinel
 
 PROTOCOL = 5
 
@@ -61,7 +62,9 @@ def _worker_pickler() -> Any:
                         return _make_beside, (list(owner.modules.values()), *obj.reduce_by_value())
                     if obj.__module__ == "__main__" or not obj.is_importable:
                         return obj.reduce_by_value()
-                return super().reducer_override(obj)
+                owner = code_owner.get()
+                found = None if owner is not None and owner.modules else reduce_sentinel(obj)
+                return super().reducer_override(obj) if found is None else found
 
         _pickler = WorkerPickler
     return _pickler

@@ -1,0 +1,295 @@
+"""How code gets at what is outside itself, read from its bytecode: names, then attributes and constant keys.
+
+The instructions are gone through in order with a model of the stack that holds access paths, constants, and None for
+everything else. It need not be exact: a path that some instruction takes in a way not modelled here counts as used in
+full, which makes a needless difference at most.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+from types import CodeType
+from typing import Any, NamedTuple
+
+PathStep = tuple[str, Any]
+
+
+class AccessPath(NamedTuple):
+    """One way out of a function.
+
+    Attributes:
+        start: "global", "local", "import", "own module" (all that the module of the function holds) or "unknowable".
+        name: Name of the variable, or of the module with a dot for each level of a relative import; of what is
+            unknowable, why it is.
+        steps: What is taken from it, one after the other: ("attribute", name), ("item", key), or ("call", argument)
+            for a call of a function that looks something up by a name; the argument is a text, a path, or None.
+    """
+
+    start: str
+    name: str
+    steps: tuple[PathStep, ...] = ()
+
+    def then(self, kind: str, what: Any) -> AccessPath:
+        return AccessPath(self.start, self.name, (*self.steps, (kind, what))[:_LONGEST_PATH])
+
+    @property
+    def last(self) -> Any:
+        return self.steps[-1][1] if self.steps else self.name
+
+
+class _Constant(NamedTuple):
+    value: Any
+
+
+_Item = AccessPath | _Constant | None
+_LONGEST_PATH = 12
+_OWN_MODULE = AccessPath("own module", "")
+_GLOBALS = AccessPath("globals", "")  # what `globals()` returns
+_LOADED_MODULES = AccessPath("global", "sys", (("attribute", "modules"),))
+_UNKNOWN_MODULE = AccessPath(
+    "unknowable",
+    "it takes a module from sys.modules by a name that is only known when it runs, so a change in that module would "
+    "not be seen: import it by its name, or pass what is needed of it as an input",
+)
+_LOOK_UPS = frozenset({"import_module", "__import__", "getenv"})
+_IGNORED = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME", "KW_NAMES", "MAKE_CELL"})
+_LOADS_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
+_LOADS_LOCAL = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLASSDEREF"})
+_STORES_LOCAL = frozenset({"STORE_FAST", "STORE_DEREF", "STORE_FAST_MAYBE_NULL"})
+_TAKES_TWO = frozenset({"BINARY_OP", "COMPARE_OP", "IS_OP", "CONTAINS_OP"})
+_BUILDS = frozenset({"BUILD_LIST", "BUILD_TUPLE", "BUILD_SET", "BUILD_STRING", "BUILD_SLICE"})
+_NAMESPACE_ATTRIBUTES = frozenset({"f_globals", "__globals__"})
+
+
+class _Identity:
+    """A code object compared by identity: code that is equal may still differ in what it is nested in."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: CodeType) -> None:
+        self.code = code
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.code is other.code
+
+    def __hash__(self) -> int:
+        return id(self.code)
+
+
+def access_paths(code: CodeType) -> tuple[tuple[AccessPath, str], ...]:
+    """Return every path out of some code and the code nested in it, with what its start is called in labels."""
+    return _access_paths(_Identity(code))
+
+
+@functools.lru_cache(maxsize=65_536)
+def _access_paths(key: _Identity) -> tuple[tuple[AccessPath, str], ...]:
+    reader = _Reader()
+    reader.read(key.code)
+    starts = {*key.code.co_freevars, *key.code.co_varnames[: key.code.co_argcount + key.code.co_kwonlyargcount]}
+    paths = {path for path in reader.resolved() if path.start != "local" or path.name in starts}
+    labels = {"unknowable": "", "own module": " → its module"}
+    return tuple((path, labels.get(path.start, f" → {path.start} {path.name!r}")) for path in sorted(paths, key=repr))
+
+
+class _Reader:
+    """Goes through instructions and collects the paths in use."""
+
+    def __init__(self) -> None:
+        self.used: set[AccessPath] = set()
+        self.aliases: dict[str, set[AccessPath]] = {}
+
+    def read(self, code: CodeType) -> None:
+        stack: list[_Item] = []
+        for instruction in dis.get_instructions(code):
+            if instruction.opname not in _IGNORED:
+                self._step(instruction, stack)
+        self._use(*stack)
+        if not {"eval", "exec"}.isdisjoint(code.co_names):
+            self._read_strings(code)
+
+    def resolved(self) -> set[AccessPath]:
+        """Return the paths in use, with local variables replaced by what they were assigned."""
+        found: set[AccessPath] = set()
+        waiting = list(self.used)
+        seen = set(waiting)
+        while waiting:
+            path = _normalised(waiting.pop())
+            found.add(path)
+            for source in self.aliases.get(path.name, ()) if path.start == "local" else ():
+                longer = AccessPath(source.start, source.name, (*source.steps, *path.steps)[:_LONGEST_PATH])
+                if longer not in seen:
+                    seen.add(longer)
+                    waiting.append(longer)
+        return found
+
+    def _use(self, *items: _Item) -> None:
+        self.used.update(item for item in items if isinstance(item, AccessPath))
+
+    def _step(self, instruction: dis.Instruction, stack: list[_Item]) -> None:
+        operation, value, count = instruction.opname, instruction.argval, instruction.arg or 0
+
+        def pop() -> _Item:
+            return stack.pop() if stack else None
+
+        if operation in _LOADS_GLOBAL:
+            stack.append(AccessPath("global", value))
+        elif operation == "LOAD_FROM_DICT_OR_GLOBALS":
+            pop()
+            stack.append(AccessPath("global", value))
+        elif operation in _LOADS_LOCAL:
+            stack.append(AccessPath("local", value))
+        elif operation == "LOAD_FROM_DICT_OR_DEREF":
+            pop()
+            stack.append(AccessPath("local", value))
+        elif operation == "LOAD_FAST_LOAD_FAST":
+            stack += [AccessPath("local", value[0]), AccessPath("local", value[1])]
+        elif operation in _STORES_LOCAL:
+            self._store(value, pop())
+        elif operation == "STORE_FAST_LOAD_FAST":
+            self._store(value[0], pop())
+            stack.append(AccessPath("local", value[1]))
+        elif operation == "STORE_FAST_STORE_FAST":
+            self._store(value[0], pop())
+            self._store(value[1], pop())
+        elif operation == "STORE_NAME":
+            item = pop()
+            if value != "__module__":
+                self._use(item)  # an attribute of a class
+        elif operation in ("LOAD_ATTR", "LOAD_METHOD"):
+            item = pop()
+            stack.append(item.then("attribute", value) if isinstance(item, AccessPath) else None)
+            if value in _NAMESPACE_ATTRIBUTES:
+                self._use(_OWN_MODULE)
+        elif operation == "LOAD_CONST":
+            if isinstance(value, CodeType):
+                self.read(value)
+            stack.append(_Constant(value))
+        elif operation == "BINARY_SUBSCR":
+            key, item = pop(), pop()
+            stack.append(self._item(item, key))
+        elif operation in ("CALL", "CALL_KW"):
+            if operation == "CALL_KW":
+                pop()
+            arguments = [pop() for _ in range(count)][::-1]
+            stack.append(self._call(pop(), arguments))
+        elif operation == "IMPORT_NAME":
+            wanted, level = pop(), pop()
+            stack.append(self._import(value, level, wanted))
+        elif operation == "IMPORT_FROM":
+            module = stack[-1] if stack else None
+            stack.append(module.then("attribute", value) if isinstance(module, AccessPath) else None)
+        elif operation == "COPY":
+            stack.append(stack[-count] if count <= len(stack) else None)
+        elif operation == "SWAP":
+            if count <= len(stack):
+                stack[-1], stack[-count] = stack[-count], stack[-1]
+        elif operation == "POP_TOP":
+            item = pop()
+            if isinstance(item, AccessPath) and item.start != "import":  # that is an import for its effects
+                self._use(item)
+        elif operation in _TAKES_TWO:
+            self._use(pop(), pop())
+            stack.append(None)
+        elif operation in _BUILDS:
+            self._use(*[pop() for _ in range(count)])
+            stack.append(None)
+        else:
+            self._other(instruction, stack)
+
+    def _other(self, instruction: dis.Instruction, stack: list[_Item]) -> None:
+        """An instruction that is not modelled: whatever it may take is used."""
+        try:
+            effect = dis.stack_effect(instruction.opcode, instruction.arg, jump=False)
+        except ValueError:
+            effect = 0
+        if effect > 0:
+            stack += [None] * effect
+            return
+        taken = stack[effect - 1 :]
+        self._use(*taken)
+        if instruction.opname.startswith(
+            ("POP_", "STORE_", "DELETE_", "RETURN_", "END_", "LIST_", "DICT_", "SET_", "MAP_")
+        ):
+            del stack[len(stack) + effect if -effect <= len(stack) else 0 :]
+        else:
+            del stack[len(stack) + effect - 1 if 1 - effect <= len(stack) else 0 :]
+            stack.append(None)
+
+    def _store(self, name: str, item: _Item) -> None:
+        if isinstance(item, AccessPath):
+            self.aliases.setdefault(name, set()).add(item)
+
+    def _item(self, item: _Item, key: _Item) -> _Item:
+        if not isinstance(item, AccessPath):
+            self._use(key)
+            return None
+        if isinstance(key, _Constant) and isinstance(key.value, (str, int)):
+            return item.then("item", key.value)
+        if item == _LOADED_MODULES:
+            return _OWN_MODULE if key == AccessPath("global", "__name__") else _UNKNOWN_MODULE
+        self._use(item, key)
+        return None
+
+    def _call(self, called: _Item, arguments: list[_Item]) -> _Item:
+        if not isinstance(called, AccessPath):
+            self._use(*arguments)
+            return None
+        first = arguments[0] if arguments else None
+        constant = first.value if isinstance(first, _Constant) and isinstance(first.value, str) else None
+        if called == AccessPath("global", "getattr") and len(arguments) > 1:
+            self._use(*arguments[2:])
+            name = arguments[1]
+            if isinstance(first, AccessPath) and isinstance(name, _Constant) and isinstance(name.value, str):
+                return first.then("attribute", name.value)
+            self._use(first, name)
+            return None
+        if called == AccessPath("global", "globals"):
+            return _GLOBALS
+        if called in (AccessPath("global", "eval"), AccessPath("global", "exec")) and constant is None:
+            self._use(_OWN_MODULE)
+        if called.last == "get" and constant is not None:
+            self._use(*arguments[1:])
+            return AccessPath(called.start, called.name, called.steps[:-1]).then("item", constant)
+        if called.last in _LOOK_UPS and arguments:
+            self._use(*arguments[1:])
+            has_package = len(arguments) > 1 and constant is not None and constant.startswith(".")
+            known = None if has_package else constant if constant is not None else first
+            return called.then("call", known if isinstance(known, (str, AccessPath)) else None)
+        self._use(called, *arguments)
+        return None
+
+    def _import(self, name: str, level: _Item, wanted: _Item) -> AccessPath:
+        dots = "." * (level.value if isinstance(level, _Constant) and isinstance(level.value, int) else 0)
+        takes_from_it = isinstance(wanted, _Constant) and bool(wanted.value)
+        # `import a.b` gives a, from which b is then taken; `from a.b import c` gives a.b
+        if not takes_from_it and "." in name:
+            self.used.add(AccessPath("import", dots + name, (("attribute", "__name__"),)))
+        return AccessPath("import", dots + name if takes_from_it or dots else name.partition(".")[0])
+
+    def _read_strings(self, code: CodeType) -> None:
+        """Code in a string that is evaluated as it stands."""
+        for constant in code.co_consts:
+            if isinstance(constant, str) and constant.strip():
+                try:
+                    self.read(compile(constant, "<string>", "exec", dont_inherit=True))
+                except (SyntaxError, ValueError, RecursionError):
+                    continue
+
+
+def _normalised(path: AccessPath) -> AccessPath:
+    """Return a path with look-ups in namespaces replaced by the names that are looked up."""
+    start, name, steps = path
+    if start == "globals":
+        if steps and steps[0][0] == "item" and isinstance(steps[0][1], str):
+            return _normalised(AccessPath("global", steps[0][1], steps[1:]))
+        return _OWN_MODULE
+    if path[:2] == _LOADED_MODULES[:2] and steps[:1] == _LOADED_MODULES.steps:
+        if len(steps) > 1 and steps[1][0] == "item" and isinstance(steps[1][1], str):
+            return AccessPath("import", steps[1][1], steps[2:])
+        return path
+    for position, step in enumerate(steps[:-1]):
+        if step == ("attribute", "__dict__") and steps[position + 1][0] == "item":
+            key = steps[position + 1][1]
+            return _normalised(AccessPath(start, name, (*steps[:position], ("attribute", key), *steps[position + 2 :])))
+    return path
