@@ -42,8 +42,8 @@ from hypernodes.errors import (
     WorkerDiedError,
     WorkerLostError,
 )
-from hypernodes.failures import Failure, failures
-from hypernodes.node import Node, node
+from hypernodes.failure import Failure, failures
+from hypernodes.nodes import Node, node
 from hypernodes.pipeline import Pipeline
 from hypernodes.pipeline_node import PipelineNode
 from hypernodes.plugins import backends, caches

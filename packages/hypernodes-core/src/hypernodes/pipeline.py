@@ -18,7 +18,7 @@ from hypernodes.errors import (
     UnknownOutputError,
 )
 from hypernodes.graph import Graph, GraphNode, suggest
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode, check_on_error
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
 from hypernodes.request import MapRequest, OutputNames, RunRequest

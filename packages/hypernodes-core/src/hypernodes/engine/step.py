@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.errors import NodeTimeoutError, OutputCountError
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
 
 

@@ -6,7 +6,7 @@ import random
 from time import monotonic
 from typing import Any
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 
 
 def now() -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 
 _MOST = 5  # more are not read
 # How labels of pieces of code begin that are no library (see `signature.code_components`), and what people call them.

@@ -22,7 +22,7 @@ from hypernodes.errors import DependencyError, MapInputError
 from hypernodes.explain.explanation import Explanation, NodeExplanation
 from hypernodes.explain.probing import CachedValue, GoneError, ProbingStore
 from hypernodes.explain.reasons import Reasons
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.graph import Graph
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 from hypernodes.request import MapRequest, RunnablePipeline, RunRequest

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hypernodes.callbacks import PipelineCallback
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import GraphNode
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.plan.plan import UNSET, CallStep, NestedNode, NestedStep, Plan, PlannedPipeline, Scope, Settings, Step
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
 from hypernodes.graph import Graph, GraphNode
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 
 MapMode: TypeAlias = Literal["zip", "product"]
 OnError: TypeAlias = Literal["raise", "collect"]

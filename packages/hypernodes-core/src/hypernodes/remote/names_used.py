@@ -10,7 +10,7 @@ from importlib.util import resolve_name
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote.packing import is_own
 

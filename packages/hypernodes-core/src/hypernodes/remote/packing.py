@@ -26,8 +26,8 @@ from hypernodes.engine.workers.by_value import ByValuePickler
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
-from hypernodes.failures import Failure
-from hypernodes.node import Node
+from hypernodes.failure import Failure
+from hypernodes.nodes import Node
 from hypernodes.remote import wire
 from hypernodes.remote.modules import (
     JobModules,

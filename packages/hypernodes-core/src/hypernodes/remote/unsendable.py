@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, NestedStep, Plan
 from hypernodes.remote.modules import state_of
 from hypernodes.remote.packing import modules_imported_by

@@ -8,7 +8,7 @@ the first time.
 
 from typing import TYPE_CHECKING, Any
 
-from hypernodes.node import Node, sign_travelling_nodes_with
+from hypernodes.nodes import Node, sign_travelling_nodes_with
 
 if TYPE_CHECKING:
     from hypernodes.signature.components import code_components

@@ -15,7 +15,7 @@ import sys
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.signature.additions import additions_to
 from hypernodes.signature.class_members import members_of
 from hypernodes.signature.origin import INTERPRETER, PYTHON, origin_of_class, origin_of_function, origin_of_module

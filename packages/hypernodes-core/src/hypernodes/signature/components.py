@@ -6,7 +6,7 @@ import os
 from types import FunctionType, ModuleType
 from typing import Any
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.signature import code
 from hypernodes.signature.origin import INTERPRETER, origin_of_class, origin_of_function, origin_of_module
 from hypernodes.signature.references import MissingModule

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.signature.memo import Memo
 from hypernodes.signature.value import digest, new_memo
 

@@ -25,7 +25,7 @@ from types import (
 )
 from typing import Any
 
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.signature import code, hashers, plain
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo

@@ -23,7 +23,7 @@ from hypernodes.engine.frames.items import ItemFrames, checked_rows
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import call
 from hypernodes.engine.workers.calling_thread import CallingThread
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.columns import has_failure, nested_columns
 from hypernodes.engine.step import add_note, call, context_of, path_of
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
 from hypernodes.request import rows_of
 

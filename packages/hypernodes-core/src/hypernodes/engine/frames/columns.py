@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
 from hypernodes.request import as_column, check_lengths, rows_of
 

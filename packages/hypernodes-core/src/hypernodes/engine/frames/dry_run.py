@@ -10,7 +10,7 @@ from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.state import RunState
 from hypernodes.engine.store.read_only import ReadOnlyStore
 from hypernodes.errors import DependencyError
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 

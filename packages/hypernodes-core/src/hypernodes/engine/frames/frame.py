@@ -17,7 +17,7 @@ from hypernodes.engine.frames.columns import MapInputs, nested_columns
 from hypernodes.engine.frames.events import ScopeEvents, end_nested, start_nested
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import add_note, path_of
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
 

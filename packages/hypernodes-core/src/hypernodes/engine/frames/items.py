@@ -17,7 +17,7 @@ from hypernodes.engine.identity.plan_code import IdentifiedCalls
 from hypernodes.engine.identity.slot_signatures import SlotSignatures, identify
 from hypernodes.engine.state import RunState
 from hypernodes.errors import MapLengthError
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import Plan
 from hypernodes.request import rows_of
 

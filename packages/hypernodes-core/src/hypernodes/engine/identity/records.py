@@ -11,7 +11,7 @@ from hypernodes import signature
 from hypernodes.cache.record import FORMAT, RECORD_PREFIX
 from hypernodes.engine.identity.plan_code import PlanCodes
 from hypernodes.engine.store.run_store import RunStore
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan
 
 _LONGEST_SHOWN = 60

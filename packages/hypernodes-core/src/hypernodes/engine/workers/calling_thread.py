@@ -13,7 +13,7 @@ from hypernodes.engine.step import call, make_within, prepare, split, timeout_er
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import LOOK_UP_S, Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan
 
 _T = TypeVar("_T")

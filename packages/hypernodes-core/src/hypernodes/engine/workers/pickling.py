@@ -10,7 +10,7 @@ from typing import Any
 
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.errors import SerializationError
-from hypernodes.node import Node
+from hypernodes.nodes import Node
 from hypernodes.signature import reduce_sentinel
 
 PROTOCOL = 5

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hypernodes.engine.step import timeout_error
 
 if TYPE_CHECKING:
-    from hypernodes.node import Node
+    from hypernodes.nodes import Node
 
 _GRACE_S = 1.0  # after a time limit, for a call that does not react to being interrupted
 _LOOK_S = 1.0  # between two looks at whether the parent is alive

@@ -18,7 +18,7 @@ from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.frame import Frame, MapResults
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.state import RunState
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import NestedStep, OnError, Plan
 
 

@@ -29,7 +29,7 @@ from hypernodes.engine.workers.process_pool import WorkerProcesses
 from hypernodes.engine.workers.serialized_errors import restore
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.errors import SerializationError
-from hypernodes.failures import Failure
+from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, Plan
 
 _REPORT_S = 0.001  # results of quick rows are reported together, at the latest after this time
