@@ -531,3 +531,33 @@ def test_wrong_arguments_are_caught_as_the_librarys_errors_and_as_value_errors(
 ) -> None:
     assert issubclass(error, HyperNodesError)
     assert all(issubclass(error, base) for base in bases)
+
+
+def test_a_backend_with_methods_of_an_older_interface_is_refused() -> None:
+    class MapsColumns(LocalBackend):
+        def map_columns(self, *arguments: Any) -> Any:
+            return {}
+
+    class TakesInputs(LocalBackend):
+        def run(self, pipeline: Any, inputs: Any, ctx: Any = None) -> Any:  # type: ignore[override]
+            return {}
+
+    class TakesNothing(LocalBackend):
+        def map(self) -> Any:  # type: ignore[override]
+            return {}
+
+    class TakesAnything(LocalBackend):
+        def run(self, *arguments: Any, **options: Any) -> Any:
+            return super().run(*arguments, **options)
+
+    with pytest.raises(
+        ConfigurationError, match=r"MapsColumns\.map_columns is never called: implement map\(self, request\)"
+    ):
+        scored.with_backend(MapsColumns())
+    with pytest.raises(ConfigurationError, match=r"TakesInputs\.run\(self, pipeline, inputs, ctx\) cannot be called"):
+        scored.with_backend(TakesInputs())
+    with pytest.raises(ConfigurationError, match=r"TakesNothing\.map\(self\) cannot be called"):
+        scored.with_backend(TakesNothing())
+    with pytest.raises(ConfigurationError, match="a class: make an object of it"):
+        scored.with_backend(LocalBackend)  # type: ignore[arg-type]
+    assert scored.with_backend(TakesAnything()).backend is not None

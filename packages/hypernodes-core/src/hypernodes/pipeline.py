@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from hypernodes.backend.base import Backend
+from hypernodes.backend.base import Backend, check_backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
@@ -86,8 +86,8 @@ class Pipeline:
     def _configure(
         self, backend: Backend | None, settings: Settings, name: str | None, parent: Pipeline | None
     ) -> None:
-        if backend is not None and not isinstance(backend, Backend):
-            raise ConfigurationError(f"backend must be a Backend, e.g. LocalBackend(); got {backend!r}")
+        if backend is not None and type(backend) is not LocalBackend:
+            check_backend(backend)
         if name is not None and not _is_name(name):
             raise ConfigurationError(f"name must be a non-empty string; got {name!r}")
         if parent is not None and not isinstance(parent, Pipeline):

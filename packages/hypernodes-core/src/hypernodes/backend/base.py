@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Self
 
+from hypernodes.errors import ConfigurationError
 from hypernodes.request import MapRequest, RunRequest
 
 
@@ -68,3 +69,32 @@ class Backend(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+_OBSOLETE = {"map_columns": "map", "amap_columns": "amap"}
+
+
+def check_backend(backend: Any) -> None:
+    """Refuse what is no backend, and a backend with methods that are never called or cannot be called.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    if not isinstance(backend, Backend):
+        hint = " (a class: make an object of it)" if isinstance(backend, type) else ""
+        raise ConfigurationError(f"backend must be a Backend, e.g. LocalBackend(); got {backend!r:.200}{hint}")
+    kind = type(backend)
+    for name, instead in _OBSOLETE.items():
+        if hasattr(kind, name):
+            raise ConfigurationError(f"{kind.__name__}.{name} is never called: implement {instead}(self, request)")
+    for name in ("run", "map", "map_iter", "arun", "amap"):
+        code = getattr(getattr(kind, name), "__code__", None)
+        if code is None:
+            continue
+        needed = code.co_argcount - len(getattr(kind, name).__defaults__ or ())
+        takes_more = bool(code.co_flags & 0x04)  # *args
+        if needed > 2 or (code.co_argcount < 2 and not takes_more):
+            parameters = ", ".join(code.co_varnames[: code.co_argcount])
+            raise ConfigurationError(
+                f"{kind.__name__}.{name}({parameters}) cannot be called: it must take (self, request)"
+            )
