@@ -550,9 +550,7 @@ def test_a_backend_with_methods_of_an_older_interface_is_refused() -> None:
         def run(self, *arguments: Any, **options: Any) -> Any:
             return super().run(*arguments, **options)
 
-    with pytest.raises(
-        ConfigurationError, match=r"MapsColumns\.map_columns is never called: implement map\(self, request\)"
-    ):
+    with pytest.raises(ConfigurationError, match=r"MapsColumns\.map_columns is never called: implement map\("):
         scored.with_backend(MapsColumns())
     with pytest.raises(ConfigurationError, match=r"TakesInputs\.run\(self, pipeline, inputs, ctx\) cannot be called"):
         scored.with_backend(TakesInputs())
