@@ -52,6 +52,12 @@ def refused(name: str, body: str, *changes: tuple[str, str], files: dict[str, st
     _add(name, None, body, changes, files or {})
 
 
+def needless(name: str, why: str, body: str, *changes: tuple[str, str], files: dict[str, str] | None = None) -> None:
+    """A change that makes no difference to this very function, and yet the result is computed again."""
+    assert why
+    misses(f"needless: {name}", body, *changes, files=files)
+
+
 def _add(
     name: str, is_hit: bool | None, body: str, changes: tuple[tuple[str, str], ...], others: dict[str, str]
 ) -> None:
