@@ -52,6 +52,12 @@ def refused(name: str, body: str, *changes: tuple[str, str], files: dict[str, st
     _add(name, None, body, changes, files or {})
 
 
+def needless(name: str, why: str, body: str, *changes: tuple[str, str], files: dict[str, str] | None = None) -> None:
+    """A change that makes no difference to this very function, and yet the result is computed again."""
+    assert why
+    misses(f"needless: {name}", body, *changes, files=files)
+
+
 def _add(
     name: str, is_hit: bool | None, body: str, changes: tuple[tuple[str, str], ...], others: dict[str, str]
 ) -> None:
@@ -1196,4 +1202,44 @@ misses(
     "type hints of a helper",
     inside("return str(typing.get_type_hints(h))", top="import typing\ndef h(v: int): pass\n"),
     ("v: int", "v: str"),
+)
+
+# --- needless computations, with the reason ----------------------------------------------------------------------
+
+needless(
+    "annotation of an attribute of a class",
+    "libraries read annotations of classes (parsers of settings, schemas), and whether one does cannot be seen",
+    inside("return C.k", top="class C:\n    k = 1\n"),
+    ("k = 1", "k: int = 1"),
+)
+needless(
+    "order of a dict of which only the values are looked up",
+    "what a function does with a dict cannot be seen, and many things show its order",
+    inside("return T['a']", top="T = {'a': 1, 'b': 2}\n"),
+    ("{'a': 1, 'b': 2}", "{'b': 2, 'a': 1}"),
+)
+needless(
+    "attribute of a function that nobody reads",
+    "whoever is given the function may read it",
+    inside("return h()", top="def h(): return 1\nh.note = 'a'\n"),
+    ("'a'", "'b'"),
+)
+needless(
+    "another function of a module in which names are composed",
+    "which of its names are looked up is known only when the function runs",
+    inside("n = 'h'", "return getattr(aid, n + '')(x)", top="import aid"),
+    ("return 0", "return -1"),
+    files={"aid.py": AID + "def unused(): return 0\n"},
+)
+needless(
+    "description of a pydantic model",
+    "it is a part of the schema, which people give to language models",
+    inside("return M(a=1).a", top="import pydantic\nclass M(pydantic.BaseModel):\n    'one'\n    a: int\n"),
+    ("'one'", "'two'"),
+)
+needless(
+    "name of a bare sentinel",
+    "it holds nothing else to be known by",
+    inside("return x is UNSET", top="UNSET = object()"),
+    ("UNSET", "ABSENT"),
 )

@@ -1,7 +1,7 @@
 """The identity of computations: code, inputs, and the signatures of what they depend on.
 
 `digest` identifies a value, and code with everything it refers to; `code_digest` identifies the function of a node;
-`code_components` names what it consists of; `register` teaches a type that nobody knows; `reduce_sentinel` keeps
+`code_components` names what it consists of; `register` adds a hasher for a type; `reduce_sentinel` keeps
 sentinels what they are when they are pickled. The modules behind are imported when something is to be identified for
 the first time.
 """

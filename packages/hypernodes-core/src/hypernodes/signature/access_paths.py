@@ -16,7 +16,7 @@ PathStep = tuple[str, Any]
 
 
 class AccessPath(NamedTuple):
-    """One way out of a function.
+    """How a function gets at something outside itself.
 
     Attributes:
         start: "global", "local", "import", "own module" (all that the module of the function holds) or "unknowable".
@@ -78,7 +78,7 @@ class _Identity:
 
 
 def access_paths(code: CodeType) -> tuple[tuple[AccessPath, str], ...]:
-    """Return every path out of some code and the code nested in it, with what its start is called in labels."""
+    """Return every access path of some code and the code nested in it, with what its start is called in labels."""
     return _access_paths(_Identity(code))
 
 

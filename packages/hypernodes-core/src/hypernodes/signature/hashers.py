@@ -1,4 +1,4 @@
-"""Types that somebody taught us: with `register`, or through the entry points of an installed distribution."""
+"""Hashers that users and distributions add: with `register`, or through entry points."""
 
 from __future__ import annotations
 
