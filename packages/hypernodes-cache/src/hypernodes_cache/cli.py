@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from hypernodes import ConfigurationError
-from hypernodes.cache.record import describe_record, is_record_key
+from hypernodes.extension import describe_record, is_record_key
 from hypernodes_cache.disk_cache import DiskCache
 from hypernodes_cache.inspection import Entry, printable
 

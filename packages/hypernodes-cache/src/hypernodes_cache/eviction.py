@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from diskcache.core import DBNAME
 
-from hypernodes.cache.record import RECORD_PREFIX
+from hypernodes.extension import RECORD_PREFIX
 from hypernodes_cache.store import Store
 
 # A writer that is this slow between its last byte and its entry loses the entry, which is then computed again.

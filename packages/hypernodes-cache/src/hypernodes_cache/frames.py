@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hypernodes.buffers import new_buffer
+from hypernodes.extension import new_buffer
 from hypernodes_cache.values import RAW, Packed, Part, UnreadableError
 
 _HEADER = struct.Struct("<2sBBI")

@@ -11,7 +11,8 @@ from functools import reduce
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
-from hypernodes import SerializationError, signature
+from hypernodes import SerializationError
+from hypernodes.extension import UnhashableValueError, digest
 
 Part: TypeAlias = bytes | bytearray | memoryview
 
@@ -118,8 +119,8 @@ def _identity(named: Any) -> bytes:
     known = _digests.get(named)
     if known is None:
         try:
-            known = _digests[named] = signature.digest(named)
-        except signature.UnhashableValueError as error:
+            known = _digests[named] = digest(named)
+        except UnhashableValueError as error:
             raise SerializationError(
                 f"it holds {named.__qualname__!r} of __main__{error}; define it in a module of its own"
             ) from error
@@ -127,12 +128,12 @@ def _identity(named: Any) -> bytes:
 
 
 def _check_main(needed: dict[str, bytes]) -> None:
-    for name, digest in needed.items():
+    for name, known in needed.items():
         try:
             named = reduce(getattr, name.split("."), sys.modules["__main__"])
         except AttributeError:
             raise UnreadableError(f"it needs {name!r} of another __main__ than this") from None
-        if _identity(named) != digest:
+        if _identity(named) != known:
             raise UnreadableError(f"{name!r} of __main__ is not what it was when the entry was made")
 
 

@@ -14,8 +14,7 @@ import modal
 import modal.exception as modal_errors
 
 from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
-from hypernodes.engine import ExecutionMode
-from hypernodes.remote.channel import Channel
+from hypernodes.extension import Channel, ExecutionMode
 from hypernodes_modal import trouble
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
 from hypernodes_modal.call import Extras, RemoteCall

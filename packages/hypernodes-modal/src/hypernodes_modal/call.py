@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import modal
 import modal.exception as modal_errors
 
-from hypernodes.remote.channel import Channel
+from hypernodes.extension import Channel
 from hypernodes_modal.errors import ModalConnectionError
 from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.pump import Pump

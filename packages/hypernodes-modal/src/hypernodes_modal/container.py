@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import modal
 
-from hypernodes.remote.worker import execute
+from hypernodes.extension import execute
 from hypernodes_modal.call import Extras
 from hypernodes_modal.others import CalledBackend
 from hypernodes_modal.queues import QueueExchange, Rest

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import modal.exception as modal_errors
 
 from hypernodes import RemoteBackend
-from hypernodes.engine import ExecutionMode
-from hypernodes.remote.channel import Channel
+from hypernodes.extension import Channel, ExecutionMode
 from hypernodes_modal import trouble
 from hypernodes_modal.call import Extras, RemoteCall
 

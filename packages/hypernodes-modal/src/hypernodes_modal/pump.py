@@ -10,7 +10,7 @@ from queue import Empty
 
 import modal
 
-from hypernodes.remote.messages import wants_reply
+from hypernodes.extension import wants_reply
 from hypernodes_modal.queues import DOWN, END, UP, WAIT_S, Assembly, Message, Rest, Said, persistently, pieces_of, send
 
 _SHORT_JOB_S = 0.02  # before the first look into the queue

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import modal
 
-from hypernodes.remote.messages import wants_reply
+from hypernodes.extension import wants_reply
 from hypernodes_modal.trouble import TRANSIENT
 
 _PIECE_BYTES = 900 * 1024
