@@ -10,7 +10,7 @@ from typing import Any
 import modal
 
 from hypernodes_modal.container import run_job
-from hypernodes_modal.trouble import TRANSIENT
+from hypernodes_modal.error_translation import TRANSIENT
 
 FUNCTION_NAME = "run_job"
 _BROUGHT_ALONG = ("hypernodes", "hypernodes_modal", "cloudpickle")

@@ -15,12 +15,12 @@ import modal.exception as modal_errors
 
 from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
 from hypernodes.extension import Channel, ExecutionMode
-from hypernodes_modal import trouble
+from hypernodes_modal import error_translation
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
-from hypernodes_modal.call import Extras, RemoteCall
+from hypernodes_modal.call import CallContext, RemoteCall
+from hypernodes_modal.callable_backends import CallableBackendSpec
 from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.image_python import python_version_of
-from hypernodes_modal.others import Handle
 from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
 
 CACHE_KEY_VARIABLE = "HYPERNODES_CACHE_KEY"
@@ -83,7 +83,7 @@ class ModalBackend(RemoteBackend):
         ```
     """
 
-    place = trouble.PLACE
+    place = error_translation.BACKEND_NAME
     patience_s: float = 120.0
 
     def __init__(
@@ -223,13 +223,13 @@ class ModalBackend(RemoteBackend):
         while True:
             call_id = ""
             try:
-                call = RemoteCall(self._function(), self.patience_s, self._extras(channel))
+                call = RemoteCall(self._function(), self.patience_s, self._context(channel))
                 calls[:] = [call]
                 try:
                     return call.run(job, channel)
                 finally:
                     call_id = call.call_id
-            except trouble.TRANSIENT as error:
+            except error_translation.TRANSIENT as error:
                 # Without an id nothing has been started, so that it can be tried again without doing anything twice.
                 if call_id or monotonic() - began_at > min(self.patience_s, _START_PATIENCE_S):
                     raise self._translate(error, call_id) from error
@@ -252,7 +252,7 @@ class ModalBackend(RemoteBackend):
         return False
 
     def _translate(self, error: modal_errors.Error | ConnectionError, call_id: str = "") -> RemoteError:
-        return trouble.translate(error, self.timeout, call_id, self.function_options.get("gpu"))
+        return error_translation.translate(error, self.timeout, call_id, self.function_options.get("gpu"))
 
     def can_call(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can be called from the container."""
@@ -262,14 +262,16 @@ class ModalBackend(RemoteBackend):
         """Return the minor version of Python in the image ("3.12"); None when that is known only once it is built."""
         return None if self._deployed_name is not None else python_version_of(self.image)
 
-    def handle(self) -> Handle:
+    def handle(self) -> CallableBackendSpec:
         """Return what a container needs to call this backend's function."""
-        return Handle(self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers)
+        return CallableBackendSpec(
+            self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers
+        )
 
-    def _extras(self, channel: Channel) -> Extras:
+    def _context(self, channel: Channel) -> CallContext:
         others = [other.handle() for other in channel.places if isinstance(other, ModalBackend)]
         volumes = list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
-        return Extras(others, volumes, channel.has_caches)
+        return CallContext(others, volumes, channel.has_caches)
 
     # --- the app --------------------------------------------------------------------------------------------------
 

@@ -11,21 +11,21 @@ import modal
 import modal.exception as modal_errors
 
 from hypernodes.extension import Channel
+from hypernodes_modal.error_translation import BACKEND_NAME, TRANSIENT
 from hypernodes_modal.errors import ModalConnectionError
 from hypernodes_modal.event_loops import outside_event_loop
-from hypernodes_modal.pump import Pump
-from hypernodes_modal.queues import Rest
-from hypernodes_modal.trouble import PLACE, TRANSIENT
+from hypernodes_modal.message_relay import MessageRelay
+from hypernodes_modal.queue_transport import MessageBacklog
 
 _POLL_S = 5.0
 _PAUSES_S = (0.1, 2.0)
 
 
-class Extras(NamedTuple):
+class CallContext(NamedTuple):
     """What a job needs besides its bytes.
 
     Attributes:
-        others: Other backends that nested pipelines ask for (see `others.Handle`), by their number in the job.
+        others: Other backends that nested pipelines ask for (see `others.CallableBackendSpec`), by their number in the job.
         volumes: Volumes that hold a cache, to be reloaded before and committed after the job.
         is_cached: Whether the caller keeps results while the job runs.
     """
@@ -41,17 +41,17 @@ class RemoteCall:
     Args:
         function: The function.
         patience_s: How long a lost connection is waited for, in seconds.
-        extras: What the job needs besides.
+        context: What the job needs besides.
 
     Attributes:
         call_id: Its id; empty before it was started.
     """
 
-    def __init__(self, function: Any, patience_s: float, extras: Extras) -> None:
+    def __init__(self, function: Any, patience_s: float, context: CallContext) -> None:
         self._function = function
-        self._extras = extras
+        self._context = context
         self._patience_s = patience_s
-        self._call: modal.FunctionCall[tuple[bytes, Rest | None]] | None = None
+        self._call: modal.FunctionCall[tuple[bytes, MessageBacklog | None]] | None = None
         self._is_cancelled = threading.Event()
 
     @property
@@ -69,10 +69,10 @@ class RemoteCall:
             queue = stack.enter_context(modal.Queue.ephemeral()) if channel.has_listeners else None
             self._spawn(job, queue)
             channel.when_cancelled(lambda: outside_event_loop(self.cancel))
-            pump = rest = None
+            relay = rest = None
             if queue is not None:
-                pump = Pump(queue, channel.handle)
-                pump.start()
+                relay = MessageRelay(queue, channel.handle)
+                relay.start()
             try:
                 outcome, rest = self._wait()
                 return outcome
@@ -81,8 +81,8 @@ class RemoteCall:
                 self.cancel()
                 raise
             finally:
-                if pump is not None:
-                    pump.finish(rest)
+                if relay is not None:
+                    relay.finish(rest)
 
     def cancel(self) -> None:
         """End the call and its container."""
@@ -93,19 +93,19 @@ class RemoteCall:
 
     def _spawn(self, job: bytes, queue: modal.Queue | None) -> None:
         try:
-            self._call = self._function.spawn(job, queue, self._extras)
+            self._call = self._function.spawn(job, queue, self._context)
         except TRANSIENT as error:
             # Not tried again: if the request came through and only its reply was lost, the work would be done twice.
             raise ModalConnectionError(
                 f"the connection to Modal was lost while the call was being started: {error}. It is not known whether "
                 "it was; `close()` of the backend ends it if so. Nothing is lost but this run: run it again.",
                 call_id="",
-                place=PLACE,
+                place=BACKEND_NAME,
             ) from error
         if self._is_cancelled.is_set():
             self.cancel()
 
-    def _wait(self) -> tuple[bytes, Rest | None]:
+    def _wait(self) -> tuple[bytes, MessageBacklog | None]:
         assert self._call is not None
         lost_since: float | None = None
         pause_s = _PAUSES_S[0]

@@ -15,7 +15,7 @@ from hypernodes_modal.errors import (
     ModalTimeoutError,
 )
 
-PLACE = "modal"
+BACKEND_NAME = "modal"
 
 # The call goes on in the cloud whatever happens to the connection: the same call is asked about again.
 TRANSIENT = (modal_errors.ConnectionError, modal_errors.ServiceError, modal_errors.InternalError, ConnectionError)
@@ -33,7 +33,7 @@ def translate(error: BaseException, timeout_s: int | None, call_id: str = "", gp
         gpu: Kinds of GPU that were asked for, which only Modal can check.
     """
     text = str(error).strip().rstrip(".") or type(error).__name__
-    facts: dict[str, Any] = {"place": PLACE}
+    facts: dict[str, Any] = {"place": BACKEND_NAME}
     match error:
         case modal_errors.AuthError():
             return ModalSetupError(

@@ -22,25 +22,25 @@ from typing import Any, NamedTuple, TypeVar
 import modal
 
 from hypernodes.extension import wants_reply
-from hypernodes_modal.trouble import TRANSIENT
+from hypernodes_modal.error_translation import TRANSIENT
 
 _PIECE_BYTES = 900 * 1024
 _PIECES_A_CALL = 8
 _LATEST_BYTES = 256 * 1024
-UP = "up"  # partition for what the container says
-DOWN = "down"  # for the caller's answers
+TO_CALLER = "up"  # partition for what the container says
+TO_WORKER = "down"  # for the caller's answers
 _BEGUN = "begun"  # not empty when a container may have had results kept
 WAIT_S = 30.0
 _ANSWER_PATIENCE_S = 600.0  # for an answer of the caller's, before the worker goes on without it
 _PATIENCE_S = 60.0  # with a connection that fails
 _PAUSES_S = (0.1, 2.0)
 _HEADER = struct.Struct("!4sII?")  # attempt, number of the message, number of the piece, whether it is the last
-END = b""
+END_OF_MESSAGES = b""
 
 _T = TypeVar("_T")
 
 
-class Said(NamedTuple):
+class SentMessages(NamedTuple):
     """What a worker has said over the queue.
 
     Attributes:
@@ -52,7 +52,7 @@ class Said(NamedTuple):
     messages: int
 
 
-class Rest(NamedTuple):
+class MessageBacklog(NamedTuple):
     """What comes with an outcome.
 
     Attributes:
@@ -61,7 +61,7 @@ class Rest(NamedTuple):
         is_all: Whether these are all of them.
     """
 
-    said: Said
+    said: SentMessages
     latest: list[bytes]
     is_all: bool
 
@@ -79,7 +79,7 @@ class QueueExchange:
 
     def __init__(self, queue: modal.Queue, may_be_repeated: bool) -> None:
         self._queue = queue
-        self._said = Said(secrets.token_bytes(4), 0)
+        self._said = SentMessages(secrets.token_bytes(4), 0)
         self._latest: deque[bytes] = deque()
         self._latest_bytes = 0
         self._is_all = True
@@ -94,18 +94,18 @@ class QueueExchange:
         """
         is_question = wants_reply(message)
         if not (is_question or self._is_noted):
-            persistently(partial(self._queue.put, b"", partition=_BEGUN))
+            retry_transient(partial(self._queue.put, b"", partition=_BEGUN))
             self._is_noted = True
         attempt, number = self._said
-        self._said = Said(attempt, number + 1)
+        self._said = SentMessages(attempt, number + 1)
         if not is_question:
             self._keep(message)
-        send(self._queue, UP, pieces_of(message, attempt, number))
+        send(self._queue, TO_CALLER, pieces_of(message, attempt, number))
         return self._answer(attempt, number) if is_question else None
 
-    def rest(self) -> Rest:
+    def rest(self) -> MessageBacklog:
         """Return what is to come with the outcome."""
-        return Rest(self._said, list(self._latest), self._is_all)
+        return MessageBacklog(self._said, list(self._latest), self._is_all)
 
     def _keep(self, message: bytes) -> None:
         self._latest.append(message)
@@ -116,16 +116,16 @@ class QueueExchange:
 
     def _was_begun(self) -> bool:
         try:
-            return persistently(partial(self._queue.len, partition=_BEGUN)) > 0
+            return retry_transient(partial(self._queue.len, partition=_BEGUN)) > 0
         except Exception:  # the queue is lost, so that nobody knows
             return True
 
     def _answer(self, attempt: bytes, number: int) -> bytes:
         deadline = monotonic() + _ANSWER_PATIENCE_S
-        answer = Assembly()
+        answer = MessageAssembler()
         while (left_s := deadline - monotonic()) > 0:
             try:
-                piece = persistently(partial(self._queue.get, timeout=min(left_s, WAIT_S), partition=DOWN))
+                piece = retry_transient(partial(self._queue.get, timeout=min(left_s, WAIT_S), partition=TO_WORKER))
             except Empty:
                 continue
             whole = answer.add(piece or b"")
@@ -134,7 +134,7 @@ class QueueExchange:
         raise ConnectionError("the caller does not answer")
 
 
-class Message(NamedTuple):
+class AssembledMessage(NamedTuple):
     """A whole message.
 
     Attributes:
@@ -148,7 +148,7 @@ class Message(NamedTuple):
     content: bytes
 
 
-class Assembly:
+class MessageAssembler:
     """Makes messages of pieces; leaves out what was there already, and what has a gap."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Assembly:
         self._number = -1
         self._pieces: list[bytes] = []
 
-    def add(self, piece: bytes) -> Message | None:
+    def add(self, piece: bytes) -> AssembledMessage | None:
         """Take a piece; return the message of which it is the last."""
         if len(piece) < _HEADER.size:
             return None
@@ -174,7 +174,7 @@ class Assembly:
         if not is_last:
             return None
         self._done = number
-        return Message(attempt, number, b"".join(self._pieces))
+        return AssembledMessage(attempt, number, b"".join(self._pieces))
 
 
 def pieces_of(message: bytes, attempt: bytes, number: int) -> list[bytes]:
@@ -189,10 +189,10 @@ def pieces_of(message: bytes, attempt: bytes, number: int) -> list[bytes]:
 def send(queue: modal.Queue, partition: str, pieces: Sequence[bytes]) -> None:
     """Put pieces into a queue, a few at a time."""
     for start in range(0, len(pieces), _PIECES_A_CALL):
-        persistently(partial(queue.put_many, list(pieces[start : start + _PIECES_A_CALL]), partition=partition))
+        retry_transient(partial(queue.put_many, list(pieces[start : start + _PIECES_A_CALL]), partition=partition))
 
 
-def persistently(act: Callable[[], _T], give_up: Callable[[], Any] = lambda: False) -> _T:
+def retry_transient(act: Callable[[], _T], give_up: Callable[[], Any] = lambda: False) -> _T:
     """Do something again while the connection fails."""
     pause_s, longest_pause_s = _PAUSES_S
     deadline = monotonic() + _PATIENCE_S

@@ -8,13 +8,13 @@ import modal.exception as modal_errors
 
 from hypernodes import RemoteBackend
 from hypernodes.extension import Channel, ExecutionMode
-from hypernodes_modal import trouble
-from hypernodes_modal.call import Extras, RemoteCall
+from hypernodes_modal import error_translation
+from hypernodes_modal.call import CallContext, RemoteCall
 
 _PATIENCE_S = 120.0
 
 
-class Handle(NamedTuple):
+class CallableBackendSpec(NamedTuple):
     """What a container needs to call the function of another backend.
 
     Attributes:
@@ -32,22 +32,22 @@ class Handle(NamedTuple):
     max_workers: int | None
 
 
-class CalledBackend(RemoteBackend):
+class CallableBackend(RemoteBackend):
     """Another Modal configuration, as seen from a container.
 
     Args:
         handle: How to reach it.
     """
 
-    place = trouble.PLACE
+    place = error_translation.BACKEND_NAME
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: CallableBackendSpec) -> None:
         super().__init__(handle.node_execution, handle.map_execution, handle.max_workers)
         self._handle = handle
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        call = RemoteCall(self._handle.function, _PATIENCE_S, Extras([], [], channel.has_caches))
+        call = RemoteCall(self._handle.function, _PATIENCE_S, CallContext([], [], channel.has_caches))
         try:
             return call.run(job, channel)
         except modal_errors.Error as error:
-            raise trouble.translate(error, self._handle.timeout, call.call_id) from error
+            raise error_translation.translate(error, self._handle.timeout, call.call_id) from error
