@@ -1,4 +1,4 @@
-"""Other Modal configurations that nested pipelines ask for, as a container calls them."""
+"""Modal backends of nested pipelines that a container can call."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ class CallableBackendSpec(NamedTuple):
     """What a container needs to call the function of another backend.
 
     Attributes:
-        function: The function, of an app that runs.
-        timeout: Its time limit, in seconds; None when unknown.
-        node_execution: How the nodes of one run are executed there.
-        map_execution: How the items of a map are executed there.
-        max_workers: The largest number of calls at a time there.
+        function: The function, of a running app.
+        timeout_s: Its time limit, in seconds; None when it is unknown.
+        node_execution: How the nodes of one run are executed in the other container.
+        map_execution: How the items of a map are executed in the other container.
+        max_workers: The maximum number of concurrent calls in the other container.
     """
 
     function: Any
-    timeout: int | None
+    timeout_s: int | None
     node_execution: ExecutionMode
     map_execution: ExecutionMode
     max_workers: int | None
 
 
 class CallableBackend(RemoteBackend):
-    """Another Modal configuration, as seen from a container.
+    """Another `ModalBackend` of the caller's, as a container uses it.
 
     Args:
-        handle: How to reach it.
+        spec: The function to call, and its settings.
     """
 
     place = error_translation.BACKEND_NAME
 
-    def __init__(self, handle: CallableBackendSpec) -> None:
-        super().__init__(handle.node_execution, handle.map_execution, handle.max_workers)
-        self._handle = handle
+    def __init__(self, spec: CallableBackendSpec) -> None:
+        super().__init__(
+            node_execution=spec.node_execution, map_execution=spec.map_execution, max_workers=spec.max_workers
+        )
+        self._spec = spec
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        call = RemoteCall(self._handle.function, _PATIENCE_S, CallContext([], [], channel.has_caches))
+        call = RemoteCall(self._spec.function, _PATIENCE_S, CallContext([], [], channel.has_caches))
         try:
             return call.run(job, channel)
         except modal_errors.Error as error:
-            raise error_translation.translate(error, self._handle.timeout, call.call_id) from error
+            raise error_translation.translate(error, self._spec.timeout_s, call_id=call.call_id) from error

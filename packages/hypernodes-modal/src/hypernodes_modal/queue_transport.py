@@ -1,11 +1,11 @@
-"""The channel beside a call, over a Modal queue made for it, with a partition for each direction.
+"""Messages between the worker and the caller, over a Modal queue with a partition for each direction.
 
-A request takes longer than many jobs, so a short job makes none: what it has to say comes with its outcome, and nobody
-looks into the queue before that. An entry of a queue holds at most 1 MiB, so messages travel in pieces. Each piece says
-which attempt sent it (Modal starts a call again in another container when one is lost), which message it is of, and
-which piece of that message it is: what comes twice is known, and what is incomplete is left out. Connections that fail
-are tried again on both sides; when that does not help, the worker keeps what it has to say for the outcome. What was
-taken out of the queue by a request whose reply was lost is gone, so the last messages come with the outcome once more.
+A request takes longer than many jobs, so a short job sends nothing: its messages come with its outcome, and the caller
+does not read the queue before a job has taken some time. An entry of a queue holds at most 1 MiB, so messages are sent
+in pieces. Each piece names the attempt that sent it (Modal starts a call again in another container when one is lost),
+its message, and its position in the message: duplicates are recognised, and incomplete messages are dropped. Both sides
+retry while the connection fails; if that does not help, the worker returns its messages with the outcome. Entries that
+a request took out of the queue are lost when its reply is lost, so the latest messages come with the outcome again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from hypernodes.extension import wants_reply
 from hypernodes_modal.error_translation import TRANSIENT
 
 _PIECE_BYTES = 900 * 1024
-_PIECES_A_CALL = 8
+_PIECES_PER_REQUEST = 8
 _LATEST_BYTES = 256 * 1024
-TO_CALLER = "up"  # partition for what the container says
-TO_WORKER = "down"  # for the caller's answers
-_BEGUN = "begun"  # not empty when a container may have had results kept
+TO_CALLER = "to caller"  # partition for the worker's messages
+TO_WORKER = "to worker"  # partition for the caller's replies
+_STARTED = "started"  # partition that is not empty once a container may have had results stored
 WAIT_S = 30.0
-_ANSWER_PATIENCE_S = 600.0  # for an answer of the caller's, before the worker goes on without it
-_PATIENCE_S = 60.0  # with a connection that fails
+_REPLY_PATIENCE_S = 600.0  # the worker waits this long for a reply, then continues without it
+_PATIENCE_S = 60.0  # how long to retry while the connection fails
 _PAUSES_S = (0.1, 2.0)
 _HEADER = struct.Struct("!4sII?")  # attempt, number of the message, number of the piece, whether it is the last
 END_OF_MESSAGES = b""
@@ -41,11 +41,11 @@ _T = TypeVar("_T")
 
 
 class SentMessages(NamedTuple):
-    """What a worker has said over the queue.
+    """How many messages a worker has sent over the queue.
 
     Attributes:
-        attempt: Stands for the worker.
-        messages: How many.
+        attempt: Identifies the worker.
+        messages: Number of messages.
     """
 
     attempt: bytes
@@ -53,94 +53,94 @@ class SentMessages(NamedTuple):
 
 
 class MessageBacklog(NamedTuple):
-    """What comes with an outcome.
+    """The messages that come with an outcome.
 
     Attributes:
-        said: What was said over the queue before.
-        latest: The last messages of it that nobody waited for, once more.
-        is_all: Whether these are all of them.
+        sent: How many messages were sent over the queue before.
+        latest: The last of them that nobody waited for, again.
+        is_complete: Whether these are all of them.
     """
 
-    said: SentMessages
+    sent: SentMessages
     latest: list[bytes]
-    is_all: bool
+    is_complete: bool
 
 
 class QueueExchange:
-    """The worker's transport, in the container.
+    """The worker's end of the queue, in the container.
 
     Args:
         queue: The queue.
-        may_be_repeated: Whether it matters that a container before this one may have had results kept.
+        may_be_repeated: Whether it matters that an earlier container may have had results stored.
 
     Attributes:
-        is_repeated: Whether one may have.
+        is_repeated: Whether an earlier container may have had results stored.
     """
 
-    def __init__(self, queue: modal.Queue, may_be_repeated: bool) -> None:
+    def __init__(self, queue: modal.Queue, *, may_be_repeated: bool) -> None:
         self._queue = queue
-        self._said = SentMessages(secrets.token_bytes(4), 0)
+        self._sent = SentMessages(secrets.token_bytes(4), 0)
         self._latest: deque[bytes] = deque()
         self._latest_bytes = 0
-        self._is_all = True
-        self.is_repeated = may_be_repeated and self._was_begun()
-        self._is_noted = self.is_repeated or not may_be_repeated
+        self._is_complete = True
+        self.is_repeated = may_be_repeated and self._was_started()
+        self._is_marked = self.is_repeated or not may_be_repeated
 
     def __call__(self, message: bytes) -> bytes | None:
-        """Send a message; return the answer to a question.
+        """Send a message; return the reply to a question.
 
         Raises:
             Exception: The queue is lost.
         """
         is_question = wants_reply(message)
-        if not (is_question or self._is_noted):
-            retry_transient(partial(self._queue.put, b"", partition=_BEGUN))
-            self._is_noted = True
-        attempt, number = self._said
-        self._said = SentMessages(attempt, number + 1)
+        if not (is_question or self._is_marked):
+            retry_transient(partial(self._queue.put, b"", partition=_STARTED))
+            self._is_marked = True
+        attempt, number = self._sent
+        self._sent = SentMessages(attempt, number + 1)
         if not is_question:
-            self._keep(message)
+            self._remember(message)
         send(self._queue, TO_CALLER, pieces_of(message, attempt, number))
-        return self._answer(attempt, number) if is_question else None
+        return self._reply(attempt, number) if is_question else None
 
-    def rest(self) -> MessageBacklog:
-        """Return what is to come with the outcome."""
-        return MessageBacklog(self._said, list(self._latest), self._is_all)
+    def backlog(self) -> MessageBacklog:
+        """Return the messages to send with the outcome."""
+        return MessageBacklog(self._sent, list(self._latest), self._is_complete)
 
-    def _keep(self, message: bytes) -> None:
+    def _remember(self, message: bytes) -> None:
         self._latest.append(message)
         self._latest_bytes += len(message)
         while self._latest_bytes > _LATEST_BYTES:
             self._latest_bytes -= len(self._latest.popleft())
-            self._is_all = False
+            self._is_complete = False
 
-    def _was_begun(self) -> bool:
+    def _was_started(self) -> bool:
         try:
-            return retry_transient(partial(self._queue.len, partition=_BEGUN)) > 0
-        except Exception:  # the queue is lost, so that nobody knows
+            return retry_transient(partial(self._queue.len, partition=_STARTED)) > 0
+        except Exception:  # the queue is lost, so it is not known
             return True
 
-    def _answer(self, attempt: bytes, number: int) -> bytes:
-        deadline = monotonic() + _ANSWER_PATIENCE_S
-        answer = MessageAssembler()
+    def _reply(self, attempt: bytes, number: int) -> bytes:
+        deadline = monotonic() + _REPLY_PATIENCE_S
+        incoming = MessageAssembler()
         while (left_s := deadline - monotonic()) > 0:
             try:
                 piece = retry_transient(partial(self._queue.get, timeout=min(left_s, WAIT_S), partition=TO_WORKER))
             except Empty:
                 continue
-            whole = answer.add(piece or b"")
-            if whole is not None and (whole.attempt, whole.number) == (attempt, number):
-                return whole.content
-        raise ConnectionError("the caller does not answer")
+            reply = incoming.add(piece or b"")
+            if reply is not None and (reply.attempt, reply.number) == (attempt, number):
+                return reply.content
+        raise ConnectionError(f"the caller did not reply within {_REPLY_PATIENCE_S:g} s")
 
 
 class AssembledMessage(NamedTuple):
-    """A whole message.
+    """A message with all its pieces.
 
     Attributes:
-        attempt: Stands for the worker that sent it.
-        number: How many it sent before.
-        content: What it says.
+        attempt: Identifies the worker that sent it, or asked for it.
+        number: How many messages that worker sent before.
+        content: The message.
     """
 
     attempt: bytes
@@ -149,7 +149,7 @@ class AssembledMessage(NamedTuple):
 
 
 class MessageAssembler:
-    """Makes messages of pieces; leaves out what was there already, and what has a gap."""
+    """Assembles messages from pieces; drops duplicates, and messages with a missing piece."""
 
     def __init__(self) -> None:
         self._attempt = b""
@@ -158,7 +158,7 @@ class MessageAssembler:
         self._pieces: list[bytes] = []
 
     def add(self, piece: bytes) -> AssembledMessage | None:
-        """Take a piece; return the message of which it is the last."""
+        """Add a piece; return the message that it completes, if any."""
         if len(piece) < _HEADER.size:
             return None
         attempt, number, index, is_last = _HEADER.unpack_from(piece)
@@ -178,7 +178,7 @@ class MessageAssembler:
 
 
 def pieces_of(message: bytes, attempt: bytes, number: int) -> list[bytes]:
-    """Return a message as entries of a queue."""
+    """Return a message as entries for a queue."""
     starts = range(0, max(len(message), 1), _PIECE_BYTES)
     return [
         _HEADER.pack(attempt, number, index, start == starts[-1]) + message[start : start + _PIECE_BYTES]
@@ -187,18 +187,23 @@ def pieces_of(message: bytes, attempt: bytes, number: int) -> list[bytes]:
 
 
 def send(queue: modal.Queue, partition: str, pieces: Sequence[bytes]) -> None:
-    """Put pieces into a queue, a few at a time."""
-    for start in range(0, len(pieces), _PIECES_A_CALL):
-        retry_transient(partial(queue.put_many, list(pieces[start : start + _PIECES_A_CALL]), partition=partition))
+    """Put pieces into a queue, a few in each request."""
+    for start in range(0, len(pieces), _PIECES_PER_REQUEST):
+        retry_transient(partial(queue.put_many, list(pieces[start : start + _PIECES_PER_REQUEST]), partition=partition))
 
 
-def retry_transient(act: Callable[[], _T], give_up: Callable[[], Any] = lambda: False) -> _T:
-    """Do something again while the connection fails."""
+def retry_transient(action: Callable[[], _T], *, give_up: Callable[[], Any] = lambda: False) -> _T:
+    """Return the result of a function, which is called again while the connection fails.
+
+    Args:
+        action: The function.
+        give_up: Asked after a failure; the error is raised at once if it returns true.
+    """
     pause_s, longest_pause_s = _PAUSES_S
     deadline = monotonic() + _PATIENCE_S
     while True:
         try:
-            return act()
+            return action()
         except TRANSIENT:
             if give_up() or monotonic() > deadline:
                 raise
