@@ -71,7 +71,7 @@ def test_why_shows_what_is_recorded(what: str, filled: DiskCache, capsys: pytest
     assert out.startswith(f"{DOUBLE}\n  node    double\n  stored  ")
     assert "pickle" in out
     assert ENCODE not in out
-    _, *lines = out.partition("noted about double when it was last computed:\n")[2].splitlines()
+    _, *lines = out.partition("recorded when double was last computed:\n")[2].splitlines()
     assert lines == [
         "  code      function double (text.py:3)",
         "            constant LIMIT",
@@ -89,7 +89,7 @@ def test_why_says_when_what_was_noted_cannot_be_read(filled: DiskCache, capsys: 
 
 
 def test_invalidate_forgets_entries_by_node_and_by_key(filled: DiskCache, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "invalidate", filled.path, "double", ENCODE[:6])[:2] == (0, "2 entries forgotten\n")
+    assert run(capsys, "invalidate", filled.path, "double", ENCODE[:6])[:2] == (0, "2 entries removed\n")
     assert filled.contains_many([DOUBLE, ENCODE, OTHER, "about-0123"]) == {OTHER}
 
 
@@ -130,7 +130,7 @@ def test_gc_refuses_what_is_no_size_and_no_time(
 
 
 def test_clear_forgets_everything(filled: DiskCache, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "clear", filled.path)[:2] == (0, "4 entries forgotten\n")
+    assert run(capsys, "clear", filled.path)[:2] == (0, "4 entries removed\n")
     assert len(filled) == 0
 
 

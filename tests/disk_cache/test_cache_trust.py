@@ -65,7 +65,9 @@ def test_the_key_is_made_on_first_use_for_its_user_only_and_outside_the_cache(
 
 
 def test_processes_that_make_the_key_at_the_same_time_agree_on_one(configuration: Path, tmp_path: Path) -> None:
-    script = "import sys; from hypernodes_cache import secret; sys.stdin.readline(); print(secret.of_this_user().hex())"
+    script = (
+        "import sys; from hypernodes_cache import secret_key; sys.stdin.readline(); print(secret_key.user_key().hex())"
+    )
     running = [start_python("-c", script, stdin=True) for _ in range(6)]
     for process in running:
         assert process.stdin is not None
@@ -281,7 +283,7 @@ def test_files_outside_the_directory_are_neither_read_nor_deleted(
     shutil.copy(file, outside)  # a valid entry, even
     name = os.path.join(depth, "outside.val") if depth else str(outside)
     execute(cache, "UPDATE Cache SET filename = ?", name)
-    with pytest.warns(CacheWarning, match="none of this cache"):
+    with pytest.warns(CacheWarning, match="does not belong to this cache"):
         assert cache.get("k") is MISS
     cache.put("k", 1)
     execute(cache, "UPDATE Cache SET filename = ?", name)
@@ -323,14 +325,14 @@ def test_a_directory_of_ours_is_one_that_diskcache_can_open(open_cache: Callable
 def test_where_the_key_is_kept_on_other_systems(tmp_path: Path) -> None:
     script = """
 import json, os, sys
-from hypernodes_cache import secret
+from hypernodes_cache import secret_key
 found = []
 for platform, environment in json.loads(sys.argv[1]):
     sys.platform = platform
     for name in ("XDG_CONFIG_HOME", "APPDATA"):
         os.environ.pop(name, None)
     os.environ.update(environment, HOME="/home/me")
-    found.append(str(secret.key_file()))
+    found.append(str(secret_key.key_file()))
 print(json.dumps(found))
 """
     cases = [

@@ -15,7 +15,7 @@ import pytest
 
 from hypernodes import MISS
 from hypernodes_cache import DiskCache
-from hypernodes_cache.store import Store
+from hypernodes_cache.database import EntryDatabase
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -102,16 +102,16 @@ def test_a_put_of_another_process_between_finding_and_reading_a_file_is_no_miss(
 ) -> None:
     first, second = open_cache(), open_cache()
     first.put("k", b"x" * 100_000)
-    read = Store.read
+    read = EntryDatabase.read
     puts = iter([b"y" * 100_000, b"z" * 100_000, 5])
 
-    def read_too_late(store: Store, keys: list[str]) -> object:
-        found = read(store, keys)
-        if store is first._store and (value := next(puts, None)) is not None:
+    def read_too_late(database: EntryDatabase, keys: list[str]) -> object:
+        found = read(database, keys)
+        if database is first._database and (value := next(puts, None)) is not None:
             second.put("k", value)
         return found
 
-    monkeypatch.setattr(Store, "read", read_too_late)
+    monkeypatch.setattr(EntryDatabase, "read", read_too_late)
     assert first.get("k") == 5
 
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from hypernodes import MISS, CacheWarning
 from hypernodes_cache import DiskCache
-from hypernodes_cache.frames import Sealer
-from hypernodes_cache.values import pack, unpack
+from hypernodes_cache.entry_format import Sealer
+from hypernodes_cache.value_encoding import decode, encode
 from tests.support import run_python, start_python
 
 LARGE = 300_000
@@ -87,10 +87,10 @@ json_like = st.recursive(
 def test_what_is_sealed_opens_with_its_key_only(value: Any, key: str, other: str, level: int) -> None:
     sealer = Sealer(b"s" * 32, level)
     try:
-        entry = sealer.seal(key, pack(value))
+        entry = sealer.seal(key, encode(value))
     except UnicodeEncodeError:
         return  # a lone surrogate, which no key has
-    assert unpack(*sealer.open(key, entry)) == value
+    assert decode(*sealer.open(key, entry)) == value
     for wrong_sealer, wrong_key in ((Sealer(b"t" * 32), key), (sealer, other)):
         if (wrong_sealer, wrong_key) != (sealer, key):
             with pytest.raises(Exception, match=r"changed, moved|surrogates"):
@@ -104,8 +104,8 @@ def test_a_file_gives_back_its_buffers(lengths: list[int], level: int, tmp_path:
     path = tmp_path / "sub" / "file"
     path.unlink(missing_ok=True)
     sealer = Sealer(b"s" * 32, level)
-    assert sealer.write(str(path), "k", pack(buffers)) == path.stat().st_size
-    found = unpack(*sealer.read(str(path), "k"))
+    assert sealer.write(str(path), "k", encode(buffers)) == path.stat().st_size
+    found = decode(*sealer.read(str(path), "k"))
     assert all(np.array_equal(a, b) for a, b in zip(found, buffers, strict=True))
 
 
@@ -113,7 +113,7 @@ def test_a_seal_is_what_hmac_of_the_standard_library_says() -> None:
     import hashlib
     import hmac
 
-    entry = Sealer(b"s" * 32).seal("key", pack([1, 2]))
+    entry = Sealer(b"s" * 32).seal("key", encode([1, 2]))
     message = (3).to_bytes(8, "little") + b"key" + entry[:-32]
     assert hmac.digest(b"s" * 32, message, hashlib.sha256) == entry[-32:]
 
@@ -184,10 +184,10 @@ def test_code_of_another_python_is_computed_again(
     open_cache: Callable[..., DiskCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = open_cache()
-    monkeypatch.setattr("hypernodes_cache.values._PYTHON", b"cpython-2.7")
+    monkeypatch.setattr("hypernodes_cache.value_encoding._PYTHON", b"cpython-2.7")
     cache.put("k", lambda: 1)
     monkeypatch.undo()
-    with pytest.warns(CacheWarning, match=r"holds code for cpython-2\.7"):
+    with pytest.warns(CacheWarning, match=r"contains code for cpython-2\.7"):
         assert cache.get("k") is MISS
 
 
@@ -219,9 +219,9 @@ GONE = "def Point(x, y): return None"
     [
         (POINT, "True", ""),
         (REFORMATTED, "True", ""),
-        (CHANGED, "miss", "not what it was"),
-        (GONE, "miss", "not what it was"),
-        ("P = 1", "miss", "of another __main__"),
+        (CHANGED, "miss", "has changed since"),
+        (GONE, "miss", "has changed since"),
+        ("P = 1", "miss", "of a different __main__"),
     ],
     ids=["same", "reformatted", "changed", "another thing", "gone"],
 )

@@ -153,7 +153,7 @@ def test_a_node_that_was_invalidated_was_never_computed(tmp_path: Path, capsys: 
     with DiskCache(tmp_path) as cache:
         Pipeline([scaled], cache=cache).run(inputs)
     assert main(["cache", "invalidate", str(tmp_path), "scaled"]) == 0
-    assert capsys.readouterr().out == "1 entry forgotten\n"
+    assert capsys.readouterr().out == "1 entry removed\n"
     with DiskCache(tmp_path) as cache:
         assert Pipeline([scaled], cache=cache).explain(inputs)["scaled"].reasons == ("never computed",)
 

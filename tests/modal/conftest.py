@@ -63,10 +63,10 @@ def warm_backend(modal_loopback_session: ModalLoopback, image: modal.Image) -> I
 @pytest.fixture
 def plane(modal_loopback_session: ModalLoopback) -> Iterator[ModalLoopback]:
     """The control plane, with no records of the tests before, but with apps that are still open."""
-    modal_loopback_session.misbehave()
+    modal_loopback_session.inject_faults()
     modal_loopback_session.forget()
     yield modal_loopback_session
-    modal_loopback_session.misbehave()
+    modal_loopback_session.inject_faults()
 
 
 @pytest.fixture

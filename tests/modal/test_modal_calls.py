@@ -79,7 +79,7 @@ def test_only_items_that_the_cache_lacks_are_computed(warm_backend, plane):
 
 def test_a_short_job_says_everything_with_its_outcome(warm_backend, plane, monkeypatch):
     """One request makes the queue; with a cache, one asks whether a container was there before."""
-    monkeypatch.setattr("hypernodes_modal.pump._SHORT_JOB_S", 30.0)  # however busy this machine is
+    monkeypatch.setattr("hypernodes_modal.message_relay._SHORT_JOB_S", 30.0)  # however busy this machine is
     recorder = Recorder()
     Pipeline([double], backend=warm_backend).run({"x": 1})
     heard: dict[str, Any] = {"callbacks": [recorder]}

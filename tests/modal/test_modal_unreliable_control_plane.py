@@ -16,7 +16,7 @@ import pytest
 
 from hypernodes import MemoryCache, Pipeline, RemoteError, node
 from hypernodes_modal import ModalBackend
-from hypernodes_modal.loopback.misbehaviour import (
+from hypernodes_modal.loopback.faults import (
     DelayReplies,
     DropReplies,
     DuplicateReplies,
@@ -84,10 +84,10 @@ def test_trouble_changes_no_result_and_loses_nothing_that_arrived(plane, image, 
     expected = Pipeline([double_all, add_up]).run(inputs)
     with ModalBackend(image) as backend:
         pipeline = Pipeline([double_all, add_up], backend=backend, cache=cache, callbacks=[recorder])
-        plane.misbehave(*schedule(seed), seed=seed)
+        plane.inject_faults(*schedule(seed), seed=seed)
         with suppress(RemoteError):  # one of ours, which says what happened; anything else fails the test
             assert pipeline.run(inputs) == expected
-        plane.misbehave()
+        plane.inject_faults()
         # What was heard of as done had reached this side, and is not done again.
         done = {payload["outputs"]["doubled"] for event, _, payload in recorder.of("node_end") if event[1] == "double"}
         recorder.clear()

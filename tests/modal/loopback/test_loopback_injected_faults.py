@@ -5,7 +5,7 @@ from __future__ import annotations
 import modal.exception
 import pytest
 
-from hypernodes_modal.loopback.misbehaviour import (
+from hypernodes_modal.loopback.faults import (
     DelayReplies,
     DropReplies,
     DuplicateReplies,
@@ -24,7 +24,7 @@ def double(x):
 
 @pytest.mark.parametrize("moment", ["start", "input", "output", "after output"])
 def test_a_killed_container_does_not_lose_the_call(modal_loopback, serve, moment):
-    modal_loopback.misbehave(KillContainer(moment))
+    modal_loopback.inject_faults(KillContainer(moment))
     served = serve(double)
     assert served.remote(1) == 2
     assert served.remote(2) == 4
@@ -33,13 +33,13 @@ def test_a_killed_container_does_not_lose_the_call(modal_loopback, serve, moment
 
 
 def test_a_preempted_container_gives_its_input_back_however_often(modal_loopback, serve):
-    modal_loopback.misbehave(PreemptContainer("input", times=3))
+    modal_loopback.inject_faults(PreemptContainer("input", times=3))
     assert serve(double).remote(1) == 2
     assert [each.end_reason for each in modal_loopback.containers[:3]] == ["preempted"] * 3
 
 
 def test_running_out_of_memory_twice_fails_the_call_and_says_so(modal_loopback, serve):
-    modal_loopback.misbehave(RunOutOfMemory("input", times=2))
+    modal_loopback.inject_faults(RunOutOfMemory("input", times=2))
     with pytest.raises(modal.exception.RemoteError, match=r"137 \(out of memory\)"):
         serve(double).remote(1)
 
@@ -47,7 +47,7 @@ def test_running_out_of_memory_twice_fails_the_call_and_says_so(modal_loopback, 
 def test_lost_delayed_doubled_and_reordered_replies_change_no_result(modal_loopback, serve):
     served = serve(double)
     served.hydrate()
-    modal_loopback.misbehave(
+    modal_loopback.inject_faults(
         DropReplies("Function*", probability=0.2),
         DelayReplies("Function*", probability=0.3, seconds=(0.0, 0.05)),
         DuplicateReplies("Function*", probability=0.3),
@@ -67,9 +67,9 @@ def test_each_input_runs_once_although_every_third_reply_is_lost(modal_loopback,
 
     served = serve(count)
     served.hydrate()
-    modal_loopback.misbehave(DropReplies("Function*", probability=0.33), seed=3)
+    modal_loopback.inject_faults(DropReplies("Function*", probability=0.33), seed=3)
     assert sorted(served.map(range(20), [queue] * 20)) == list(range(20))
-    modal_loopback.misbehave()
+    modal_loopback.inject_faults()
     assert sorted(queue.get_many(100)) == list(range(20))
 
 
@@ -77,7 +77,7 @@ def test_a_generator_is_complete_although_its_stream_is_disturbed(modal_loopback
     def count(n):
         yield from range(n)
 
-    modal_loopback.misbehave(DuplicateReplies("FunctionCallGetDataOut"), DropReplies("FunctionCallPutDataOut", 0.5))
+    modal_loopback.inject_faults(DuplicateReplies("FunctionCallGetDataOut"), DropReplies("FunctionCallPutDataOut", 0.5))
     assert list(serve(count).remote_gen(50)) == list(range(50))
 
 
@@ -94,7 +94,7 @@ def test_a_spawned_call_outlives_refused_connections(modal_loopback, serve, queu
 def test_connections_can_be_refused_at_a_given_moment(modal_loopback, serve):
     served = serve(double)
     served.hydrate()
-    modal_loopback.misbehave(RefuseConnections("FunctionGetOutputs", nth=2, seconds=0.2))
+    modal_loopback.inject_faults(RefuseConnections("FunctionGetOutputs", nth=2, seconds=0.2))
     assert [served.remote(x) for x in range(3)] == [0, 2, 4]
 
 
@@ -103,7 +103,7 @@ def test_the_same_seed_loses_the_same_replies(modal_loopback, serve):
     served.hydrate()
 
     def lost(seed):
-        modal_loopback.misbehave(DropReplies("FunctionMap", probability=0.4), seed=seed)
+        modal_loopback.inject_faults(DropReplies("FunctionMap", probability=0.4), seed=seed)
         before = len(modal_loopback.rpcs)
         for x in range(8):
             served.remote(x)
@@ -115,6 +115,6 @@ def test_the_same_seed_loses_the_same_replies(modal_loopback, serve):
 
 
 def test_containers_can_be_made_to_start_cold(modal_loopback, serve):
-    modal_loopback.misbehave(StartCold(seconds=0.5))
+    modal_loopback.inject_faults(StartCold(seconds=0.5))
     serve(double).remote(1)
     assert modal_loopback.containers[0].cold_start_s > 0.5

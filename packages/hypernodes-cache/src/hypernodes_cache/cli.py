@@ -1,4 +1,4 @@
-"""`hypernodes cache`: what is in a cache directory, why, and how to make room in it."""
+"""The command `hypernodes cache`: lists, explains, evicts and removes the entries of a cache directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from hypernodes import ConfigurationError
-from hypernodes.cache.record import describe_record, is_record_key
+from hypernodes.extension import describe_record, is_record_key
 from hypernodes_cache.disk_cache import DiskCache
 from hypernodes_cache.inspection import Entry, printable
 
@@ -21,12 +21,12 @@ _SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**1
     "TIB": 2**40,
 }
 _AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SHORTEST_PREFIX = 6  # of a key: fewer characters are more likely the name of a node
+_SHORTEST_PREFIX = 6  # of a key; fewer characters are more likely to be the name of a node
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `hypernodes cache` takes."""
-    parser.description = "Look into a cache directory, and make room in it. Safe while others use it."
+    """Add the arguments of `hypernodes cache` to its parser."""
+    parser.description = "List, evict or remove the entries of a cache directory. Safe while other processes use it."
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[DiskCache, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -36,21 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     ls = command("ls", _ls, "list entries")
-    ls.add_argument("--node", help="only entries that this node made")
+    ls.add_argument("--node", help="only results of this node")
     ls.add_argument("--sort", choices=("age", "size", "used"), default="age", help="newest, largest or used last first")
     ls.add_argument("--limit", type=int, default=50, help="how many to show; 0 for all (default: 50)")
     command("stats", _stats, "count entries and bytes, for each node")
-    target = "a key, the first characters of one, or the name of a node"
-    command("why", _why, "show what is known about entries").add_argument("what", metavar="KEY_OR_NODE", help=target)
-    invalidate = command("invalidate", _invalidate, "forget entries, so that they are computed again")
+    target = "a key, the beginning of a key, or the name of a node"
+    why = command("why", _why, "show the metadata of entries, and what their nodes were last computed from")
+    why.add_argument("what", metavar="KEY_OR_NODE", help=target)
+    invalidate = command("invalidate", _invalidate, "remove entries, so that they are computed again")
     invalidate.add_argument("what", metavar="KEY_OR_NODE", nargs="+", help=target)
-    gc = command("gc", _gc, "drop entries by size and age, and delete what killed processes and damage left")
-    gc.add_argument("--size-limit", type=_size, help="keep at most so much, e.g. 500MB or 20GiB")
-    gc.add_argument("--unused-for", type=_age, help="drop what was not used for so long, e.g. 12h, 30d or 8w")
-    command("clear", _clear, "forget everything")
+    gc = command("gc", _gc, "evict entries by size and age, and delete leftovers of killed processes and damage")
+    gc.add_argument("--size-limit", type=_size, help="evict until the entries take at most this, e.g. 500MB or 20GiB")
+    gc.add_argument("--unused-for", type=_age, help="evict entries unused for this long, e.g. 12h, 30d or 8w")
+    command("clear", _clear, "remove all entries")
     for name, run, text in (
-        ("pin", _pin, "never drop entries to make room"),
-        ("unpin", _unpin, "allow entries to be dropped again"),
+        ("pin", _pin, "protect entries from eviction"),
+        ("unpin", _unpin, "allow entries to be evicted again"),
     ):
         command(name, run, text).add_argument("what", metavar="KEY_OR_NODE", nargs="+", help=target)
 
@@ -71,7 +72,7 @@ def _opened(run: Callable[[DiskCache, argparse.Namespace], int]) -> Callable[[ar
     return open_and_run
 
 
-# --- looking -----------------------------------------------------------------------------------------------------
+# --- reading -----------------------------------------------------------------------------------------------------
 
 
 def _ls(cache: DiskCache, arguments: argparse.Namespace) -> int:
@@ -129,7 +130,7 @@ def _why(cache: DiskCache, arguments: argparse.Namespace) -> int:
     everything = list(cache.entries())
     entries = _matching(everything, [arguments.what])
     if not entries:
-        return _say_nothing_matches(arguments.what)
+        return _report_no_match(arguments.what)
     for entry in sorted(entries, key=lambda entry: -entry.stored_at):
         print(entry.key)
         print(f"  node    {entry.label or 'not recorded'}")
@@ -138,7 +139,7 @@ def _why(cache: DiskCache, arguments: argparse.Namespace) -> int:
         print(f"  size    {_in_bytes(entry.size_bytes)}, {entry.codec}{', pinned' if entry.is_pinned else ''}")
     labels = {entry.label for entry in entries if entry.label}
     for record in _records(everything, labels):
-        print(f"noted about {record.label} when it was last computed:")
+        print(f"recorded when {record.label} was last computed:")
         found = cache.get_many([record.key])
         lines = describe_record(found[record.key]) if found else ["cannot be read"]
         print("\n".join(f"  {printable(line)}" for line in lines))
@@ -150,7 +151,7 @@ def _why(cache: DiskCache, arguments: argparse.Namespace) -> int:
 
 def _invalidate(cache: DiskCache, arguments: argparse.Namespace) -> int:
     records = _records(cache.entries(), arguments.what)
-    status = _for_each(cache, arguments.what, cache.delete, "forgotten")
+    status = _for_each(cache, arguments.what, cache.delete, "removed")
     if status == 0:
         for record in records:
             cache.delete(record.key)
@@ -169,7 +170,7 @@ def _for_each(cache: DiskCache, wanted: Sequence[str], act: Callable[[str], None
     everything = list(cache.entries())
     for what in wanted:
         if not _matching(everything, [what]):
-            return _say_nothing_matches(what)
+            return _report_no_match(what)
     entries = _matching(everything, wanted)
     for entry in entries:
         act(entry.key)
@@ -178,7 +179,7 @@ def _for_each(cache: DiskCache, wanted: Sequence[str], act: Callable[[str], None
 
 
 def _gc(cache: DiskCache, arguments: argparse.Namespace) -> int:
-    removed = cache.collect(arguments.size_limit, arguments.unused_for)
+    removed = cache.collect(size_limit=arguments.size_limit, unused_for_s=arguments.unused_for)
     print(f"{_count(removed.entries, 'entry', 'entries')} and {_count(removed.leftovers, 'leftover')} removed")
     return 0
 
@@ -186,11 +187,11 @@ def _gc(cache: DiskCache, arguments: argparse.Namespace) -> int:
 def _clear(cache: DiskCache, _: argparse.Namespace) -> int:
     count = len(cache)
     cache.clear()
-    print(f"{_count(count, 'entry', 'entries')} forgotten")
+    print(f"{_count(count, 'entry', 'entries')} removed")
     return 0
 
 
-# --- words and numbers -------------------------------------------------------------------------------------------
+# --- parsing and formatting -------------------------------------------------------------------------------------------
 
 
 def _matching(entries: Iterable[Entry], wanted: Sequence[str]) -> list[Entry]:
@@ -207,15 +208,15 @@ def _results(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _records(entries: Iterable[Entry], labels: Container[str]) -> list[Entry]:
-    """Return what is noted about nodes of these names."""
+    """Return the records about nodes with these names."""
     return [
         entry for entry in entries if is_record_key(entry.key) and entry.label is not None and entry.label in labels
     ]
 
 
-def _say_nothing_matches(what: str) -> int:
-    hint = "" if len(what) >= _SHORTEST_PREFIX else f" (the start of a key takes {_SHORTEST_PREFIX} characters)"
-    print(f"hypernodes cache: no key and no node is called {what!r}{hint}", file=sys.stderr)
+def _report_no_match(what: str) -> int:
+    hint = "" if len(what) >= _SHORTEST_PREFIX else f" (the prefix of a key has at least {_SHORTEST_PREFIX} characters)"
+    print(f"hypernodes cache: no entry has {what!r} as its key or node name{hint}", file=sys.stderr)
     return 1
 
 
@@ -227,7 +228,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500MB or 20GiB")
     size = int(float(match[1]) * _SIZE_UNITS[unit])
     if size < 1:
-        raise argparse.ArgumentTypeError("a size limit is at least one byte; `clear` forgets everything")
+        raise argparse.ArgumentTypeError("a size limit is at least one byte; `clear` removes all entries")
     return size
 
 
@@ -260,7 +261,7 @@ def _ago(moment: float) -> str:
 def _date(moment: float) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-    except (OverflowError, ValueError, OSError):  # somebody's invention
+    except (OverflowError, ValueError, OSError):  # not written by DiskCache
         return "?"
 
 

@@ -1,4 +1,4 @@
-"""Which filesystems are shared between machines: there SQLite's locks cannot be trusted."""
+"""Detection of network filesystems, on which SQLite's locks cannot be trusted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _NETWORK = {
 
 
 def network_filesystem(path: str, mounts: str = "/proc/mounts") -> str | None:
-    """Return the kind of network filesystem that `path` is on, or None: also where the system does not say.
+    """Return the type of network filesystem that `path` is on; None if it is on another one, or if that is unknown.
 
     Args:
         path: A file or directory; it need not exist.
-        mounts: Where Linux lists what is mounted.
+        mounts: The file in which Linux lists what is mounted.
     """
     try:
         with open(mounts, encoding="utf-8", errors="surrogateescape") as file:

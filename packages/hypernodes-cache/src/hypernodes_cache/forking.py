@@ -1,4 +1,4 @@
-"""SQLite connections survive no fork, not even to be closed in the child: they are closed before, and opened on use."""
+"""Closes SQLite connections before a fork, since a child process must not even close them; they are reopened on use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 class _Closable(Protocol):
     _lock: threading.RLock  # type: ignore[valid-type, unused-ignore]
 
-    def _close_store(self) -> None: ...
+    def _close_database(self) -> None: ...
 
 
 _caches: weakref.WeakSet[_Closable] = weakref.WeakSet()
@@ -20,7 +20,7 @@ _one_at_a_time = threading.Lock()
 
 
 def close_before_fork(cache: _Closable) -> None:
-    """Have the connection of a cache closed whenever this process forks."""
+    """Register a cache whose connection is closed whenever this process forks."""
     _caches.add(cache)
 
 
@@ -29,7 +29,7 @@ def _before() -> None:
     for cache in list(_caches):
         cache._lock.acquire()
         _held.append(cache)
-        cache._close_store()
+        cache._close_database()
 
 
 def _after() -> None:

@@ -1,26 +1,26 @@
-"""What is known about entries without loading them."""
+"""Metadata of entries, read without loading their values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from hypernodes_cache.frames import codec_of
-from hypernodes_cache.store import Store
-from hypernodes_cache.values import CODEC_NAMES
+from hypernodes_cache.database import EntryDatabase
+from hypernodes_cache.entry_format import codec_of
+from hypernodes_cache.value_encoding import CODEC_NAMES
 
 
 class Entry(NamedTuple):
-    """An entry, seen from outside.
+    """The metadata of an entry.
 
     Attributes:
-        key: What it is kept under.
-        label: Name of the node that made it; None where nobody said.
+        key: Its key.
+        label: Name of the node that computed the value; None if it was not recorded.
         size_bytes: Size of the stored value, in bytes.
-        stored_at: When it was put, in seconds since the epoch.
+        stored_at: When it was stored, in seconds since the epoch.
         used_at: When it was last used, to the hour, in seconds since the epoch.
-        codec: How the value is stored, in words.
-        is_pinned: Whether it stays when room is made.
+        codec: How the value is encoded, in words.
+        is_pinned: Whether it is protected from eviction.
     """
 
     key: str
@@ -40,19 +40,27 @@ _SELECT = (
 )
 
 
-def entries(store: Store, chunk_size: int = 1000) -> Iterator[list[Entry]]:
-    """Return all entries, in chunks, between which others can write."""
+def entries(database: EntryDatabase, chunk_size: int = 1000) -> Iterator[list[Entry]]:
+    """Yield all entries in chunks; other processes can write between two of them."""
     last = -(2**63)
-    while rows := store._con.execute(_SELECT, (last, chunk_size)).fetchall():
+    while rows := database.execute(_SELECT, (last, chunk_size)).fetchall():
         last = rows[-1][0]
-        yield [_entry(store, *row[1:]) for row in rows]
+        yield [_entry(database, *row[1:]) for row in rows]
 
 
 def _entry(
-    store: Store, key: Any, label: Any, size: Any, stored_at: Any, used_at: Any, head: Any, filename: Any, pinned: Any
+    database: EntryDatabase,
+    key: Any,
+    label: Any,
+    size: Any,
+    stored_at: Any,
+    used_at: Any,
+    head: Any,
+    filename: Any,
+    pinned: Any,
 ) -> Entry:
     if filename is not None:
-        path = store.path_of(filename)
+        path = database.path_of(filename)
         try:
             with open(path or "", "rb") as file:
                 head = file.read(32)
@@ -76,5 +84,5 @@ def _decoded(data: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text that does nothing to a terminal, whatever somebody has written into the database."""
+    """Return text without control characters, so that the content of a database cannot control a terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,6 +1,6 @@
-"""HyperNodes on Modal: run whole pipelines in a Modal container, and try that without an account.
+"""HyperNodes on Modal: runs whole pipelines in a Modal container.
 
-`hypernodes_modal.loopback` holds a Modal control plane on this machine, for tests and for trying things out.
+`hypernodes_modal.loopback` is a Modal control plane on this machine, for tests and experiments without an account.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:  # in the container, most of this is never needed
+    if name not in _MODULES:  # imported on demand, since the container needs few of them
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
     from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""A Modal container as the place where a pipeline runs."""
+"""Runs pipelines in Modal containers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ import modal
 import modal.exception as modal_errors
 
 from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
-from hypernodes.engine import ExecutionMode
-from hypernodes.remote.channel import Channel
-from hypernodes_modal import trouble
+from hypernodes.extension import Channel, ExecutionMode
+from hypernodes_modal import error_translation
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
-from hypernodes_modal.call import Extras, RemoteCall
+from hypernodes_modal.call import CallContext, RemoteCall
+from hypernodes_modal.callable_backends import CallableBackendSpec
 from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.image_python import python_version_of
-from hypernodes_modal.others import Handle
 from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
 
 CACHE_KEY_VARIABLE = "HYPERNODES_CACHE_KEY"
 _MAX_SUBMITS = 3
-_START_PATIENCE_S = 10.0  # with a connection that fails before anything was started
+_START_PATIENCE_S = 10.0  # how long to retry when the connection fails before a call was started
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
 
@@ -34,47 +33,47 @@ _LONGEST_PAUSE_S = 2.0
 class ModalBackend(RemoteBackend):
     """Runs whole pipelines in one Modal container, with one remote call for each `run` or `map`.
 
-    The pipeline, its inputs and the user's own modules travel; `hypernodes`, `hypernodes_modal` and cloudpickle are
-    added to the image; everything else that nodes import must be in the image. The cache and the callbacks stay here,
-    and hear of everything as it happens. The app stays open, and its container warm, until `close`, the end of a `with`
-    block, or the end of the program.
+    The pipeline, its inputs and the user's own modules are sent with the call; `hypernodes`, `hypernodes_modal` and
+    cloudpickle are added to the image; everything else that nodes import must be in the image. The cache and the
+    callbacks stay in this process and receive results and events as they happen. The app stays open, and its container
+    warm, until `close`, the end of a `with` block, or the end of the program.
 
-    A nested pipeline with a `ModalBackend` of its own runs in the same container when it asks for the same, else in a
-    container of its own, which is called from there.
+    A nested pipeline with a `ModalBackend` of its own runs in the same container if both have the same image and
+    settings, otherwise in another container, which is called from the first one.
 
     Args:
-        image: What containers consist of; its Python must have the same minor version as this one.
-        gpu: Kind of GPU, such as "A10G" or "H100:2", or a list of kinds in the order of preference.
-        memory: "32GB", "512MiB", whole MiB, or a pair of request and limit.
-        cpu: Number of cores, or a pair of request and limit.
-        timeout: Limit for one `run` or `map`, in seconds, from 1 second to 24 hours.
+        image: Image of the containers; its Python must have the same minor version as this one.
+        gpu: Kind of GPU, such as "A10G" or "H100:2", or a list of kinds in order of preference.
+        memory: "32GB", "512MiB", an int in MiB, or a pair (request, limit) of these.
+        cpu: Number of cores, or a pair (request, limit).
+        timeout: Time limit of one `run` or `map`, in seconds, from 1 second to 24 hours.
         volumes: Modal volumes by the absolute path at which they are mounted.
         secrets: Modal secrets.
-        retries: How many times Modal starts the container again when it is lost.
-        region: Where containers may run.
-        cloud: Whose machines they run on.
-        max_containers: The largest number of containers.
-        min_containers: How many containers are kept warm when there is nothing to do; they cost money.
-        scaledown_window: How long an idle container is kept, in seconds, from 2 to 3600.
+        retries: How many times Modal restarts a lost container.
+        region: Region, or regions, in which containers may run.
+        cloud: Cloud provider on which containers run.
+        max_containers: Maximum number of containers.
+        min_containers: Number of containers that stay warm without work; they cost money.
+        scaledown_window: How long an idle container stays, in seconds, from 2 to 3600.
         app_name: Name of the app, as Modal shows it.
-        function_options: What else `modal.App.function` takes.
+        function_options: Further arguments of `modal.App.function`.
         environment_name: Modal environment; None for the default one.
-        detach: Whether the app goes on when this program ends.
-        show_logs: Whether what containers print is shown here.
-        cache_location: "local" to keep results in the caller's cache. "remote" when the cache is a `DiskCache` on a
+        detach: Whether the app continues when this program ends.
+        show_logs: Whether the output of containers is shown here.
+        cache_location: "local" to store results in the caller's cache. "remote" if the cache is a `DiskCache` on a
             path in one of `volumes`: it is then used in the container, the volume is reloaded before and committed
-            after a job, and nothing is looked up here. All containers need one key for it: HYPERNODES_CACHE_KEY, set
-            here or in one of `secrets`.
+            after a job, and the caller looks nothing up. All containers need the same secret key for it:
+            HYPERNODES_CACHE_KEY, set here or in one of `secrets`.
         node_execution: How the nodes of one run are executed in the container.
         map_execution: How the items of a map are executed in the container.
-        max_workers: The largest number of calls at a time in the container.
+        max_workers: Maximum number of concurrent calls in the container.
 
     Attributes:
-        patience_s: How long a lost connection is waited for before a call is given up, in seconds.
+        patience_s: How long to poll a call while the connection is lost, in seconds.
 
     Raises:
         TypeError: `image` is not a Modal image.
-        ConfigurationError: A setting has a value it cannot have.
+        ConfigurationError: A setting has an invalid value.
 
     Example:
         ```python
@@ -84,12 +83,13 @@ class ModalBackend(RemoteBackend):
         ```
     """
 
-    backend_name = trouble.PLACE
+    backend_name = error_translation.BACKEND_NAME
     patience_s: float = 120.0
 
     def __init__(
         self,
         image: modal.Image,
+        *,
         gpu: str | list[str] | None = None,
         memory: str | int | tuple[str | int, str | int] | None = None,
         cpu: float | tuple[float, float] | None = None,
@@ -112,7 +112,7 @@ class ModalBackend(RemoteBackend):
         map_execution: ExecutionMode = "sequential",
         max_workers: int | None = None,
     ) -> None:
-        super().__init__(node_execution, map_execution, max_workers=max_workers)
+        super().__init__(node_execution=node_execution, map_execution=map_execution, max_workers=max_workers)
         if not isinstance(image, modal.Image):
             raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
         options: dict[str, Any] = {
@@ -150,29 +150,32 @@ class ModalBackend(RemoteBackend):
             {name: value for name, value in options.items() if value}, function_options or {}
         )
         self._deployed_name: str | None = None
-        self._check_what_modal_checks()
-        self._start()
+        self._check_with_modal()
+        self._set_up()
 
     @classmethod
     def deployed(
         cls,
         app_name: str,
+        *,
         environment_name: str | None = None,
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
         max_workers: int | None = None,
     ) -> Self:
-        """Return a backend that uses an app which `hypernodes-modal deploy` deployed, instead of one of its own.
+        """Return a backend that uses an app deployed by `hypernodes-modal deploy`, instead of an app of its own.
 
         Args:
             app_name: Name of the app.
             environment_name: Modal environment; None for the default one.
             node_execution: How the nodes of one run are executed in the container.
             map_execution: How the items of a map are executed in the container.
-            max_workers: The largest number of calls at a time in the container.
+            max_workers: Maximum number of concurrent calls in the container.
         """
         backend = object.__new__(cls)
-        RemoteBackend.__init__(backend, node_execution, map_execution, max_workers=max_workers)
+        RemoteBackend.__init__(
+            backend, node_execution=node_execution, map_execution=map_execution, max_workers=max_workers
+        )
         backend.app_name = app_name
         backend.environment_name = environment_name
         backend.detach = backend.show_logs = False
@@ -180,26 +183,26 @@ class ModalBackend(RemoteBackend):
         backend.timeout = None
         backend.function_options = {}
         backend._deployed_name = app_name
-        backend._start()
+        backend._set_up()
         return backend
 
-    def _check_what_modal_checks(self) -> None:
-        """Make an app that is never run, since Modal looks at some settings only then."""
+    def _check_with_modal(self) -> None:
+        """Make an app that is never run, since Modal's client checks some settings only then."""
         try:
             make_app(self.app_name, self.image, self.function_options)
         except (TypeError, ValueError, modal_errors.Error) as error:
             raise ConfigurationError(f"Modal does not accept the settings of ModalBackend: {error}") from error
 
-    def _start(self) -> None:
+    def _set_up(self) -> None:
         self._lock = threading.Lock()
-        self._apps: list[OpenApp] = []  # at most one; its own object, so that it can be closed when this one is gone
+        self._apps: list[OpenApp] = []  # at most one; in a list, so that it can be closed after this object is deleted
         self._times_entered = 0
         weakref.finalize(self, _close_all, self._apps)
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        calls: list[RemoteCall] = []  # the one under way
+        calls: list[RemoteCall] = []  # the current call
 
         def cancel() -> None:
             for call in calls:
@@ -208,7 +211,7 @@ class ModalBackend(RemoteBackend):
         return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
 
     def runs_here(self, other: Backend) -> bool:
-        """Whether a nested pipeline that asks for another backend can run in the same container."""
+        """Whether a nested pipeline with another backend can run in the same container as this one."""
         if not isinstance(other, ModalBackend):
             return False
         if other is self:
@@ -224,53 +227,55 @@ class ModalBackend(RemoteBackend):
         while True:
             call_id = ""
             try:
-                call = RemoteCall(self._function(), self.patience_s, self._extras(channel))
+                call = RemoteCall(self._function(), self.patience_s, self._context(channel))
                 calls[:] = [call]
                 try:
                     return call.run(job, channel)
                 finally:
                     call_id = call.call_id
-            except trouble.TRANSIENT as error:
-                # Without an id nothing has been started, so that it can be tried again without doing anything twice.
+            except error_translation.TRANSIENT as error:
+                # Without an id no call was started, so a retry cannot do anything twice.
                 if call_id or monotonic() - began_at > min(self.patience_s, _START_PATIENCE_S):
                     raise self._translate(error, call_id) from error
                 sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except modal_errors.Error as error:
                 submits += 1
-                if submits == _MAX_SUBMITS or not self._can_try_again(error, call_id):
+                if submits == _MAX_SUBMITS or not self._can_resubmit(error, call_id):
                     raise self._translate(error, call_id) from error
 
-    def _can_try_again(self, error: modal_errors.Error, call_id: str) -> bool:
+    def _can_resubmit(self, error: modal_errors.Error, call_id: str) -> bool:
         if isinstance(error, modal_errors.InternalFailure):
             return True
-        is_gone = isinstance(error, modal_errors.ClientClosed)  # by somebody else in this process
-        if not call_id:  # the app was stopped from outside, for instance on Modal's pages
-            is_gone |= isinstance(error, (modal_errors.NotFoundError, modal_errors.InvalidError))
-        if is_gone and self._apps:
+        is_closed = isinstance(error, modal_errors.ClientClosed)  # by other code in this process
+        if not call_id:  # the app was stopped by somebody else, for instance on Modal's website
+            is_closed |= isinstance(error, (modal_errors.NotFoundError, modal_errors.InvalidError))
+        if is_closed and self._apps:
             self.close()
             return True
         return False
 
     def _translate(self, error: modal_errors.Error | ConnectionError, call_id: str = "") -> RemoteError:
-        return trouble.translate(error, self.timeout, call_id, self.function_options.get("gpu"))
+        return error_translation.translate(error, self.timeout, call_id=call_id, gpu=self.function_options.get("gpu"))
 
     def can_call(self, other: Backend) -> bool:
-        """Whether a nested pipeline with another backend can be called from the container."""
+        """Whether the container can call another backend, for a nested pipeline that has it."""
         return isinstance(other, ModalBackend)
 
     def find_python_version(self) -> str | None:
-        """Return the minor version of Python in the image ("3.12"); None when that is known only once it is built."""
+        """Return the minor version of Python in the image ("3.12"); None if it is known only after a build."""
         return None if self._deployed_name is not None else python_version_of(self.image)
 
-    def handle(self) -> Handle:
+    def callable_spec(self) -> CallableBackendSpec:
         """Return what a container needs to call this backend's function."""
-        return Handle(self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers)
+        return CallableBackendSpec(
+            self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers
+        )
 
-    def _extras(self, channel: Channel) -> Extras:
-        others = [other.handle() for other in channel.callable_backends if isinstance(other, ModalBackend)]
+    def _context(self, channel: Channel) -> CallContext:
+        specs = [other.callable_spec() for other in channel.callable_backends if isinstance(other, ModalBackend)]
         volumes = list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
-        return Extras(others, volumes, channel.has_caches)
+        return CallContext(specs, volumes, channel.has_caches)
 
     # --- the app --------------------------------------------------------------------------------------------------
 
@@ -278,30 +283,30 @@ class ModalBackend(RemoteBackend):
         if self._deployed_name is not None:
             return modal.Function.from_name(self._deployed_name, FUNCTION_NAME, environment_name=self.environment_name)
         with self._lock:
-            if self._apps and not self._apps[0].is_usable:  # of the process that forked this one
+            if self._apps and not self._apps[0].is_usable:  # it belongs to the process that forked this one
                 self._apps.clear()
             if not self._apps:
                 app = OpenApp(
-                    self.app_name,
-                    self.image,
-                    self.function_options,
-                    self.detach,
-                    self.environment_name,
-                    self.show_logs,
-                    with_cache=self.keeps_caches_there,
+                    name=self.app_name,
+                    image=self.image,
+                    options=self.function_options,
+                    detach=self.detach,
+                    environment_name=self.environment_name,
+                    show_logs=self.show_logs,
+                    has_cache=self.keeps_caches_there,
                 )
                 self._apps.append(app)
             return self._apps[0].function
 
     def deploy(self, app_name: str) -> None:
-        """Deploy the function that runs jobs as an app that stays; `deployed` finds it by the name of the app.
+        """Deploy the function that runs jobs as a persistent app; `deployed` finds it by the name of the app.
 
         Args:
             app_name: Name of the app.
         """
         if self._deployed_name is not None:
-            raise ConfigurationError(f"{self!r} is deployed already")
-        app, _ = make_app(app_name, self.image, self.function_options, self.keeps_caches_there)
+            raise ConfigurationError(f"{self!r} is already deployed")
+        app, _ = make_app(app_name, self.image, self.function_options, has_cache=self.keeps_caches_there)
         try:
             outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
         except modal_errors.Error as error:
@@ -342,7 +347,7 @@ def _check_secrets(secrets: Any) -> list[modal.Secret]:
     found = [secrets] if isinstance(secrets, modal.Secret) else list(secrets or ())
     for secret in found:
         if not isinstance(secret, modal.Secret):
-            # Not shown: whoever passes a string here passes the secret itself.
+            # The value is not shown: a string here is probably the secret itself.
             raise ConfigurationError(f"secrets must be modal.Secret objects; one is a {type(secret).__name__}")
     return found
 

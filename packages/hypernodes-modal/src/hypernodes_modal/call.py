@@ -1,4 +1,4 @@
-"""One remote call: spawned, and asked about by its id until it has an outcome."""
+"""One remote function call: spawned, then polled by its id until it has an outcome."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Any, NamedTuple
 import modal
 import modal.exception as modal_errors
 
-from hypernodes.remote.channel import Channel
+from hypernodes.extension import Channel
+from hypernodes_modal.error_translation import BACKEND_NAME, TRANSIENT
 from hypernodes_modal.errors import ModalConnectionError
 from hypernodes_modal.event_loops import outside_event_loop
-from hypernodes_modal.pump import Pump
-from hypernodes_modal.queues import Rest
-from hypernodes_modal.trouble import PLACE, TRANSIENT
+from hypernodes_modal.message_relay import MessageRelay
+from hypernodes_modal.queue_transport import MessageBacklog
 
 _POLL_S = 5.0
 _PAUSES_S = (0.1, 2.0)
 
 
-class Extras(NamedTuple):
-    """What a job needs besides its bytes.
+class CallContext(NamedTuple):
+    """What a container needs for a job besides its bytes.
 
     Attributes:
-        others: Other backends that nested pipelines ask for (see `others.Handle`), by their number in the job.
+        callable_backends: Specs of the backends that nested pipelines ask for, by their number in the job (see
+            `callable_backends.CallableBackendSpec`).
         volumes: Volumes that hold a cache, to be reloaded before and committed after the job.
-        is_cached: Whether the caller keeps results while the job runs.
+        has_caches: Whether the caller stores results while the job runs.
     """
 
-    others: list[Any]
+    callable_backends: list[Any]
     volumes: list[modal.Volume]
-    is_cached: bool
+    has_caches: bool
 
 
 class RemoteCall:
@@ -40,18 +41,18 @@ class RemoteCall:
 
     Args:
         function: The function.
-        patience_s: How long a lost connection is waited for, in seconds.
-        extras: What the job needs besides.
+        patience_s: How long to retry while the connection is lost, in seconds.
+        context: What the container needs besides the job.
 
     Attributes:
-        call_id: Its id; empty before it was started.
+        call_id: Id of the call; empty before it was started.
     """
 
-    def __init__(self, function: Any, patience_s: float, extras: Extras) -> None:
+    def __init__(self, function: Any, patience_s: float, context: CallContext) -> None:
         self._function = function
-        self._extras = extras
+        self._context = context
         self._patience_s = patience_s
-        self._call: modal.FunctionCall[tuple[bytes, Rest | None]] | None = None
+        self._call: modal.FunctionCall[tuple[bytes, MessageBacklog | None]] | None = None
         self._is_cancelled = threading.Event()
 
     @property
@@ -59,53 +60,53 @@ class RemoteCall:
         return self._call.object_id if self._call is not None else ""
 
     def run(self, job: bytes, channel: Channel) -> bytes:
-        """Have a job executed; return its outcome.
+        """Execute a job; return its outcome.
 
         Raises:
-            modal.exception.Error: What Modal says went wrong.
+            modal.exception.Error: The error that Modal reported.
             ModalConnectionError: It is not known whether the call was started.
         """
         with ExitStack() as stack:
             queue = stack.enter_context(modal.Queue.ephemeral()) if channel.has_listeners else None
             self._spawn(job, queue)
             channel.when_cancelled(lambda: outside_event_loop(self.cancel))
-            pump = rest = None
+            relay = backlog = None
             if queue is not None:
-                pump = Pump(queue, channel.handle)
-                pump.start()
+                relay = MessageRelay(queue, channel.handle)
+                relay.start()
             try:
-                outcome, rest = self._wait()
+                outcome, backlog = self._wait()
                 return outcome
             except BaseException:
-                # Also when only this side gives up: an interrupt, a lost connection. Nobody would take the result.
+                # Also when only this side gives up, on an interrupt or a lost connection: nobody would take the result.
                 self.cancel()
                 raise
             finally:
-                if pump is not None:
-                    pump.finish(rest)
+                if relay is not None:
+                    relay.finish(backlog)
 
     def cancel(self) -> None:
         """End the call and its container."""
         self._is_cancelled.set()
         if self._call is not None:
-            with suppress(modal_errors.Error):  # it has ended, or cannot be reached
+            with suppress(modal_errors.Error):  # the call has ended, or Modal cannot be reached
                 self._call.cancel(terminate_containers=True)
 
     def _spawn(self, job: bytes, queue: modal.Queue | None) -> None:
         try:
-            self._call = self._function.spawn(job, queue, self._extras)
+            self._call = self._function.spawn(job, queue, self._context)
         except TRANSIENT as error:
-            # Not tried again: if the request came through and only its reply was lost, the work would be done twice.
+            # Not retried: if the request arrived and only its reply was lost, the work would be done twice.
             raise ModalConnectionError(
                 f"the connection to Modal was lost while the call was being started: {error}. It is not known whether "
-                "it was; `close()` of the backend ends it if so. Nothing is lost but this run: run it again.",
+                "the call was started; `close()` of the backend ends it if so. Nothing else is lost: run it again.",
                 call_id="",
-                backend_name=PLACE,
+                backend_name=BACKEND_NAME,
             ) from error
         if self._is_cancelled.is_set():
             self.cancel()
 
-    def _wait(self) -> tuple[bytes, Rest | None]:
+    def _wait(self) -> tuple[bytes, MessageBacklog | None]:
         assert self._call is not None
         lost_since: float | None = None
         pause_s = _PAUSES_S[0]

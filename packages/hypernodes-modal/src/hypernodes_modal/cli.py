@@ -10,7 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: What to do; the arguments of the process when None.
+        arguments: The arguments; those of the process when None.
 
     Returns:
         The exit status.

@@ -1,38 +1,39 @@
-"""What runs in the container: one plain function, imported by name, for all pipelines."""
+"""The function that runs in containers: one for all pipelines, imported by name."""
 
 from __future__ import annotations
 
 import modal
 
-from hypernodes.remote.worker import execute
-from hypernodes_modal.call import Extras
-from hypernodes_modal.others import CalledBackend
-from hypernodes_modal.queues import QueueExchange, Rest
+from hypernodes.extension import execute
+from hypernodes_modal.call import CallContext
+from hypernodes_modal.callable_backends import CallableBackend
+from hypernodes_modal.queue_transport import MessageBacklog, QueueExchange
 
-_PATIENCE_S = 0.1  # before the caller hears of anything; a request is no faster than many jobs
+# Jobs that end within this time send no messages, since one request takes longer than many jobs.
+_PATIENCE_S = 0.1
 
 
-def run_job(job: bytes, queue: modal.Queue | None, extras: Extras) -> tuple[bytes, Rest | None]:
+def run_job(job: bytes, queue: modal.Queue | None, context: CallContext) -> tuple[bytes, MessageBacklog | None]:
     """Run a job.
 
     Args:
-        job: What `RemoteBackend` made.
-        queue: To talk with the caller while it runs; None when there is nothing to say.
-        extras: What it needs besides.
+        job: The job that `RemoteBackend` made.
+        queue: Carries messages to the caller and back while the job runs; None when there are none to send.
+        context: What the job needs besides its bytes.
 
     Returns:
-        The outcome, and what comes with it when there is a queue.
+        The outcome, and the messages that come with it when there is a queue.
     """
-    for volume in extras.volumes:
+    for volume in context.volumes:
         volume.reload()
-    places = [CalledBackend(handle) for handle in extras.others]
+    backends = [CallableBackend(spec) for spec in context.callable_backends]
     try:
         if queue is None:
-            return execute(job, None, places), None
-        # A container before this one may have had results kept of which the job does not know.
-        exchange = QueueExchange(queue, may_be_repeated=extras.is_cached)
-        outcome = execute(job, exchange, places, exchange.is_repeated, _PATIENCE_S)
-        return outcome, exchange.rest()
+            return execute(job, backends=backends), None
+        # An earlier container of this call may have had results stored that the job does not know of.
+        exchange = QueueExchange(queue, may_be_repeated=context.has_caches)
+        outcome = execute(job, exchange, backends=backends, is_repeated=exchange.is_repeated, patience_s=_PATIENCE_S)
+        return outcome, exchange.backlog()
     finally:
-        for volume in extras.volumes:
+        for volume in context.volumes:
             volume.commit()

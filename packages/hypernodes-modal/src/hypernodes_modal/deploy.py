@@ -1,4 +1,4 @@
-"""`hypernodes-modal deploy`: the function of a backend as an app that stays, for `ModalBackend.deployed`."""
+"""The command `hypernodes-modal deploy`: deploys the function of a backend, for `ModalBackend.deployed`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def add_to(commands: Any) -> None:
     """Add the command to a command line."""
     parser = commands.add_parser(
         "deploy",
-        help="deploy the function of a ModalBackend, to be used with ModalBackend.deployed(APP_NAME)",
-        description="Deploys the function of a ModalBackend that a Python file makes. Nothing of the pipelines is "
-        "deployed: they travel with each run.",
+        help="deploy the function of a ModalBackend, for use with ModalBackend.deployed(APP_NAME)",
+        description="Deploy the function of a ModalBackend that is defined in a Python file. Pipelines are not part of "
+        "it: they are sent with each run.",
     )
     parser.add_argument("backend", metavar="FILE.py:NAME", help="a file, and the name of the ModalBackend in it")
     parser.add_argument("--app-name", help="name of the app; the backend's own app_name by default")
@@ -23,7 +23,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Deploy, and say how to use it.
+    """Deploy the function, and print how to use it.
 
     Returns:
         The exit status.
@@ -32,22 +32,22 @@ def run(chosen: argparse.Namespace) -> int:
 
     path, _, name = chosen.backend.rpartition(":")
     if not path or not name:
-        return _refuse(f"{chosen.backend!r} must be a file and a name in it, such as my_backend.py:backend")
+        return _fail(f"{chosen.backend!r} must be a file and a name in it, such as my_backend.py:backend")
     if not Path(path).is_file():
-        return _refuse(f"there is no file {path!r}")
-    found = runpy.run_path(path, run_name="hypernodes_deploy")  # not __main__: its script part is not for us
+        return _fail(f"there is no file {path!r}")
+    found = runpy.run_path(path, run_name="hypernodes_deploy")  # not __main__, so that no script part is run
     backend = found.get(name)
     if not isinstance(backend, ModalBackend):
         known = [key for key, value in found.items() if isinstance(value, ModalBackend)]
-        return _refuse(f"{name!r} in {path} is no ModalBackend; there is {', '.join(known) or 'none'}")
+        return _fail(f"{name!r} in {path} is not a ModalBackend; found: {', '.join(known) or 'none'}")
     app_name = chosen.app_name or backend.app_name
     if not app_name:
-        return _refuse("the app needs a name: --app-name, or ModalBackend(app_name=...)")
+        return _fail("the app needs a name: --app-name, or ModalBackend(app_name=...)")
     backend.deploy(app_name)
     print(f"Deployed. Use it with ModalBackend.deployed({app_name!r}).")
     return 0
 
 
-def _refuse(message: str) -> int:
+def _fail(message: str) -> int:
     print(f"hypernodes-modal deploy: {message}", file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""What can go wrong with Modal, as exceptions that say what happened and what to do."""
+"""Exceptions of `ModalBackend`; each message says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from hypernodes import RemoteError, WorkerLostError
 
 
 class ModalSetupError(RemoteError):
-    """Nothing ran: no credentials, an image that cannot be built, something that Modal does not know."""
+    """Nothing was run: no credentials, an image that cannot be built, a name that Modal does not know."""
 
 
 class ModalConnectionError(RemoteError):
-    """The connection to Modal was lost for good, or too long.
+    """The connection to Modal was lost, and did not come back in time.
 
     Attributes:
-        call_id: Id of the function call, which may still go on; empty when none was started.
+        call_id: Id of the function call, which may still be running; empty when none was started.
     """
 
     call_id: str
@@ -23,15 +23,15 @@ class ModalTimeoutError(RemoteError, TimeoutError):
     """The container did not finish in time.
 
     Attributes:
-        timeout_s: The limit of the backend, in seconds; None when it was another one's.
+        timeout_s: Time limit of the backend, in seconds; None when it is unknown, as for a deployed app.
     """
 
     timeout_s: int | None
 
 
 class ContainerLostError(WorkerLostError):
-    """The container ended before the job did: killed, out of memory, preempted, stopped from outside."""
+    """The container ended before the job did: it was killed, preempted or stopped, or ran out of memory."""
 
 
 class ModalEnvironmentError(RemoteError):
-    """What is installed in the container does not fit what is installed here."""
+    """The packages in the container do not match those of the caller."""

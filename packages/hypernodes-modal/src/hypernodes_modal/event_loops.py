@@ -1,4 +1,4 @@
-"""Modal's blocking interface where an event loop runs, as in a notebook."""
+"""Calls of Modal's blocking interface from a thread that runs an event loop, as in a notebook."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _T = TypeVar("_T")
 
 
 def outside_event_loop(function: Callable[[], _T], on_interrupt: Callable[[], Any] = lambda: None) -> _T:
-    """Call a function where no event loop runs, since Modal's blocking interface warns of one.
+    """Call a function in a thread without an event loop, since Modal's blocking interface warns of one.
 
     Args:
-        function: What to call; in another thread when an event loop runs in this one.
-        on_interrupt: Called when this thread is interrupted meanwhile, to make `function` end soon.
+        function: The function; called in another thread if an event loop runs in this one.
+        on_interrupt: Called if this thread is interrupted in the meantime, to make `function` end soon.
     """
     if asyncio._get_running_loop() is None:
         return function()
@@ -24,7 +24,7 @@ def outside_event_loop(function: Callable[[], _T], on_interrupt: Callable[[], An
     try:
         return outcome.result()
     except BaseException:
-        if not outcome.done():  # it is this thread that was interrupted
+        if not outcome.done():  # this thread was interrupted, not the function
             _start(on_interrupt)[1].join()
         raise
     finally:

@@ -1,4 +1,4 @@
-"""What a container is to have, checked here: Modal ignores some of what it cannot read."""
+"""Checks the resources of a container, since Modal silently ignores some values that it cannot interpret."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _GPU = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(:[1-9]\d*)?!?")
 
 
 def parse_memory(memory: Any) -> int | tuple[int, int] | None:
-    """Return memory as Modal takes it: MiB, or a request and a limit in MiB.
+    """Return memory in the form that Modal takes: MiB, or a request and a limit in MiB.
 
     Args:
-        memory: "32GB", "512MiB", whole MiB, or a pair of these; None for Modal's default.
+        memory: "32GB", "512MiB", an int in MiB, or a pair of these; None for Modal's default.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It has another form.
     """
     if memory is None:
         return None
@@ -44,13 +44,17 @@ def _parse_size(size: Any) -> int:
         mib = float(found[1]) * _UNITS_MIB[found[2].upper()]
     if mib < 1:
         raise ConfigurationError(
-            f'memory must be a size such as "32GB" or "512MiB", or whole MiB, of at least 1 MiB; got {size!r}'
+            f'memory must be a size such as "32GB" or "512MiB", or an int in MiB, of at least 1 MiB; got {size!r}'
         )
     return round(mib)
 
 
 def check_cpu(cpu: Any) -> Any:
-    """Return the number of CPU cores, or a request and a limit, if it is one that Modal heeds."""
+    """Return the number of CPU cores, or a request and a limit, if Modal accepts it.
+
+    Raises:
+        ConfigurationError: Modal would ignore or refuse it.
+    """
     values = cpu if isinstance(cpu, (tuple, list)) else (cpu,)
     for value in values:
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
@@ -63,7 +67,11 @@ def check_cpu(cpu: Any) -> Any:
 
 
 def check_gpu(gpu: Any) -> str | list[str] | None:
-    """Return what kind of GPU, or which kinds in the order of preference."""
+    """Return the kind of GPU, or the kinds in order of preference.
+
+    Raises:
+        ConfigurationError: It has another form.
+    """
     if gpu is None:
         return None
     kinds = [gpu] if isinstance(gpu, str) else gpu
@@ -72,7 +80,7 @@ def check_gpu(gpu: Any) -> str | list[str] | None:
     for kind in kinds:
         if not _GPU.fullmatch(kind):
             raise ConfigurationError(
-                f'gpu must be a name, with a number behind a colon for several: "H100:2"; got {kind!r}'
+                f'gpu must be a name, followed by a colon and a number for several: "H100:2"; got {kind!r}'
             )
     return gpu if isinstance(gpu, str) else list(kinds)
 
@@ -81,7 +89,7 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> i
     """Return a whole number within limits, or None.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It is not a whole number, or is outside the limits.
     """
     if value is None:
         return None

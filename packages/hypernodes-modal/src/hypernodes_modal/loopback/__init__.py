@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypernodes_modal.loopback.plane import ModalLoopback
+from hypernodes_modal.loopback.modal_loopback import ModalLoopback
 from hypernodes_modal.loopback.records import CallRecord, ContainerRecord, InputRecord, RpcRecord
 
 __all__ = ["CallRecord", "ContainerRecord", "InputRecord", "ModalLoopback", "RpcRecord"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from modal_proto import api_pb2
 
 from hypernodes_modal.loopback.inputs import Input
-from hypernodes_modal.loopback.signals import Changed
+from hypernodes_modal.loopback.notifications import ChangeNotifier
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.functions import Function
@@ -43,7 +43,7 @@ class FunctionCall:
     inputs: dict[int, Input] = field(default_factory=dict)
     unfinished: int = 0
     chunks: list[api_pb2.DataChunk] = field(default_factory=list)
-    changed: Changed = field(default_factory=Changed)
+    changed: ChangeNotifier = field(default_factory=ChangeNotifier)
     created_at: float = field(default_factory=time.time)
     _outputs: list[Input | None] = field(default_factory=list)
 

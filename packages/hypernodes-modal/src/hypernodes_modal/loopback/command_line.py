@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from hypernodes_modal.loopback.plane import ModalLoopback
+    from hypernodes_modal.loopback.modal_loopback import ModalLoopback
 
 _DESCRIPTION = """\
 Run a program that uses Modal without Modal's cloud and without an account.
@@ -55,7 +55,7 @@ def run(chosen: argparse.Namespace) -> int:
     program = chosen.program[1:] if chosen.program[:1] == ["--"] else chosen.program
     if not program:
         chosen.parser.error("which program? For example: hypernodes-modal loopback -- python my_script.py")
-    from hypernodes_modal.loopback.plane import ModalLoopback
+    from hypernodes_modal.loopback.modal_loopback import ModalLoopback
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:

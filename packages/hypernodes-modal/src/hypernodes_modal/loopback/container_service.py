@@ -14,7 +14,7 @@ from hypernodes_modal.loopback.rpc import Caller, not_found, rpc
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.call_service import CallService
-    from hypernodes_modal.loopback.misbehaviour import Faults
+    from hypernodes_modal.loopback.faults import Faults
     from hypernodes_modal.loopback.pools import Pools
 
 _HEARTBEAT_S = 10.0  # the client gives up after 15.1 s

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypernodes_modal.loopback.signals import Changed
+from hypernodes_modal.loopback.notifications import ChangeNotifier
 
 if TYPE_CHECKING:
     from modal_proto import api_pb2
@@ -71,7 +71,7 @@ class Container:
     inputs: dict[str, Input] = field(default_factory=dict)
     inputs_taken: int = 0
     cancellations: list[str] = field(default_factory=list)
-    cancelled: Changed = field(default_factory=Changed)
+    cancelled: ChangeNotifier = field(default_factory=ChangeNotifier)
     process: asyncio.subprocess.Process | None = None
     exit_code: int | None = None
     end_reason: EndReason | None = None

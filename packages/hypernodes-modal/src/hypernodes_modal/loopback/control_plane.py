@@ -14,13 +14,12 @@ from hypernodes_modal.loopback.containers import Container, EndReason
 from hypernodes_modal.loopback.dicts import Dicts
 from hypernodes_modal.loopback.dispatch import Dispatcher
 from hypernodes_modal.loopback.environments import Environments
+from hypernodes_modal.loopback.faults import Faults
 from hypernodes_modal.loopback.function_service import Functions
-from hypernodes_modal.loopback.guarded import Guard
 from hypernodes_modal.loopback.ids import Ids
 from hypernodes_modal.loopback.images import Images
 from hypernodes_modal.loopback.listener import Listener
 from hypernodes_modal.loopback.logs import Logs
-from hypernodes_modal.loopback.misbehaviour import Faults
 from hypernodes_modal.loopback.mounts import Mounts
 from hypernodes_modal.loopback.notices import Notices
 from hypernodes_modal.loopback.pools import Pools
@@ -29,6 +28,7 @@ from hypernodes_modal.loopback.rpc import handlers_of
 from hypernodes_modal.loopback.runner import Runner
 from hypernodes_modal.loopback.secret_store import Secrets
 from hypernodes_modal.loopback.volumes import Volumes
+from hypernodes_modal.loopback.watchdog import Watchdog
 
 _CLOSE_GRACE_S = 2.0
 _WATCH_INTERVAL_S = 5.0
@@ -43,7 +43,7 @@ class ControlPlane:
         credentials: Token id and token secret that clients must show.
         max_containers: How many containers a function may have that sets no limit itself.
         own_root: Whether containers get a file system of their own.
-        guard: Who cleans up if this process is killed.
+        watchdog: Who cleans up if this process is killed.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ControlPlane:
         credentials: tuple[str, str],
         max_containers: int,
         own_root: bool,
-        guard: Guard,
+        watchdog: Watchdog,
     ) -> None:
         folders = {name: directory / name for name in ("blobs", "files", "images", "volumes", "c")}
         for folder in folders.values():
@@ -80,7 +80,7 @@ class ControlPlane:
             secrets=secrets,
             volumes=volumes,
             logs=self.logs,
-            guard=guard,
+            watchdog=watchdog,
             faults=self.faults,
         )
         self.pools = Pools(self.runner.start, max_containers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.empty_pb2 import Empty
 from modal_proto import api_pb2
 
-from hypernodes_modal.loopback.named import Named
+from hypernodes_modal.loopback.named_objects import NamedObjects
 from hypernodes_modal.loopback.rpc import Caller, rpc
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Dicts:
     """Serves dictionaries."""
 
     def __init__(self, ids: Ids) -> None:
-        self._dicts = Named("Dict", lambda name: Dict(ids.new("di"), name))
+        self._dicts = NamedObjects("Dict", lambda name: Dict(ids.new("di"), name))
 
     @rpc
     async def dict_get_or_create(

@@ -19,7 +19,7 @@ from hypernodes_modal.loopback.rpc import Caller, Rpc, all_rpcs
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.containers import Container
-    from hypernodes_modal.loopback.misbehaviour import Faults
+    from hypernodes_modal.loopback.faults import Faults
 
 logger = logging.getLogger("hypernodes_modal.loopback")
 

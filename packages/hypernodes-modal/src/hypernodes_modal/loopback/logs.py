@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from modal_proto import api_pb2
 
+from hypernodes_modal.loopback.notifications import ChangeNotifier
 from hypernodes_modal.loopback.rpc import Caller, rpc
-from hypernodes_modal.loopback.signals import Changed
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.containers import Container
@@ -46,7 +46,7 @@ class LogEntry:
 class _AppLog:
     entries: list[LogEntry] = field(default_factory=list)
     forgotten: int = 0
-    changed: Changed = field(default_factory=Changed)
+    changed: ChangeNotifier = field(default_factory=ChangeNotifier)
 
 
 class Logs:

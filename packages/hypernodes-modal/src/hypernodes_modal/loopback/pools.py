@@ -14,8 +14,8 @@ from modal_proto import api_pb2
 
 from hypernodes_modal.loopback.containers import Container, ContainerState, EndReason
 from hypernodes_modal.loopback.inputs import Input, InputState, Result
+from hypernodes_modal.loopback.notifications import ChangeNotifier
 from hypernodes_modal.loopback.results import describe_loss, describe_start_failure, failure, retry_delay_s
-from hypernodes_modal.loopback.signals import Changed
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.apps import App
@@ -45,7 +45,7 @@ class Pool:
         self.pending: deque[Input] = deque()
         self._start = start
         self._default_max_containers = default_max_containers
-        self._work = Changed()
+        self._work = ChangeNotifier()
         self._start_failures = 0
         self._has_given_up = False  # of containers that cannot start, until there is another input
         self._is_open = True

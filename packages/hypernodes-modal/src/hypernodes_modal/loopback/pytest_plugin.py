@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from hypernodes_modal.loopback.plane import ModalLoopback
+    from hypernodes_modal.loopback.modal_loopback import ModalLoopback
 
 
 @pytest.fixture(scope="session")
 def modal_loopback_session() -> Iterator[ModalLoopback]:
     """A control plane that all tests of the session share, so that images are built once."""
-    from hypernodes_modal.loopback.plane import ModalLoopback  # tests that do not ask for it do without Modal
+    from hypernodes_modal.loopback.modal_loopback import ModalLoopback  # tests that do not ask for it do without Modal
 
     with ModalLoopback() as plane:
         yield plane
@@ -28,5 +28,5 @@ def modal_loopback(modal_loopback_session: ModalLoopback) -> Iterator[ModalLoopb
     """A control plane for one test: the shared one, with no records and no misbehaviour from the tests before."""
     modal_loopback_session.forget()
     yield modal_loopback_session
-    modal_loopback_session.misbehave()
+    modal_loopback_session.inject_faults()
     modal_loopback_session.stop_apps()

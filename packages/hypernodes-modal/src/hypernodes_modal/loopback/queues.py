@@ -11,9 +11,9 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
-from hypernodes_modal.loopback.named import Named
+from hypernodes_modal.loopback.named_objects import NamedObjects
+from hypernodes_modal.loopback.notifications import ChangeNotifier
 from hypernodes_modal.loopback.rpc import Caller, rpc
-from hypernodes_modal.loopback.signals import Changed
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.ids import Ids
@@ -51,7 +51,7 @@ class Queue:
     id: str
     name: str
     partitions: defaultdict[bytes, Partition] = field(default_factory=lambda: defaultdict(Partition))
-    changed: Changed = field(default_factory=Changed)
+    changed: ChangeNotifier = field(default_factory=ChangeNotifier)
 
     def partition(self, key: bytes) -> Partition:
         """The partition with some key, without what has expired."""
@@ -65,7 +65,7 @@ class Queues:
     """Serves queues."""
 
     def __init__(self, ids: Ids) -> None:
-        self._queues = Named("Queue", lambda name: Queue(ids.new("qu"), name))
+        self._queues = NamedObjects("Queue", lambda name: Queue(ids.new("qu"), name))
 
     def ids(self) -> list[str]:
         """Identifiers of all queues there are."""

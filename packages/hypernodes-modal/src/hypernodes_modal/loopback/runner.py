@@ -22,16 +22,16 @@ from hypernodes_modal.loopback.listener import Listener
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.dispatch import Dispatcher
     from hypernodes_modal.loopback.environments import Environment
+    from hypernodes_modal.loopback.faults import Faults
     from hypernodes_modal.loopback.function_service import Functions
     from hypernodes_modal.loopback.functions import Function
-    from hypernodes_modal.loopback.guarded import Guard
     from hypernodes_modal.loopback.ids import Ids
     from hypernodes_modal.loopback.images import Images
     from hypernodes_modal.loopback.logs import Logs
-    from hypernodes_modal.loopback.misbehaviour import Faults
     from hypernodes_modal.loopback.mounts import Mounts
     from hypernodes_modal.loopback.secret_store import Secrets
     from hypernodes_modal.loopback.volumes import Volumes
+    from hypernodes_modal.loopback.watchdog import Watchdog
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_LINES = 50
@@ -57,7 +57,7 @@ class Runner:
         secrets: Secrets,
         volumes: Volumes,
         logs: Logs,
-        guard: Guard,
+        watchdog: Watchdog,
         faults: Faults,
     ) -> None:
         self._ids = ids
@@ -68,7 +68,7 @@ class Runner:
         self._secrets = secrets
         self._volumes = volumes
         self._logs = logs
-        self._guard = guard
+        self._watchdog = watchdog
         self._faults = faults
         self._tasks: set[asyncio.Task[None]] = set()
         self.containers: list[Container] = []
@@ -199,7 +199,7 @@ class Runner:
             env={"LANG": "C.UTF-8", "PATH": _PATH},
             cwd="/",
         )
-        self._guard.started(container.process.pid)
+        self._watchdog.started(container.process.pid)
         self._faults.at("start", container)
 
     async def _watch(self, container: Container) -> None:
@@ -215,7 +215,7 @@ class Runner:
             container.kill_group()
         code = await process.wait()
         container.kill_group()  # whatever it started and left behind
-        self._guard.ended(process.pid)
+        self._watchdog.ended(process.pid)
         await asyncio.wait(readers, timeout=_OUTPUT_GRACE_S)
         for reader in readers:
             reader.cancel()

@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
-from hypernodes_modal.loopback.named import Named
+from hypernodes_modal.loopback.named_objects import NamedObjects
 from hypernodes_modal.loopback.rpc import Caller, rpc
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Secrets:
     """Serves secrets."""
 
     def __init__(self, ids: Ids) -> None:
-        self._secrets = Named("Secret", lambda name: Secret(ids.new("st"), name))
+        self._secrets = NamedObjects("Secret", lambda name: Secret(ids.new("st"), name))
 
     def variables(self, secret_id: str) -> dict[str, str]:
         """What a secret puts into the environment."""

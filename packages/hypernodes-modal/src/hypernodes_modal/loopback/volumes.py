@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
-from hypernodes_modal.loopback.named import Named
+from hypernodes_modal.loopback.named_objects import NamedObjects
 from hypernodes_modal.loopback.rpc import Caller, not_found, rpc
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Volumes:
     def __init__(self, ids: Ids, blobs: Blobs, directory: Path) -> None:
         self._blobs = blobs
         self._directory = directory
-        self._volumes = Named("Volume", lambda name: self._make(ids.new("vo"), name))
+        self._volumes = NamedObjects("Volume", lambda name: self._make(ids.new("vo"), name))
         self._seen: dict[tuple[str, str], Snapshot] = {}
 
     async def attach(self, container: Container) -> None:

@@ -1,12 +1,12 @@
-"""Entries as they are stored: what is in them, how long it is, and a seal that shows they are what was put.
+"""The format of stored entries, and the seal (an HMAC) that proves who wrote them.
 
     header    magic, format version, codec, number of parts
     lengths   of each part, 8 bytes each
     body      the parts one after the other, or all of them as one zlib stream
     seal      HMAC-SHA256 over the key of the entry (with its length), header, lengths and body
 
-The key of the entry is sealed as well, so that an entry moved to another key is refused. Nothing is unpickled, and
-nothing is allocated for it beyond its real length, before the seal was verified.
+The key of the entry is covered by the seal, so that an entry moved to another key is refused. Before the seal has been
+verified, nothing is unpickled and no memory is allocated beyond the real length of the entry.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hypernodes.buffers import new_buffer
-from hypernodes_cache.values import RAW, Packed, Part, UnreadableError
+from hypernodes.extension import new_buffer
+from hypernodes_cache.value_encoding import RAW, ByteBuffer, EncodedValue, UnreadableError
 
 _HEADER = struct.Struct("<2sBBI")
 _MAGIC = b"HN"
@@ -36,16 +36,16 @@ SMALLEST_SIZE = _ONE_PART.size + _SEAL_SIZE
 
 
 class Sealer:
-    """Makes and opens entries with one secret key.
+    """Seals and opens entries with one secret key.
 
     Args:
-        secret: 32 bytes that whoever may write entries knows.
+        secret: The secret key, 32 bytes, known to everybody who may write entries.
         compress_level: Level of zlib from 1 to 9; 0 to store values as they are.
     """
 
     def __init__(self, secret: bytes, compress_level: int = 0) -> None:
         self._compress_level = compress_level
-        # HMAC by its definition (RFC 2104), with the key taken in once: half the time of `hmac.digest` per entry.
+        # HMAC by its definition (RFC 2104) with the key hashed only once, which halves the time of `hmac.digest`.
         padded = secret.ljust(hashlib.sha256().block_size, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
@@ -63,22 +63,22 @@ class Sealer:
 
     # --- in memory ------------------------------------------------------------------------------------------------
 
-    def seal(self, key: str, packed: Packed) -> bytes:
+    def seal(self, key: str, encoded: EncodedValue) -> bytes:
         """Return an entry as bytes."""
-        codec, parts = packed
+        codec, parts = encoded
         if len(parts) == 1 and not self._compress_level:
             content = _ONE_PART.pack(_MAGIC, _VERSION, codec, 1, len(parts[0])) + parts[0]
         else:
-            content = b"".join((self._head(packed), *self._body(parts)))
+            content = b"".join((self._head(encoded), *self._body(parts)))
         inner = self._start(key)
         inner.update(content)
         return content + self._finish(inner)
 
-    def open(self, key: str, entry: bytes) -> Packed:
-        """Return what was sealed.
+    def open(self, key: str, entry: bytes) -> EncodedValue:
+        """Return the value of an entry, after verifying its seal.
 
         Raises:
-            UnreadableError: It is not an entry that was put under this key with this secret key.
+            UnreadableError: The entry was not written under this key with this secret key.
         """
         codec, lengths, body_start = _read_head(entry, len(entry))
         content = entry[:-_SEAL_SIZE]
@@ -88,29 +88,29 @@ class Sealer:
             raise _broken_seal()
         body = content[body_start:]
         if codec & _COMPRESSED:
-            return Packed(codec & ~_COMPRESSED, _decompress(body, lengths))
+            return EncodedValue(codec & ~_COMPRESSED, _decompress(body, lengths))
         if len(lengths) == 1:
-            return Packed(codec, (body,))
-        parts: list[Part] = []
+            return EncodedValue(codec, (body,))
+        parts: list[ByteBuffer] = []
         start = 0
         for length in lengths:
-            # Buffers are copied, since what is made of them can be written to.
+            # Buffers are copied, since the objects that use them must be writable.
             parts.append(bytearray(body[start : start + length]))
             start += length
-        return Packed(codec, parts)
+        return EncodedValue(codec, parts)
 
     # --- in files -------------------------------------------------------------------------------------------------
 
-    def write(self, path: str, key: str, packed: Packed) -> int:
-        """Write an entry into a new file, without a copy of its parts in memory; return the size of the file in bytes.
+    def write(self, path: str, key: str, encoded: EncodedValue) -> int:
+        """Write an entry to a new file, without copying its parts in memory; return the size of the file in bytes.
 
         Raises:
-            OSError: It cannot be written; then there is no file.
+            OSError: The file cannot be written; none is left behind.
         """
         with _new_file(path) as file:
             try:
                 inner = self._start(key)
-                for chunk in itertools.chain((self._head(packed),), self._body(packed.parts)):
+                for chunk in itertools.chain((self._head(encoded),), self._body(encoded.parts)):
                     inner.update(chunk)
                     _write_all(file, chunk)
                 _write_all(file, self._finish(inner))
@@ -119,13 +119,13 @@ class Sealer:
                 _remove_quietly(path)
                 raise
 
-    def read(self, path: str, key: str) -> Packed:
-        """Return what was sealed in a file; its parts are read into memory once, and can be written to.
+    def read(self, path: str, key: str) -> EncodedValue:
+        """Return the value of an entry in a file; its parts are read into memory once, and are writable.
 
         Raises:
             FileNotFoundError: There is no such file.
-            OSError: It cannot be read.
-            UnreadableError: It is not an entry that was put under this key with this secret key.
+            OSError: The file cannot be read.
+            UnreadableError: The entry was not written under this key with this secret key.
         """
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -136,22 +136,22 @@ class Sealer:
             inner = self._start(key)
             inner.update(head)
             stored = [size - body_start - _SEAL_SIZE] if codec & _COMPRESSED else lengths
-            # What was bytes has to be bytes again, which cannot be filled piece by piece.
+            # A value of type bytes has to come back as bytes, which cannot be filled piece by piece.
             read_part = _read_bytes if codec == RAW else _read_buffer
             parts = [read_part(file, length, inner.update) for length in stored]
             if not hmac.compare_digest(self._finish(inner), _read_exactly(file, _SEAL_SIZE)):
                 raise _broken_seal()
         if codec & _COMPRESSED:
-            return Packed(codec & ~_COMPRESSED, _decompress(parts[0], lengths))
-        return Packed(codec, parts)
+            return EncodedValue(codec & ~_COMPRESSED, _decompress(parts[0], lengths))
+        return EncodedValue(codec, parts)
 
-    def _head(self, packed: Packed) -> bytes:
-        codec, parts = packed
+    def _head(self, encoded: EncodedValue) -> bytes:
+        codec, parts = encoded
         codec |= _COMPRESSED if self._compress_level else 0
         return _HEADER.pack(_MAGIC, _VERSION, codec, len(parts)) + struct.pack(f"<{len(parts)}Q", *map(len, parts))
 
-    def _body(self, parts: Sequence[Part]) -> Iterator[Part]:
-        """The body in pieces: no more than a chunk of it is made at a time."""
+    def _body(self, parts: Sequence[ByteBuffer]) -> Iterator[ByteBuffer]:
+        """Yield the body in chunks, of which only one is in memory at a time."""
         if not self._compress_level:
             yield from _chunks(parts)
             return
@@ -163,7 +163,7 @@ class Sealer:
 
 
 def codec_of(head: bytes) -> tuple[int, bool] | None:
-    """Return the codec that the first bytes of an entry name, and whether it is compressed; None if it is no entry."""
+    """Return the codec named by the first bytes of an entry, and whether it is compressed; None for other bytes."""
     if len(head) < _HEADER.size:
         return None
     magic, version, codec, _ = _HEADER.unpack_from(head)
@@ -171,10 +171,10 @@ def codec_of(head: bytes) -> tuple[int, bool] | None:
 
 
 def _read_head(head: bytes, size: int) -> tuple[int, Sequence[int], int]:
-    """Return codec, lengths of the parts and where the body starts.
+    """Return the codec, the lengths of the parts and the offset of the body.
 
     Args:
-        head: The first bytes of the entry; as many as header and lengths take, when there are that many.
+        head: The first bytes of the entry: header and lengths, or fewer if the entry is shorter.
         size: Size of the whole entry in bytes.
     """
     if size < SMALLEST_SIZE or head[:2] != _MAGIC:
@@ -198,19 +198,19 @@ def _broken_seal() -> UnreadableError:
     )
 
 
-def _chunks(parts: Sequence[Part]) -> Iterator[memoryview]:
+def _chunks(parts: Sequence[ByteBuffer]) -> Iterator[memoryview]:
     for part in parts:
         view = memoryview(part)
         for start in range(0, len(view), CHUNK_SIZE):
             yield view[start : start + CHUNK_SIZE]
 
 
-def _decompress(body: Part, lengths: Sequence[int]) -> list[Part]:
-    """Return the parts of a compressed body, whose seal was verified."""
+def _decompress(body: ByteBuffer, lengths: Sequence[int]) -> list[ByteBuffer]:
+    """Return the parts of a compressed body whose seal has been verified."""
     stream = zlib.decompressobj()
     chunks = _chunks((body,))
-    rest: Part = b""
-    parts: list[Part] = []
+    rest: ByteBuffer = b""
+    parts: list[ByteBuffer] = []
     for length in lengths:
         part = new_buffer(length)
         filled = 0
@@ -225,7 +225,7 @@ def _decompress(body: Part, lengths: Sequence[int]) -> list[Part]:
     return parts
 
 
-def _read_buffer(file: io.RawIOBase, length: int, update: Callable[[Part], None]) -> Part:
+def _read_buffer(file: io.RawIOBase, length: int, update: Callable[[ByteBuffer], None]) -> ByteBuffer:
     part = new_buffer(length)
     for chunk in _chunks((part,)):
         _fill(file, chunk)
@@ -233,9 +233,9 @@ def _read_buffer(file: io.RawIOBase, length: int, update: Callable[[Part], None]
     return part
 
 
-def _read_bytes(file: io.RawIOBase, length: int, update: Callable[[Part], None]) -> Part:
+def _read_bytes(file: io.RawIOBase, length: int, update: Callable[[ByteBuffer], None]) -> ByteBuffer:
     part = file.read(length) or b""
-    if len(part) != length:  # more than the system gives at a time
+    if len(part) != length:  # the system limits the size of one read
         part += _read_exactly(file, length - len(part))
     update(part)
     return part
@@ -249,7 +249,7 @@ def _new_file(path: str) -> io.FileIO:
         return open(path, "xb", buffering=0)
 
 
-def _write_all(file: io.RawIOBase, data: Part) -> None:
+def _write_all(file: io.RawIOBase, data: ByteBuffer) -> None:
     view = memoryview(data)
     while view:
         written = file.write(view)

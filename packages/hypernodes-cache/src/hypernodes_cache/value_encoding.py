@@ -1,4 +1,4 @@
-"""Values as bytes and back: what is pickled how, and what a pickle needs to mean the same thing later."""
+"""Encodes values as bytes and decodes them, and records what a pickle needs to mean the same thing later."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from functools import reduce
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
-from hypernodes import SerializationError, signature
+from hypernodes import SerializationError
+from hypernodes.extension import UnhashableValueError, digest, reduce_sentinel
 
-Part: TypeAlias = bytes | bytearray | memoryview
+ByteBuffer: TypeAlias = bytes | bytearray | memoryview
 
-# How the parts of a value are to be read. The numbers are in files: they never change their meaning.
-RAW = 0  # the only part is the value, which is bytes
-PICKLE = 1  # a pickle, then the buffers that it left out
-MAIN_PICKLE = 2  # what it needs of __main__, then as PICKLE
-BY_VALUE_PICKLE = 3  # which Python may read it, then as PICKLE, with classes and functions in it
+# How the parts of a value are decoded. The numbers are stored in files, so their meaning never changes.
+RAW = 0  # one part: the value, which is of type bytes
+PICKLE = 1  # a pickle, then its out-of-band buffers
+MAIN_PICKLE = 2  # digests of the classes and functions of __main__ that it names, then as PICKLE
+BY_VALUE_PICKLE = 3  # the version of Python that can read it, then as PICKLE, with classes and functions by value
 
 CODEC_NAMES = {RAW: "bytes", PICKLE: "pickle", MAIN_PICKLE: "pickle of __main__", BY_VALUE_PICKLE: "cloudpickle"}
 
-# Functions and classes that are stored by value hold bytecode, which another Python would misunderstand.
+# Functions and classes that are stored by value contain bytecode, which differs between versions of Python.
 _PYTHON = f"{sys.implementation.name}-{sys.version_info.major}.{sys.version_info.minor}".encode()
 
 _SIMPLE = frozenset({int, float, bool, str, type(None)})
@@ -31,44 +32,44 @@ _digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 
 
 class UnreadableError(Exception):
-    """What is stored does not give back the value that was put; the message says why."""
+    """An entry does not yield the value that was stored; the message says why."""
 
 
-class Packed(NamedTuple):
+class EncodedValue(NamedTuple):
     """A value as bytes.
 
     Attributes:
-        codec: How the parts are to be read.
+        codec: How the parts are decoded.
         parts: The bytes; large buffers are those of the value itself, not copies.
     """
 
     codec: int
-    parts: Sequence[Part]
+    parts: Sequence[ByteBuffer]
 
 
-def pack(value: Any) -> Packed:
-    """Return a value as bytes, with pickle if it can, and with cloudpickle (if installed) where pickle cannot.
+def encode(value: Any) -> EncodedValue:
+    """Return a value as bytes, by pickle if possible, otherwise by cloudpickle, if that is installed.
 
     Raises:
-        Exception: Neither can take it.
+        Exception: Neither can serialize the value.
     """
     if type(value) is bytes:
-        return Packed(RAW, (value,))
+        return EncodedValue(RAW, (value,))
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = _dumps(value, buffers)
         if b"__main__" in data:
-            return _pack_with_main(value)
+            return _encode_with_main(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        return _pack_by_value(value, error)
-    return Packed(PICKLE, (data, *(buffer.raw() for buffer in buffers)) if buffers else (data,))
+        return _encode_by_value(value, error)
+    return EncodedValue(PICKLE, (data, *(buffer.raw() for buffer in buffers)) if buffers else (data,))
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles objects that mean something by being themselves under their names."""
+    """Pickles sentinels, which mean something by being themselves, under their names."""
 
     def reducer_override(self, obj: Any) -> Any:
-        found = signature.reduce_sentinel(obj)
+        found = reduce_sentinel(obj)
         return NotImplemented if found is None else found
 
 
@@ -80,12 +81,12 @@ def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
     return file.getvalue()
 
 
-def unpack(codec: int, parts: Sequence[Part]) -> Any:
-    """Return the value that was packed. The parts must be known to come from somebody trusted.
+def decode(codec: int, parts: Sequence[ByteBuffer]) -> Any:
+    """Return the value that was encoded. Unpickling runs code, so the parts must come from a trusted source.
 
     Raises:
-        UnreadableError: It needs something that is not as it was.
-        Exception: Whatever unpickling raises.
+        UnreadableError: The value needs something that is missing or has changed.
+        Exception: Any error of unpickling.
     """
     if codec == RAW:
         return parts[0] if type(parts[0]) is bytes else bytes(parts[0])
@@ -95,7 +96,7 @@ def unpack(codec: int, parts: Sequence[Part]) -> Any:
         _check_main(pickle.loads(parts[0]))
     elif codec == BY_VALUE_PICKLE:
         if bytes(parts[0]) != _PYTHON:
-            raise UnreadableError(f"it holds code for {bytes(parts[0]).decode('ascii', 'replace')}")
+            raise UnreadableError(f"it contains code for {bytes(parts[0]).decode('ascii', 'replace')}")
     else:
         raise UnreadableError(f"its codec {codec} is not known to this version")
     return pickle.loads(parts[1], buffers=parts[2:])
@@ -103,9 +104,10 @@ def unpack(codec: int, parts: Sequence[Part]) -> Any:
 
 # --- classes and functions of __main__ ---------------------------------------------------------------------------
 #
-# Pickle names them (`__main__.Config`), and in the next process `__main__` may be another program. Storing them by
-# value would be no better: what comes back were instances of a copy of the class, for which `isinstance` is false. So
-# they are named, together with their signature, and the entry counts only where the name still means the same.
+# Pickle refers to them by name (`__main__.Config`), and in the next process `__main__` may be another program. Storing
+# them by value would not help: the values that come back would be instances of a copy of the class, for which
+# `isinstance` is false. So they are stored by name together with their digest, and the entry is only used where the
+# name still refers to the same code.
 
 
 class _MainPickler(_Pickler):
@@ -119,44 +121,44 @@ class _MainPickler(_Pickler):
         return super().reducer_override(obj)
 
 
-def _pack_with_main(value: Any) -> Packed:
+def _encode_with_main(value: Any) -> EncodedValue:
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
     pickler = _MainPickler(file, buffers)
     pickler.dump(value)
     raw = [buffer.raw() for buffer in buffers]
     if not pickler.found:
-        return Packed(PICKLE, (file.getvalue(), *raw))
+        return EncodedValue(PICKLE, (file.getvalue(), *raw))
     needed = {name: _identity(named) for name, named in pickler.found.items()}
-    return Packed(MAIN_PICKLE, (pickle.dumps(needed, 5), file.getvalue(), *raw))
+    return EncodedValue(MAIN_PICKLE, (pickle.dumps(needed, 5), file.getvalue(), *raw))
 
 
 def _identity(named: Any) -> bytes:
     known = _digests.get(named)
     if known is None:
         try:
-            known = _digests[named] = signature.digest(named)
-        except signature.UnhashableValueError as error:
+            known = _digests[named] = digest(named)
+        except UnhashableValueError as error:
             raise SerializationError(
-                f"it holds {named.__qualname__!r} of __main__{error}; define it in a module of its own"
+                f"it contains {named.__qualname__!r} of __main__{error}; define it in a module of its own"
             ) from error
     return known
 
 
 def _check_main(needed: dict[str, bytes]) -> None:
-    for name, digest in needed.items():
+    for name, known in needed.items():
         try:
             named = reduce(getattr, name.split("."), sys.modules["__main__"])
         except AttributeError:
-            raise UnreadableError(f"it needs {name!r} of another __main__ than this") from None
-        if _identity(named) != digest:
-            raise UnreadableError(f"{name!r} of __main__ is not what it was when the entry was made")
+            raise UnreadableError(f"it needs {name!r} of a different __main__") from None
+        if _identity(named) != known:
+            raise UnreadableError(f"{name!r} of __main__ has changed since the entry was made")
 
 
 # --- by value ----------------------------------------------------------------------------------------------------
 
 
-def _pack_by_value(value: Any, refusal: Exception) -> Packed:
+def _encode_by_value(value: Any, refusal: Exception) -> EncodedValue:
     try:
         import cloudpickle
     except ImportError:
@@ -165,12 +167,12 @@ def _pack_by_value(value: Any, refusal: Exception) -> Packed:
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
         def reducer_override(self, obj: Any) -> Any:
-            # cloudpickle takes these, but what comes back is something else.
+            # cloudpickle accepts these, but they come back as something else.
             if isinstance(obj, memoryview) or (
                 isinstance(obj, io.IOBase) and type(obj) not in (io.BytesIO, io.StringIO)
             ):
                 raise refusal
-            found = signature.reduce_sentinel(obj)
+            found = reduce_sentinel(obj)
             return super().reducer_override(obj) if found is None else found
 
     buffers: list[pickle.PickleBuffer] = []
@@ -179,4 +181,4 @@ def _pack_by_value(value: Any, refusal: Exception) -> Packed:
         Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
     except Exception:
         raise refusal from None
-    return Packed(BY_VALUE_PICKLE, (_PYTHON, file.getvalue(), *(buffer.raw() for buffer in buffers)))
+    return EncodedValue(BY_VALUE_PICKLE, (_PYTHON, file.getvalue(), *(buffer.raw() for buffer in buffers)))

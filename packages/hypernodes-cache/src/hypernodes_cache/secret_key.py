@@ -1,4 +1,4 @@
-"""The secret key that entries are signed with: where it is kept, and how it comes to be."""
+"""Finds or creates the secret key that entries are signed with."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _SHORTEST_PHRASE = 16
 
 
 class SecretKeyError(Exception):
-    """The secret key of this user can be neither read nor made; the message says why and what to do."""
+    """The secret key of this user can be neither read nor created; the message says why and what to do."""
 
 
 def derive(phrase: str | bytes, source: str) -> bytes:
-    """Return the key that a phrase stands for.
+    """Return the key that is derived from a passphrase.
 
     Args:
-        phrase: What somebody chose to share between users or machines.
-        source: Where it comes from, for the message.
+        phrase: The passphrase that users or machines share.
+        source: Name of the setting that it comes from, for messages.
 
     Raises:
-        ConfigurationError: It is no text or bytes, or short enough to be guessed.
+        ConfigurationError: It is neither str nor bytes, or so short that it could be guessed.
     """
     if not isinstance(phrase, (str, bytes)):
         raise ConfigurationError(f"{source} must be str or bytes; got {type(phrase).__name__}")
@@ -43,22 +43,22 @@ def derive(phrase: str | bytes, source: str) -> bytes:
 
 
 def from_environment() -> bytes | None:
-    """Return the key that the environment variable gives, or None when it is not set.
+    """Return the key derived from the environment variable, or None when it is not set.
 
     Raises:
-        ConfigurationError: It is too short.
+        ConfigurationError: The passphrase is too short.
     """
     phrase = os.environ.get(ENVIRONMENT_VARIABLE)
     return derive(phrase, ENVIRONMENT_VARIABLE) if phrase else None
 
 
 def fingerprint(key: bytes) -> str:
-    """Return what tells keys apart and gives none away."""
+    """Return a short digest that distinguishes keys without revealing them."""
     return hashlib.sha256(b"fingerprint\0" + key).hexdigest()[:16]
 
 
 def key_file() -> Path:
-    """Return where the key of this user is kept: never in a cache directory, which others may write to."""
+    """Return the file of this user's key, which is never in a cache directory, since others may write there."""
     configured = os.environ.get("XDG_CONFIG_HOME", "")
     if os.path.isabs(configured):
         folder = Path(configured)
@@ -71,15 +71,15 @@ def key_file() -> Path:
     return folder / "hypernodes" / "cache.key"
 
 
-def of_this_user() -> bytes:
-    """Return the key kept for this user; it is made when there is none.
+def user_key() -> bytes:
+    """Return the key of this user; it is created when there is none.
 
     Raises:
-        SecretKeyError: It can be neither read nor made.
+        SecretKeyError: It can be neither read nor created.
     """
     try:
         path = key_file()
-    except RuntimeError as error:  # nobody knows where home is
+    except RuntimeError as error:  # the home directory is unknown
         raise SecretKeyError(f"{error} {_remedy()}") from error
     try:
         return _read(path)
@@ -88,10 +88,10 @@ def of_this_user() -> bytes:
     except OSError as error:
         raise SecretKeyError(f"the secret key {path} cannot be read: {error}. {_remedy()}") from error
     try:
-        _make(path)
+        _create(path)
         return _read(path)
     except OSError as error:
-        raise SecretKeyError(f"the secret key {path} cannot be made: {error}. {_remedy()}") from error
+        raise SecretKeyError(f"the secret key {path} cannot be created: {error}. {_remedy()}") from error
 
 
 def _read(path: Path) -> bytes:
@@ -102,24 +102,24 @@ def _read(path: Path) -> bytes:
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise SecretKeyError(
                 f"the secret key {path} can be read or written by others, so entries could be forged. Run "
-                f"`chmod 600 {path}` if nobody has done so, or delete it: a new one is made, and old entries are "
+                f"`chmod 600 {path}` if nobody has used it, or delete it: a new key is created, and old entries are "
                 "computed again."
             )
         if status.st_uid not in (os.geteuid(), 0):
-            raise SecretKeyError(f"the secret key {path} belongs to somebody else. {_remedy()}")
+            raise SecretKeyError(f"the secret key {path} belongs to another user. {_remedy()}")
     try:
         key = bytes.fromhex(text.decode("ascii"))
     except ValueError:
         key = b""
     if len(key) != _SIZE_BYTES:
         raise SecretKeyError(
-            f"{path} does not hold a secret key. Delete it: a new one is made, and old entries are computed again."
+            f"{path} does not hold a secret key. Delete it: a new key is created, and old entries are computed again."
         )
     return key
 
 
-def _make(path: Path) -> None:
-    """Make the file, complete and private from the first moment, unless another process is faster."""
+def _create(path: Path) -> None:
+    """Create the file, complete and private from the first moment, unless another process creates it first."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -129,10 +129,10 @@ def _make(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(draft, path)  # unlike a rename, never replaces the key of a faster process
+            os.link(draft, path)  # unlike a rename, never replaces a key that another process has created
         except FileExistsError:
             pass
-        except OSError:  # a filesystem without links
+        except OSError:  # a filesystem without hard links
             if not path.exists():
                 os.rename(draft, path)
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Changed:
+class ChangeNotifier:
     """Wakes all who wait whenever something changed. What changed they look up themselves."""
 
     def __init__(self) -> None:

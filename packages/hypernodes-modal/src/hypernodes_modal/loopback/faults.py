@@ -17,8 +17,8 @@ from typing import Literal
 from grpclib import GRPCError, Status
 
 from hypernodes_modal.loopback.containers import Container, EndReason
+from hypernodes_modal.loopback.notifications import ChangeNotifier
 from hypernodes_modal.loopback.records import RpcRecord
-from hypernodes_modal.loopback.signals import Changed
 
 Moment = Literal["start", "input", "output", "after output"]
 _PREEMPTION_GRACE_S = 30.0  # as Modal documents
@@ -140,7 +140,7 @@ class Faults:
         self._seed = 0
         self._seen: Counter[tuple[int, str]] = Counter()
         self._random: dict[tuple[int, str], random.Random] = {}
-        self._sent = Changed()
+        self._sent = ChangeNotifier()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def set(self, faults: Sequence[Fault], seed: int) -> None:

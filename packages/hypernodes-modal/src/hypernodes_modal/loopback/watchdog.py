@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypernodes_modal.loopback import guard
+from hypernodes_modal.loopback import watchdog_main
 
 
-class Guard:
+class Watchdog:
     """Starts the guard and keeps it informed.
 
     Args:
@@ -19,7 +19,7 @@ class Guard:
 
     def __init__(self, directory: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, str(directory)],
+            [sys.executable, "-I", "-S", watchdog_main.__file__, str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

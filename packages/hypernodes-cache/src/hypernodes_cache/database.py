@@ -1,9 +1,9 @@
-"""The directory of a cache: diskcache's schema, files and settings, with statements of our own for many rows at a time.
+"""The database and the files of a cache directory: diskcache's schema, with SQL of our own for many rows at a time.
 
-What is in the directory is not trusted. diskcache 5.6.3 unpickles what its database marks as a pickle (CVE-2025-69872),
-runs the pragmas and sets the attributes that its `Settings` table names, and opens and deletes the files that its rows
-name. None of that happens here: only bytes are stored and read, settings are ours, and a file has to have a name that
-diskcache would have given it, inside the directory.
+The content of the directory is not trusted. diskcache 5.6.3 unpickles what its database marks as a pickle
+(CVE-2025-69872), runs the pragmas and sets the attributes that its `Settings` table names, and opens and deletes the
+files that its rows name. None of that happens here: only bytes are stored and read, settings come from this module, and
+a file must be inside the directory and have a name that diskcache would have given it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ INLINE_SIZE_LIMIT = 32 * 1024  # bytes; larger entries are files, which is faste
 
 _SETTINGS = {
     **DEFAULT_SETTINGS,
-    "eviction_policy": "none",  # ours is in eviction.py, since it has to know about pins
+    "eviction_policy": "none",  # eviction.py does it instead, since it has to respect pins
     "cull_limit": 0,
     "disk_min_file_size": INLINE_SIZE_LIMIT,
-    "sqlite_mmap_size": 0,  # a mapped file that somebody truncates would end the process with a bus error
+    "sqlite_mmap_size": 0,  # with a mapped file, a truncation by another program would crash this process (bus error)
 }
 _PRAGMAS = (
-    # Before there are tables, or it has no effect.
+    # Has no effect once there are tables.
     "auto_vacuum = 1",
     "journal_mode = wal",
-    # In WAL mode that is durable against the death of the process, and consistent after a loss of power.
+    # In WAL mode, commits then survive the death of the process, and the database is consistent after a power failure.
     "synchronous = 1",
     "cache_size = 8192",
     "mmap_size = 0",
@@ -59,13 +59,13 @@ _REPLACE = (
     " mode = excluded.mode, filename = excluded.filename, value = excluded.value"
 )
 
-# As bytes, since text that is not UTF-8 would be an error of the whole query.
+# Read as bytes, since text that is not UTF-8 would make the whole query fail.
 _SELECT_FILE = "CAST(filename AS BLOB)"
 _CHUNK = 256
 
 
-class Row(NamedTuple):
-    """An entry to be written; see `inline_row` and `file_row`."""
+class NewRow(NamedTuple):
+    """The row of an entry to write; see `inline_row` and `file_row`."""
 
     key: str
     store_time: float
@@ -77,23 +77,23 @@ class Row(NamedTuple):
     value: bytes | None
 
 
-# An entry as it was read: key, value (when it is in the database), name of its file (when it is in one), number of the
-# row, and when it was last used, in seconds since the epoch. Nothing in it is trusted, not even its types.
-Found: TypeAlias = tuple[Any, Any, Any, Any, Any]
+# The row of an entry as it was read: key, value (if it is in the database), name of its file (if it is in one), row id,
+# and when it was last used, in seconds since the epoch. None of it is trusted, not even the types.
+StoredRow: TypeAlias = tuple[Any, Any, Any, Any, Any]
 
 
-def inline_row(key: str, label: str | None, entry: bytes, now: float) -> Row:
-    """An entry that is kept in the database."""
-    return Row(key, now, now, label, 0, MODE_RAW, None, entry)
+def inline_row(key: str, label: str | None, entry: bytes, now: float) -> NewRow:
+    """Return the row of an entry whose value is stored in the database."""
+    return NewRow(key, now, now, label, 0, MODE_RAW, None, entry)
 
 
-def file_row(key: str, label: str | None, filename: str, size: int, now: float) -> Row:
-    """An entry that is kept in a file of `size` bytes."""
-    return Row(key, now, now, label, size, MODE_BINARY, filename, None)
+def file_row(key: str, label: str | None, filename: str, size: int, now: float) -> NewRow:
+    """Return the row of an entry whose value is stored in a file of `size` bytes."""
+    return NewRow(key, now, now, label, size, MODE_BINARY, filename, None)
 
 
 class BytesDisk(diskcache.Disk):  # type: ignore[misc, unused-ignore]
-    """Files of a cache, and nothing that unpickles."""
+    """Stores and reads bytes only, so that diskcache unpickles nothing."""
 
     def __init__(self, directory: str, min_file_size: int = INLINE_SIZE_LIMIT, **_: Any) -> None:
         super().__init__(directory, min_file_size=min_file_size)
@@ -121,12 +121,12 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc, unused-ignore]
     def remove(self, file_path: Any) -> None:
         path = self.path_of(file_path)
         if path is not None:
-            # diskcache would delete folders that became empty as well, perhaps just when another process needs them.
+            # diskcache would also delete folders that became empty, perhaps just when another process needs them.
             with contextlib.suppress(OSError):
                 os.remove(path)
 
     def path_of(self, filename: Any) -> str | None:
-        """Return the path of a file that a row names, or None if it is none that this class would have named."""
+        """Return the path of a file that a row names, or None if this class would not have given it that name."""
         if isinstance(filename, bytes):
             filename = filename.decode("ascii", "replace")
         if not isinstance(filename, str) or not _FILE_NAME.fullmatch(filename):
@@ -134,17 +134,17 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc, unused-ignore]
         return os.path.join(self._directory, filename)
 
 
-class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
-    """An open directory. Not safe to use from several threads at once; the owner has a lock.
+class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
+    """The open database of a cache directory. Not thread-safe: its owner holds a lock.
 
     Args:
-        directory: Where the entries are; made when it is not there.
+        directory: The directory; created if it does not exist.
         lock_timeout_s: How long to wait for other processes that are writing, in seconds.
 
     Raises:
         sqlite3.Error: The database cannot be opened or written.
-        OSError: The directory cannot be made.
-        Exception: What the database holds makes no sense to diskcache.
+        OSError: The directory cannot be created.
+        Exception: diskcache cannot interpret the content of the database.
     """
 
     def __init__(self, directory: str, lock_timeout_s: float) -> None:
@@ -157,7 +157,7 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
             if self._is_made():
                 self._attach(directory)
             else:
-                # diskcache writes settings one by one: in one transaction it is fast, and whole or not at all.
+                # diskcache writes its settings one by one; one transaction makes that fast and atomic.
                 with self._exclusively():
                     super().__init__(directory, timeout=lock_timeout_s, disk=BytesDisk, **_SETTINGS)
                     self._sql("CREATE TABLE IF NOT EXISTS Pins (key TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -169,7 +169,7 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         self.identity = self.identity_on_disk()
 
     def _is_made(self) -> bool:
-        """Whether everything is there: then nothing is written, which a full disk or a locked index would prevent."""
+        """Whether the schema is complete, so that opening needs no write, which a full disk or a lock would prevent."""
         names = {name for (name,) in self._sql("SELECT CAST(name AS TEXT) FROM sqlite_master")}
         if not names >= _SCHEMA:
             return False
@@ -179,7 +179,7 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         return bool(counters.fetchone()[0] == 2)
 
     def _attach(self, directory: str) -> None:
-        """Do what diskcache does when it opens a directory, without the writing."""
+        """Do what diskcache does when it opens a directory, without its writes."""
         self._directory = directory
         self._timeout = self._lock_timeout_s
         self._txn_id = None
@@ -188,7 +188,7 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         for name, value in _SETTINGS.items():
             self.reset(name, value)
 
-    # --- what diskcache does differently ----------------------------------------------------------------------------
+    # --- overrides of diskcache -------------------------------------------------------------------------------------
 
     @property
     def _con(self) -> sqlite3.Connection:
@@ -207,10 +207,10 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
 
     @property
     def _sql_retry(self) -> Any:
-        return self._sql  # SQLite itself waits; diskcache would wait for a minute more
+        return self._sql  # SQLite itself waits for locks; diskcache would wait for another minute
 
     def reset(self, key: str, value: Any = diskcache.core.ENOVAL, update: bool = True) -> Any:
-        """Read a counter of the database, or set one of our own settings on this object; pragmas are `_PRAGMAS`."""
+        """Read a counter of the database, or set an attribute from `_SETTINGS`; pragmas come from `_PRAGMAS`."""
         if value is diskcache.core.ENOVAL:
             if key not in METADATA:
                 raise ValueError(f"{key!r} is not read from the database")
@@ -223,20 +223,20 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         return value
 
     def create_tag_index(self) -> None:
-        """Labels are for people, who can wait; an index would cost every write."""
+        """Do nothing: labels are only searched by people, and an index would slow down every write."""
 
     drop_tag_index = create_tag_index
 
     def close(self) -> None:
-        """Close the database; using the store again opens it again."""
+        """Close the database; the next use opens it again."""
         if self._connection is not None and not self._is_opening:
             connection, self._connection = self._connection, None
             connection.close()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, keys: Sequence[str]) -> list[Found]:  # type: ignore[override, unused-ignore]
-        """Return the entries of those of `keys` that are kept."""
+    def read(self, keys: Sequence[str]) -> list[StoredRow]:  # type: ignore[override, unused-ignore]
+        """Return the rows of those of `keys` that are stored."""
         execute = self._con.execute
         if len(keys) <= _CHUNK:
             found = execute(_select(len(keys)), _padded(keys)).fetchall()
@@ -248,7 +248,7 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         return found
 
     def present(self, keys: Sequence[str]) -> set[str]:
-        """Return those of `keys` that are kept."""
+        """Return those of `keys` that are stored."""
         found: set[str] = set()
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
@@ -257,11 +257,15 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         return found
 
     def counts(self) -> tuple[int, int]:
-        """Return the number of entries, and the room that they take on disk, in bytes."""
-        return int(self.reset("count")), int(self.volume())
+        """Return the number of entries, and their size on disk in bytes."""
+        return int(self.reset("count")), int(self.size_bytes())
 
-    def volume(self) -> int:
-        """Return the room that entries take, in bytes, without pages of the database that are free."""
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run one SQL statement outside a transaction."""
+        return self._con.execute(sql, parameters)
+
+    def size_bytes(self) -> int:
+        """Return the size of all entries in bytes, without free pages of the database."""
         execute = self._con.execute
         pages, free = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
         return int((pages - free) * self._page_size + self.reset("size"))
@@ -276,20 +280,20 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
             yield connection
             connection.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # a full disk has ended the transaction already
+            with contextlib.suppress(sqlite3.Error):  # after a full disk, the transaction has ended already
                 connection.execute("ROLLBACK")
             raise
 
     def new_file(self) -> tuple[str, str]:
-        """Return the name of a file that does not exist, relative to the directory, and its path."""
+        """Return a name for a new file, relative to the directory, and its path."""
         name, path = self._disk.filename()
         return name, path
 
-    def write(self, rows: Sequence[Row]) -> bool:
-        """Keep entries, in place of what is kept under the same keys; return that they are kept."""
+    def write(self, rows: Sequence[NewRow]) -> bool:
+        """Store entries, replacing those with the same keys; return True."""
         stale: list[Any] = []
         with self._exclusively() as connection:
-            # Nearly always nothing is there, and one statement does it.
+            # Nearly always the keys are new, and one statement is enough.
             if connection.executemany(_INSERT_NEW, rows).rowcount != len(rows):
                 new_files = {row.filename for row in rows}
                 for row in rows:
@@ -301,17 +305,17 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         return True
 
     def touch_many(self, rowids: Sequence[int], now: float) -> None:
-        """Note that entries were used."""
+        """Record that entries were used."""
         with self._exclusively() as connection:
             connection.executemany(
                 "UPDATE Cache SET access_time = ? WHERE rowid = ?", [(now, rowid) for rowid in rowids]
             )
 
     def remove_rows(self, rowids: Sequence[int]) -> int:
-        """Forget entries by their numbers in the database; return how many there were."""
+        """Remove entries by their row ids; return how many there were."""
         count = 0
         for start in range(0, len(rowids), _CHUNK):
-            # Between chunks others get their turn to write.
+            # Other processes can write between two chunks.
             numbers = ",".join(str(int(rowid)) for rowid in rowids[start : start + _CHUNK])
             with self._exclusively() as connection:
                 sql = f"SELECT {_SELECT_FILE} FROM Cache WHERE rowid IN ({numbers}) AND filename NOT NULL"
@@ -321,22 +325,22 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         return count
 
     def remove_row_of_file(self, rowid: int, filename: bytes) -> None:
-        """Forget an entry whose file is gone, unless it has another file by now."""
+        """Remove an entry whose file is missing, unless it has another file by now."""
         self._con.execute(
             f"DELETE FROM Cache WHERE rowid = ? AND {_SELECT_FILE} = ?",
             (rowid, filename),
         )
 
     def remove_key(self, key: str) -> None:
-        """Forget what is kept under a key, and that it is pinned."""
+        """Remove an entry and its pin."""
         rowids = [row[0] for row in self._con.execute("SELECT rowid FROM Cache WHERE key = ? AND raw = 1", (key,))]
         self.remove_rows(rowids)
         self.unpin(key)
 
     def remove_all(self) -> None:
-        """Forget everything, also what is pinned."""
+        """Remove all entries, pinned ones included."""
         names = [row[0] for row in self._sql(f"SELECT {_SELECT_FILE} FROM Cache WHERE filename NOT NULL")]
-        self._remove_files(names)  # first, since on a full disk nothing could be written before
+        self._remove_files(names)  # first, since on a full disk the transaction could not be written
         with self._exclusively() as connection:
             names = [row[0] for row in connection.execute(f"SELECT {_SELECT_FILE} FROM Cache WHERE filename NOT NULL")]
             connection.execute("DELETE FROM Cache")
@@ -344,26 +348,26 @@ class Store(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         self._remove_files(names)
 
     def pin(self, key: str) -> None:
-        """Keep an entry from being dropped to make room."""
+        """Protect an entry from eviction."""
         self._con.execute("INSERT OR IGNORE INTO Pins VALUES (?)", (key,))
 
     def unpin(self, key: str) -> None:
-        """Allow an entry to be dropped again."""
+        """Allow an entry to be evicted again."""
         self._con.execute("DELETE FROM Pins WHERE key = ?", (key,))
 
     def _remove_files(self, names: Sequence[Any]) -> None:
         for name in names:
             self._disk.remove(name)
 
-    # --- where it is ------------------------------------------------------------------------------------------------
+    # --- files ------------------------------------------------------------------------------------------------------
 
     def path_of(self, filename: Any) -> str | None:
-        """Return the path of a file that a row names, or None if it is none of ours."""
+        """Return the path of a file that a row names, or None if the name is not one of ours."""
         path: str | None = self._disk.path_of(filename)
         return path
 
     def identity_on_disk(self) -> tuple[int, int] | None:
-        """Return what tells the database file from another under the same name; None if there is none."""
+        """Return device and inode of the database file, which tell it from a file that replaced it; None if missing."""
         try:
             status = os.stat(self.database_path)
         except OSError:
@@ -383,7 +387,7 @@ _SIZE_FOR = [next(size for size in _SIZES if size >= count) for count in range(_
 
 
 def _select(count: int) -> str:
-    """One of few statements, since SQLite has to understand each only once."""
+    """Return one of a few statements, so that SQLite compiles each of them only once."""
     return _SELECTS[_SIZE_FOR[count]]
 
 
@@ -399,7 +403,7 @@ def _set_pragma(connection: sqlite3.Connection, pragma: str, timeout_s: float) -
             connection.execute(f"PRAGMA {pragma}").fetchall()
             return
         except sqlite3.OperationalError as error:
-            # SQLite does not wait by itself when two processes turn the WAL on at the same time.
+            # SQLite does not wait for the lock when two processes turn the WAL on at the same time.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
                 raise
             time.sleep(0.002)

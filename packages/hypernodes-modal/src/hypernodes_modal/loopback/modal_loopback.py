@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 
 from hypernodes_modal.loopback.client_environment import ClientEnvironment, variables_for
 from hypernodes_modal.loopback.control_plane import ControlPlane
-from hypernodes_modal.loopback.guarded import Guard
-from hypernodes_modal.loopback.misbehaviour import Fault
+from hypernodes_modal.loopback.faults import Fault
 from hypernodes_modal.loopback.records import (
     CallRecord,
     ContainerRecord,
@@ -28,6 +27,7 @@ from hypernodes_modal.loopback.records import (
     container_record,
 )
 from hypernodes_modal.loopback.runner import can_have_own_root
+from hypernodes_modal.loopback.watchdog import Watchdog
 
 _Value = TypeVar("_Value")
 
@@ -93,7 +93,7 @@ class ModalLoopback:
             raise RuntimeError("this control plane has been started")
         # Short, since the path of a socket may have about 100 characters.
         self._directory = Path(os.path.realpath(tempfile.mkdtemp(prefix="modal-")))
-        self._guard = Guard(self._directory)
+        self._watchdog = Watchdog(self._directory)
         opened: Future[tuple[asyncio.AbstractEventLoop, ControlPlane]] = Future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="modal-loopback", daemon=True)
         self._thread.start()
@@ -136,11 +136,11 @@ class ModalLoopback:
 
     # --- misbehaviour ----------------------------------------------------------------------------------------------
 
-    def misbehave(self, *faults: Fault, seed: int = 0) -> None:
+    def inject_faults(self, *faults: Fault, seed: int = 0) -> None:
         """Misbehave from now on, and only in these ways; without any, behave again.
 
         Args:
-            faults: What is to go wrong, see `hypernodes_modal.loopback.misbehaviour`.
+            faults: What is to go wrong, see `hypernodes_modal.loopback.faults`.
             seed: What is left to chance follows from it.
         """
         self._look(lambda: self._parts.faults.set(faults, seed))
@@ -235,7 +235,7 @@ class ModalLoopback:
             credentials=self._credentials,
             max_containers=self._max_containers,
             own_root=await can_have_own_root(),
-            guard=self._guard,
+            watchdog=self._watchdog,
         )
         await parts.open()
         return parts
@@ -244,7 +244,7 @@ class ModalLoopback:
         if self._thread is not None:
             self._thread.join()
         self._thread = None
-        self._guard.close()
+        self._watchdog.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _call(self, coroutine: Coroutine[Any, Any, _Value]) -> _Value:

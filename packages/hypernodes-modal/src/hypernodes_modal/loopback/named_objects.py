@@ -22,7 +22,7 @@ class _Object(Protocol):
 _Kind = TypeVar("_Kind", bound=_Object)
 
 
-class Named(Generic[_Kind]):
+class NamedObjects(Generic[_Kind]):
     """Objects of one kind, by name and by identifier.
 
     Args:

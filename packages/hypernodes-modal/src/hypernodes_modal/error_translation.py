@@ -1,4 +1,4 @@
-"""What Modal raises, in the words of this library: what happened and what to do."""
+"""Translates the exceptions of Modal's client into errors that say what happened and what to do."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from hypernodes_modal.errors import (
     ModalTimeoutError,
 )
 
-PLACE = "modal"
+BACKEND_NAME = "modal"
 
-# The call goes on in the cloud whatever happens to the connection: the same call is asked about again.
+# Errors of the connection: the call continues in the cloud, so the same call is polled again.
 TRANSIENT = (modal_errors.ConnectionError, modal_errors.ServiceError, modal_errors.InternalError, ConnectionError)
 
-_KEPT = "What it had computed before is kept in the cache, if there is one."
+_CACHE_NOTE = "Results that were computed before are stored in the cache, if there is one."
 
 
-def translate(error: BaseException, timeout_s: int | None, call_id: str = "", gpu: Any = None) -> RemoteError:
-    """Return an error of ours for one that Modal raised.
+def translate(error: BaseException, timeout_s: int | None, *, call_id: str = "", gpu: Any = None) -> RemoteError:
+    """Return the error to raise for an exception of Modal's client.
 
     Args:
-        error: What was raised.
-        timeout_s: Time limit of the backend.
+        error: The exception.
+        timeout_s: Time limit of the backend, in seconds; None when it is unknown.
         call_id: Id of the call; empty when none was started.
-        gpu: Kinds of GPU that were asked for, which only Modal can check.
+        gpu: The requested kinds of GPU, which only Modal can check.
     """
     text = str(error).strip().rstrip(".") or type(error).__name__
-    facts: dict[str, Any] = {"place": PLACE}
+    facts: dict[str, Any] = {"backend_name": BACKEND_NAME}
     match error:
         case modal_errors.AuthError():
             return ModalSetupError(
@@ -46,30 +46,31 @@ def translate(error: BaseException, timeout_s: int | None, call_id: str = "", gp
         case modal_errors.FunctionTimeoutError() | modal_errors.OutputExpiredError():
             limit = "its timeout" if timeout_s is None else f"timeout={timeout_s} s"
             return ModalTimeoutError(
-                f"the container did not finish within {limit} ({text}). {_KEPT} Give ModalBackend a larger timeout.",
+                f"the container did not finish within {limit} ({text}). {_CACHE_NOTE} Give ModalBackend a larger "
+                "timeout.",
                 timeout_s=timeout_s,
                 **facts,
             )
         case modal_errors.NotFoundError() | modal_errors.InvalidError():
-            asked = f". It was asked for gpu={gpu!r}" if gpu else ""
-            return ModalSetupError(f"Modal refused the request: {text}{asked}", **facts)
+            requested = f". The request was for gpu={gpu!r}" if gpu else ""
+            return ModalSetupError(f"Modal refused the request: {text}{requested}", **facts)
         case modal_errors.ResourceExhaustedError():
-            return ModalSetupError(f"Modal has no room for it: {text}", **facts)
+            return ModalSetupError(f"Modal has no capacity for the request: {text}", **facts)
         case modal_errors.DeserializationError() | modal_errors.ExecutionError():
             return ModalEnvironmentError(
-                f"what is installed in the container does not fit what is installed here: {text}", **facts
+                f"the packages in the container do not match those of the caller: {text}", **facts
             )
         case modal_errors.RemoteError() | modal_errors.InternalFailure():
             return ContainerLostError(
-                f"the container was lost: {text}. {_KEPT}{_advice(text)}", exit_code=None, log_tail=text, **facts
+                f"the container was lost: {text}. {_CACHE_NOTE}{_advice(text)}", exit_code=None, log_tail=text, **facts
             )
         case _ if isinstance(error, TRANSIENT):
-            where = f" The call {call_id} may still go on there." if call_id else " Nothing was started."
+            status = f" The call {call_id} may still be running." if call_id else " No call was started."
             return ModalConnectionError(
-                f"the connection to Modal was lost: {text}.{where} {_KEPT}", call_id=call_id, **facts
+                f"the connection to Modal was lost: {text}.{status} {_CACHE_NOTE}", call_id=call_id, **facts
             )
         case _:
-            return RemoteError(f"Modal failed: {type(error).__name__}: {text}. {_KEPT}", **facts)
+            return RemoteError(f"Modal failed: {type(error).__name__}: {text}. {_CACHE_NOTE}", **facts)
 
 
 def _advice(text: str) -> str:

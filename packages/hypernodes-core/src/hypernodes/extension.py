@@ -1,0 +1,102 @@
+"""What packages that extend HyperNodes may import from core, besides the names in `hypernodes` itself.
+
+Other modules of core are private: they may change in any release, while the names below follow the compatibility
+policy (docs/compatibility.md). Each is imported when it is first asked for, so that a cache does not load what only a
+backend needs.
+
+An extension is found through an entry point in the group of its kind; see `hypernodes.plugins`.
+
+**A backend** (group `hypernodes.backends`) subclasses `hypernodes.RemoteBackend` and implements `submit`, or subclasses
+`hypernodes.Backend` and implements `run` and `map` (see `hypernodes.RunRequest` and `hypernodes.MapRequest`):
+
+- `Channel`: the second argument of `submit`; takes the worker's messages while a job runs (`Channel.handle`), and the
+  function that cancels the job (`Channel.when_cancelled`);
+- `execute`: runs a job in the worker process and returns its outcome, which `submit` returns;
+- `wants_reply`: whether a message of the worker has to be answered;
+- `ExecutionMode`: type of `node_execution` and `map_execution`;
+- `OutputNames`, `MapMode`, `OnError`: types of `output_name`, `map_mode` and `on_error`.
+
+**A cache** (group `hypernodes.caches`) subclasses `hypernodes.Cache`. Beside results it holds one record for each node,
+for `Pipeline.explain`:
+
+- `RECORD_PREFIX`: how the keys of records begin;
+- `is_record_key`: whether a key is that of a record, rather than of a result;
+- `describe_record`: a record as lines of text for people;
+- `reduce_sentinel`: how an object that means something by being itself (`UNSET = object()`) is pickled, or None;
+- `new_buffer`: writable memory for large values that are read from storage.
+
+**A hasher** (group `hypernodes.hashers`) is a function that returns what identifies an object of one class:
+
+- `digest`: the 32-byte digest of a value or of code, by content;
+- `register`: sets the hasher of a class in this process, without an entry point;
+- `UnhashableValueError`: raised when a value cannot be identified by its content.
+
+**A callback** (group `hypernodes.callbacks`) subclasses `hypernodes.PipelineCallback`, and **a command** (group
+`hypernodes.commands`) is a function that adds its arguments to an `argparse.ArgumentParser` and calls
+`set_defaults(run=...)` with a function that takes the parsed arguments and returns the exit status. Both need no more
+than the names in `hypernodes`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hypernodes.buffers import new_buffer
+    from hypernodes.cache.record import RECORD_PREFIX, describe_record, is_record_key
+    from hypernodes.engine.settings import ExecutionMode
+    from hypernodes.plan import MapMode, OnError
+    from hypernodes.remote.channel import Channel
+    from hypernodes.remote.messages import wants_reply
+    from hypernodes.remote.worker import execute
+    from hypernodes.request import OutputNames
+    from hypernodes.signature import UnhashableValueError, digest, reduce_sentinel, register
+
+__all__ = [
+    "RECORD_PREFIX",
+    "Channel",
+    "ExecutionMode",
+    "MapMode",
+    "OnError",
+    "OutputNames",
+    "UnhashableValueError",
+    "describe_record",
+    "digest",
+    "execute",
+    "is_record_key",
+    "new_buffer",
+    "reduce_sentinel",
+    "register",
+    "wants_reply",
+]
+
+_MODULES = {
+    "RECORD_PREFIX": "cache.record",
+    "Channel": "remote.channel",
+    "ExecutionMode": "engine.settings",
+    "MapMode": "plan",
+    "OnError": "plan",
+    "OutputNames": "request",
+    "UnhashableValueError": "signature",
+    "describe_record": "cache.record",
+    "digest": "signature",
+    "execute": "remote.worker",
+    "is_record_key": "cache.record",
+    "new_buffer": "buffers",
+    "reduce_sentinel": "signature",
+    "register": "signature",
+    "wants_reply": "remote.messages",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f"hypernodes.{_MODULES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
