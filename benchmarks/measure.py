@@ -67,14 +67,14 @@ class Workload:
         ideal: What the ideal is.
         unit: What is counted in a call ("node", "item"); empty for the call itself.
         family: Name of the plot that it is in.
-        size: Number of nodes or items, when a family has the same work in several sizes.
+        size: Number of nodes or items, or what `axis` says, when a family has the same work in several sizes.
         is_large: Whether it takes long, so that `--quick` leaves it out.
         is_memory: Whether MiB are measured rather than seconds.
         max_rounds: The largest number of rounds, for what takes seconds; None for any.
         limit_s: The largest number of seconds for one unit; None for any.
         busy: The share of the time in which the workers must be busy; None for any.
         is_cpu: Whether CPU time of this process is measured, in all its threads, rather than time on the clock.
-        axis: What `size` is, in the picture; what `unit` says when empty.
+        axis: What `size` counts; units when empty.
         label: Its name in a picture of several workloads; empty for `name`.
         small_setup: Makes a case that takes a moment, to see that it works; None when there is none.
     """

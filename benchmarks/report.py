@@ -22,10 +22,10 @@ rounds.
 
 **Read the ratios.** "Ideal" is what nothing could beat, or the same work written by hand; what it is stands with each
 workload. A budget is a ratio to it that HyperNodes must keep to, or a time, and a lead is how many times faster than
-the fastest other tool it must be. "Busy" is the share of the time, from the beginning of the first item to the end of the
-last one, in which both of two workers worked; of more workers, in which each of them worked, on average. The workloads
-are in `benchmarks/`, a module for each table; what is called a hand-written loop, or bare keyword calls, is defined
-there.
+the fastest other tool it must be. "Busy" is the share of the time, from the beginning of the first item to the end of
+the last one, in which both of two workers worked; of more workers, in which each of them worked, on average. The
+workloads are in `benchmarks/`, a module for each table; what is called a hand-written loop, or bare keyword calls, is
+defined there.
 """
 
 
