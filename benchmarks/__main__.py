@@ -10,7 +10,19 @@ from pathlib import Path
 from benchmarks.measure import Measured, Suite, Workload, measure
 from benchmarks.report import machine, table, write
 
-SUITES = ("overhead", "start_up", "efficiency", "transfer", "remote", "modal_calls", "reruns", "caching")
+SUITES = (
+    "overhead",
+    "per_item",
+    "start_up",
+    "efficiency",
+    "pools",
+    "parallel_maps",
+    "transfer",
+    "remote",
+    "modal_calls",
+    "reruns",
+    "caching",
+)
 """Each is a module here with a SUITE."""
 
 

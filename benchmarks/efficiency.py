@@ -10,6 +10,7 @@ from inspect import Parameter, Signature
 
 import loky
 
+from benchmarks.busy import count, steps_taking
 from benchmarks.measure import Case, Suite
 from hypernodes import LocalBackend, Node, Pipeline, node
 
@@ -81,14 +82,6 @@ def _coroutines() -> Iterator[Case]:
     )
 
 
-def count(steps: int) -> int:
-    """Keep a core busy."""
-    total = 0
-    for number in range(steps):
-        total += number & 3
-    return total
-
-
 @node(output_name="y")
 def count_in_worker(steps: int) -> int:
     return count(steps)
@@ -96,7 +89,7 @@ def count_in_worker(steps: int) -> int:
 
 @SUITE.workload(f"64 items × 20 ms on the CPU, parallel, {PROCESSES} warm processes", budget=0.85)
 def _processes() -> Iterator[Case]:
-    items = [_steps_taking(CPU_ITEM_S)] * 64
+    items = [steps_taking(CPU_ITEM_S)] * 64
     bare = loky.ProcessPoolExecutor(PROCESSES)
     with LocalBackend(map_execution="parallel", max_workers=PROCESSES) as backend:
         pipeline = Pipeline(nodes=[count_in_worker], backend=backend)
@@ -107,15 +100,6 @@ def _processes() -> Iterator[Case]:
             peers={"bare loky": lambda: list(bare.map(count, items))},
         )
     bare.shutdown()
-
-
-def _steps_taking(seconds: float) -> int:
-    def once() -> float:
-        started_at = time.process_time()
-        count(100_000)
-        return time.process_time() - started_at
-
-    return int(100_000 * seconds / min(once() for _ in range(20)))
 
 
 # Milliseconds of each node, and what it needs. The longest way through: load, parse, embed, rank, report.

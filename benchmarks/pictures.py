@@ -1,4 +1,4 @@
-"""One picture for each family of workloads: lines over the size, or bars where there is one size only."""
+"""One picture for each family of workloads: lines over the size, or bars where they have none."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def draw_all(measured: Iterable[Measured], folder: Path) -> dict[str, Path]:
     paths = {}
     for family, rows in families.items():
         path = paths[family] = folder / f"{re.sub(r'[^a-z0-9]+', '-', family.lower()).strip('-')}.svg"
-        figure = Figure(figsize=(7, 3.4), layout="constrained")
+        draw = _draw_bars if len(rows) == 1 else _draw_groups if rows[0].workload.size is None else _draw_lines
+        height = 0.6 + 0.55 * len(rows) if draw is _draw_groups else 3.4
+        figure = Figure(figsize=(7, max(height, 3.4)), layout="constrained")
         axes = figure.subplots()
-        draw = _draw_lines if len(rows) > 1 else _draw_bars
         draw(axes, rows)
         axes.set_title(family, loc="left", fontsize=11)
         figure.savefig(path, metadata={"Date": None}, transparent=False, facecolor="white")
@@ -49,7 +50,8 @@ def draw_all(measured: Iterable[Measured], folder: Path) -> dict[str, Path]:
 def _quantity(row: Measured) -> str:
     if row.workload.is_memory:
         return "MiB"
-    return f"µs per {row.workload.unit}" if row.workload.unit else "ms"
+    seconds = "µs of CPU time" if row.workload.is_cpu else "µs"
+    return f"{seconds} per {row.workload.unit}" if row.workload.unit else "ms"
 
 
 def _scale(row: Measured) -> float:
@@ -88,7 +90,7 @@ def _draw_lines(axes: Any, rows: Sequence[Measured]) -> None:
     axes.set_yscale("log")
     axes.set_xticks([row.workload.size for row in rows], [f"{row.workload.size:,}" for row in rows])
     axes.minorticks_off()
-    axes.set_xlabel(f"{rows[0].workload.unit or 'item'}s")
+    axes.set_xlabel(rows[0].workload.axis or f"{rows[0].workload.unit or 'item'}s")
     axes.set_ylabel(f"{_quantity(rows[0])} (log)")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -105,3 +107,20 @@ def _draw_bars(axes: Any, rows: Sequence[Measured]) -> None:
         axes.set_xscale("log")
     axes.set_xlabel(_quantity(row) + (" (log)" if axes.get_xscale() == "log" else ""))
     axes.margins(x=0.12)
+
+
+def _draw_groups(axes: Any, rows: Sequence[Measured]) -> None:
+    candidates = _candidates(rows)
+    thickness = 0.8 / len(candidates)
+    for place, (name, colour) in enumerate(reversed(candidates.items())):  # ours comes first
+        found = [(index, value) for index, row in enumerate(rows) if (value := _median(row, name)) is not None]
+        heights = [index + (place - (len(candidates) - 1) / 2) * thickness for index, _ in found]
+        values = [value * _scale(rows[index]) for index, value in found]
+        bars = axes.barh(heights, values, color=colour, height=thickness, label=_label(name, rows[0]))
+        axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=8)
+    axes.set_yticks(range(len(rows)), [row.workload.label or row.workload.name for row in rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel(f"{_quantity(rows[0])} (log)")
+    axes.margins(x=0.12)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=len(candidates), fontsize=9)

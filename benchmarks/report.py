@@ -21,9 +21,11 @@ Times are medians of the rounds, with the extremes behind them; a ratio to the i
 rounds.
 
 **Read the ratios.** "Ideal" is what nothing could beat, or the same work written by hand; what it is stands with each
-workload. A budget is a ratio to it that HyperNodes must keep to, and a lead is how many times faster than the fastest
-other tool it must be. The workloads are in `benchmarks/`, a module for each table; what is called a hand-written loop,
-or bare keyword calls, is defined there.
+workload. A budget is a ratio to it that HyperNodes must keep to, or a time, and a lead is how many times faster than
+the fastest other tool it must be. "Busy" is the share of the time, from the beginning of the first item to the end of
+the last one, in which both of two workers worked; of more workers, in which each of them worked, on average. The
+workloads are in `benchmarks/`, a module for each table; what is called a hand-written loop, or bare keyword calls, is
+defined there.
 """
 
 
@@ -60,7 +62,8 @@ def table(measured: Iterable[Measured]) -> str:
     for row in measured:
         workload = row.workload
         lines.append(
-            f"| {workload.name} | {workload.ideal}: {amount(row.ideal, workload)} | {amount(row.ours, workload)} "
+            f"| {workload.name} | {workload.ideal}: {amount(row.ideal, workload)}{_busy(row, 'ideal')} "
+            f"| {amount(row.ours, workload)}{_busy(row, 'ours')} "
             f"| {row.ratio:.2f} | {_budget(workload)} | {_verdict(row)} | {_others(row)} |"
         )
     return "\n".join(lines)
@@ -76,8 +79,16 @@ def amount(times: Times, workload: Workload) -> str:
     return text
 
 
+def _busy(row: Measured, name: str) -> str:
+    return f"; busy {row.busy[name].median:.0%}" if name in row.busy else ""
+
+
 def _budget(workload: Workload) -> str:
     parts = [] if workload.budget is None else [f"≤ {1 / workload.budget:.2f}"]
+    if workload.limit_s is not None:
+        parts.append(f"≤ {amount(Times([workload.limit_s]), workload)}")
+    if workload.busy is not None:
+        parts.append(f"busy ≥ {workload.busy:.0%}")
     if workload.lead is not None:
         over = f" over {workload.lead_over}" if workload.lead_over else ""
         parts.append(f"lead{over} ≥ {workload.lead:g}")
@@ -85,14 +96,16 @@ def _budget(workload: Workload) -> str:
 
 
 def _verdict(row: Measured) -> str:
-    if row.workload.budget is None and row.workload.lead is None:
+    if _budget(row.workload) == "–":
         return ""
     return "met" if row.is_within_budget else "**missed**"
 
 
 def _others(row: Measured) -> str:
     found = sorted(row.peers.items(), key=lambda peer: peer[1].median)
-    texts = [f"{name} {times.median / row.ours.median:.3g}" for name, times in found]
+    texts = [
+        f"{name} {times.median / row.ours.median:.3g}{_busy(row, name).replace(';', ',')}" for name, times in found
+    ]
     texts += [f"{name}: {reason}" for name, reason in row.failed.items()]
     return "; ".join(texts) or "–"
 
@@ -107,7 +120,7 @@ def _row_as_data(row: Measured) -> dict[str, Any]:
     workload = row.workload
     return {
         "workload": workload.name,
-        "quantity": "MiB" if workload.is_memory else "seconds",
+        "quantity": "MiB" if workload.is_memory else "CPU seconds" if workload.is_cpu else "seconds",
         "per": workload.unit or "call",
         "size": workload.size,
         "ideal": {"what": workload.ideal, **_times_as_data(row.ideal)},
@@ -116,6 +129,9 @@ def _row_as_data(row: Measured) -> dict[str, Any]:
         "budget": None if workload.budget is None else 1 / workload.budget,
         "lead": row.lead,
         "required_lead": workload.lead,
+        "limit_s": workload.limit_s,
+        "busy": {name: _times_as_data(shares) for name, shares in row.busy.items()},
+        "required_busy": workload.busy,
         "is_within_budget": row.is_within_budget,
         "peers": {name: _times_as_data(times) for name, times in row.peers.items()},
         "failed": dict(row.failed),
