@@ -435,3 +435,19 @@ def test_async_nodes_and_their_helpers_are_identified(load_module: LoadModule) -
     assert isinstance(old, FunctionType)
     assert asyncio.run(old(1)) == 2
     assert digest(old) != digest(new)
+
+
+def test_code_with_an_instruction_of_an_unknown_python_is_not_identified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might load a name in a way that is not seen."""
+    from hypernodes.signature import access_paths
+
+    def look(x: int) -> int:
+        return helper(x)  # type: ignore[name-defined]  # noqa: F821
+
+    monkeypatch.setattr(access_paths, "KNOWN", access_paths.KNOWN - {"LOAD_GLOBAL"})
+    access_paths._access_paths.cache_clear()
+    try:
+        with pytest.raises(UnhashableValueError, match=r"it has the instruction LOAD_GLOBAL of Python 3\.\d+"):
+            digest(look)
+    finally:
+        access_paths._access_paths.cache_clear()

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import dis
 import functools
+import sys
 from types import CodeType
 from typing import Any, NamedTuple
+
+from hypernodes.signature.opcodes import KNOWN
 
 PathStep = tuple[str, Any]
 
@@ -92,6 +95,16 @@ def _access_paths(key: _Identity) -> tuple[tuple[AccessPath, str], ...]:
     return tuple((path, labels.get(path.start, f" → {path.start} {path.name!r}")) for path in sorted(paths, key=repr))
 
 
+def _unknown_instruction(name: str) -> AccessPath:
+    """Return the path of an instruction of a later Python, which may load anything by a name that is not seen."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    reason = (
+        f"it has the instruction {name} of Python {version}, which this version of hypernodes-core cannot read: "
+        "update it, or mark the node @node(cache=False)"
+    )
+    return AccessPath("unknowable", reason)
+
+
 class _Reader:
     """Goes through instructions and collects the paths in use."""
 
@@ -102,7 +115,9 @@ class _Reader:
     def read(self, code: CodeType) -> None:
         stack: list[_Item] = []
         for instruction in dis.get_instructions(code):
-            if instruction.opname not in _IGNORED:
+            if instruction.opname not in KNOWN:
+                self._use(_unknown_instruction(instruction.opname))
+            elif instruction.opname not in _IGNORED:
                 self._step(instruction, stack)
         self._use(*stack)
         if not {"eval", "exec"}.isdisjoint(code.co_names):
