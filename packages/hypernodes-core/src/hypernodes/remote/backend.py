@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
     from hypernodes.remote.channel import Channel
     from hypernodes.remote.preflight import Preflight
+    from hypernodes.remote.remote_call import RemoteCall
 
 _T = TypeVar("_T")
 
@@ -134,7 +135,7 @@ class RemoteBackend(Backend):
         return outputs
 
     def _found_whole(
-        self, call: Any, values: list[Any], known: PriorResults, inputs: Mapping[str, Any], is_nested: bool
+        self, call: RemoteCall, values: list[Any], known: PriorResults, inputs: Mapping[str, Any], is_nested: bool
     ) -> dict[str, Any]:
         engine = PipelineExecutionEngine()
         engine.backend_name = self.backend_name
@@ -156,7 +157,7 @@ class RemoteBackend(Backend):
             end_map(plan, call.state, root, perf_counter() - started_at)
         return {name: [row[i] for row in rows] for i, name in enumerate(plan.outputs)}
 
-    def _map_rows(self, call: Any, given: MapInputs, on_error: OnError) -> list[tuple[Any, ...]]:
+    def _map_rows(self, call: RemoteCall, given: MapInputs, on_error: OnError) -> list[tuple[Any, ...]]:
         plan: Plan = call.plan
         listeners = call.state.listeners(plan)[0]
         found: dict[int, tuple[Any, ...]] = {}
@@ -239,7 +240,7 @@ class RemoteBackend(Backend):
         values = _fill(plan, request.inputs)
         call = self._remote_call(plan, request.context)
         part, needs_call = call.pruning.run(values)
-        return call.preflight(part, needs_call)  # type: ignore[no-any-return]
+        return call.preflight(part, needs_call)
 
     def _preflight_map(self, request: MapRequest) -> Preflight:
         plan, given = map_plan(request)
@@ -247,13 +248,13 @@ class RemoteBackend(Backend):
         total = given.total()
         assert total is not None  # the columns have been read
         part = call.pruning.map(given, "raise", lambda frame: None)
-        return call.preflight_map(part, total)  # type: ignore[no-any-return]
+        return call.preflight_map(part, total)
 
     def find_python_version(self) -> str | None:
         """Return the minor version of Python on the remote side ("3.12"); None when only a job can tell."""
         return None
 
-    def _remote_call(self, plan: Plan, root: CallbackContext) -> Any:
+    def _remote_call(self, plan: Plan, root: CallbackContext) -> RemoteCall:
         from hypernodes.remote.remote_call import RemoteCall  # needs cloudpickle
 
         settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.backend_name)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypernodes import signature
 from hypernodes.backend.base import Backend
@@ -26,10 +26,8 @@ from hypernodes.remote.names_used import names_used, packages_used
 from hypernodes.remote.packing import common_packages, compact, pack, unpack
 from hypernodes.remote.preflight import OWN_PYTHON, Preflight, python_problem
 from hypernodes.remote.pruning import Pruning
+from hypernodes.remote.transport import Transport
 from hypernodes.remote.unsendable import find_culprit
-
-if TYPE_CHECKING:
-    from hypernodes.remote.backend import RemoteBackend
 
 _MAX_LEFT_OUT = 100
 
@@ -49,7 +47,7 @@ class RemoteCall:
         pruning: What the caches hold.
     """
 
-    def __init__(self, backend: RemoteBackend, plan: Plan, root: CallbackContext, engine: EngineSettings) -> None:
+    def __init__(self, backend: Transport, plan: Plan, root: CallbackContext, engine: EngineSettings) -> None:
         self._backend = backend
         self._engine = engine
         self._caches: dict[int, Cache] = {}
