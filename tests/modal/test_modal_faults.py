@@ -161,7 +161,7 @@ def test_after_a_container_was_lost_for_good_only_the_rest_is_computed(make_back
         pipeline.map({"x": [1, 2, 3, 4], "dies": True}, map_over="x")
     assert isinstance(caught.value, WorkerLostError)
     assert isinstance(caught.value.__cause__, modal_errors.RemoteError)
-    assert "kept in the cache" in str(caught.value)
+    assert "stored in the cache" in str(caught.value)
     recorder.clear()
     with pytest.raises(ContainerLostError):
         pipeline.map({"x": [1, 2, 3, 4], "dies": True}, map_over="x")
@@ -297,7 +297,7 @@ def test_a_connection_that_fails_before_the_call_is_tried_again(make_backend, pl
 def test_a_call_that_may_have_been_started_is_not_started_again(make_backend, plane):
     plane.inject_faults(RefuseConnections("FunctionMap", seconds=3.0))
     pipeline = Pipeline([double], backend=make_backend(), callbacks=[Recorder()])
-    with pytest.raises(ModalConnectionError, match="not known whether it was") as caught:
+    with pytest.raises(ModalConnectionError, match="not known whether the call was started") as caught:
         pipeline.run({"x": 1})
     assert caught.value.call_id == ""
     assert isinstance(caught.value.__cause__, modal_errors.ConnectionError)
