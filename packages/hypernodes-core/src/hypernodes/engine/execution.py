@@ -92,8 +92,8 @@ class Execution:
         self._around = current_registry.get()
         can_be_cancelled = is_nested or loop is not None or self._around is not None
         self._thread = CallingThread(loop, can_be_cancelled)
-        is_alone = engine.runs_in_order(plan) and plan.stays_here and not is_nested and loop is None
-        self._state = state or RunState(root, engine.backend_name, is_nested, is_alone)
+        is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not is_nested and loop is None
+        self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
         self._scheduler: Scheduler | None = None
 
     # --- what is executed -----------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Execution:
 
                 return self._reported(frame, inputs, execute)
         with self._in_order():
-            if plan.stays_here and not plan.is_cached and not plan.callbacks:
+            if plan.is_local and not plan.is_cached and not plan.callbacks:
                 needed = thread if thread.is_needed_for(plan) else None
                 values = run_silent(
                     plan, (values,), (), None, self._root, state.backend_name, thread=needed, trace=thread

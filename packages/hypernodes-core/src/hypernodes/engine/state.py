@@ -26,7 +26,7 @@ class RunState:
         root: Context of the outermost pipeline.
         backend_name: Name of the backend, for messages.
         is_nested: Whether the run is part of another one, which then announces it.
-        is_alone: Whether all of its events happen in one thread.
+        is_single_threaded: Whether all of its events happen in one thread.
         codes: Signatures of the code of its plans.
         show_warning: Shows the user a warning about a subject, for a reason, with a text.
         store: What it reads from caches and writes to them.
@@ -37,11 +37,13 @@ class RunState:
         computed: Number of results with a signature that were computed so far.
     """
 
-    def __init__(self, root: CallbackContext, backend_name: str, is_nested: bool, is_alone: bool = False) -> None:
+    def __init__(
+        self, root: CallbackContext, backend_name: str, is_nested: bool, is_single_threaded: bool = False
+    ) -> None:
         self.root = root
         self.backend_name = backend_name
         self.is_nested = is_nested
-        self.is_alone = is_alone
+        self.is_single_threaded = is_single_threaded
         self.show_warning: Warn = _show_warning
         self.is_dry_run = False
         self._observed: dict[Plan, bool] = {}
@@ -95,7 +97,7 @@ class RunState:
         key = tuple(map(id, callbacks))
         listeners = self._by_callbacks.get(key)
         if listeners is None:
-            lock = None if self.is_alone else self.root.lock
+            lock = None if self.is_single_threaded else self.root.lock
             listeners = self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, lock)
         return listeners
 

@@ -253,7 +253,7 @@ class _Draft:
             consumers=tuple(map(tuple, consumers)),
             is_cached=is_cached,
             callbacks=tuple(callbacks.values()),
-            stays_here=all(map(_stays_here, steps)),
+            is_local=all(map(_is_local, steps)),
             needs_only_calls=needs_only_calls,
             is_silent=needs_only_calls and not is_cached and not callbacks,
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
@@ -300,12 +300,12 @@ class _Draft:
 
 def _needs_only_calls(step: Step) -> bool:
     if isinstance(step, NestedStep):
-        return _stays_here(step) and step.inner.needs_only_calls
+        return _is_local(step) and step.inner.needs_only_calls
     return not step.is_special
 
 
-def _stays_here(step: Step) -> bool:
-    return isinstance(step, CallStep) or (not step.node.pipeline.has_own_backend and step.inner.stays_here)
+def _is_local(step: Step) -> bool:
+    return isinstance(step, CallStep) or (not step.node.pipeline.has_own_backend and step.inner.is_local)
 
 
 def _callbacks(scopes: list[Scope], steps: list[Step]) -> Iterator[PipelineCallback]:

@@ -193,7 +193,7 @@ class Plan(Record):
         consumers: Positions of the steps that take a result of each step.
         is_cached: Whether any step may take its result from a cache.
         callbacks: All callbacks of its scopes, and of the mapped pipelines in it, each once.
-        stays_here: Whether no nested pipeline in it has a backend of its own.
+        is_local: Whether no nested pipeline in it has a backend of its own.
         needs_only_calls: Whether all there is to do, also in mapped pipelines, is to call ordinary functions here,
             without retries or time limits.
         is_silent: Whether it needs only calls, and there is neither a cache nor a callback.
@@ -213,7 +213,7 @@ class Plan(Record):
     consumers: tuple[tuple[int, ...], ...]
     is_cached: bool
     callbacks: tuple[PipelineCallback, ...]
-    stays_here: bool
+    is_local: bool
     needs_only_calls: bool
     is_silent: bool
     is_chain: bool

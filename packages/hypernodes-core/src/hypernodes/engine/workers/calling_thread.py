@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.step import call, make_within, prepare, split, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
-from hypernodes.engine.workers.coroutines import LOOK_UP_S, Coroutines
+from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
 from hypernodes.node import Node
 from hypernodes.plan import CallStep, Plan
@@ -126,13 +126,13 @@ class CallingThread:
 
         future = run_in_copied_context(self._threads, self.registry, function)
         while True:
-            left = LOOK_UP_S if not begun_at else begun_at[0] + node.timeout - now()
+            left = CHECK_INTERVAL_S if not begun_at else begun_at[0] + node.timeout - now()
             if left <= 0 and not future.done():
                 future.cancel()
                 self._threads.abandon(future)
                 raise timeout_error(node)
             try:
-                return future.result(min(max(left, 0), LOOK_UP_S))
+                return future.result(min(max(left, 0), CHECK_INTERVAL_S))
             except NotDoneError:
                 if future.done():
                     raise  # the function's own
@@ -141,7 +141,7 @@ class CallingThread:
         end = now() + delay_s
         while (left := end - now()) > 0:
             self.check()
-            sleep(min(left, LOOK_UP_S))
+            sleep(min(left, CHECK_INTERVAL_S))
         self.check()
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hypernodes.engine.workers.event_loop import LoopHere, LoopThread
 
-LOOK_UP_S = 0.2
+CHECK_INTERVAL_S = 0.2
 """Nothing is waited for longer than this at a time: Ctrl-C in the very moment in which a thread goes to sleep, or that
 the system delivers to another thread, is noticed only when it wakes up."""
 
@@ -75,7 +75,7 @@ class Coroutines:
         outcome: TaskOutcome | None = None
         while outcome is None:
             with suppress(Empty):
-                outcome = done.get(LOOK_UP_S)
+                outcome = done.get(CHECK_INTERVAL_S)
         return outcome.result()
 
     def cancel(self) -> None:
