@@ -302,7 +302,7 @@ class Scheduler:
 
     def _submit_to(self, runner: CallRunner, task: CallTask, call: Call) -> None:
         begun = None
-        if task.step.node.timeout is not None and not runner.keeps_time:
+        if task.step.node.timeout is not None and not runner.enforces_time_limits:
             begun = lambda: self._inbox.put((task, _Begun(now())))  # noqa: E731
         self._in_flight.add(task)
         task.future = runner.submit(call, lambda outcome: self._inbox.put((task, outcome)), begun)
