@@ -124,7 +124,7 @@ class RunRecords:
         self._store.put(cache, {self._outline.keys[step]: record}, step.node.name)
 
     def completed(self, key: str, record: Any) -> Any:
-        """Return a record from a remote worker, completed with the components of the code, which only the caller has."""
+        """Return a record from a remote worker, completed with the components of the code, which the caller has."""
         if self._outline is None or not isinstance(record, dict) or record.get("code"):
             return record
         for step, own in self._outline.keys.items():
