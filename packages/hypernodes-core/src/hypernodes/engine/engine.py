@@ -185,7 +185,7 @@ class PipelineExecutionEngine:
     # --- worker processes -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the worker processes that were kept for further runs."""
+        """End the worker processes that stayed alive for further runs."""
         pool, self._kept_pool = self._kept_pool, None
         if pool is not None:
             pool.close()
