@@ -305,6 +305,6 @@ def test_a_cache_that_takes_no_records_costs_a_warning_and_no_result() -> None:
             super().put(key, value)
 
     cache = Strict()
-    with pytest.warns(CacheWarning, match="for `explain` is not kept: ValueError: not a signature"):
+    with pytest.warns(CacheWarning, match="for `explain` is not stored: ValueError: not a signature"):
         assert Pipeline([ask], cache=cache).run({"question": 1}) == {"answer": 1}
     assert len(cache) == 1

@@ -1,4 +1,4 @@
-"""Memory for large values that are read from files."""
+"""Allocates memory for large values that are read from files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ _LARGE_BYTES = 4 * 1024 * 1024
 
 
 def new_buffer(size_bytes: int) -> memoryview:
-    """Return memory to be filled, of which whatever is made of it can be written to.
+    """Return writable memory to be filled.
 
-    A large one gets huge pages where the system has them: most of the time of filling fresh memory goes into the
-    faults by which the system hands out its pages (numpy asks for the same for its own arrays). It is released, to the
-    system, with the last view of it.
+    A large buffer uses huge pages where the system has them: most of the time of filling fresh memory is spent on page
+    faults (numpy does the same for its own arrays). The memory is returned to the system with the last view of it.
 
     Args:
-        size_bytes: How large it is.
+        size_bytes: Size of the buffer.
 
     Raises:
-        MemoryError: There is not so much.
+        MemoryError: There is not enough memory.
     """
     if size_bytes >= _LARGE_BYTES:
         import mmap  # not before it is needed

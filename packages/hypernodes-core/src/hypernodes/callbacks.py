@@ -1,4 +1,4 @@
-"""Events of a run, and the callbacks that observe them."""
+"""The events of a run, and the callbacks that observe them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _MAP_HOOKS = frozenset({"on_map_start", "on_map_end"})
 
 
 class CallbackContext:
-    """Where in the hierarchy of a run an event happened, and a place for callbacks to keep things.
+    """The position of an event in the hierarchy of a run, and storage for callbacks.
 
-    One context object stands for one pipeline (or one map item of it) in one run; all contexts of a run share the
-    data that `set` and `get` reach.
+    One context object represents one pipeline (or one map item of it) in one run; all contexts of a run share the data
+    of `set` and `get`.
 
     Attributes:
         hierarchy_path: Ids of the pipelines from the outermost to the current one.
-        node_path: The same by the name each pipeline has in the one around it (`as_node(name=...)`).
-        item_path: Index of the current item in every map around it, outermost first; empty outside maps.
+        node_path: The same by the name of each pipeline within the enclosing one (`as_node(name=...)`).
+        item_path: Index of the current item in every enclosing map, outermost first; empty outside maps.
         lock: Held while hooks are called, so that callbacks observe one event at a time.
         switched_off: Ids of the callback objects that raised in this run.
 
@@ -76,15 +76,15 @@ class CallbackContext:
 
     @property
     def parent_pipeline_id(self) -> str | None:
-        """Id of the pipeline around the current one; None at the outermost."""
+        """Id of the enclosing pipeline; None for the outermost."""
         return self.hierarchy_path[-2] if len(self.hierarchy_path) > 1 else None
 
     def set(self, key: str, value: Any) -> None:
-        """Keep `value` under `key` for every callback of this run."""
+        """Store `value` under `key` for all callbacks of this run."""
         self._data[key] = value
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return what was kept under `key`, or `default`."""
+        """Return the value stored under `key`, or `default`."""
         return self._data.get(key, default)
 
     def child(self, pipeline_id: str, node_name: str) -> CallbackContext:
@@ -101,7 +101,7 @@ class CallbackContext:
 
 
 class PipelineCallback:
-    """Base class of callbacks: override the hooks for the events you want to observe; others cost nothing.
+    """Base class of callbacks: override the hooks of the events to observe; other events cost nothing.
 
     Hooks are called in the process that called `run` or `map`, wherever the nodes themselves run. Durations are
     seconds. A hook that raises does not break the run: the exception is logged once (logger `hypernodes`) and the
@@ -126,7 +126,7 @@ class PipelineCallback:
     def on_pipeline_end(
         self, pipeline_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext
     ) -> None:
-        """The outermost pipeline ended; after an error, `outputs` holds what had been computed of the result."""
+        """The outermost pipeline ended; after an error, `outputs` holds the outputs computed so far."""
 
     def on_node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
         """A node is about to be called with `inputs`."""
@@ -134,8 +134,8 @@ class PipelineCallback:
     def on_node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
         """A node returned.
 
-        In the place of an output that cannot leave its worker process, and that nothing outside needs, stands an object
-        whose text says so.
+        An output that cannot be sent from its worker process, and that no other process needs, is replaced by an object
+        whose `repr` says so.
         """
 
     def on_node_cached(self, node_id: str, signature: str, ctx: CallbackContext) -> None:
@@ -147,7 +147,7 @@ class PipelineCallback:
         """Attempt number `attempt` (from 1) of a node raised `error`; it is called again after `delay` seconds."""
 
     def on_error(self, node_id: str, error: BaseException, ctx: CallbackContext) -> None:
-        """A node raised `error`; comes instead of `on_node_end`."""
+        """A node raised `error`; called instead of `on_node_end`."""
 
     def on_nested_pipeline_start(self, parent_id: str, child_pipeline_id: str, ctx: CallbackContext) -> None:
         """The first node of a nested pipeline is about to start; `ctx` is that of the parent."""
@@ -161,13 +161,13 @@ class PipelineCallback:
         """A map over `total_items` items starts; -1 when their number is not known, as for a generator."""
 
     def on_map_item_start(self, item_index: int, ctx: CallbackContext) -> None:
-        """Something of this item has to be computed, and is about to be."""
+        """The first node of this item is about to start."""
 
     def on_map_item_end(self, item_index: int, duration: float, ctx: CallbackContext) -> None:
-        """Everything asked for of this item is there, or the item failed."""
+        """All requested outputs of this item are computed, or the item failed."""
 
     def on_map_item_cached(self, item_index: int, signature: str, ctx: CallbackContext) -> None:
-        """Everything asked for of this item came from the cache; comes instead of start and end."""
+        """All requested outputs of this item came from the cache; called instead of start and end."""
 
     def on_map_end(self, total_duration: float, ctx: CallbackContext) -> None:
         """The map is over."""
@@ -176,8 +176,7 @@ class PipelineCallback:
 class Listeners:
     """The hooks to call for the events of one pipeline, so that unobserved events cost nothing.
 
-    Each hook of `HOOKS` is an attribute: a tuple of the bound methods that override it, looked up when it is first
-    asked for.
+    Each hook of `HOOKS` is an attribute: a tuple of the bound methods that override it, built at its first use.
 
     Args:
         callbacks: The callbacks, in the order in which they are called.
@@ -209,10 +208,10 @@ class Listeners:
         self.lock = lock
 
     def __getattr__(self, name: str) -> Hooks:
-        silent = getattr(PipelineCallback, name)
+        base_hook = getattr(PipelineCallback, name)
         hooks: Hooks = ()
         for callback in self._callbacks:
-            if getattr(type(callback), name) is not silent or name in callback.__dict__:
+            if getattr(type(callback), name) is not base_hook or name in callback.__dict__:
                 hooks += (getattr(callback, name),)
         setattr(self, name, hooks)
         return hooks
@@ -237,7 +236,7 @@ class Listeners:
         return id(_owner(hook)) not in self.failed
 
     def switch_off(self, hook: Callable[..., None]) -> None:
-        """Do not call what belongs to the same callback any more; log the exception that is being handled."""
+        """Switch off all hooks of the same callback; log the exception that is being handled."""
         owner = _owner(hook)
         self.failed.add(id(owner))
         _log_failure(owner, getattr(hook, "__name__", "hook"))
@@ -250,11 +249,11 @@ def overridden_hooks(callback: PipelineCallback) -> tuple[str, ...]:
 
 
 def observes_steps(callback: PipelineCallback, has_maps: bool) -> bool:
-    """Return whether a callback observes what happens between the start and the end of a run or of its map.
+    """Return whether a callback observes events between the start and the end of a run or of its map.
 
     Args:
         callback: The callback.
-        has_maps: Whether there are mapped pipelines in the run, whose start and end happen in between.
+        has_maps: Whether the run contains mapped pipelines, whose start and end are such events.
     """
     hooks = _RUN_HOOKS if has_maps else _RUN_HOOKS | _MAP_HOOKS
     return not hooks.issuperset(overridden_hooks(callback))
@@ -265,7 +264,7 @@ def _owner(hook: Callable[..., None]) -> object:
 
 
 def _log_failure(callback: object, hook_name: str) -> None:
-    import logging  # only when something went wrong: importing it would slow down `import hypernodes`
+    import logging  # imported on failure only: it would slow down `import hypernodes`
 
     logging.getLogger("hypernodes").exception(
         "callback %s raised in %s; it is switched off for the rest of this run", type(callback).__name__, hook_name

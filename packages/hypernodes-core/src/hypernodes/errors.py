@@ -1,8 +1,8 @@
-"""What can go wrong, as exceptions that carry the facts as attributes.
+"""The exceptions and warnings of this library; they carry the facts as attributes.
 
 Everything raised by HyperNodes itself derives from `HyperNodesError`. Wrong arguments are also `ValueError`s, so that
-code which knows nothing of this library still catches what it expects. An exception raised inside a node is *not*
-wrapped: it surfaces as it is, with a note saying where it happened.
+code that does not know this library still catches what it expects. An exception raised inside a node is *not* wrapped:
+it propagates unchanged, with a note that says where it was raised.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class HyperNodesError(Exception):
         self.__dict__.update(facts)
 
 
-# --- while a pipeline is built -----------------------------------------------------------------------------------
+# --- building a pipeline -----------------------------------------------------------------------------------------
 
 
 class GraphError(HyperNodesError, ValueError):
@@ -31,7 +31,7 @@ class GraphError(HyperNodesError, ValueError):
 
 
 class InvalidNodeError(GraphError, TypeError):
-    """Something is not usable as a node: a bare function, a function with `*args`, an object that is no node.
+    """An object is not usable as a node: a bare function, a function with `*args`, an object that is not a node.
 
     Attributes:
         culprit: The object that was refused.
@@ -53,7 +53,7 @@ class DuplicateOutputError(GraphError):
 
 
 class CycleError(GraphError):
-    """Nodes need each other in a circle.
+    """Nodes depend on each other in a cycle.
 
     Attributes:
         path: Names of the nodes along the cycle; the first is repeated at the end.
@@ -63,7 +63,7 @@ class CycleError(GraphError):
 
 
 class MappingError(GraphError):
-    """`as_node` maps, or maps over, a name that does not exist, or maps two names to one.
+    """`as_node` maps, or maps over, a name that does not exist, or maps two names to the same name.
 
     Attributes:
         unknown: The offending name.
@@ -95,8 +95,8 @@ class UnknownInputError(DependencyError):
     """A value was given for a name that the pipeline neither needs nor produces.
 
     Attributes:
-        unknown: The names that mean nothing to the pipeline.
-        available: The names that it does take.
+        unknown: The names that the pipeline does not know.
+        available: The names that it accepts.
     """
 
     unknown: tuple[str, ...]
@@ -108,7 +108,7 @@ class UnknownOutputError(DependencyError):
 
     Attributes:
         unknown: The requested names that do not exist.
-        available: The outputs that do.
+        available: The outputs that exist.
     """
 
     unknown: tuple[str, ...]
@@ -136,7 +136,7 @@ class MapLengthError(DependencyError):
 
 
 class ConfigurationError(HyperNodesError, ValueError):
-    """A setting of a pipeline, an engine or a backend has a value it cannot have."""
+    """A setting of a pipeline, an engine or a backend has an invalid value."""
 
 
 def is_positive(value: object) -> bool:
@@ -144,7 +144,7 @@ def is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-# --- while it runs -----------------------------------------------------------------------------------------------
+# --- during a run ------------------------------------------------------------------------------------------------
 
 
 class ExecutionError(HyperNodesError, RuntimeError):
@@ -152,7 +152,7 @@ class ExecutionError(HyperNodesError, RuntimeError):
 
 
 class OutputCountError(ExecutionError):
-    """A node with several outputs returned something else than one value for each.
+    """A node with several outputs did not return one value for each.
 
     Attributes:
         node_name: The node.
@@ -176,11 +176,11 @@ class NodeTimeoutError(ExecutionError, TimeoutError):
 
 
 class WorkerDiedError(ExecutionError):
-    """A worker process died while it computed something, twice: a crash, a kill, `os._exit`, out of memory.
+    """A worker process died twice while it computed the same call: a crash, a kill, `os._exit`, out of memory.
 
     Attributes:
         node_names: The nodes that it was to call.
-        item_index: Index of the map item; None when it was none.
+        item_index: Index of the map item; None outside maps.
     """
 
     node_names: tuple[str, ...]
@@ -188,20 +188,20 @@ class WorkerDiedError(ExecutionError):
 
 
 class SerializationError(HyperNodesError, TypeError):
-    """Something cannot be sent to a worker process.
+    """A value cannot be sent to, or from, a worker process.
 
     Attributes:
-        path: What it is, from the node or input down.
+        path: The location of the value, from the node or input down.
     """
 
     path: str
 
 
 class RemoteNodeError(ExecutionError):
-    """A node raised something in another process that cannot be brought here as it is.
+    """A node raised an exception in another process that cannot be restored in this one.
 
     Attributes:
-        original_type: Name of its type.
+        original_type: Name of the exception's type.
         original_message: Its text.
         traceback_text: Where it was raised.
     """
@@ -212,7 +212,7 @@ class RemoteNodeError(ExecutionError):
 
 
 class RemoteError(ExecutionError):
-    """A remote place failed for a reason that is not an exception of the user's own code.
+    """A remote backend failed for a reason that is not an exception of the user's own code.
 
     Attributes:
         backend_name: Name of the backend.
@@ -222,11 +222,11 @@ class RemoteError(ExecutionError):
 
 
 class WorkerLostError(RemoteError):
-    """The process at the remote place ended before the job did: a crash, a kill, out of memory.
+    """The remote worker process ended before its job did: a crash, a kill, out of memory.
 
     Attributes:
-        exit_code: How it ended; negative for the number of a signal, None when unknown.
-        log_tail: The last it printed to its standard error.
+        exit_code: Its exit code; negative for the number of a signal, None when unknown.
+        log_tail: The last lines of its standard error.
     """
 
     exit_code: int | None
@@ -234,10 +234,10 @@ class WorkerLostError(RemoteError):
 
 
 class RemoteVersionError(RemoteError):
-    """Python, this library or what it serializes with differs between the caller and the remote place.
+    """Python, this library or its serializer differs between the caller and the remote worker.
 
     Attributes:
-        differing: What differs, with the version here and the version there.
+        differing: Each component that differs, with the caller's version and the worker's.
     """
 
     differing: dict[str, tuple[object, object]]
@@ -250,7 +250,7 @@ class PluginError(HyperNodesError, ImportError):
     """An installed extension cannot be loaded, or two distributions claim one name.
 
     Attributes:
-        plugin_name: The name asked for.
+        plugin_name: The requested name.
         distributions: The distributions involved.
     """
 

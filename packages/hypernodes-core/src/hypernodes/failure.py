@@ -1,4 +1,4 @@
-"""What stands in a result where an item failed and the run was told to go on."""
+"""Failures: they replace the outputs of failed items in the results of maps with `on_error="collect"`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 
 class Failure(NamedTuple):
-    """An item that failed, in the place of its outputs (`on_error="collect"`).
+    """A failed item; it replaces the item's outputs (`on_error="collect"`).
 
     Attributes:
-        error: What was raised, as it was raised.
-        traceback_text: Where it was raised, as Python prints it.
+        error: The exception, as it was raised.
+        traceback_text: Its traceback, as Python prints it.
         item_index: Index of the item in its map.
-        node_path: Names of the pipelines around the node, outermost first, and of the node itself.
+        node_path: Names of the pipelines that contain the node, outermost first, followed by the node's name.
     """
 
     error: BaseException

@@ -1,4 +1,4 @@
-"""What is asked of a backend and of the engine: one run, or one map."""
+"""Requests to a backend and to the engine: one run, or one map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OutputNames: TypeAlias = str | Sequence[str] | None
 
 
 class RunnablePipeline(Protocol):
-    """A pipeline, as far as backends and the engine need it."""
+    """The part of a pipeline that backends and the engine need."""
 
     @property
     def id(self) -> str:
@@ -28,15 +28,15 @@ class RunnablePipeline(Protocol):
 
 
 class RunRequest:
-    """A pipeline to be run once.
+    """A request to run a pipeline once.
 
     Args:
         pipeline: The pipeline.
         inputs: Values by name.
         output_name: Outputs to compute; all when None.
         ctx: Context of the run that this one is part of, when a pipeline with a backend of its own is nested in
-            another; None for a run of its own. It tells what is known of the inputs, so whoever passes a request on
-            leaves it and the inputs as they are.
+            another; None for an independent run. It may carry signatures of the inputs, so a backend that passes a
+            request on must not change it or the inputs.
 
     Attributes:
         pipeline: The same.
@@ -69,7 +69,7 @@ class RunRequest:
 
     @property
     def context(self) -> CallbackContext:
-        """Where the run stands in the hierarchy of runs."""
+        """The context of the run in the hierarchy of runs."""
         return self.ctx or CallbackContext((self.pipeline.id,))
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class RunRequest:
 
 
 class MapRequest:
-    """A pipeline to be run once per item.
+    """A request to run a pipeline once per item.
 
     Args:
         pipeline: The pipeline.
@@ -87,7 +87,7 @@ class MapRequest:
         output_name: Outputs to compute; all when None.
         on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in the item's place.
         ctx: Context of the run that this one is part of; see `RunRequest`.
-        in_order: Whether `map_iter` gives results in item order, rather than as they are done.
+        in_order: Whether `map_iter` yields results in item order, rather than in the order of completion.
 
     Attributes:
         pipeline: The same.
@@ -165,10 +165,10 @@ class MapRequest:
         return [dict(zip(columns, row, strict=True)) for row in rows_of(columns.values(), self.map_mode)]
 
     def runs(self) -> list[RunRequest]:
-        """Return one run for each item: all that a simple backend needs, which returns `to_columns` of the results.
+        """Return one run for each item, for a simple backend that returns `to_columns` of the results.
 
         Raises:
-            ConfigurationError: Failures are to be collected, which single runs cannot do.
+            ConfigurationError: `on_error` is "collect", which single runs cannot do.
             DependencyError: See `items`.
         """
         if self.on_error != "raise":
@@ -189,7 +189,7 @@ class MapRequest:
 
     @property
     def context(self) -> CallbackContext:
-        """Where the map stands in the hierarchy of runs."""
+        """The context of the map in the hierarchy of runs."""
         return self.ctx or CallbackContext((self.pipeline.id,))
 
     def __repr__(self) -> str:
@@ -214,7 +214,7 @@ def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
 
 
 def check_column(name: str, values: Any, where: str) -> None:
-    """Refuse what cannot be mapped over.
+    """Check that a value can be mapped over.
 
     Raises:
         MapInputError: It is not iterable, or a single string.
@@ -237,10 +237,10 @@ def check_column(name: str, values: Any, where: str) -> None:
 
 
 def check_lengths(columns: Mapping[str, Sequence[Any]], mode: MapMode, where: str) -> None:
-    """Refuse columns of different lengths in zip mode.
+    """Check that columns have equal lengths in zip mode.
 
     Raises:
-        MapLengthError: They differ.
+        MapLengthError: The lengths differ.
     """
     lengths = {name: len(column) for name, column in columns.items()}
     if mode == "zip" and len(set(lengths.values())) > 1:

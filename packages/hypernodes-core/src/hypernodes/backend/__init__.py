@@ -1,7 +1,7 @@
-"""Workers where pipelines run.
+"""Backends, which run pipelines.
 
 `Backend` and `LocalBackend` are core's own; any other name resolves to the backend that an installed distribution
-registers (entry point group `hypernodes.backends`), imported when it is first asked for.
+registers (entry point group `hypernodes.backends`), imported at its first use.
 """
 
 from typing import TYPE_CHECKING, Any

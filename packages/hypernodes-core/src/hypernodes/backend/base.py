@@ -1,4 +1,4 @@
-"""What a backend is: where a pipeline runs."""
+"""The base class of backends."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypernodes.request import MapRequest, RunRequest
 
 
 class Backend(ABC):
-    """Where pipelines run. Subclass it, implementing `run` and `map`, to add another place.
+    """Runs pipelines in some process or machine. To add one, subclass it and implement `run` and `map`.
 
-    A backend decides *where*; *how* nodes and items are scheduled there is for `PipelineExecutionEngine`, so that
-    caching, callbacks, nesting and errors mean the same everywhere.
+    A backend decides *where* pipelines run; `PipelineExecutionEngine` decides *how* nodes and items are scheduled, so
+    that caching, callbacks, nesting and errors mean the same on every backend.
     """
 
     @abstractmethod
@@ -22,7 +22,7 @@ class Backend(ABC):
         """Run a pipeline once.
 
         Args:
-            request: What to run.
+            request: The pipeline, inputs and outputs.
 
         Returns:
             The requested outputs by name.
@@ -33,36 +33,36 @@ class Backend(ABC):
         """Run a pipeline once per item.
 
         Args:
-            request: What to run; `request.items()` gives the items one by one.
+            request: The pipeline, columns, inputs and outputs; `request.items()` returns the items one by one.
 
         Returns:
             Each requested output with one result per item, in item order.
         """
 
     def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Run a pipeline once per item and yield index and outputs of each; here by `map`, which computes all first.
+        """Run a pipeline once per item and yield index and outputs of each; by default, `map` computes all first.
 
         Args:
-            request: What to run.
+            request: The pipeline, columns, inputs and outputs.
         """
-        found = self.map(request)
-        for index, row in enumerate(zip(*found.values(), strict=True)):
-            yield index, dict(zip(found, row, strict=True))
+        columns = self.map(request)
+        for index, row in enumerate(zip(*columns.values(), strict=True)):
+            yield index, dict(zip(columns, row, strict=True))
 
     async def arun(self, request: RunRequest) -> dict[str, Any]:
-        """Run a pipeline once without blocking the event loop; here by `run` in a thread."""
+        """Run a pipeline once without blocking the event loop; by default with `run` in a thread."""
         import asyncio
 
         return await asyncio.to_thread(self.run, request)
 
     async def amap(self, request: MapRequest) -> dict[str, list[Any]]:
-        """Run a pipeline once per item without blocking the event loop; here by `map` in a thread."""
+        """Run a pipeline once per item without blocking the event loop; by default with `map` in a thread."""
         import asyncio
 
         return await asyncio.to_thread(self.map, request)
 
     def close(self) -> None:  # noqa: B027 - nothing to do is a valid implementation
-        """Release what the backend holds open between runs."""
+        """Release the resources that the backend holds between runs."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""This process as the place where a pipeline runs."""
+"""The backend that runs pipelines in this process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class LocalBackend(Backend):
-    """Runs pipelines here, with an engine of the given settings.
+    """Runs pipelines in this process, with an engine of the given settings.
 
     Args:
         node_execution: How the nodes of one run are executed.
         map_execution: How the items of a map are executed.
         max_workers: The largest number of node calls at a time; None for a number that suits the strategy.
-        executor: An executor of the caller's own to run node calls on.
+        executor: An executor of the caller's own to make node calls on.
         engine: A ready-made engine, instead of the settings above.
 
     Attributes:
-        engine: What runs the pipelines.
+        engine: The engine that runs the pipelines.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LocalBackend(Backend):
         return await self.engine.amap(request)
 
     def close(self) -> None:
-        """End the worker processes that were kept for further runs."""
+        """End the worker processes that stayed alive for further runs."""
         self.engine.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The engine: how steps and items run, wherever that is."""
+"""The engine: executes the steps of plans and the items of maps, in the same way on every backend."""
 
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.settings import ExecutionMode

@@ -1,4 +1,4 @@
-"""RunRegistry inside of something that is under way, so that they end with it."""
+"""Cancels runs that were started inside another run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Run(Protocol):
-    """A run that can be ended from another thread."""
+    """A run that can be cancelled from another thread."""
 
     def cancel(self) -> None:
-        """End it as soon as possible; the thread that waits for it gets a `CancelledError`."""
+        """Cancel it; the thread that waits for it raises `CancelledError` as soon as possible."""
 
 
 class RunRegistry:
-    """The runs that were started by the calls of another run, or by one nested pipeline of it."""
+    """The open runs that were started by the calls of another run, or by one of its nested pipelines."""
 
     def __init__(self) -> None:
         self._open: set[Run] = set()
@@ -23,20 +23,20 @@ class RunRegistry:
         self._is_cancelled = False
 
     def add(self, run: Run) -> None:
-        """Take note of a run that begins; it is cancelled at once if it comes too late."""
+        """Add a run that begins; it is cancelled at once if the registry has been cancelled."""
         with self._lock:
             self._open.add(run)
-            is_late = self._is_cancelled
-        if is_late:
+            is_too_late = self._is_cancelled
+        if is_too_late:
             run.cancel()
 
     def remove(self, run: Run) -> None:
-        """Take note of a run that has ended."""
+        """Remove a run that has ended."""
         with self._lock:
             self._open.discard(run)
 
     def cancel(self) -> None:
-        """End all of them, and those that begin from now on."""
+        """Cancel all open runs, and those that begin from now on."""
         with self._lock:
             self._is_cancelled = True
             runs = list(self._open)
@@ -45,4 +45,4 @@ class RunRegistry:
 
 
 current_registry: contextvars.ContextVar[RunRegistry | None] = contextvars.ContextVar("runs", default=None)
-"""Where a run that begins in this context has to register."""
+"""The registry for runs that begin in this context."""

@@ -1,4 +1,4 @@
-"""How a pipeline runs: the engine, the same on every backend."""
+"""The engine: executes pipelines in the same way on every backend."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ if TYPE_CHECKING:
 
 
 class PipelineExecutionEngine:
-    """RunRegistry pipelines with given strategies; knows nothing of where it runs.
+    """Runs pipelines with the given execution modes, independently of the backend.
 
     The modes, for nodes and for items alike:
 
     - "sequential": one after the other, in the calling thread;
-    - "async": `async def` functions are awaited side by side, others run in threads;
+    - "async": `async def` functions are awaited concurrently, others run in threads;
     - "threaded": in threads; `async def` functions are awaited in one event loop;
     - "parallel": in worker processes.
 
-    The event loop is the caller's in `arun` and `amap`. Otherwise it runs in the calling thread while that waits for
-    results, so a callback that takes long holds coroutines up. Where the calling thread runs a loop already (in a
-    notebook), or has other things to do in between (`map_iter`), it runs in a thread of its own.
+    `arun` and `amap` use the caller's event loop. Otherwise the loop runs in the calling thread while that waits for
+    results, so a callback that takes long delays coroutines. Where the calling thread runs a loop already (in a
+    notebook), or also executes the caller's code (`map_iter`), the loop runs in a thread of its own.
 
     A node starts as soon as its own inputs exist. Only calls of nodes occupy workers, so `max_workers` bounds the calls
     of a whole run at any depth of nesting.
 
     Worker processes live as long as the run. To keep them for several runs, use the engine (or a backend with it) as a
-    context manager; they then hold on to what the last run shared between its items until they are given other work.
+    context manager; they then hold the values that the last run shared between its items until they get other work.
 
     Args:
         node_execution: How the nodes of one run are executed.
         map_execution: How the items of a map are executed.
         max_workers: The largest number of calls at a time; None for a number that suits the modes (1, 100 for "async",
             the number of cores and four more for "threaded", the number of cores for "parallel").
-        executor: An executor of the caller's own to make calls on, instead of threads or processes of the run's. A
+        executor: An executor of the caller's own to make calls on, instead of the threads or processes of the run. A
             pipeline that is run inside a node on the same executor makes calls in the thread of that node rather than
             wait for a worker that may never be free.
 
     Attributes:
-        backend_name: Name of the backend it runs for, in messages.
+        backend_name: Name of the backend that uses it, for messages.
 
     Raises:
-        ConfigurationError: A setting has a value it cannot have.
+        ConfigurationError: A setting has an invalid value.
 
     Example:
         >>> from hypernodes import MapRequest, Pipeline, PipelineExecutionEngine, node
@@ -91,20 +91,20 @@ class PipelineExecutionEngine:
         self._kept_pool: ProcessPool | None = None
         self._is_kept_open = 0
 
-    # --- once -----------------------------------------------------------------------------------------------------
+    # --- single runs ----------------------------------------------------------------------------------------------
 
     def run(self, request: RunRequest) -> dict[str, Any]:
         """Run a pipeline once.
 
         Args:
-            request: What to run.
+            request: The pipeline, inputs and outputs.
 
         Returns:
             The requested outputs by name.
 
         Raises:
             DependencyError: The inputs or outputs do not fit; nothing has run.
-            Exception: What a node raised, with a note saying where.
+            Exception: The error of a node, with a note that says where it was raised.
         """
         inputs, ctx = request.inputs, request.ctx
         plan = request.pipeline.plan_for(inputs, request.output_name)
@@ -130,28 +130,28 @@ class PipelineExecutionEngine:
         execution = _execution_type()(self, plan, request.context, request.ctx is not None, loop)
         return await execution.in_thread(execution.run, values, request.inputs)
 
-    # --- once per item --------------------------------------------------------------------------------------------
+    # --- maps -----------------------------------------------------------------------------------------------------
 
     def map(self, request: MapRequest) -> dict[str, list[Any]]:
         """Run a pipeline once per item.
 
         Args:
-            request: What to run.
+            request: The pipeline, columns, inputs and outputs.
 
         Returns:
             Each requested output with one result per item.
 
         Raises:
             DependencyError: The inputs or outputs do not fit; nothing has run.
-            Exception: What a node raised, with a note saying where and for which item.
+            Exception: The error of a node, with a note that says where and for which item it was raised.
         """
         plan, given = map_plan(request)
         if plan.is_silent and self.runs_in_order(plan, is_map=True) and current_registry.get() is None:
-            found: list[Any] = []
+            results: list[Any] = []
             rest, name = given.rest(plan), self.backend_name
             has_failures = any(map(has_failure, given.columns.values()))
-            run_rows(plan, given.rows(), rest, found, request.ctx, name, request.on_error, None, has_failures)
-            return dict(zip(plan.outputs, columns_of(plan, found), strict=True))
+            run_rows(plan, given.rows(), rest, results, request.ctx, name, request.on_error, None, has_failures)
+            return dict(zip(plan.outputs, columns_of(plan, results), strict=True))
         execution = _execution_type()(self, plan, request.context, request.ctx is not None)
         return execution.map(given, request.on_error)
 
@@ -165,10 +165,10 @@ class PipelineExecutionEngine:
         return await execution.in_thread(execution.map, given, request.on_error)
 
     def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Run a pipeline once per item and yield the results as they come, holding a bounded number of them.
+        """Run a pipeline once per item and yield results as they become available, holding a bounded number of them.
 
         Args:
-            request: What to run; columns are read as needed.
+            request: The pipeline, columns, inputs and outputs; columns are read as needed.
 
         Yields:
             The index of the item, and its requested outputs by name.
@@ -182,10 +182,10 @@ class PipelineExecutionEngine:
         has_items = is_map or plan.maps
         return self.node_execution == "sequential" and (not has_items or self.map_execution == "sequential")
 
-    # --- places ---------------------------------------------------------------------------------------------------
+    # --- worker processes -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the worker processes that were kept for further runs."""
+        """End the worker processes that stayed alive for further runs."""
         pool, self._kept_pool = self._kept_pool, None
         if pool is not None:
             pool.close()
@@ -230,11 +230,11 @@ class PipelineExecutionEngine:
 
 
 def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInputs]:
-    """Return the plan of one item of a map, and what the map runs over.
+    """Return the plan of one item of a map, and the inputs of the items.
 
     Args:
         request: The map.
-        is_stream: Whether the columns are read as needed, so that only those that are there already are looked at.
+        is_stream: Whether the columns are read as needed, so that only sequences are checked beforehand.
 
     Raises:
         DependencyError: The inputs or outputs do not fit.
@@ -253,14 +253,14 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
 
 @cache
 def _execution_type() -> type[Execution]:
-    """Import what a run needs that is more than bare calls, when the first one comes."""
+    """Import the modules of runs that need more than calls, at the first such run."""
     from hypernodes.engine.execution import Execution
 
     return Execution
 
 
 def _values(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
-    """The value of every slot before a run, after a look at what mapped pipelines inside take item by item."""
+    """Return the initial value of every slot; checks the inputs that nested mapped pipelines map over."""
     values = [*inputs.values(), *plan.rest]
     if plan.maps:
         check_given_columns(plan, values)
@@ -268,7 +268,7 @@ def _values(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
 
 
 def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The inputs that items share, after a look at those that mapped pipelines inside take item by item."""
+    """Return the inputs that items share; checks those that nested mapped pipelines map over."""
     if not plan.maps:
         return inputs
     values = list(plan.template)

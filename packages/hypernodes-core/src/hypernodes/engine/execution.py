@@ -1,4 +1,4 @@
-"""One run or one map, from the compiled plan to the result; the choice of driver and frame."""
+"""One run or one map, from the compiled plan to the result: chooses driver and frame."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 
 class EngineSettings(Protocol):
-    """The engine, as far as an execution needs it."""
+    """The part of the engine that an execution needs."""
 
     backend_name: str
     node_execution: ExecutionMode
@@ -52,8 +52,8 @@ class EngineSettings(Protocol):
 class Execution:
     """One run or one map.
 
-    Which driver executes it is decided by the modes alone (`PipelineExecutionEngine.runs_in_order`), which frames it
-    executes by the plan and its callbacks alone; what a user passes besides makes no difference to the road:
+    Only the modes determine the driver (`PipelineExecutionEngine.runs_in_order`), and only the plan and its callbacks
+    determine the frames; other options make no difference:
 
     | the plan has                      | all modes that matter are "sequential" | anything else                     |
     |-----------------------------------|----------------------------------------|-----------------------------------|
@@ -63,16 +63,16 @@ class Execution:
     | a cache                           | `in_order` over `CachedFrame`          | `concurrent` over the same        |
 
     In order, calls with retries, time limits or `async def` functions are made by `CallingThread`, and nested pipelines
-    with a backend of their own are handed to it one after the other. `in_order` also takes the place of
-    `run_observed` where events of other threads may come in between (a run inside another one).
+    with a backend of their own run on it one after the other. `in_order` also replaces `run_observed` where events of
+    other threads may interleave (a run inside another one).
 
     Args:
-        engine: Says how to run.
-        plan: What to run.
+        engine: The engine, with its modes.
+        plan: The plan to execute.
         root: Context of the pipeline.
-        is_nested: Whether it is part of another run, which then reports it.
+        is_nested: Whether it is part of another run, which then reports its start and end.
         loop: The event loop of an `async` caller.
-        state: What is known of the run beforehand.
+        state: State of the run; None for a new one.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Execution:
         self._root = root
         self._is_nested = is_nested
         self._loop = loop
-        self._around = current_registry.get()
-        can_be_cancelled = is_nested or loop is not None or self._around is not None
+        self._outer_registry = current_registry.get()
+        can_be_cancelled = is_nested or loop is not None or self._outer_registry is not None
         self._thread = CallingThread(loop, can_be_cancelled)
-        is_alone = engine.runs_in_order(plan) and plan.stays_here and not is_nested and loop is None
-        self._state = state or RunState(root, engine.backend_name, is_nested, is_alone)
+        is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not is_nested and loop is None
+        self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
         self._scheduler: Scheduler | None = None
 
-    # --- what is executed -----------------------------------------------------------------------------------------
+    # --- runs and maps --------------------------------------------------------------------------------------------
 
     def run(self, values: list[Any], inputs: Mapping[str, Any], known: PriorResults | None = None) -> dict[str, Any]:
         """Run the plan once.
@@ -104,7 +104,7 @@ class Execution:
         Args:
             values: Value of every slot, with the inputs filled in.
             inputs: The inputs as they were given.
-            known: What has been found out before.
+            known: Prior results of the run.
         """
         plan, state, thread = self._plan, self._state, self._thread
         known = known or prior_results_of_run(plan, self._root, inputs)
@@ -119,7 +119,7 @@ class Execution:
 
                 return self._reported(frame, inputs, execute)
         with self._in_order():
-            if plan.stays_here and not plan.is_cached and not plan.callbacks:
+            if plan.is_local and not plan.is_cached and not plan.callbacks:
                 needed = thread if thread.is_needed_for(plan) else None
                 values = run_silent(
                     plan, (values,), (), None, self._root, state.backend_name, thread=needed, trace=thread
@@ -166,14 +166,14 @@ class Execution:
                 for index, outputs in stream_in_order(plan, state, root, given, on_error, self._thread):
                     yield index, dict(zip(plan.outputs, outputs, strict=True))
             return
-        with self._concurrent(is_waited_for=False) as (workers, scheduler):
+        with self._concurrent(is_dedicated=False) as (workers, scheduler):
             stream = ItemStream(scheduler, is_ordered, limit=workers.open_items)
             activity = scheduler.map_activity(PlannedMap(plan, state, root, given, on_error, deliver=stream))
             for index, outputs in stream.results(activity):
                 yield index, dict(zip(plan.outputs, outputs, strict=True))
 
     def _reported(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:
-        """Execute a frame between the events of start and end of the run; return its results."""
+        """Execute a frame, and report start and end of the run; return its results."""
         if self._is_nested:
             execute(frame)
             return frame.results()
@@ -193,41 +193,41 @@ class Execution:
 
     def _begin_records(self, given: MapInputs | None = None) -> None:
         if self._plan.is_cached:
-            is_item = bool(self._root.item_path)  # of a map around it, from item to item of which anything may differ
+            is_item = bool(self._root.item_path)  # of an enclosing map: any input may differ from item to item
             self._state.records.begin(self._plan, self._plan.inputs if is_item else given.columns if given else ())
 
-    # --- where it is executed -------------------------------------------------------------------------------------
+    # --- threads and workers --------------------------------------------------------------------------------------
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call `run` or `map` in a thread of its own; cancelling the caller cancels it, and waits for its end."""
         return await call_in_thread(self.cancel, function, *arguments)
 
     def cancel(self) -> None:
-        """End it from another thread, as soon as possible; the thread that runs it gets a `CancelledError`."""
+        """Cancel it from another thread; the thread that runs it raises `CancelledError` as soon as possible."""
         self._thread.cancel()
         if self._scheduler is not None:
             self._scheduler.cancel()
 
     @contextmanager
     def _in_order(self, is_stream: bool = False) -> Iterator[None]:
-        """Execute in the calling thread; runs that its nodes start end with it when it is cancelled."""
-        around, thread = self._around, self._thread
+        """Execute in the calling thread; cancelling it cancels the runs that its nodes started."""
+        outer, thread = self._outer_registry, self._thread
         token = current_registry.set(thread.registry) if thread.can_be_cancelled and not is_stream else None
         try:
-            if around is not None:
-                around.add(self)
+            if outer is not None:
+                outer.add(self)
             yield
         finally:
             if token is not None:
                 current_registry.reset(token)
-            if around is not None:
-                around.remove(self)
+            if outer is not None:
+                outer.remove(self)
             self._state.flush_store()
             thread.close()
 
     @contextmanager
-    def _concurrent(self, is_waited_for: bool = True) -> Iterator[tuple[Workers, Scheduler]]:
-        """Make the workers and the scheduler of this execution, and release them when it ends."""
+    def _concurrent(self, is_dedicated: bool = True) -> Iterator[tuple[Workers, Scheduler]]:
+        """Create the workers and the scheduler of this execution, and release them when it ends."""
         engine = self._engine
         with engine.process_pool() as pool:
             processes = None
@@ -245,19 +245,19 @@ class Execution:
                 engine.executor,
                 processes,
                 self._loop,
-                is_waited_for,
+                is_dedicated,
             )
-            around = self._around
+            outer = self._outer_registry
             try:
                 self._scheduler = Scheduler(workers, self._state)
-                if around is not None:
-                    around.add(self)
+                if outer is not None:
+                    outer.add(self)
                 if self._thread.is_cancelled:
                     self._scheduler.cancel()
                 yield workers, self._scheduler
             finally:
-                if around is not None:
-                    around.remove(self)
+                if outer is not None:
+                    outer.remove(self)
                 workers.close()
 
 
@@ -265,9 +265,9 @@ async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _
     """Call a function in a thread of its own without blocking the event loop.
 
     Args:
-        cancel: Called when the awaiting task is cancelled, to end the function before its time; its end is waited for.
-        function: What to call; it sees the context variables of the caller.
-        arguments: What to call it with.
+        cancel: Called when the awaiting task is cancelled, to end the function early; the task then waits for its end.
+        function: The function; it sees the context variables of the caller.
+        arguments: Its arguments.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[_T] = loop.create_future()
@@ -288,14 +288,14 @@ async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _
     except asyncio.CancelledError:
         cancel()
         await asyncio.wait([outcome])
-        outcome.exception()  # mark it as seen
+        outcome.exception()  # mark the error as retrieved
         raise
     finally:
         thread.join()
 
 
 class _Collected:
-    """Takes the outputs of items by their index."""
+    """Collects the outputs of items by their index."""
 
     is_full = False
 
@@ -307,7 +307,7 @@ class _Collected:
 
 
 def _settable(error: BaseException) -> BaseException:
-    """A future refuses StopIteration, which means something else to those who wait for it."""
+    """Return an error that can be set on a future, which refuses StopIteration."""
     if isinstance(error, StopIteration):
         wrapped = RuntimeError("a node raised StopIteration")
         wrapped.__cause__ = error

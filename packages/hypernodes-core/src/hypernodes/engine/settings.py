@@ -1,4 +1,4 @@
-"""How nodes and items are executed."""
+"""The execution modes of nodes and items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run needs to know; made for it, passed along, and gone with it."""
+"""The state of one run, passed to everything that takes part in it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ _QUICK_S = 0.001
 
 
 class RunState:
-    """Everything that lives exactly as long as one run or map.
+    """The state that lives exactly as long as one run or map.
 
     Attributes:
         root: Context of the outermost pipeline.
         backend_name: Name of the backend, for messages.
-        is_nested: Whether the run is part of another one, which then announces it.
-        is_alone: Whether all of its events happen in one thread.
+        is_nested: Whether the run is part of another one, which then reports its start and end.
+        is_single_threaded: Whether all of its events are reported in one thread.
         codes: Signatures of the code of its plans.
         show_warning: Shows the user a warning about a subject, for a reason, with a text.
-        store: What it reads from caches and writes to them.
-        history: What it notes about nodes that compute something.
-        is_dry_run: Whether nothing is executed, only looked up: no callback is called.
-        look_ahead: Number of items that are looked up together at least.
+        store: Reads results from caches and writes them.
+        records: Writes the records that `explain` reads.
+        is_dry_run: Whether results are only looked up: nothing is executed and no callback is called.
+        look_ahead: The smallest number of items that are looked up together.
         quick_steps: Steps whose last call took less than a millisecond.
-        computed: Number of results with a signature that were computed so far.
+        computed: Number of results with a signature that have been computed so far.
     """
 
-    def __init__(self, root: CallbackContext, backend_name: str, is_nested: bool, is_alone: bool = False) -> None:
+    def __init__(
+        self, root: CallbackContext, backend_name: str, is_nested: bool, is_single_threaded: bool = False
+    ) -> None:
         self.root = root
         self.backend_name = backend_name
         self.is_nested = is_nested
-        self.is_alone = is_alone
+        self.is_single_threaded = is_single_threaded
         self.show_warning: Warn = _show_warning
         self.is_dry_run = False
         self._observed: dict[Plan, bool] = {}
@@ -77,7 +79,7 @@ class RunState:
         return is_observed
 
     def flush_store(self) -> None:
-        """Write what waits to be written to caches."""
+        """Write the results that wait to be written to caches."""
         if "store" in self.__dict__:
             self.store.flush()
 
@@ -90,17 +92,17 @@ class RunState:
         return listeners
 
     def listeners_for(self, callbacks: tuple[Any, ...]) -> Listeners:
-        """Return the listeners for a list of callbacks, made once per run."""
+        """Return the listeners for a list of callbacks, created once per run."""
         callbacks = () if self.is_dry_run else callbacks
         key = tuple(map(id, callbacks))
         listeners = self._by_callbacks.get(key)
         if listeners is None:
-            lock = None if self.is_alone else self.root.lock
+            lock = None if self.is_single_threaded else self.root.lock
             listeners = self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, lock)
         return listeners
 
     def remember(self, key: bytes) -> None:
-        """Note that the result with this signature was computed just now."""
+        """Record that the result with this signature was computed just now."""
         self.computed += 1
         self._recent[key] = None
         if len(self._recent) > _RECENT:
@@ -109,13 +111,13 @@ class RunState:
     def was_computed(self, key: bytes, since: int) -> bool:
         """Whether the result with this signature may have been computed in this run, after `since` others.
 
-        So much may have been computed since then that not all of it is remembered: then this is true as well, and the
-        cache has to be asked again.
+        Only the most recent results are remembered; when more than that have been computed since, this returns True,
+        and the caller has to look in the cache again.
         """
         return key in self._recent or self.computed - since > _RECENT
 
     def note_duration(self, step: CallStep, duration_s: float) -> None:
-        """Note how long a call of a step took."""
+        """Record how long a call of a step took."""
         if duration_s < _QUICK_S:
             self.quick_steps.add(step)
         else:

@@ -1,4 +1,4 @@
-"""What running a step means: the one place where a node's function is called, and what is said when it fails."""
+"""Executes a step: the only module that calls a node's function, and the notes added to errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypernodes.plan import CallStep, Plan, Step
 
 
 class NotTransferred:
-    """Stands for a result that cannot leave the worker process which made it, and that nothing outside it needs.
+    """Replaces a result that cannot be sent from the worker process that made it, and that no other process needs.
 
-    Callbacks receive it in the place of the value. It cannot be stored in a cache.
+    Callbacks receive it instead of the value. It cannot be stored in a cache.
 
     Attributes:
         type_name: Type of the value.
@@ -37,7 +37,7 @@ class Call(NamedTuple):
     """A call of a node's function that is about to be made.
 
     Attributes:
-        step: What is called.
+        step: The step.
         arguments: Values passed by position.
         by_keyword: Values passed by name.
     """
@@ -48,7 +48,7 @@ class Call(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """What came of a call.
+    """The results of a call.
 
     Attributes:
         outputs: One value for each output of the node.
@@ -66,11 +66,11 @@ def prepare(step: CallStep, values: Sequence[Any]) -> Call:
 
 
 def make(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
-    """Call a node's function; an `async def` one is waited for with `wait_for`.
+    """Call a node's function; `wait_for` awaits the result of an `async def` function.
 
     Raises:
         OutputCountError: The node has several outputs and the function did not return one value for each.
-        Exception: What the function raised.
+        Exception: The error of the function.
     """
     node = call.step.node
     started_at = perf_counter()
@@ -81,17 +81,17 @@ def make(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
 
 
 async def make_async(call: Call) -> Returned:
-    """The same for an `async def` function, in a running event loop."""
+    """Call an `async def` function in a running event loop."""
     started_at = perf_counter()
     result: Any = await call.step.node.func(*call.arguments, **call.by_keyword)
     return Returned(split(call.step, result), perf_counter() - started_at)
 
 
 async def make_within(call: Call, limit_s: float | None) -> Returned:
-    """The same, within a time limit in seconds; None for none.
+    """Call an `async def` function in a running event loop, with a time limit in seconds; None for no limit.
 
     Raises:
-        NodeTimeoutError: It took longer.
+        NodeTimeoutError: The call took longer.
     """
     if limit_s is None:
         return await make_async(call)
@@ -121,7 +121,7 @@ def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
 
     Raises:
         OutputCountError: The node has several outputs and the function did not return one value for each.
-        Exception: What the function raised.
+        Exception: The error of the function.
     """
     if step.by_keyword:
         made = prepare(step, values)
@@ -131,15 +131,15 @@ def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:
-    """Return what the function returned as one value for each output."""
+    """Return the result of a function as one value for each output."""
     names = step.node.outputs
     if len(names) == 1:
         return (result,)
     if isinstance(result, (tuple, list)) and len(result) == len(names):
         return tuple(result)
-    what = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
+    got = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
     raise OutputCountError(
-        f"node {step.node.name!r} must return a tuple of {len(names)} values ({', '.join(names)}); it returned {what}",
+        f"node {step.node.name!r} must return a tuple of {len(names)} values ({', '.join(names)}); it returned {got}",
         node_name=step.node.name,
         expected=names,
     )
@@ -153,15 +153,15 @@ def add_note(
     backend_name: str,
     item_index: int | None = None,
 ) -> None:
-    """Attach to `error` where it happened: pipeline path, node, map items, names of the inputs, and backend.
+    """Add a note to `error` that says where it was raised: pipeline path, node, map items, input names and backend.
 
     Args:
-        error: What was raised.
+        error: The error.
         plan: The plan that was running.
         step: The step that raised.
         base: Context of the plan's outermost scope.
         backend_name: Name of the backend.
-        item_index: Index of the map item; None when the plan did not run as one.
+        item_index: Index of the map item; None when the plan is not executed as a map item.
     """
     location = f" ({step.node.location})" if step.node.location else ""
     item_path = base.item_path if item_index is None else (*base.item_path, item_index)
@@ -173,7 +173,7 @@ def add_note(
 
 
 def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:
-    """Return the names of the pipelines around a step, outermost first."""
+    """Return the names of the pipelines that contain a step, outermost first."""
     inner: list[str] = []
     scope = plan.scopes[step.scope]
     while scope.parent >= 0:

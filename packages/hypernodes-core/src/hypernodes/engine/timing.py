@@ -1,4 +1,4 @@
-"""The clock of time limits and delays, and how long to wait before a call is made again."""
+"""The clock of time limits and delays, and the delay before a retry."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def now() -> float:
 
 
 def retry_delay_s(node: Node[..., Any], attempt: int) -> float:
-    """Return how long to wait after a failed attempt: twice as long each time, give or take a quarter.
+    """Return the delay after a failed attempt, in seconds: exponential backoff with a jitter of 25%.
 
-    Callers that fail together would otherwise come back together.
+    Without jitter, callers that fail together would retry together.
     """
     return float(node.retry_delay * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))

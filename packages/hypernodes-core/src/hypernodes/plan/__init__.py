@@ -1,4 +1,4 @@
-"""A pipeline compiled for given inputs and requested outputs."""
+"""Plans: pipelines compiled for given inputs and requested outputs."""
 
 from hypernodes.plan.compiler import compile_plan
 from hypernodes.plan.plan import UNSET, CallStep, MapMode, NestedStep, OnError, Plan, Scope, Settings, Step

@@ -1,4 +1,4 @@
-"""The compiler: from a pipeline to a plan."""
+"""Compiles a pipeline to a plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def compile_plan(
     pipeline: PlannedPipeline,
     given: Collection[str],
     requested: tuple[str, ...] | None = None,
-    around: Scope | None = None,
+    outer: Scope | None = None,
     node_name: str | None = None,
 ) -> Plan:
     """Compile a pipeline.
@@ -25,14 +25,14 @@ def compile_plan(
     Args:
         pipeline: The pipeline.
         given: Names for which values will be given: root inputs, and outputs that these values override.
-        requested: Outputs to compute; None for all that are not given and not merely needed for given ones.
-        around: The scope of the pipeline around, whose settings this one inherits.
-        node_name: Name of the pipeline as a node of the one around.
+        requested: Outputs to compute; None for all except those given and those needed only to compute given ones.
+        outer: The scope of the enclosing pipeline, whose settings this one inherits.
+        node_name: Name of the pipeline as a node of the enclosing one.
 
     Raises:
         MissingInputError: A root input that is needed has neither a value nor a default.
     """
-    settings = pipeline.own_settings.or_else(around.settings if around else Settings())
+    settings = pipeline.own_settings.or_else(outer.settings if outer else Settings())
     settings = settings.or_else(pipeline.inherited_settings)
     scope = Scope(pipeline.id, node_name or pipeline.id, -1, settings)
     draft = _Draft(pipeline, given, scope)
@@ -46,7 +46,9 @@ class _DraftStep(NamedTuple):
     outputs: dict[str, int]  # the node's own output names, with slots
     overridden: frozenset[str]
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
-    nested: tuple[Plan, tuple[int, ...]] | None = None  # of a step that is a whole pipeline: its plan, where results go
+    nested: tuple[Plan, tuple[int, ...]] | None = (
+        None  # of a step that is a whole pipeline: its plan, and the slots of its results
+    )
 
 
 class _Level(NamedTuple):
@@ -54,14 +56,14 @@ class _Level(NamedTuple):
 
     nodes: Iterator[GraphNode]
     scope: int
-    slots: dict[str, int]  # what its names stand for so far
+    slots: dict[str, int]  # slots of its names so far
     root_names: dict[str, str]  # the outermost pipeline's names of its inputs
     overrides: dict[str, int]  # given values that replace outputs of its nodes
     node: Any = None  # the nested pipeline as a node of the level below; None for the outermost
 
 
 class _Draft:
-    """The plan of a whole pipeline, before what is not needed is left out."""
+    """The plan of a whole pipeline, before unneeded steps are removed."""
 
     def __init__(self, pipeline: PlannedPipeline, given: Collection[str], scope: Scope) -> None:
         self.pipeline = pipeline
@@ -95,19 +97,19 @@ class _Draft:
         self.template.append(value)
         return len(self.template) - 1
 
-    def _open(self, node: Any, around: _Level) -> _Level:
+    def _open(self, node: Any, outer: _Level) -> _Level:
         pipeline: PlannedPipeline = node.pipeline
-        parent = self.scopes[around.scope]
+        parent = self.scopes[outer.scope]
         settings = pipeline.own_settings.or_else(parent.settings).or_else(pipeline.inherited_settings)
-        self.scopes.append(Scope(pipeline.id, node.name, around.scope, settings))
+        self.scopes.append(Scope(pipeline.id, node.name, outer.scope, settings))
         inner = {name: node.inner_input(name) for name in node.inputs}
         return _Level(
             nodes=iter(pipeline.graph.nodes),
             scope=len(self.scopes) - 1,
-            slots={inner[name]: around.slots[name] for name in node.inputs if name in around.slots},
-            root_names={inner[name]: around.root_names.get(name, name) for name in node.inputs},
+            slots={inner[name]: outer.slots[name] for name in node.inputs if name in outer.slots},
+            root_names={inner[name]: outer.root_names.get(name, name) for name in node.inputs},
             overrides={
-                node.inner_output(name): around.overrides[name] for name in node.outputs if name in around.overrides
+                node.inner_output(name): outer.overrides[name] for name in node.outputs if name in outer.overrides
             },
             node=node,
         )
@@ -129,7 +131,7 @@ class _Draft:
         for name, slot in outputs.items():
             level.slots[name] = level.overrides.get(name, slot)
 
-    # --- leaving out what is not needed ---------------------------------------------------------------------------
+    # --- removing unneeded steps ----------------------------------------------------------------------------------
 
     def finish(self, requested: tuple[str, ...] | None) -> Plan:
         producer_of = {slot: i for i, step in enumerate(self.steps) for slot in step.outputs.values()}
@@ -138,31 +140,33 @@ class _Draft:
         else:
             outputs = {name: self.outputs[name] for name in requested}
         needed_slots = set(outputs.values())
-        kept: list[_DraftStep] = []
+        needed_steps: list[_DraftStep] = []
         for step in reversed(self.steps):  # consumers come after producers
             if not needed_slots.isdisjoint(step.outputs.values()):
                 if not isinstance(step.node, Node):
                     step = self._compile_nested(step, needed_slots)
-                kept.append(step)
+                needed_steps.append(step)
                 needed_slots.update(step.arguments.values())
-        kept.reverse()
-        self._check_missing(kept)
-        return self._assemble(kept, outputs)
+        needed_steps.reverse()
+        self._check_missing(needed_steps)
+        return self._assemble(needed_steps, outputs)
 
     def _compile_nested(self, step: _DraftStep, needed_slots: set[int]) -> _DraftStep:
-        """Compile a nested pipeline that is not inlined; leaves out the inputs that only unwanted outputs take."""
+        """Compile a nested pipeline that is not inlined; removes the inputs that only unrequested outputs need."""
         node: NestedNode = step.node
         wanted = {node.inner_output(name): slot for name, slot in step.outputs.items() if slot in needed_slots}
         missing = self._missing_inside(step, tuple(wanted))
         given = {**step.arguments, **missing}
-        mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly laid out
+        mapped = tuple(
+            node.map_over
+        )  # their slots come first in the inner plan, so that the values of items are quickly prepared
         names = (*mapped, *(name for name in given if name not in mapped))
-        around = self.scopes[step.scope]
-        inner = compile_plan(node.pipeline, tuple(map(node.inner_input, names)), tuple(wanted), around, node.name)
+        outer = self.scopes[step.scope]
+        inner = compile_plan(node.pipeline, tuple(map(node.inner_input, names)), tuple(wanted), outer, node.name)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
         taken = [name for name in names if name in mapped or inner.inputs[node.inner_input(name)] in used]
         if len(taken) < len(names):
-            inner = compile_plan(node.pipeline, tuple(map(node.inner_input, taken)), tuple(wanted), around, node.name)
+            inner = compile_plan(node.pipeline, tuple(map(node.inner_input, taken)), tuple(wanted), outer, node.name)
         return step._replace(
             arguments={name: step.arguments[name] for name in taken if name in step.arguments},
             missing={name: missing[name] for name in taken if name in missing},
@@ -170,7 +174,7 @@ class _Draft:
         )
 
     def _missing_inside(self, step: _DraftStep, wanted: tuple[str, ...]) -> dict[str, str]:
-        """Return those of the missing inputs that the wanted outputs need; others may have a default for them."""
+        """Return the missing inputs that the wanted outputs need; nested pipelines may have defaults for the others."""
         if not step.missing:
             return step.missing
         node: NestedNode = step.node
@@ -187,7 +191,7 @@ class _Draft:
         }
 
     def _default_outputs(self, producer_of: Mapping[int, int]) -> dict[str, int]:
-        """All outputs, but neither those given nor those that only served to compute given ones."""
+        """Return all outputs except those given and those needed only to compute given ones."""
         if not any(step.overridden for step in self.steps):
             return self.outputs
         is_used = [False] * len(self.template)  # by a step that will run
@@ -206,9 +210,9 @@ class _Draft:
                 is_used[slot] = is_used[slot] or runs
         return {name: slot for name, slot in self.outputs.items() if slot in producer_of and slot not in dropped}
 
-    def _check_missing(self, kept: list[_DraftStep]) -> None:
+    def _check_missing(self, needed_steps: list[_DraftStep]) -> None:
         missing: dict[str, list[str]] = {}
-        for step in kept:
+        for step in needed_steps:
             for name in step.missing.values():
                 users = missing.setdefault(name, [])
                 if step.node.name not in users:
@@ -225,11 +229,11 @@ class _Draft:
             missing={name: tuple(users) for name, users in missing.items()},
         )
 
-    def _assemble(self, kept: list[_DraftStep], outputs: dict[str, int]) -> Plan:
+    def _assemble(self, needed_steps: list[_DraftStep], outputs: dict[str, int]) -> Plan:
         producers = [-1] * len(self.template)
         steps: list[Step] = []
         consumers: list[list[int]] = []
-        for index, draft in enumerate(kept):
+        for index, draft in enumerate(needed_steps):
             needs = tuple(sorted({producers[slot] for slot in draft.arguments.values()} - {-1}))
             for source in needs:
                 consumers[source].append(index)
@@ -253,7 +257,7 @@ class _Draft:
             consumers=tuple(map(tuple, consumers)),
             is_cached=is_cached,
             callbacks=tuple(callbacks.values()),
-            stays_here=all(map(_stays_here, steps)),
+            is_local=all(map(_is_local, steps)),
             needs_only_calls=needs_only_calls,
             is_silent=needs_only_calls and not is_cached and not callbacks,
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
@@ -300,12 +304,12 @@ class _Draft:
 
 def _needs_only_calls(step: Step) -> bool:
     if isinstance(step, NestedStep):
-        return _stays_here(step) and step.inner.needs_only_calls
+        return _is_local(step) and step.inner.needs_only_calls
     return not step.is_special
 
 
-def _stays_here(step: Step) -> bool:
-    return isinstance(step, CallStep) or (not step.node.pipeline.has_own_backend and step.inner.stays_here)
+def _is_local(step: Step) -> bool:
+    return isinstance(step, CallStep) or (not step.node.pipeline.has_own_backend and step.inner.is_local)
 
 
 def _callbacks(scopes: list[Scope], steps: list[Step]) -> Iterator[PipelineCallback]:
@@ -327,10 +331,10 @@ def _nothing(values: Sequence[Any]) -> tuple[()]:
 
 
 def _instruction(step: Step) -> tuple[Any, ...]:
-    """What the silent loop reads of a step: how many arguments, the function, their slots, where the result goes.
+    """Return the form of a step that the silent loop reads: number of arguments, function, their slots, result slot.
 
-    The number is -1 for a step that the loop takes whole: keyword-only parameters, several outputs, retries or the
-    like, no call at all.
+    The number is -1 for a step that the loop handles as an object: one with keyword-only parameters, several outputs or
+    retries and the like, or a nested pipeline.
     """
     if isinstance(step, NestedStep) or step.is_special:
         return (-1, step, 0, 0, 0, 0)

@@ -1,8 +1,8 @@
 """A pipeline compiled for a set of given inputs and requested outputs: steps in topological order over numbered slots.
 
-Nested pipelines are inlined: their nodes become steps of the same plan, and a scope remembers which pipeline a step
-came from. A mapped node, and a nested pipeline with a backend of its own, stay one step each. A plan is immutable,
-holds no values of a run and is reused from run to run.
+Nested pipelines are inlined: their nodes become steps of the same plan, and a scope records the pipeline that a step
+belongs to. A mapped node, and a nested pipeline with a backend of its own, remain one step each. A plan is immutable,
+holds no values of a run and is reused by later runs.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ OnError: TypeAlias = Literal["raise", "collect"]
 
 
 class Settings(NamedTuple):
-    """What a pipeline passes on to the pipelines nested in it; None means "not set".
+    """The settings that nested pipelines inherit; None means "not set".
 
     Attributes:
-        cache: Where results are stored; False for nowhere.
-        callbacks: Who observes the events.
+        cache: The cache that stores results; False for none.
+        callbacks: The callbacks that observe the events.
     """
 
     cache: Cache | Literal[False] | None = None
     callbacks: tuple[PipelineCallback, ...] | None = None
 
-    def or_else(self, around: Settings) -> Settings:
-        """Return these settings, completed from those of the pipeline around."""
+    def or_else(self, outer: Settings) -> Settings:
+        """Return these settings, completed from those of the enclosing pipeline."""
         return Settings(
-            around.cache if self.cache is None else self.cache,
-            around.callbacks if self.callbacks is None else self.callbacks,
+            outer.cache if self.cache is None else self.cache,
+            outer.callbacks if self.callbacks is None else self.callbacks,
         )
 
 
 class PlannedPipeline(Protocol):
-    """What the compiler needs to know of a pipeline."""
+    """The part of a pipeline that the compiler needs."""
 
     @property
     def id(self) -> str: ...
@@ -58,7 +58,7 @@ class PlannedPipeline(Protocol):
 
 
 class NestedNode(GraphNode, Protocol):
-    """What the compiler needs to know of a pipeline used as a node."""
+    """The part of a pipeline used as a node that the compiler needs."""
 
     @property
     def pipeline(self) -> PlannedPipeline: ...
@@ -80,12 +80,12 @@ class NestedNode(GraphNode, Protocol):
 
 
 class Scope(NamedTuple):
-    """A pipeline as it stands in a plan.
+    """A pipeline within a plan.
 
     Attributes:
         pipeline_id: Its id.
-        node_name: Its name as a node of the pipeline around it; its id when there is none.
-        parent: Position of the scope around it; -1 for the outermost of the plan.
+        node_name: Its name as a node of the enclosing pipeline; its id when there is none.
+        parent: Position of the enclosing scope; -1 for the outermost scope of the plan.
         settings: Its own settings and those that it inherits.
     """
 
@@ -96,17 +96,17 @@ class Scope(NamedTuple):
 
     @property
     def cache(self) -> Cache | None:
-        """Where the results of its nodes are stored."""
+        """The cache that stores the results of its nodes."""
         return self.settings.cache if isinstance(self.settings.cache, Cache) else None
 
     @property
     def callbacks(self) -> tuple[PipelineCallback, ...]:
-        """Who observes the events of its nodes."""
+        """The callbacks that observe the events of its nodes."""
         return self.settings.callbacks or ()
 
 
 class Record:
-    """An immutable object with named fields that is equal to itself only.
+    """An immutable object with named fields, compared by identity.
 
     Written out here because importing `dataclasses` takes longer than the whole of this library.
     """
@@ -127,11 +127,11 @@ class CallStep(Record):
         node: The node.
         arguments: Slot of each parameter, in the order of the node's inputs.
         named: Name and slot of each parameter.
-        outputs: Slot of each output; None for one that nobody may read, because a value was given for it.
+        outputs: Slot of each output; None for one that a given value replaces.
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
-        is_special: Whether a call may be made again, has a time limit, or is awaited.
-        needs: Positions of the steps whose results it takes.
+        is_special: Whether a call has retries or a time limit, or is awaited.
+        needs: Positions of the steps whose results it reads.
     """
 
     index: int
@@ -151,7 +151,7 @@ class NestedStep(Record):
 
     Attributes:
         index: Position in the plan.
-        scope: Position of the scope it belongs to, which is the pipeline around the nested one.
+        scope: Position of the scope it belongs to, which is the enclosing pipeline.
         node: The nested pipeline with its mappings.
         inner: The plan of the nested pipeline for the outputs that are needed.
         arguments: Slot of each input.
@@ -159,8 +159,8 @@ class NestedStep(Record):
         mapped: The nested pipeline's own names of the inputs that vary from item to item, which come first among the
             arguments; empty when not mapped.
         shared: The nested pipeline's own name and the slot of each other input.
-        outputs: Slot of each output of `inner`; None for one that nobody may read.
-        needs: Positions of the steps whose results it takes.
+        outputs: Slot of each output of `inner`; None for one that no step may read.
+        needs: Positions of the steps whose results it reads.
     """
 
     index: int
@@ -186,20 +186,20 @@ class Plan(Record):
         inputs: Slot of each given input; these are the first slots, in the order given.
         outputs: Slot of each requested output.
         template: Initial value of every slot: defaults where there are some, `UNSET` elsewhere.
-        rest: The part of it behind the inputs.
-        steps: What to do, in topological order.
-        maps: Those of the steps that are mapped pipelines.
+        rest: The part of `template` after the inputs.
+        steps: The steps, in topological order.
+        maps: The steps that are mapped pipelines.
         producers: Position of the step that fills a slot; -1 for inputs and defaults.
-        consumers: Positions of the steps that take a result of each step.
+        consumers: For each step, positions of the steps that read one of its results.
         is_cached: Whether any step may take its result from a cache.
         callbacks: All callbacks of its scopes, and of the mapped pipelines in it, each once.
-        stays_here: Whether no nested pipeline in it has a backend of its own.
-        needs_only_calls: Whether all there is to do, also in mapped pipelines, is to call ordinary functions here,
-            without retries or time limits.
+        is_local: Whether no nested pipeline in it has a backend of its own.
+        needs_only_calls: Whether all steps, also those of mapped pipelines, are calls of ordinary functions in this
+            process, without retries or time limits.
         is_silent: Whether it needs only calls, and there is neither a cache nor a callback.
-        is_chain: Whether each step takes a result of the one before, so that no two can run at a time.
+        is_chain: Whether each step reads a result of the previous one, so that no two can run at a time.
         program: The steps in the form that the silent loop reads.
-        pick: Takes the requested outputs out of the slots: the value of a single one, else a tuple.
+        pick: Returns the requested outputs from the slots: a single value, else a tuple.
     """
 
     scopes: tuple[Scope, ...]
@@ -213,7 +213,7 @@ class Plan(Record):
     consumers: tuple[tuple[int, ...], ...]
     is_cached: bool
     callbacks: tuple[PipelineCallback, ...]
-    stays_here: bool
+    is_local: bool
     needs_only_calls: bool
     is_silent: bool
     is_chain: bool

@@ -1,1 +1,1 @@
-"""Drivers: who runs the next step of a frame, where and when."""
+"""Drivers decide which worker runs the next step of a frame, and when."""

@@ -1,7 +1,7 @@
-"""One step after the other, one item after the other, in the calling thread: the driver of sequential runs.
+"""The driver of sequential runs: executes steps and items one after the other in the calling thread.
 
 It drives frames of every kind: calls with retries, time limits and `async def` functions, mapped pipelines, and nested
-pipelines with a backend of their own. Where a plan needs no more than calls it hands over to the loops in `straight`.
+pipelines with a backend of their own. Plans that need only calls are executed by the loops in `straight`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def run_in_order(frame: Frame, thread: CallingThread) -> None:
 
     Raises:
         CancelledError: The run was cancelled.
-        Exception: What a node raised, with a note saying where.
+        Exception: The error of a node, with a note that says where it was raised.
     """
-    if type(frame) is Frame and frame.run.is_alone and frame.plan.stays_here:
+    if type(frame) is Frame and frame.run.is_single_threaded and frame.plan.is_local:
         run_observed(frame, _run_map, thread)
         return
     frame.start()
@@ -78,7 +78,7 @@ def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
 
 def _retry(frame: Frame, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
     frame.retry(step, attempt, error, delay_s)
-    frame.run.flush_store()  # it may take long until the next attempt
+    frame.run.flush_store()  # the next attempt may be a long time away
 
 
 def _run_map(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
@@ -97,20 +97,20 @@ def _run_map(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
 
 
 def _delegate(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
-    """Hand a nested pipeline to its own backend."""
+    """Run a nested pipeline on its own backend."""
     context = frame.begin_nested(step)
-    frame.run.flush_store()  # what it finds in a cache must be there, and it may take long
+    frame.run.flush_store()  # the other backend may read the cache, and may take long
     started_at = perf_counter()
     try:
         delegation = prepare_delegation(frame, step, context)
     except Exception as error:
         thread.failed_at = frame.fail_nested(step, error, perf_counter() - started_at)
         raise
-    around = contextvars.copy_context()
-    around.run(current_registry.set, thread.registry)
+    call_context = contextvars.copy_context()
+    call_context.run(current_registry.set, thread.registry)
     try:
-        thread.failed_at = frame.path_to(step)  # the error itself says where it was raised in there
-        outputs = around.run(delegation.run)
+        thread.failed_at = frame.path_to(step)  # the note of the error says where inside it was raised
+        outputs = call_context.run(delegation.run)
         frame.complete_delegated(step, outputs, delegation.elements)
     finally:
         frame.end_nested(step, perf_counter() - started_at)
@@ -131,19 +131,19 @@ def map_in_order(
         plan: The plan of one item.
         run: The run.
         base: Context of the map.
-        inputs: What it runs over.
+        inputs: The inputs of the items.
         on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in its place.
         thread: Makes special calls, and knows whether the run was cancelled.
-        is_part: Whether these are only some of the items of a map, whose start and end somebody else reports.
+        is_part: Whether these are only some of the items of a map; then its start and end are reported by the caller.
 
     Raises:
-        Exception: What a node raised, with a note saying where; or what stands in the place of an input that failed.
+        Exception: The error of a node, with a note that says where it was raised; or that of a failed input.
     """
     started_at = perf_counter()
     if not is_part:
         start_map(plan, run, base, inputs.total())
     try:
-        if plan.stays_here and not plan.is_cached and not run.observes(plan):
+        if plan.is_local and not plan.is_cached and not run.observes(plan):
             return _map_silent(plan, run, base, inputs, on_error, thread)
         return _map_frames(plan, run, base, inputs, on_error, thread)
     finally:
@@ -154,12 +154,12 @@ def map_in_order(
 def _map_silent(
     plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, on_error: OnError, thread: CallingThread
 ) -> MapResults:
-    found: list[Any] = []
+    outputs: list[Any] = []
     run_rows(
         plan,
         inputs.rows(),
         inputs.rest(plan),
-        found,
+        outputs,
         base,
         run.backend_name,
         on_error,
@@ -168,7 +168,7 @@ def _map_silent(
         indexes=inputs.indexes,
         trace=thread,
     )
-    results = columns_of(plan, found)
+    results = columns_of(plan, outputs)
     return MapResults(results, [[] for _ in results], on_error == "collect" and any(map(has_failure, results)))
 
 
@@ -199,12 +199,12 @@ def stream_in_order(
     start_map(plan, run, base, inputs.total())
     slots = tuple(plan.outputs.values())
     try:
-        if plan.stays_here and not plan.is_cached and not run.observes(plan):
+        if plan.is_local and not plan.is_cached and not run.observes(plan):
             yield from _stream_silent(plan, run, base, inputs, on_error, thread)
             return
         for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, thread):
             assert frame.item_index is not None
-            run.flush_store()  # nobody knows when the caller will ask for more
+            run.flush_store()  # the caller may pause here for any length of time
             yield frame.item_index, tuple([frame.values[slot] if failure is None else failure for slot in slots])
     finally:
         end_map(plan, run, base, perf_counter() - started_at)
@@ -216,15 +216,15 @@ def _stream_silent(
     rest = inputs.rest(plan)
     needed = thread if thread.is_needed_for(plan) else None
     for index, row in enumerate(checked_rows(plan, inputs)):
-        found: list[Any] = []
+        outputs: list[Any] = []
         has_failures = has_failure(row)
-        run_rows(plan, (row,), rest, found, base, run.backend_name, on_error, needed, has_failures, (index,), thread)
-        yield index, tuple(found)
+        run_rows(plan, (row,), rest, outputs, base, run.backend_name, on_error, needed, has_failures, (index,), thread)
+        yield index, tuple(outputs)
 
 
 def _executed(items: ItemFrames, on_error: OnError, thread: CallingThread) -> Iterator[tuple[Frame, Failure | None]]:
-    """Execute items; yield the frame of each, and what stands in the place of its outputs if it failed."""
-    is_observed_only = items.run.is_alone and items.plan.stays_here and not items.plan.is_cached
+    """Execute items; yield the frame of each, and a `Failure` that replaces its outputs if it failed."""
+    is_observed_only = items.run.is_single_threaded and items.plan.is_local and not items.plan.is_cached
     while (frame := items.next_item()) is not None:
         failure = frame.failed_input
         if failure is not None:

@@ -1,10 +1,10 @@
-"""Plans whose steps are executed one after the other with nothing in between: two loops, unrolled for speed.
+"""Executes the steps of a plan one after the other in the calling thread: two loops, unrolled for speed.
 
 `run_silent` is for plans without cache and observing callbacks, `run_observed` for those without a cache. Both are
 declared copies of `step.call` and of the accounting in `Frame` (`begin`, `complete`, `fail`), written out because a
 method call for each step costs more than a trivial step. The tests run every scenario on these loops and on frames.
 
-What only an error needs to know (contexts, item indexes) is put together after the error.
+Information that only an error needs (contexts, item indexes) is computed after the error.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from hypernodes.engine.workers.calling_thread import CallingThread
 
 
-class _Around(NamedTuple):
-    """Where a mapped pipeline stands whose items are being executed.
+class _EnclosingMap(NamedTuple):
+    """A mapped pipeline, itself a step of another plan, whose items are being executed.
 
     Attributes:
-        plan: The plan around it.
-        step: Its step in there.
-        row: Index of the item of the plan around; None when that is no item.
-        ctx: Context of the outermost run; None when it is no part of another one.
-        outer: The same of the plan around; None when that is the outermost.
+        plan: The plan that contains the map.
+        step: The step of that plan.
+        row: Item index of the execution of `plan`; None when `plan` is not executed as a map item.
+        ctx: Context of the outermost run; None when that run is not part of another one.
+        outer: The map whose items are executions of `plan`; None when `plan` is the outermost.
     """
 
     plan: Plan
     step: NestedStep
     row: int | None
     ctx: CallbackContext | None
-    outer: _Around | None
+    outer: _EnclosingMap | None
 
 
 class Trace:
-    """Takes where an error was raised.
+    """Records where an error was raised.
 
     Attributes:
-        failed_at: The names of the pipelines around the node, outermost first, and its own.
+        failed_at: The names of the pipelines that contain the node, outermost first, followed by the node's name.
     """
 
     __slots__ = ("failed_at",)
@@ -58,7 +58,7 @@ class Trace:
 
 
 class _FailedInputError(Exception):
-    """Ends a run at an item one of whose inputs stands for a failure upstream."""
+    """Ends a run at an item that has a `Failure` from an upstream step among its inputs."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
@@ -68,41 +68,41 @@ def run_silent(
     plan: Plan,
     rows: Iterable[Iterable[Any]],
     rest: Sequence[Any],
-    found: list[Any] | None,
+    results: list[Any] | None,
     ctx: CallbackContext | None,
     backend_name: str,
     on_error: OnError = "raise",
     thread: CallingThread | None = None,
     indexes: Sequence[int] | None = None,
     trace: Trace | CallingThread | None = None,
-    around: _Around | None = None,
+    enclosing: _EnclosingMap | None = None,
 ) -> list[Any]:
     """Execute a plan once for each row.
 
     Args:
-        plan: A plan without cache and observing callbacks, all of which is executed here.
-        rows: For each time, the values of the first slots.
-        rest: The values of all other slots at the beginning.
-        found: Takes the requested outputs, first those of the first row, when the rows are the items of a map; None for
-            a single row.
-        ctx: Context of the run that this one is part of; None when it is none.
+        plan: A plan without a cache and without observing callbacks, no part of which is delegated to another backend.
+        rows: For each execution, the values of the first slots.
+        rest: The initial values of all other slots.
+        results: Receives the requested outputs, row after row, when the rows are the items of a map; None for a
+            single row.
+        ctx: Context of the run that this one is part of; None when there is none.
         backend_name: Name of the backend, for messages.
         on_error: "raise" ends the map with the first failing row; "collect" puts a `Failure` in its place.
         thread: Makes calls that have retries or a time limit, or are awaited, and knows whether the run was cancelled;
-            None for plans that need only calls and that nobody can cancel.
-        indexes: Index of the item that each row is; None when they are counted from 0.
-        trace: Takes where an error was raised that ends the map.
-        around: The mapped pipeline that the rows are the items of, when that is a step of another plan.
+            None for plans that need only calls and cannot be cancelled.
+        indexes: Item index of each row; None when they are counted from 0.
+        trace: Receives where the error that ends the map was raised.
+        enclosing: The mapped pipeline that the rows are the items of, when that is a step of another plan.
 
     Returns:
         The value of every slot after the last row.
 
     Raises:
-        Exception: What a node raised, with a note saying where.
+        Exception: The error of a node, with a note that says where it was raised.
     """
     program: Iterable[tuple[Any, ...]] = plan.program
     width = len(plan.outputs)
-    keep = None if found is None else found.append if width == 1 else found.extend
+    append = None if results is None else results.append if width == 1 else results.extend
     values: list[Any] = []
     count: int = 0
     function: Any = None
@@ -133,37 +133,39 @@ def run_silent(
                             if slot is not None:
                                 values[slot] = value
                     else:
-                        number = len(found) // width if found is not None else None
+                        number = len(results) // width if results is not None else None
                         if number is not None and indexes is not None:
                             number = indexes[number]
                         if trace is None:
                             trace = Trace()
-                        _run_items(_Around(plan, function, number, ctx, around), values, backend_name, thread, trace)
-                if keep is not None:
-                    keep(plan.pick(values))
+                        _run_items(
+                            _EnclosingMap(plan, function, number, ctx, enclosing), values, backend_name, thread, trace
+                        )
+                if append is not None:
+                    append(plan.pick(values))
         except _FailedInputError as failed:
-            if on_error == "raise" or found is None:
-                if around is not None:
+            if on_error == "raise" or results is None:
+                if enclosing is not None:
                     raise
                 upstream = failed.failure.error
                 if trace is not None:
                     trace.failed_at = failed.failure.node_path
                 break
-            number = len(found) // width
+            number = len(results) // width
             error: BaseException = failed.failure.error
             path = failed.failure.node_path
         except Exception as raised:
             if thread is not None and thread.is_cancelled:
                 raise
             error = raised
-            number = len(found) // width if found is not None else 0
+            number = len(results) // width if results is not None else 0
             if isinstance(function, NestedStep) and trace is not None:
-                path = trace.failed_at  # the innermost plan has said where
+                path = trace.failed_at  # set by the innermost plan
             else:
                 step = function if count < 0 else plan.steps[plan.producers[out]]
-                index = None if found is None else number if indexes is None else indexes[number]
-                path = _explain(error, plan, step, index, _base(plan, ctx, around), backend_name)
-            if on_error == "raise" or found is None:
+                index = None if results is None else number if indexes is None else indexes[number]
+                path = _explain(error, plan, step, index, _base(plan, ctx, enclosing), backend_name)
+            if on_error == "raise" or results is None:
                 if trace is not None:
                     trace.failed_at = path
                 raise
@@ -171,43 +173,47 @@ def run_silent(
             return values
         text = "".join(traceback.format_exception(error))
         index = number if indexes is None else indexes[number]
-        found.extend([Failure(error, text, index, path)] * width)
+        results.extend([Failure(error, text, index, path)] * width)
     raise upstream
 
 
-def columns_of(plan: Plan, found: list[Any]) -> list[list[Any]]:
-    """Return one list for each requested output from what `run_silent` found."""
+def columns_of(plan: Plan, results: list[Any]) -> list[list[Any]]:
+    """Return one list for each requested output from the results of `run_silent`."""
     width = len(plan.outputs)
-    return [found[position::width] for position in range(width)]
+    return [results[position::width] for position in range(width)]
 
 
 def _run_items(
-    around: _Around, values: list[Any], backend_name: str, thread: CallingThread | None, trace: Trace | CallingThread
+    enclosing: _EnclosingMap,
+    values: list[Any],
+    backend_name: str,
+    thread: CallingThread | None,
+    trace: Trace | CallingThread,
 ) -> None:
     """Execute the items of a mapped pipeline that is a step."""
-    step = around.step
+    step = enclosing.step
     try:
         columns = nested_columns(step, values)
     except Exception as error:
-        base = _base(around.plan, around.ctx, around.outer)
-        trace.failed_at = _explain(error, around.plan, step, around.row, base, backend_name)
+        base = _base(enclosing.plan, enclosing.ctx, enclosing.outer)
+        trace.failed_at = _explain(error, enclosing.plan, step, enclosing.row, base, backend_name)
         raise
     shared = [values[slot] for slot in step.arguments[len(columns) :]]
-    found: list[Any] = []
+    results: list[Any] = []
     run_rows(
         step.inner,
         rows_of(columns, step.node.map_mode),
         (*shared, *step.inner.rest),
-        found,
+        results,
         None,
         backend_name,
         step.node.on_error,
         thread,
         has_failures=any(has_failure(column) for column in columns),
         trace=trace,
-        around=around,
+        enclosing=enclosing,
     )
-    for slot, made in zip(step.outputs, columns_of(step.inner, found), strict=True):
+    for slot, made in zip(step.outputs, columns_of(step.inner, results), strict=True):
         if slot is not None:
             values[slot] = made
 
@@ -216,7 +222,7 @@ def run_rows(
     plan: Plan,
     rows: Iterable[tuple[Any, ...]],
     rest: Sequence[Any],
-    found: list[Any],
+    results: list[Any],
     ctx: CallbackContext | None,
     backend_name: str,
     on_error: OnError,
@@ -224,26 +230,26 @@ def run_rows(
     has_failures: bool,
     indexes: Sequence[int] | None = None,
     trace: Trace | CallingThread | None = None,
-    around: _Around | None = None,
+    enclosing: _EnclosingMap | None = None,
 ) -> None:
-    """Execute a plan once for each item of a map, some of whose inputs may stand for failures upstream.
+    """Execute a plan once for each item of a map; some inputs may be `Failure`s of upstream steps.
 
     Args:
-        plan: See `run_silent`, as for the other arguments.
+        plan: The plan; see `run_silent` for this and the other arguments.
         rows: The items.
         rest: The values of all other slots.
-        found: Takes the requested outputs.
+        results: Receives the requested outputs.
         ctx: Context of the run that this one is part of.
         backend_name: Name of the backend.
         on_error: "raise" or "collect".
         thread: Makes special calls.
         has_failures: Whether a `Failure` may be among the values in `rows`; such an item fails without being executed.
         indexes: Index of each item.
-        trace: Takes where an error was raised that ends the map.
-        around: The mapped pipeline that the rows are the items of.
+        trace: Receives where the error that ends the map was raised.
+        enclosing: The mapped pipeline that the rows are the items of.
     """
     if not has_failures:
-        run_silent(plan, rows, rest, found, ctx, backend_name, on_error, thread, indexes, trace, around)
+        run_silent(plan, rows, rest, results, ctx, backend_name, on_error, thread, indexes, trace, enclosing)
         return
     width = len(plan.outputs)
     for number, row in enumerate(rows):
@@ -251,11 +257,11 @@ def run_rows(
         if failure is None:
             index = number if indexes is None else indexes[number]
             own: list[Any] = []
-            run_silent(plan, (row,), rest, own, ctx, backend_name, on_error, thread, (index,), trace, around)
-            found.extend(own)
+            run_silent(plan, (row,), rest, own, ctx, backend_name, on_error, thread, (index,), trace, enclosing)
+            results.extend(own)
         elif on_error == "collect":
-            found.extend([failure] * width)
-        elif around is not None:
+            results.extend([failure] * width)
+        elif enclosing is not None:
             raise _FailedInputError(failure)
         else:
             if trace is not None:
@@ -263,19 +269,19 @@ def run_rows(
             raise failure.error
 
 
-def _base(plan: Plan, ctx: CallbackContext | None, around: _Around | None) -> CallbackContext:
+def _base(plan: Plan, ctx: CallbackContext | None, enclosing: _EnclosingMap | None) -> CallbackContext:
     """Return the context of a plan, or of the map that its rows are the items of."""
-    if around is None:
+    if enclosing is None:
         return ctx or CallbackContext((plan.scopes[0].pipeline_id,))
-    outer = _base(around.plan, around.ctx, around.outer)
-    context = context_of(around.plan, around.step.scope, outer, around.row)
-    return context.child(around.step.inner.scopes[0].pipeline_id, around.step.node.name)
+    outer = _base(enclosing.plan, enclosing.ctx, enclosing.outer)
+    context = context_of(enclosing.plan, enclosing.step.scope, outer, enclosing.row)
+    return context.child(enclosing.step.inner.scopes[0].pipeline_id, enclosing.step.node.name)
 
 
 def _explain(
     error: BaseException, plan: Plan, step: Step, index: int | None, base: CallbackContext, backend_name: str
 ) -> tuple[str, ...]:
-    """Attach to `error` where it happened; return the names of the pipelines around the step, and its own."""
+    """Add a note to `error` that says where it was raised; return the path of the step."""
     add_note(error, plan, step, base, backend_name, index)
     return (*path_of(plan, step, base), step.node.name)
 
@@ -283,7 +289,7 @@ def _explain(
 def run_observed(
     frame: Frame, run_map: Callable[[Frame, NestedStep, CallingThread], object], thread: CallingThread
 ) -> None:
-    """Execute a frame without a cache all of whose events happen in this thread.
+    """Execute a frame without a cache whose events are all reported in this thread.
 
     Args:
         frame: The frame.
@@ -291,7 +297,7 @@ def run_observed(
         thread: Makes calls that have retries or a time limit, or are awaited.
 
     Raises:
-        Exception: What a node raised, with a note saying where.
+        Exception: The error of a node, with a note that says where it was raised.
     """
     frame.expect_all()
     plan, values = frame.plan, frame.values
@@ -300,7 +306,7 @@ def run_observed(
     listeners = frame.listeners[0]
     on_start, on_end = listeners.on_node_start, listeners.on_node_end
     failed = listeners.failed
-    step: Any  # what kind of step it is says `count`, since asking for the type of each takes a while
+    step: Any  # `count` tells the kind of step; a type check for each step would be slower
     try:
         for step, (count, function, first, second, _, out) in zip(plan.steps, plan.program, strict=True):
             if has_scopes or context is None:
@@ -314,7 +320,7 @@ def run_observed(
             node = step.node
             if on_start:
                 given = {name: values[slot] for name, slot in step.named}
-                for hook in on_start:  # what `Listeners.notify` does, without a call for each node
+                for hook in on_start:  # a copy of `Listeners.notify`, without a call for each node
                     try:
                         if not failed or listeners.is_enabled(hook):
                             hook(node.name, given, context)

@@ -1,1 +1,1 @@
-"""Frames: one execution of a plan each. A frame knows what is done, what is next, and accounts for every step."""
+"""Frames: each is one execution of a plan, knows which steps are done and which are next, and accounts for them."""

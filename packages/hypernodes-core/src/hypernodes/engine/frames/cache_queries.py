@@ -1,4 +1,4 @@
-"""What frames ask of caches, and what they are told: queries of many executions are answered together."""
+"""Cache look-ups of frames: the queries of many executions are answered together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypernodes.plan import CallStep
 
 
 class CacheQuery(NamedTuple):
-    """What a step asks a cache.
+    """The look-up of a step's results in a cache.
 
     Attributes:
         step: The step.
-        cache: Where its results are kept.
+        cache: The cache that stores its results.
         keys: The key of each of its outputs.
     """
 
@@ -25,12 +25,12 @@ class CacheQuery(NamedTuple):
 
 
 class CacheReplies:
-    """What was found in a cache for several executions.
+    """The values found in a cache for several executions.
 
     Args:
         store: Reads the cache.
         cache: The cache.
-        keys: What is looked for.
+        keys: The keys to look up.
     """
 
     def __init__(self, store: RunStore, cache: Cache, keys: Iterable[str]) -> None:
@@ -40,7 +40,7 @@ class CacheReplies:
         self._taken: set[str] = set()
 
     def take(self, keys: Sequence[str]) -> Sequence[Any] | None:
-        """Return the values of keys, for one who may change them; None when any is not there."""
+        """Return the values of keys, for a caller that may modify them; None when any is missing."""
         found, taken = self._found, self._taken
         values: list[Any] = []
         for key in keys:

@@ -1,11 +1,11 @@
-"""One execution of a plan with a cache: what is asked for is looked up first, and only what is missing runs.
+"""One execution of a plan with a cache: requested results are looked up first, and only steps that miss are run.
 
-Demand goes upstream from the requested outputs. A step whose signature is known is looked up; only when its result is
-not there are its own inputs demanded. Signatures come from code, inputs and upstream signatures, so they are known
-before anything runs - except after a result that is identified by its actual value (a `cache=False` node): such steps
-are looked up as soon as that value exists.
+Demand propagates upstream from the requested outputs. A step whose signature is known is looked up; its own inputs are
+demanded only after a miss. Signatures come from code, inputs and upstream signatures, so they are known before any step
+runs - except downstream of a result that is identified by its actual value (a `cache=False` node): such steps are
+looked up as soon as that value exists.
 
-What several executions ask for is looked up together, round by round (`look_up`).
+Queries of several executions are answered together, round by round (`look_up`).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from hypernodes.engine.store.manifests import is_stored, read_elements
 from hypernodes.engine.store.run_store import manifest_key, read_manifest
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
-_IDLE, _ASKED, _DEFERRED, _WANTED, _DONE = range(5)
+_IDLE, _QUERIED, _DEFERRED, _WANTED, _DONE = range(5)
 
 
 class CachedFrame(StoringFrame):
     """One execution of a plan in which some results may come from a cache.
 
     Attributes:
-        identities: Signatures of what is in the slots.
+        identities: Computes the signatures of the values in the slots.
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
-        inside: What was looked up for nested pipelines that run once in a place of their own, by position of the step.
-        has_failures: Whether a failure stands somewhere in its results.
-        queries: What has to be asked before it is known what must run.
-        found: Positions of steps whose results have been found already, by whoever made the frame.
+        inside: Frames that looked up the nested pipelines that run once on a backend of their own, by step position.
+        has_failures: Whether a `Failure` is among its results.
+        queries: Look-ups to be answered before the steps to run are known.
+        found: Positions of steps whose results are known already, as the creator of the frame passed them in.
     """
 
     __slots__ = (
@@ -84,15 +84,15 @@ class CachedFrame(StoringFrame):
         self.found: frozenset[int] = frozenset() if known is None else known.found
         self.queries: list[CacheQuery] = []
         self._status = bytearray(len(plan.steps))
-        self._hits: list[Step] = []  # found, but not reported yet
+        self._hits: list[Step] = []  # found in the cache, but not reported yet
         self._is_started = self._is_counted = False
-        self._asked_at = 0
-        self._traced: set[int] = set()  # steps whose signature waits for what has been asked for
+        self._looked_up_at = 0
+        self._traced: set[int] = set()  # steps whose signature waits for a demanded result
 
     # --- demand ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Look up what is asked for, unless that has been done and still holds."""
+        """Look up the requested results, unless an earlier look-up is still valid."""
         if self._is_started and not self._is_outdated():
             return
         self.ask()
@@ -101,9 +101,9 @@ class CachedFrame(StoringFrame):
             self._report_hits()
 
     def ask(self) -> None:
-        """Begin to find out what has to run: `queries` are to be answered."""
+        """Begin to determine which steps have to run; `queries` are to be answered afterwards."""
         self._is_started, self._is_counted = True, False
-        self._asked_at = self.run.computed
+        self._looked_up_at = self.run.computed
         self._traced = set()
         self.inside = {}
         self._hits, self._ready = [], []
@@ -115,7 +115,7 @@ class CachedFrame(StoringFrame):
         self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
 
     def answer(self, found: Mapping[int, CacheReplies]) -> None:
-        """Take the answers to `queries`, by the id of the cache; there may be new ones afterwards."""
+        """Process the answers to `queries`, by the id of the cache; there may be new queries afterwards."""
         queries, self.queries = self.queries, []
         for step, cache, keys in queries:
             if self._take(step, found[id(cache)].take(keys)):
@@ -133,30 +133,30 @@ class CachedFrame(StoringFrame):
         return True
 
     def expect(self) -> None:
-        """Everything is answered: count the steps to come, for the events of nested pipelines."""
+        """Count the remaining steps for the events of nested pipelines, once all queries are answered."""
         if self._scopes is not None and not self._is_counted:
             self._is_counted = True
             self._scopes.expect([*self.remaining_steps(), *self._hits], is_held=_DEFERRED in self._status)
 
     def _is_outdated(self) -> bool:
-        """Whether something that was looked for in vain has been computed meanwhile."""
+        """Whether a result that missed in the cache may have been computed since."""
         if self._started_at is not None:
             return False
         return any(
-            status == _WANTED and isinstance(step, CallStep) and self._may_be_there(step)
+            status == _WANTED and isinstance(step, CallStep) and self._may_be_cached(step)
             for step, status in zip(self.plan.steps, self._status, strict=True)
         )
 
-    def _may_be_there(self, step: CallStep) -> bool:
+    def _may_be_cached(self, step: CallStep) -> bool:
         key = self.key_of(step)
         return key is not None and self.was_computed(key)
 
     def remaining_steps(self) -> list[Step]:
-        """Return all that has to run, or may have to."""
+        """Return the steps that have to run, or may have to."""
         return [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
 
     def undecided_steps(self) -> list[Step]:
-        """Return those of which it is not known yet whether they have to run."""
+        """Return the steps for which it is not known yet whether they have to run."""
         return [step for step in self.plan.steps if self._status[step.index] == _DEFERRED]
 
     def found_steps(self) -> list[Step]:
@@ -196,7 +196,7 @@ class CachedFrame(StoringFrame):
                     stack += self.identities.unidentified_sources(step, self._traced)
                     continue
                 if isinstance(step, CallStep):
-                    self._status[index] = _ASKED
+                    self._status[index] = _QUERIED
                     self.queries.append(self._query(step))
                     continue
                 if self._find_items(step) if step.mapped else self._find_inside(step):
@@ -220,10 +220,10 @@ class CachedFrame(StoringFrame):
         if waiting == 0:
             heappush(self._ready, step.index)
 
-    # --- nested pipelines that run once in a place of their own ----------------------------------------------------
+    # --- nested pipelines that run once on a backend of their own --------------------------------------------------
 
     def _find_inside(self, step: NestedStep) -> bool:
-        """Look up what is asked for of a nested pipeline; return whether all of it was found."""
+        """Look up the requested results of a nested pipeline; return whether all were found."""
         frame = self.look_inside(step)
         if not frame.is_done:
             return False
@@ -235,7 +235,7 @@ class CachedFrame(StoringFrame):
         return True
 
     def look_inside(self, step: NestedStep) -> CachedFrame:
-        """Look up a nested pipeline; of what goes into it, only signatures have to be there."""
+        """Look up the results of a nested pipeline; only the signatures of its inputs have to be known."""
         plan = step.inner
         values = list(plan.template)
         signatures: list[bytes | None] = [UNKNOWN] * len(values)
@@ -327,8 +327,8 @@ class CachedFrame(StoringFrame):
             self.run.store.put(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
 
     def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
-        # What was stored there under the signatures that the results should have, they are. Anything else is known by
-        # its value only: made of a failure, not to be stored, or by a backend that runs things in its own way.
+        # Results that caches hold under their expected signatures have these signatures. All others are identified by
+        # their values only: made from a failure, not storable, or from a backend that does not run our engine.
         signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
         if not is_stored(self.run.store, step, signatures, elements):
             self.mark_unverified(step)
@@ -339,41 +339,41 @@ class CachedFrame(StoringFrame):
         self._put(step, outputs)
 
     def mark_unverified(self, step: NestedStep) -> None:
-        """Know a step's results, when they come, by their values; look up again what depends on them."""
+        """Identify a step's results by their values when they arrive, and repeat the look-ups that depend on them."""
         self._unverified.add(step.index)
-        for affected in self._forget(step, UNKNOWN, keeps_done=True):
+        for affected in self._replace_signatures(step, UNKNOWN, skips_done=True):
             if affected is not step and self._status[affected.index] == _WANTED:
                 self._status[affected.index] = _DEFERRED
 
     def mark_failed(self, step: Step) -> None:
-        """Forget the signatures of a step's results and of all that depends on them: some items failed."""
+        """Drop the signatures of a step's results and of all that depends on them, because some items failed."""
         self.has_failures = True
-        self._forget(step, NEVER)
+        self._replace_signatures(step, NEVER)
 
-    def _forget(self, step: Step, instead: bytes | None, keeps_done: bool = False) -> list[Step]:
-        """Forget the signatures of a step's results and of all that depends on them; return the steps concerned.
+    def _replace_signatures(self, step: Step, replacement: bytes | None, skips_done: bool = False) -> list[Step]:
+        """Replace the signatures of a step's results and of all that depends on them; return the affected steps.
 
         Args:
             step: The step.
-            instead: What stands in their place.
-            keeps_done: Whether steps whose results are there, and what depends on those only, stay as they are.
+            replacement: The new signature.
+            skips_done: Whether to skip steps that are done, and steps that depend only on those.
         """
-        concerned: list[Step] = []
+        affected_steps: list[Step] = []
         stack = [step]
         seen = {step.index}
         while stack:
             current = stack.pop()
-            if keeps_done and self._status[current.index] == _DONE:
+            if skips_done and self._status[current.index] == _DONE:
                 continue
-            concerned.append(current)
+            affected_steps.append(current)
             for slot in current.outputs:
                 if slot is not None:
-                    self.signatures[slot] = instead
+                    self.signatures[slot] = replacement
                     self.elements.pop(slot, None)
             fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
             seen.update(fresh)
             stack += [self.plan.steps[index] for index in fresh]
-        return concerned
+        return affected_steps
 
     def _done(self, step: Step) -> None:
         self._status[step.index] = _DONE
@@ -384,7 +384,7 @@ class CachedFrame(StoringFrame):
                     heappush(self._ready, consumer)
 
     def _identify_results(self, step: Step) -> None:
-        """Now that the values exist, sign what depends on them and look up what waited for that."""
+        """Sign the steps that depend on values that exist now, and look up those that waited for them."""
         if _DEFERRED not in self._status:
             return
         for slot in step.outputs:
@@ -398,8 +398,10 @@ class CachedFrame(StoringFrame):
                 if consumer in seen:
                     continue
                 downstream = self.plan.steps[consumer]
-                is_settled = self.identities.sign(downstream) or not self.identities.can_be_identified(downstream)
-                if is_settled:
+                has_final_signature = self.identities.sign(downstream) or not self.identities.can_be_identified(
+                    downstream
+                )
+                if has_final_signature:
                     seen.add(consumer)
                     if self._status[consumer] == _DEFERRED:
                         waiting.append(consumer)
@@ -473,22 +475,22 @@ class CachedFrame(StoringFrame):
 
 
 def start_together(frames: Sequence[CachedFrame]) -> None:
-    """Find out what has to be done in several executions; those that are started afterwards find the answers."""
+    """Look up the results of several executions together; their `start` then uses the answers."""
     for frame in frames:
         frame.ask()
     look_up(frames)
 
 
 def look_up(frames: Sequence[CachedFrame]) -> None:
-    """Answer everything that frames ask of caches: the questions of all of them together, until there are none."""
+    """Answer the cache queries of frames, those of all frames together, until there are no new ones."""
     waiting = [frame for frame in frames if frame.queries]
     while waiting:
-        asked: dict[int, tuple[Cache, list[str]]] = {}
+        requested: dict[int, tuple[Cache, list[str]]] = {}
         for frame in waiting:
             for query in frame.queries:
-                asked.setdefault(id(query.cache), (query.cache, []))[1].extend(query.keys)
+                requested.setdefault(id(query.cache), (query.cache, []))[1].extend(query.keys)
         store = waiting[0].run.store
-        found = {identity: CacheReplies(store, cache, keys) for identity, (cache, keys) in asked.items()}
+        found = {identity: CacheReplies(store, cache, keys) for identity, (cache, keys) in requested.items()}
         for frame in waiting:
             frame.answer(found)
         waiting = [frame for frame in waiting if frame.queries]

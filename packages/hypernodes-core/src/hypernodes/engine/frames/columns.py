@@ -1,4 +1,4 @@
-"""Items: one plan, executed once for each set of values of the mapped-over inputs."""
+"""The inputs of maps: one column of values for each mapped-over input, and checks of these columns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypernodes.request import as_column, check_lengths, rows_of
 
 
 class MapInputs(NamedTuple):
-    """What a map runs over.
+    """The inputs of the items of a map.
 
     Attributes:
         columns: For each mapped-over input, one value per item (zip) or the values to combine (product).
         mode: "zip" or "product".
         shared: Values of the other inputs.
-        signatures: Signatures of shared inputs, where they are known already.
-        elements: Signatures of the single values of a column, where they are known already.
+        signatures: Signatures of shared inputs, where they are already known.
+        elements: Signatures of the single values of a column, where they are already known.
         indexes: Index of each item in the whole map, when these are only some of its items.
     """
 
@@ -44,7 +44,7 @@ class MapInputs(NamedTuple):
         return rows_of(self.columns.values(), self.mode)
 
     def rest(self, plan: Plan) -> tuple[Any, ...]:
-        """Return the values of all slots of the plan of one item behind those that vary."""
+        """Return the initial values of all slots after the ones that vary."""
         return (*self.shared.values(), *plan.rest)
 
     def values_of_items(self) -> list[list[Any]]:
@@ -57,12 +57,12 @@ class MapInputs(NamedTuple):
 
 
 def has_failure(column: Iterable[Any]) -> bool:
-    """Return whether any of these values stands for a failure upstream, so that its item cannot be executed."""
+    """Return whether any of these values is a `Failure` of an upstream step, so that its item cannot be executed."""
     return Failure in map(type, column)
 
 
 def column_in(values: list[Any], slot: int, name: str, where: str) -> Sequence[Any]:
-    """Return the mapped-over value in a slot as a sequence; an iterator is kept as a list, for all that take it."""
+    """Return the mapped-over value in a slot as a sequence; an iterator is replaced by a list for all its readers."""
     column = as_column(name, values[slot], where)
     if isinstance(values[slot], Iterator):
         values[slot] = column
@@ -70,32 +70,32 @@ def column_in(values: list[Any], slot: int, name: str, where: str) -> Sequence[A
 
 
 def nested_columns(step: NestedStep, values: list[Any]) -> list[Sequence[Any]]:
-    """Return the values that a mapped pipeline, which is a step of a plan, runs over: one column per mapped-over input.
+    """Return one column per mapped-over input of a mapped pipeline that is a step of a plan.
 
-    Iterators among `values` become lists where more than one takes them.
+    Iterators among `values` are replaced by lists where more than one step reads them.
 
     Raises:
-        MapInputError: One cannot be mapped over.
-        MapLengthError: Their lengths differ, and they are to be paired.
+        MapInputError: A value cannot be mapped over.
+        MapLengthError: The columns are to be paired, and their lengths differ.
     """
     where = f"node {step.node.name!r}"
     names = step.node.map_over
     columns = [column_in(values, slot, name, where) for name, slot in zip(names, step.arguments, strict=False)]
-    keep_shared_iterators(step, values)
+    materialize_shared_iterators(step, values)
     if len(columns) > 1:
         check_lengths(dict(zip(names, columns, strict=True)), step.node.map_mode, where)
     return columns
 
 
-def keep_shared_iterators(step: NestedStep, values: list[Any]) -> None:
-    """Keep an iterator as a list where every item of a map maps over it, so that the first does not use it up."""
+def materialize_shared_iterators(step: NestedStep, values: list[Any]) -> None:
+    """Replace an iterator by a list where every item of a map maps over it, so that the first does not exhaust it."""
     for name, slot in step.shared:
         if isinstance(values[slot], Iterator) and is_mapped_inside(step.inner, step.inner.inputs[name]):
             values[slot] = list(values[slot])
 
 
 def is_mapped_inside(plan: Plan, slot: int) -> bool:
-    """Whether a mapped pipeline in a plan, at any depth, maps over what is in a slot."""
+    """Whether a mapped pipeline in a plan, at any depth, maps over the value in a slot."""
     for step in plan.steps:
         if isinstance(step, CallStep):
             continue
@@ -110,12 +110,12 @@ def is_mapped_inside(plan: Plan, slot: int) -> bool:
 
 
 def check_given_columns(plan: Plan, values: list[Any]) -> None:
-    """Check the mapped-over inputs of nested pipelines that are known before anything runs."""
+    """Check the mapped-over inputs of nested pipelines that are known before any step runs."""
     for step in plan.maps:
         where = f"node {step.node.name!r}"
         columns: dict[str, Sequence[Any]] = {}
         for outer_name, slot in zip(step.node.map_over, step.arguments, strict=False):
             if plan.producers[slot] < 0 and values[slot] is not UNSET:
                 columns[outer_name] = column_in(values, slot, outer_name, where)
-        keep_shared_iterators(step, values)
+        materialize_shared_iterators(step, values)
         check_lengths(columns, step.node.map_mode, where)

@@ -1,4 +1,4 @@
-"""Nested pipelines with a backend of their own: what is handed to that backend, and the call that does so."""
+"""Prepares nested pipelines that have a backend of their own: the request for that backend, and the call."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypernodes.results import checked_map, checked_run
 
 
 class Delegation(NamedTuple):
-    """A nested pipeline that is ready to be handed to its own backend.
+    """A nested pipeline that is ready to run on its own backend.
 
     Attributes:
-        run: Hands it over and returns its outputs.
+        run: Runs it there and returns its outputs.
         elements: For each output of a mapped one, the signature of each result; empty ones where there are none.
     """
 
@@ -31,7 +31,7 @@ def prepare_delegation(frame: Frame, step: NestedStep, context: CallbackContext)
     """Prepare a nested pipeline for its own backend, with the settings that it inherits here.
 
     Raises:
-        DependencyError: What it maps over does not fit.
+        DependencyError: A value cannot be mapped over, or lengths differ.
     """
     return _prepare_map(frame, step, context) if step.mapped else _prepare_run(frame, step, context)
 
@@ -47,8 +47,8 @@ def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> De
 
     def run() -> list[Any]:
         backend, request = pipeline.effective_backend, RunRequest(pipeline, given, names, context)
-        found = checked_run(backend, request, backend.run(request))
-        return [found[name] for name in names]
+        outputs = checked_run(backend, request, backend.run(request))
+        return [outputs[name] for name in names]
 
     return Delegation(run, [])
 
@@ -82,6 +82,6 @@ def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> De
 
 
 def _with_settings(step: NestedStep) -> tuple[Any, list[str]]:
-    """Return a nested pipeline with the settings that it inherits, and the names of the outputs that are wanted."""
+    """Return a nested pipeline with the settings that it inherits, and the names of its requested outputs."""
     pipeline: Any = step.node.pipeline
     return pipeline.with_settings(step.inner.scopes[0].settings), list(step.inner.outputs)

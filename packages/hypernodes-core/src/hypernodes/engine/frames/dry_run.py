@@ -1,4 +1,4 @@
-"""What a run would find in its caches and what is left to run, found out without running anything."""
+"""Determines what a run would find in its caches, and which steps it would run, without running any."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 
 def dry_run_state(root: CallbackContext, backend_name: str) -> RunState:
-    """Return the state of a run that only looks: it reads caches, writes nothing and calls no callback."""
+    """Return the state of a dry run: it reads caches, writes nothing and calls no callback."""
     state = RunState(root, backend_name, is_nested=True)
     state.store = ReadOnlyStore(state.warn)
     state.is_dry_run = True
@@ -23,7 +23,7 @@ def dry_run_state(root: CallbackContext, backend_name: str) -> RunState:
 
 
 def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
-    """Return the mapped pipelines that have to run, wholly or in part, and whose items are known now."""
+    """Yield the mapped pipelines that have to run, wholly or in part, and whose items are known now."""
     values = frame.values
     unknown = {slot for step in steps_to_come(frame) for slot in step.outputs}
     for step in frame.remaining_steps():
@@ -34,23 +34,23 @@ def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
         try:
             inputs = frame.map_inputs(step)
         except DependencyError:
-            continue  # the run will say so, when it gets there
+            continue  # the run raises the error when it gets there
         if not any(isinstance(values[slot], Failure) for slot in step.arguments):
             yield step, ItemFrames(step.inner, frame.run, frame.base, inputs)
 
 
 def item_frames(items: ItemFrames) -> Iterator[tuple[int, CachedFrame]]:
-    """Return the position and the frame of each item, after it was looked up."""
+    """Yield the position and the frame of each item, after its look-up."""
     position = -1
     while (frame := items.next_item()) is not None:
         position += 1
-        if isinstance(frame, CachedFrame):  # rather than one that is not executed because an input is a failure
+        if isinstance(frame, CachedFrame):  # other items are not executed, because an input is a failure
             frame.start()
             yield position, frame
 
 
 def plans_in(plan: Plan) -> Iterator[Plan]:
-    """Return a plan and all plans of mapped pipelines in it."""
+    """Yield a plan and all plans of nested pipelines in it."""
     yield plan
     for step in plan.steps:
         if isinstance(step, NestedStep):
@@ -58,9 +58,9 @@ def plans_in(plan: Plan) -> Iterator[Plan]:
 
 
 def steps_to_come(frame: CachedFrame) -> list[Step]:
-    """Return all that may run.
+    """Return all steps that may run.
 
-    That is what remains, and what has not been looked at yet because the step that needs it waits to be identified.
+    These are the remaining steps, and those whose look-up waits until a step that needs them can be identified.
     """
     found = {step.index for step in frame.found_steps()}
     indexes: set[int] = set()
@@ -74,5 +74,5 @@ def steps_to_come(frame: CachedFrame) -> list[Step]:
 
 
 def slots_taken(steps: Iterable[Step]) -> set[int]:
-    """Return the slots that steps take something from."""
+    """Return the slots that are arguments of some steps."""
     return {slot for step in steps for slot in step.arguments}

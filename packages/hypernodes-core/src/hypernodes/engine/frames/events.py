@@ -1,4 +1,4 @@
-"""The events of nested pipelines and of maps: which callbacks are called, and in which context."""
+"""Reports the events of nested pipelines and of maps to the right callbacks, in the right context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypernodes.plan import NestedStep, Plan, Step
 
 
 class ReportingFrame(Protocol):
-    """What events need to know of a frame."""
+    """The part of a frame that event reporting needs."""
 
     @property
     def plan(self) -> Plan: ...
@@ -25,7 +25,7 @@ class ReportingFrame(Protocol):
 
 
 class ScopeEvents:
-    """Announces nested pipelines that were inlined: a start before the first of their steps, an end after the last."""
+    """Reports nested pipelines that were inlined: a start before the first of their steps, an end after the last."""
 
     __slots__ = ("_frame", "_is_held", "_remaining", "_started_at")
 
@@ -36,7 +36,7 @@ class ScopeEvents:
         self._is_held = False
 
     def expect(self, steps: Iterable[Step], is_held: bool = False) -> None:
-        """Count steps to come; while held, no scope ends because more of its steps may be found to be needed."""
+        """Count the remaining steps; while held, no scope ends, because more of its steps may turn out to be needed."""
         self._is_held = is_held
         scopes = self._frame.plan.scopes
         for step in steps:
@@ -46,11 +46,11 @@ class ScopeEvents:
                 scope = scopes[scope].parent
 
     def enter(self, scope: int) -> None:
-        unannounced: list[int] = []
+        unreported: list[int] = []
         while scope > 0 and scope not in self._started_at:
-            unannounced.append(scope)
+            unreported.append(scope)
             scope = self._frame.plan.scopes[scope].parent
-        for inner in reversed(unannounced):
+        for inner in reversed(unreported):
             self._notify("on_nested_pipeline_start", inner)
             self._started_at[inner] = perf_counter()
 
@@ -89,23 +89,23 @@ class ScopeEvents:
 def notify_nested(
     run: RunState, hook: str, audiences: tuple[tuple[Any, ...], tuple[Any, ...]], *arguments: Any
 ) -> None:
-    """Announce a nested pipeline to the callbacks of the pipeline around it, and to its own where they differ."""
-    around, own = audiences
-    everybody = around + tuple(callback for callback in own if all(callback is not other for other in around))
-    listeners = run.listeners_for(everybody)
+    """Report a nested pipeline to the callbacks of the enclosing pipeline, and to its own where they differ."""
+    outer, own = audiences
+    callbacks = outer + tuple(callback for callback in own if all(callback is not other for other in outer))
+    listeners = run.listeners_for(callbacks)
     listeners.notify(getattr(listeners, hook), *arguments)
 
 
 def start_nested(frame: ReportingFrame, step: NestedStep) -> CallbackContext:
-    """Announce a nested pipeline that is a step of its own; return its context."""
-    around = frame.context(step.scope)
+    """Report the start of a nested pipeline that is a step; return its context."""
+    outer = frame.context(step.scope)
     inner = step.inner.scopes[0]
-    _notify_about(frame, "on_nested_pipeline_start", step, around)
-    return around.child(inner.pipeline_id, step.node.name)
+    _notify_about(frame, "on_nested_pipeline_start", step, outer)
+    return outer.child(inner.pipeline_id, step.node.name)
 
 
 def end_nested(frame: ReportingFrame, step: NestedStep, duration_s: float) -> None:
-    """Announce the end of a nested pipeline that is a step of its own."""
+    """Report the end of a nested pipeline that is a step."""
     _notify_about(frame, "on_nested_pipeline_end", step, duration_s, frame.context(step.scope))
 
 
@@ -116,12 +116,12 @@ def _notify_about(frame: ReportingFrame, hook: str, step: NestedStep, *arguments
 
 
 def start_map(plan: Plan, run: RunState, base: CallbackContext, total: int | None) -> None:
-    """Announce a map over `total` items."""
+    """Report the start of a map over `total` items."""
     listeners = run.listeners(plan)[0]
     listeners.notify(listeners.on_map_start, -1 if total is None else total, base)
 
 
 def end_map(plan: Plan, run: RunState, base: CallbackContext, duration_s: float) -> None:
-    """Announce the end of a map."""
+    """Report the end of a map."""
     listeners = run.listeners(plan)[0]
     listeners.notify(listeners.on_map_end, duration_s, base)

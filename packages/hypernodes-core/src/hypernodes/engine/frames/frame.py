@@ -1,8 +1,8 @@
-"""One execution of a plan: the values as they come, the steps still to be done, and the one accounting of a step.
+"""One execution of a plan without a cache: its values, the remaining steps, and the only accounting of a step.
 
-A driver asks a frame what can run next (`next_step`), makes the call, and reports what came of it: `begin` before the
-call, then `complete` or `fail`. What that means for values, events, caches and records is the frame's business, and the
-same for every driver. This module is the frame without a cache; `identified` and `cached` are the frames with one.
+A driver gets the next step from the frame (`next_step`), calls `begin`, makes the call, and then calls `complete` or
+`fail`. The frame updates values, events, caches and records, in the same way for every driver. `identified` and
+`cached` contain the frames of plans with a cache.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
 
 class MapResults(NamedTuple):
-    """What came of a map.
+    """The results of a map.
 
     Attributes:
         columns: For each requested output, one result per item.
         elements: For each requested output, the signature of each result; empty ones where there are none.
-        has_failures: Whether a `Failure` stands somewhere in the results.
-        is_unverified: Whether some results are known by their values only, although they should have signatures.
+        has_failures: Whether a `Failure` is among the results.
+        is_unverified: Whether some results that should have signatures are identified by their values only.
     """
 
     columns: Sequence[list[Any]]
@@ -45,9 +45,9 @@ class Frame:
         run: The run it is part of.
         values: Value of every slot so far.
         base: Context of the pipeline, or of the map, that it executes.
-        item_index: Index of the map item it computes; None when it is no map item.
+        item_index: Index of the map item that it computes; None when it is not a map item.
         listeners: The hooks to call for the events of each scope.
-        failed_input: What stands in the place of an input because it failed upstream; then the item is not executed.
+        failed_input: The `Failure` of an upstream step among the inputs; the item is then not executed.
     """
 
     __slots__ = (
@@ -67,10 +67,10 @@ class Frame:
     )
 
     has_failures = False
-    """Whether a `Failure` stands somewhere in its results."""
+    """Whether a `Failure` is among its results."""
 
     is_unverified = False
-    """Whether something in it is known by its value only, although it should have had a signature."""
+    """Whether a result that should have a signature is identified by its value only."""
 
     def __init__(
         self, plan: Plan, run: RunState, values: list[Any], base: CallbackContext, item_index: int | None = None
@@ -90,14 +90,14 @@ class Frame:
         self._remaining = 0
 
     def _new_scopes(self) -> ScopeEvents | None:
-        """Return what reports the pipelines that were inlined; None when there are none, or no callbacks."""
+        """Return the reporter of inlined pipelines; None when there are none, or no callbacks."""
         is_needed = len(self.plan.scopes) > 1 and self.run.observes(self.plan)
         return ScopeEvents(self) if is_needed else None
 
-    # --- what to do -----------------------------------------------------------------------------------------------
+    # --- scheduling -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Find out what has to be done."""
+        """Determine which steps have to run."""
         self.expect_all()
         self._waiting = [len(step.needs) for step in self.plan.steps]
         self._ready = [index for index, count in enumerate(self._waiting) if count == 0]
@@ -113,29 +113,29 @@ class Frame:
         return self.plan.steps[heappop(self._ready)] if self._ready else None
 
     def remaining_calls(self) -> list[CallStep] | None:
-        """Return all that is left to do, in order, if it consists of calls that are known now; else None."""
+        """Return all remaining steps, in order, if they are calls and known now; else None."""
         calls = [step for step in self.plan.steps if isinstance(step, CallStep)]
         return calls if len(calls) == len(self.plan.steps) == self._remaining else None
 
     def take(self, step: CallStep) -> None:
-        """Take a step that can run now out of what `next_step` will return."""
+        """Remove a step that can run now from those that `next_step` will return."""
         self._ready.remove(step.index)
         heapify(self._ready)
 
     @property
     def is_done(self) -> bool:
-        """Whether everything that is asked for is there."""
+        """Whether all requested outputs have values."""
         return self._remaining == 0
 
     def results(self) -> dict[str, Any]:
-        """Return those of the requested outputs that are there."""
+        """Return the requested outputs that have values."""
         values = self.values
         return {name: values[slot] for name, slot in self.plan.outputs.items() if values[slot] is not UNSET}
 
     # --- the accounting of a call ---------------------------------------------------------------------------------
 
     def begin(self, step: CallStep) -> None:
-        """Take note that a call is about to be made."""
+        """Record that a call is about to be made."""
         if self._started_at is None:
             self.begin_item()
         if self._scopes is not None:
@@ -147,22 +147,22 @@ class Frame:
             listeners.notify(listeners.on_node_start, step.node.name, arguments, self.context(step.scope))
 
     def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
-        """Take the results of a call that returned, and find out what can run now."""
+        """Record the results of a call that returned, and determine which steps can run now."""
         self._put(step, outputs)
         self._report_result(step, outputs, duration_s)
 
     def retry(self, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
-        """Take note that a call raised and will be made again."""
+        """Record that a call raised and will be made again."""
         listeners = self.listeners[step.scope]
         if listeners.on_node_retry:
             context = self.context(step.scope)
             listeners.notify(listeners.on_node_retry, step.node.name, attempt, error, delay_s, context)
 
     def fail(self, step: Step, error: BaseException) -> tuple[str, ...]:
-        """Take note that a step failed for good; the error gets a note that says where.
+        """Record that a step failed for good; add a note to the error that says where.
 
         Returns:
-            The names of the pipelines around the step, outermost first, and its own.
+            The path of the step; see `path_to`.
         """
         add_note(error, self.plan, step, self.base, self.run.backend_name, self.item_index)
         self.report_error(step, error)
@@ -175,7 +175,7 @@ class Frame:
             listeners.notify(listeners.on_error, step.node.name, error, self.context(step.scope))
 
     def path_to(self, step: Step) -> tuple[str, ...]:
-        """Return the names of the pipelines around a step, outermost first, and its own."""
+        """Return the names of the pipelines that contain a step, outermost first, followed by the step's name."""
         return (*path_of(self.plan, step, self.base), step.node.name)
 
     def _report_result(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
@@ -186,7 +186,7 @@ class Frame:
         self.leave(step)
 
     def _put(self, step: Step, outputs: Iterable[Any]) -> None:
-        """Take the results of a step, and find out what can run now."""
+        """Record the results of a step, and determine which steps can run now."""
         values = self.values
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
@@ -201,26 +201,26 @@ class Frame:
     # --- the accounting of a nested pipeline that is a step -------------------------------------------------------
 
     def begin_nested(self, step: NestedStep) -> CallbackContext:
-        """Take note that a nested pipeline is about to start; return its context."""
+        """Record that a nested pipeline is about to start; return its context."""
         self.enter(step)
         return start_nested(self, step)
 
     def map_inputs(self, step: NestedStep) -> MapInputs:
-        """Return what a mapped pipeline runs over.
+        """Return the inputs of the items of a mapped pipeline.
 
         Raises:
-            DependencyError: Something cannot be mapped over, or lengths differ.
+            DependencyError: A value cannot be mapped over, or lengths differ.
         """
         columns = dict(zip(step.mapped, nested_columns(step, self.values), strict=True))
         shared = {name: self.values[slot] for name, slot in step.shared}
         return MapInputs(columns, step.node.map_mode, shared, {}, {})
 
     def complete_map(self, step: NestedStep, results: MapResults) -> None:
-        """Take the results of a mapped pipeline all of whose items were executed here."""
+        """Record the results of a mapped pipeline whose items were all executed here."""
         self._put(step, results.columns)
 
     def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
-        """Take the results of a nested pipeline that its own backend ran.
+        """Record the results of a nested pipeline that was run by its own backend.
 
         Args:
             step: The nested pipeline.
@@ -235,26 +235,26 @@ class Frame:
         return self.fail(step, error)
 
     def end_nested(self, step: NestedStep, duration_s: float) -> None:
-        """Take note that a nested pipeline is over, successful or not."""
+        """Record that a nested pipeline ended, successfully or not."""
         end_nested(self, step, duration_s)
         self.leave(step)
 
-    # --- what is known of results ---------------------------------------------------------------------------------
+    # --- signatures of results ------------------------------------------------------------------------------------
 
     def key_of(self, step: CallStep) -> bytes | None:
-        """Return the signature of what a call is about to compute; None when it has none."""
+        """Return the signature of the result of a call; None when it has none."""
         return None
 
     def was_computed(self, key: bytes) -> bool:
-        """Return whether a result may have been computed in this run since it was looked for in vain."""
+        """Return whether a result may have been computed in this run since its look-up missed."""
         return False
 
     def recall(self, step: CallStep) -> bool:
-        """Take the results of a call from the cache if they are there by now; return whether they were."""
+        """Take the results of a call from the cache if they have been stored meanwhile; return whether they were."""
         return False
 
     def signatures_of(self, slots: Sequence[int]) -> list[bytes]:
-        """Return the signatures of what is in some slots; empty ones where there are none."""
+        """Return the signatures of the values in some slots; empty ones where there are none."""
         return [b""] * len(slots)
 
     # --- the item, and inlined pipelines --------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class Frame:
                     listeners.notify(listeners.on_map_item_start, self.item_index, self.context(0))
 
     def close(self) -> None:
-        """Report the end of what was begun, also after an error."""
+        """Report the end of all that was begun, also after an error."""
         if self._scopes is not None:
             self._scopes.close_all()
         if self.item_index is None:
@@ -314,13 +314,13 @@ class Frame:
         self.skip()
 
     def enter(self, step: Step) -> None:
-        """Report what is around a step and has not been reported yet: the item, nested pipelines."""
+        """Report the start of the item and of the inlined pipelines that contain a step, unless already reported."""
         if self._started_at is None:
             self.begin_item()
         if self._scopes is not None:
             self._scopes.enter(step.scope)
 
     def leave(self, step: Step) -> None:
-        """Report the end of the nested pipelines of which this step was the last."""
+        """Report the end of the inlined pipelines whose last step this was."""
         if self._scopes is not None:
             self._scopes.leave(step.scope)

@@ -1,7 +1,7 @@
-"""Executions of plans all of whose results are known by what goes in: what most items of cached maps are.
+"""Executions of plans whose results are all identified by their inputs: the common case for items of cached maps.
 
-Every call of such a plan has a signature before anything runs, and one cache stores all results. Items are signed and
-looked up many at a time: what is asked for first, and of what is not there all that it needs.
+Every call of such a plan has a signature before any step runs, and one cache stores all results. Items are signed and
+looked up many at a time: the requested results first, then the inputs of those that missed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from hypernodes.engine.identity.slot_signatures import identify, sign_item
 from hypernodes.engine.state import RunState
 from hypernodes.plan import CallStep, Plan, Step
 
-_IDLE, _ASKED, _WANTED, _FOUND = range(4)
+_IDLE, _QUERIED, _WANTED, _FOUND = range(4)
 
 
 class IdentifiedFrame(StoringFrame):
-    """One execution of a plan of calls that are all known by what goes in.
+    """One execution of a plan of calls whose results are all identified by their inputs.
 
     Args:
         plan: The plan.
         run: The run.
         values: Value of every slot, with the inputs filled in.
         base: Context of the pipeline, or of the map.
-        item_index: Index of the map item; None when it is no map item.
-        calls: The plan again, as it is signed.
-        signatures: Signature of what is in every slot, empty where unknown; filled in by `sign`.
+        item_index: Index of the map item; None when it is not a map item.
+        calls: The calls of the plan, with what is needed to sign them.
+        signatures: Signature of the value in every slot, empty where unknown; filled in by `sign`.
     """
 
     __slots__ = ("_calls", "_found", "_missing", "_next")
@@ -55,41 +55,41 @@ class IdentifiedFrame(StoringFrame):
         self.signatures = signatures
         self._missing: Sequence[int] = ()
         self._found: Sequence[int] = ()
-        self._asked_at = -1  # not asked yet
+        self._looked_up_at = -1  # not looked up yet
 
     def sign(self, inputs: Iterable[int]) -> bool:
-        """Compute all signatures; return False when what is in one of the slots `inputs` cannot be identified."""
+        """Compute all signatures; return False when the value in one of the slots `inputs` cannot be identified."""
         signatures = self.signatures
         for slot in inputs:
             if not signatures[slot]:
                 own = signatures[slot] = identify(self.plan, self.run.codes, slot, self.values[slot])
                 if not own:
                     return False
-        for step, code, signed, kept in self._calls.calls:
+        for step, code, signed, stored in self._calls.calls:
             own = sign_call(code, [signatures[source] for source in signed])
             if len(step.outputs) == 1:
-                signatures[kept[0]] = own
+                signatures[stored[0]] = own
                 continue
             for output, part in zip(step.outputs, sign_outputs(step, own), strict=True):
                 if output is not None:
                     signatures[output] = part
         return True
 
-    # --- what to do -----------------------------------------------------------------------------------------------
+    # --- scheduling -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Look up what is asked for, unless that has been done and still holds: an item before may have computed it."""
-        asked_at, computed = self._asked_at, self.run.computed
-        if asked_at == computed:
+        """Look up the requested results, unless an earlier look-up is still valid (items may share results)."""
+        looked_up_at, computed = self._looked_up_at, self.run.computed
+        if looked_up_at == computed:
             return
         calls, signatures, was_computed = self._calls.calls, self.signatures, self.run.was_computed
-        is_outdated = asked_at < 0
-        for position in self._missing:  # a loop, since this is asked for every item
-            is_outdated = is_outdated or was_computed(signatures[calls[position].kept[0]], asked_at)
+        is_outdated = looked_up_at < 0
+        for position in self._missing:  # a plain loop, since this runs for every item
+            is_outdated = is_outdated or was_computed(signatures[calls[position].stored[0]], looked_up_at)
         if is_outdated:
             look_up_identified([self])
         else:
-            self._asked_at = computed  # it would be answered in the same way now
+            self._looked_up_at = computed  # a new look-up would have the same answers
 
     def expect_all(self) -> None:
         self._remaining = len(self._missing)
@@ -99,7 +99,7 @@ class IdentifiedFrame(StoringFrame):
             unbegun = len(self._missing) - self._next
             if unbegun == 0:
                 return None
-            if self._remaining == unbegun:  # all that has begun is done, so the next one in order can run
+            if self._remaining == unbegun:  # all begun steps are done, so the next one in order can run
                 step = self._calls.calls[self._missing[self._next]].step
                 self._next += 1
                 return step
@@ -107,7 +107,7 @@ class IdentifiedFrame(StoringFrame):
         return self.plan.steps[heappop(self._ready)] if self._ready else None
 
     def _count_needs(self) -> None:
-        """Find out what can run while the step that was returned last is not done yet."""
+        """Determine which steps can run while the step that was returned last is not done yet."""
         undone = set(self._missing[self._next - 1 :])
         waiting = [0] * len(self.plan.steps)
         for position in self._missing[self._next :]:
@@ -130,15 +130,15 @@ class IdentifiedFrame(StoringFrame):
     # --- the accounting of a call ---------------------------------------------------------------------------------
 
     def key_of(self, step: CallStep) -> bytes:
-        return self.signatures[self._calls.calls[step.index].kept[0]]
+        return self.signatures[self._calls.calls[step.index].stored[0]]
 
     def recall(self, step: CallStep) -> bool:
         run = self.run
-        if run.computed == self._asked_at or not run.was_computed(self.key_of(step), self._asked_at):
+        if run.computed == self._looked_up_at or not run.was_computed(self.key_of(step), self._looked_up_at):
             return False
-        keys = [self.signatures[slot].hex() for slot in self._calls.calls[step.index].kept]
+        keys = [self.signatures[slot].hex() for slot in self._calls.calls[step.index].stored]
         replies = CacheReplies(self.run.store, self._calls.cache, keys)
-        if not self._take_found(step.index, replies):
+        if not self._take_cached(step.index, replies):
             return False
         self._put(step, [self.values[slot] if slot is not None else None for slot in step.outputs])
         if self._started_at is None:
@@ -149,32 +149,32 @@ class IdentifiedFrame(StoringFrame):
 
     # --- looking up -----------------------------------------------------------------------------------------------
 
-    def _take_found(self, position: int, replies: CacheReplies) -> bool:
-        """Take the results of a call if all of them were found."""
-        kept = self._calls.calls[position].kept
-        values = replies.take([self.signatures[slot].hex() for slot in kept])
+    def _take_cached(self, position: int, replies: CacheReplies) -> bool:
+        """Record the results of a call if all of them were found."""
+        slots = self._calls.calls[position].stored
+        values = replies.take([self.signatures[slot].hex() for slot in slots])
         if values is None:
             return False
-        for slot, value in zip(kept, values, strict=True):
+        for slot, value in zip(slots, values, strict=True):
             self.values[slot] = value
         return True
 
     def _take_replies(self, status: bytearray, positions: Iterable[int], replies: CacheReplies) -> list[int]:
-        """Take what was found; return the positions of what has to be asked next."""
+        """Record the results that were found; return the positions of the calls to look up next."""
         needed: list[int] = []
         for position in positions:
-            if self._take_found(position, replies):
+            if self._take_cached(position, replies):
                 status[position] = _FOUND
                 continue
             status[position] = _WANTED
             for source in self._calls.calls[position].step.needs:
                 if status[source] == _IDLE:
-                    status[source] = _ASKED
+                    status[source] = _QUERIED
                     needed.append(source)
         return needed
 
     def _settle(self, status: bytearray) -> None:
-        """Everything is answered: note what has to be called."""
+        """Determine which calls have to be made, once all queries are answered."""
         self._missing = [position for position, state in enumerate(status) if state == _WANTED]
         self._found = [position for position, state in enumerate(status) if state == _FOUND]
         self._remaining = len(self._missing)
@@ -208,7 +208,7 @@ class IdentifiedFrame(StoringFrame):
 
 
 def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
-    """Find out what is missing in several executions of one plan; those that were asked before are asked again."""
+    """Look up several executions of one plan and determine the missing results; earlier answers are replaced."""
     if not frames:
         return
     calls, store, computed = frames[0]._calls, frames[0].run.store, frames[0].run.computed
@@ -219,7 +219,7 @@ def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
         frame._missing = frame._found = ()
         frame._waiting, frame._ready = [], []
         frame._remaining = frame._next = 0
-        frame._asked_at = computed
+        frame._looked_up_at = computed
         values = replies.take(own)
         if values is not None:
             for slot, value in zip(calls.slots, values, strict=True):
@@ -227,7 +227,7 @@ def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
         else:
             status = bytearray(len(calls.calls))
             for position in calls.requested:
-                status[position] = _ASKED
+                status[position] = _QUERIED
             incomplete.append((frame, status, calls.requested))
     while incomplete:
         upstream: list[tuple[IdentifiedFrame, bytearray, Sequence[int]]] = []
@@ -239,10 +239,10 @@ def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
                 frame._settle(status)
         incomplete = upstream
         if incomplete:
-            asked = [
+            requested = [
                 frame.signatures[slot].hex()
                 for frame, _, positions in incomplete
                 for position in positions
-                for slot in calls.calls[position].kept
+                for slot in calls.calls[position].stored
             ]
-            replies = CacheReplies(store, calls.cache, asked)
+            replies = CacheReplies(store, calls.cache, requested)

@@ -1,4 +1,4 @@
-"""The items of a map as frames: what all of them share is prepared once, and some are looked up ahead together."""
+"""Makes the frames of the items of a map: shared parts are prepared once, and several items are looked up together."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from hypernodes.failure import Failure
 from hypernodes.plan import Plan
 from hypernodes.request import rows_of
 
-_QUICK_S = 0.0005  # an item that is looked up in less is small: more of them are looked up together
+_QUICK_S = 0.0005  # items with faster look-ups are small, so that more of them are looked up together
 _MAX_WINDOW = 512
 
 
-# What goes into an item of a map: its index, the value of every slot with the inputs filled in, and the signatures of
-# what is in the mapped slots, as far as they are known (empty ones elsewhere).
+# The inputs of an item of a map: its index, the value of every slot with the inputs filled in, and the signatures of
+# the values in the mapped slots (empty where unknown).
 ItemInputs: TypeAlias = tuple[int, list[Any], tuple[bytes, ...]]
 
 
 class ItemReader:
-    """The inputs of the items of a map, one after the other; what all items share is prepared once.
+    """Reads the inputs of the items of a map, one after the other; shared parts are prepared once.
 
     Attributes:
         template: Value of every slot that is the same for all items.
         mapped_slots: The slots that vary.
-        shared_signatures: Signatures of what all items share, by slot, as far as cached steps take it.
-        is_read_whole: Whether all of them are known beforehand: generators are read as they come.
+        shared_signatures: Signatures of the shared values that cached steps read, by slot.
+        is_read_whole: Whether all items are known beforehand; generators are read item by item.
         may_fail: Whether a `Failure` may be among the inputs.
     """
 
@@ -80,12 +80,12 @@ class ItemReader:
 
 
 class _Window:
-    """How many items are looked up together: as many as can be had in a short while.
+    """The number of items that are looked up together: as many as a short time allows.
 
-    So large results are not held before they are needed.
+    Thus large results are not loaded long before they are needed.
 
     Args:
-        least: The smallest number, and the first.
+        least: The smallest number, and the initial one.
     """
 
     def __init__(self, least: int) -> None:
@@ -93,7 +93,7 @@ class _Window:
         self.size = least
 
     def learn(self, seconds: float, items: int) -> None:
-        """Take note of how long it took to look up so many items."""
+        """Adjust the number to the duration of a look-up of `items` items."""
         seconds_per_item = seconds / max(items, 1)
         if seconds_per_item < _QUICK_S:
             self.size = min(2 * self.size, _MAX_WINDOW)
@@ -104,14 +104,14 @@ class _Window:
 class ItemFrames:
     """Makes the frames of the items of a map, one after the other.
 
-    With a cache, some items are looked up ahead together, unless their inputs are read as they come (generators).
+    With a cache, several items are looked up together ahead of time, unless their inputs come from generators.
 
     Attributes:
         plan: The plan of one item.
         run: The run.
         template: Value of every slot that is the same for all items.
         mapped_slots: The slots that vary.
-        shared_signatures: Signatures of what all items share, by slot, as far as cached steps take it.
+        shared_signatures: Signatures of the shared values that cached steps read, by slot.
         count: Number of items begun so far.
     """
 
@@ -202,7 +202,7 @@ def frame_of_run(
         run: The run.
         values: Value of every slot, with the inputs filled in.
         base: Context of the pipeline.
-        known: What has been found out before.
+        known: Prior results of the run.
     """
     if not plan.is_cached:
         return Frame(plan, run, values, base)
@@ -215,16 +215,16 @@ def frame_of_run(
 
 
 def identified_calls(plan: Plan, run: RunState, is_item: bool) -> IdentifiedCalls | None:
-    """Return a plan as it is signed if frames that know all results by what goes in can execute it; else None."""
+    """Return the calls of a plan with what is needed to sign them, if `IdentifiedFrame` can execute it; else None."""
     if not plan.is_cached or run.is_dry_run:
         return None
     if run.observes(plan) and (len(plan.scopes) > 1 or not is_item):
-        return None  # events of nested pipelines depend on what is found; see `CachedFrame`
+        return None  # events of nested pipelines depend on the hits; see `CachedFrame`
     return run.codes.of(plan).identified
 
 
 def sign_elements(plan: Plan, run: RunState, inputs: MapInputs) -> MapInputs:
-    """Return the inputs of a map with the signatures of all values of the columns that make a difference."""
+    """Return the inputs of a map with the signatures of all column values that are part of signatures of results."""
     code = run.codes.of(plan)
     signed = {slot for step in plan.steps for slot in code.signed[step.index]}
     elements = dict(inputs.elements)
@@ -236,7 +236,7 @@ def sign_elements(plan: Plan, run: RunState, inputs: MapInputs) -> MapInputs:
 
 
 def sign_items(plan: Plan, run: RunState, inputs: MapInputs) -> list[list[bytes]]:
-    """Return, for each requested output, the signature that it will have for each item; empty where there is none."""
+    """Return the expected signatures of each requested output, one per item; empty where there is none."""
     items = ItemReader(plan, run, inputs)
     columns: list[list[bytes]] = [[] for _ in plan.outputs]
     while (read := items.read()) is not None:
@@ -254,7 +254,7 @@ def checked_rows(plan: Plan, inputs: MapInputs) -> Iterator[tuple[Any, ...]]:
 
     Raises:
         MapLengthError: The inputs turn out to be of different lengths.
-        Exception: What an input raised while it was read.
+        Exception: The error that an input raised while it was read.
     """
     rows, count = inputs.rows(), 0
     try:
@@ -273,7 +273,7 @@ def unequal_lengths(plan: Plan, count: int, error: ValueError) -> MapLengthError
     Args:
         plan: The plan of one item.
         count: Number of items that were read before.
-        error: What `zip` said.
+        error: The error of `zip`.
     """
     return MapLengthError(
         f"pipeline {plan.scopes[0].pipeline_id!r} pairs its inputs item by item, but one of them ends after {count} "

@@ -1,7 +1,7 @@
-"""What a nested pipeline that has a backend of its own is told of its inputs beside their values.
+"""Signatures that a delegated nested pipeline receives beside the values of its inputs.
 
-Its backend gets names and values, as anybody who calls it gives them. What is known of the values in the run around it
-comes with the context, so that the same computation has the same signature wherever it runs.
+Its backend receives names and values, as from any other caller. The signatures that the enclosing run knows for these
+values are passed with the context, so that the same computation has the same signature on every backend.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from hypernodes.plan import Plan
 
 
 class PriorResults(NamedTuple):
-    """What has been found out about a run before it starts.
+    """Signatures and results of a run that are known before it starts.
 
     Attributes:
-        signatures: Signature of what is in every slot; None where unknown.
+        signatures: Signature of the value in every slot; None where unknown.
         elements: Signatures of the elements of lists, by slot.
-        found: Positions of the steps whose results have been found, and filled in.
+        found: Positions of the steps whose results were found in caches and have been filled in.
     """
 
     signatures: list[bytes | None]
@@ -29,10 +29,10 @@ class PriorResults(NamedTuple):
 
 
 class DelegatedContext(CallbackContext):
-    """The context of a nested pipeline that is handed to its own backend.
+    """The context of a nested pipeline that runs on its own backend.
 
     Args:
-        context: Where it stands.
+        context: Context of the nested pipeline.
         values: Values of its inputs, by name.
         signatures: Signatures of these, where they are known.
         elements: Signatures of the elements of lists among them, where they are known.
@@ -53,11 +53,11 @@ class DelegatedContext(CallbackContext):
         self._elements = elements
 
     def signatures_of(self, values: Mapping[str, Any]) -> dict[str, bytes]:
-        """Return the known signatures of those inputs that are still what was handed over."""
+        """Return the known signatures of those inputs whose values are still the original objects."""
         return {name: own for name, own in self._signatures.items() if self._is_same(name, values)}
 
     def elements_of(self, values: Mapping[str, Any]) -> dict[str, Sequence[bytes]]:
-        """Return the known signatures of their elements likewise."""
+        """Return the known signatures of the elements of these inputs."""
         return {name: own for name, own in self._elements.items() if self._is_same(name, values)}
 
     def _is_same(self, name: str, values: Mapping[str, Any]) -> bool:
@@ -65,7 +65,7 @@ class DelegatedContext(CallbackContext):
 
 
 def prior_results_of_run(plan: Plan, context: CallbackContext | None, inputs: Mapping[str, Any]) -> PriorResults | None:
-    """Return what is known of a run that is part of another one; None when that is nothing."""
+    """Return the prior results of a run that is part of another one; None when there are none."""
     if not isinstance(context, DelegatedContext) or not plan.is_cached:
         return None
     signatures: list[bytes | None] = [None] * len(plan.template)
@@ -76,7 +76,7 @@ def prior_results_of_run(plan: Plan, context: CallbackContext | None, inputs: Ma
 
 
 def with_prior_signatures(given: MapInputs, context: CallbackContext | None) -> MapInputs:
-    """Return what a map runs over with what is known of it, when it is part of a run."""
+    """Return the inputs of a map, with the signatures that an enclosing run knows for them."""
     if not isinstance(context, DelegatedContext):
         return given
     return given._replace(signatures=context.signatures_of(given.shared), elements=context.elements_of(given.columns))

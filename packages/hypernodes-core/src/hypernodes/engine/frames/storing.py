@@ -1,4 +1,4 @@
-"""What the frames with a cache have in common: results are stored, and written before something may take long."""
+"""The common part of frames with a cache: storing results, and writing them before a call that may take long."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class StoringFrame(Frame):
     """One execution of a plan whose results are stored in caches.
 
     Attributes:
-        signatures: Signature of what is in every slot; None or empty where there is none.
+        signatures: Signature of the value in every slot; None or empty where there is none.
     """
 
-    __slots__ = ("_asked_at", "_cache", "signatures")
+    __slots__ = ("_cache", "_looked_up_at", "signatures")
 
     signatures: list[Any]
-    _cache: Cache | None  # the one cache of the whole plan, if it is known to have but one
-    _asked_at: int  # number of results of others that the run had computed when the cache was last asked
+    _cache: Cache | None  # the only cache of the whole plan, if it is known to have just one
+    _looked_up_at: int  # `run.computed` at the last look-up, plus the results of this frame since
 
     def begin(self, step: CallStep) -> None:
         run = self.run
         if step not in run.quick_steps:
-            run.store.flush()  # what has been computed must not be lost with a call that takes long
+            run.store.flush()  # results must not be lost if a long call kills the process
         if self.plan.callbacks:
             super().begin(step)
 
@@ -40,12 +40,12 @@ class StoringFrame(Frame):
             self._store(step, outputs)
         self._put(step, outputs)
         if duration_s > LONGEST_WAIT_S:
-            run.store.flush()  # the result is worth more than the time that writing takes
+            run.store.flush()  # such a result is worth the time that writing takes
         if self.plan.callbacks:
             self._report_result(step, outputs, duration_s)
         if key:
             run.remember(key)
-            self._asked_at += 1  # it counts what others compute
+            self._looked_up_at += 1  # so that only the results of other frames make a difference
 
     def close(self) -> None:
         if self.plan.callbacks:
@@ -54,14 +54,14 @@ class StoringFrame(Frame):
 
     def was_computed(self, key: bytes) -> bool:
         run = self.run
-        return run.computed != self._asked_at and run.was_computed(key, self._asked_at)
+        return run.computed != self._looked_up_at and run.was_computed(key, self._looked_up_at)
 
     def signatures_of(self, slots: Sequence[int]) -> list[bytes]:
         signatures = self.signatures
         return [signatures[slot] or b"" for slot in slots]
 
     def _store(self, step: CallStep, outputs: Sequence[Any]) -> None:
-        """Store the results of a call that have signatures, and write a record of the first one in the run."""
+        """Store the results of a call that have signatures; write a record for the first such call in the run."""
         cache = self._cache if self._cache is not None else self.plan.scopes[step.scope].cache
         if cache is None:
             return

@@ -1,4 +1,4 @@
-"""The part of signatures that does not depend on inputs: the code of each step of a plan."""
+"""Signatures of the code of each step of a plan: the part of signatures that does not depend on inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 
 class NestedOutput(NamedTuple):
-    """What an output of a nested pipeline is, as a function of the inputs.
+    """An output of a nested pipeline as a function of the pipeline's inputs.
 
     Attributes:
         code: Its signature with each input replaced by its name.
@@ -24,30 +24,30 @@ class NestedOutput(NamedTuple):
 
 
 class SignedCall(NamedTuple):
-    """What the signatures of the results of a call are made of.
+    """The parts of the signatures of a call's results.
 
     Attributes:
         step: The step.
         code: Digest of its function.
-        signed: The slots whose contents make a difference, in order.
-        kept: The slots of the results that are kept, one at least.
+        signed: The slots whose values are part of the signature, in order.
+        stored: The slots of the results that are stored, at least one.
     """
 
     step: CallStep
     code: bytes
     signed: tuple[int, ...]
-    kept: tuple[int, ...]
+    stored: tuple[int, ...]
 
 
 class IdentifiedCalls(NamedTuple):
-    """A plan of calls all of which are known by what goes in, with one cache for all.
+    """The calls of a plan whose results are all identified by their inputs and stored in one cache.
 
     Attributes:
         cache: The cache.
         calls: The steps.
         inputs: The slots of the inputs and defaults that are a part of signatures.
-        requested: Positions of the steps that make what is asked for.
-        slots: The slots of what these keep.
+        requested: Positions of the steps that make the requested outputs.
+        slots: The slots of the stored results of these steps.
     """
 
     cache: Cache
@@ -61,12 +61,12 @@ class PlanCode:
     """Signatures of the code of one plan.
 
     Attributes:
-        calls: For each step, the digest of its function; None when its results cannot be identified by what went in,
-            because it is never cached, has no cache around it, or its code cannot be hashed.
-        nested: For each step that is a nested pipeline, what each output is; None like above. Where it runs makes no
-            difference.
-        signed: For each step, the slots whose contents make a difference to its results, in order.
-        identified: The whole plan, if it is so simple; else None.
+        calls: For each step, the digest of its function; None when its results cannot be identified by its inputs,
+            because it is never cached, its pipeline has no cache, or its code cannot be hashed.
+        nested: For each step that is a nested pipeline, its outputs as functions of its inputs; None as above. The
+            backend that runs it makes no difference.
+        signed: For each step, the slots whose values are part of the signatures of its results, in order.
+        identified: The calls of the plan, if all results are identified by their inputs; else None.
     """
 
     def __init__(self, plan: Plan, codes: PlanCodes) -> None:
@@ -85,12 +85,12 @@ class PlanCodes:
 
     Args:
         memo: Digests of functions, classes and values that were computed before.
-        warn: Shows the user, once for each subject and reason, why something runs uncached.
+        warn: Warns the user, once for each subject and reason, that a node runs uncached.
 
     Attributes:
         memo: The same.
         warn: The same.
-        known: Those computed so far.
+        known: The signatures computed so far.
     """
 
     def __init__(self, memo: signature.Memo, warn: Warn) -> None:
@@ -123,7 +123,7 @@ def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tupl
         calls=tuple(calls),
         inputs=frozenset(slot for call in calls for slot in call.signed if plan.producers[slot] < 0),
         requested=tuple(requested),
-        slots=tuple([slot for position in requested for slot in calls[position].kept]),
+        slots=tuple([slot for position in requested for slot in calls[position].stored]),
     )
 
 
@@ -148,7 +148,7 @@ def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:
 
 
 def sign_call(code: bytes, inputs: list[bytes]) -> bytes:
-    """Return the signature of a call, from the digest of its function and the signatures of what goes in."""
+    """Return the signature of a call, from the digest of its function and the signatures of its inputs."""
     return signature.combine(b"call", [code, *inputs])
 
 
@@ -175,12 +175,12 @@ def _nested_code(step: NestedStep, codes: PlanCodes) -> tuple[NestedOutput | Non
 
 
 def trace(plan: Plan, codes: PlanCodes, inputs: Mapping[int, NestedOutput | None]) -> tuple[NestedOutput | None, ...]:
-    """Return what each output of a plan is; None where it cannot be identified by what goes in.
+    """Return each output of a plan as a function of its inputs; None where it cannot be identified by them.
 
     Args:
         plan: The plan.
         codes: Signatures of code in this run.
-        inputs: What is in the slot of each input; None where that is not known.
+        inputs: The signature of the value in the slot of each input; None where unknown.
     """
     code = codes.of(plan)
     known = dict(inputs)

@@ -1,4 +1,4 @@
-"""Records of what was computed, one for each node and run, so that `explain` can say what changed since."""
+"""Records of computed results, one for each node and run; `explain` compares them to report what changed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from hypernodes.plan import CallStep, Plan
 
 _LONGEST_SHOWN = 60
 _SHOWN = frozenset({bool, float, int, str, type(None)})
-# A value is not written down in words where the name of its parameter says that nobody should read it.
+# The text of a value is not recorded where the name of its parameter suggests a secret.
 _SECRETS = ("auth", "credential", "key", "passphrase", "password", "passwd", "secret", "token")
 
-# The pieces of a node's code while its digest stays the same.
+# The components of each node's code, with the digest that they belong to.
 _components: WeakKeyDictionary[Node[..., Any], tuple[bytes, Mapping[str, bytes]]] = WeakKeyDictionary()
 
 
 class Outline:
-    """What is the same for all records of a plan and the mapped pipelines in it.
+    """The part that all records of a plan and of the mapped pipelines in it have in common.
 
     Attributes:
-        keys: Under what key each node is written about. Nodes that have name and outputs in common are told apart by
-            their order.
-        varying: For each plan, the slots whose contents differ from item to item.
+        keys: The key of each node's record. Nodes with the same name and outputs are distinguished by their order.
+        varying: For each plan, the slots whose values differ from item to item.
     """
 
     def __init__(self, plan: Plan, varying: Iterable[str]) -> None:
@@ -52,18 +51,18 @@ class Outline:
         self.varying[plan] = frozenset(varying)
 
     def _key(self, node: Node[..., Any]) -> str:
-        place = (node.name, *node.outputs)
-        number = self._counts[place] = self._counts.get(place, 0) + 1
-        return f"{RECORD_PREFIX}{signature.atom(repr((number, place)).encode()).hex()}"
+        identity = (node.name, *node.outputs)
+        number = self._counts[identity] = self._counts.get(identity, 0) + 1
+        return f"{RECORD_PREFIX}{signature.atom(repr((number, identity)).encode()).hex()}"
 
 
 class Computed(NamedTuple):
-    """An execution of a plan in which something was computed, or would be.
+    """An execution of a plan in which a result was computed, or would be.
 
     Attributes:
         plan: The plan.
         values: Value of every slot so far.
-        signatures: Signature of what is in every slot.
+        signatures: Signature of the value in every slot.
     """
 
     plan: Plan
@@ -76,10 +75,10 @@ class RunRecords:
 
     Args:
         codes: Signatures of code in this run.
-        store: Where records are written.
+        store: The store that writes records.
 
     Attributes:
-        recorded: Steps that have a record already; whoever stores a result looks here first.
+        recorded: Steps that already have a record; callers check it before `add`.
     """
 
     def __init__(self, codes: PlanCodes, store: RunStore) -> None:
@@ -91,7 +90,7 @@ class RunRecords:
         self._known_outline: Outline | None = None
 
     def begin(self, plan: Plan, varying: Iterable[str]) -> None:
-        """Say what is about to run.
+        """Set the plan that is about to run.
 
         Args:
             plan: The outermost plan.
@@ -107,7 +106,7 @@ class RunRecords:
         return self._known_outline
 
     def add(self, frame: Computed, step: CallStep) -> None:
-        """Write a record of a node that has just been computed, beside its results."""
+        """Write a record of a node that has just been computed, next to its results."""
         self.recorded.add(step)
         cache = frame.plan.scopes[step.scope].cache
         digest = self._codes.of(frame.plan).calls[step.index]
@@ -125,7 +124,7 @@ class RunRecords:
         self._store.put(cache, {self._outline.keys[step]: record}, step.node.name)
 
     def completed(self, key: str, record: Any) -> Any:
-        """Return a record from a remote place, with what only can be seen here: what the code consists of."""
+        """Return a record from a remote worker, completed with the components of the code, which the caller has."""
         if self._outline is None or not isinstance(record, dict) or record.get("code"):
             return record
         for step, own in self._outline.keys.items():
@@ -135,32 +134,32 @@ class RunRecords:
 
 
 def components_of(node: Node[..., Any], digest: bytes) -> Mapping[str, bytes]:
-    """Return the pieces of a node's code with their digests; nothing where one cannot look into it.
+    """Return the components of a node's code with their digests; none where the code cannot be inspected.
 
     Args:
         node: The node.
-        digest: What identifies its code as a whole: while that stays, so do the pieces.
+        digest: The digest of its whole code; the components change only with it.
     """
-    if node.code_signature is not None:  # it came from elsewhere, and its source did not
+    if node.code_signature is not None:  # the node was sent to this worker without its source
         return {}
     known = _components.get(node)
     if known is not None and known[0] == digest:
         return known[1]
     try:
         found = signature.code_components(node)
-    except Exception:  # nothing in here is worth a run: then one cannot tell what changed
+    except Exception:  # never fail a run for this: `explain` then cannot name what changed
         return {}
     _components[node] = (digest, found)
     return found
 
 
 def inputs_of(frame: Computed, step: CallStep, varying: frozenset[int]) -> dict[str, dict[str, Any]]:
-    """Return what is known of the arguments of a call, by the names of the parameters.
+    """Return the recorded facts about the arguments of a call, by parameter name.
 
     Args:
         frame: The execution.
         step: The call.
-        varying: Slots whose contents differ from item to item.
+        varying: Slots whose values differ from item to item.
     """
     return {name: dict(_facts(frame, name, slot, varying)) for name, slot in step.named if _counts(step, name)}
 

@@ -1,4 +1,4 @@
-"""The signatures of the values in one execution of a plan: of inputs by their content, of results by what made them."""
+"""The signatures of the values in one execution of a plan: inputs by content, results by the call that made them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypernodes.engine.identity.plan_code import NestedOutput, PlanCodes, sign_c
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
 UNKNOWN = None
-NEVER = b""  # the signature of what cannot be identified at all
+NEVER = b""  # the signature of a value that cannot be identified at all
 
 
 class SlotSignatures:
-    """Signatures of the slots of a plan, as far as they are known.
+    """The known signatures of the slots of a plan.
 
     Args:
         plan: The plan.
@@ -40,12 +40,12 @@ class SlotSignatures:
             self.signatures[slot] = own
 
     def sign_all(self) -> None:
-        """Compute what can be known before anything has run."""
+        """Compute the signatures that can be known before any step has run."""
         for step in self._plan.steps:
             self.sign(step)
 
     def can_be_identified(self, step: Step) -> bool:
-        """Whether the results of a step are known by what goes in, rather than by their values."""
+        """Whether the results of a step are identified by its inputs, rather than by their values."""
         if isinstance(step, CallStep):
             is_known = self._code.calls[step.index] is not None
         else:
@@ -54,13 +54,13 @@ class SlotSignatures:
         if not is_known:
             return False
         signatures = self.signatures
-        for slot in self._code.signed[step.index]:  # noqa: SIM110 - asked several times for every step
+        for slot in self._code.signed[step.index]:  # noqa: SIM110 - runs several times for every step
             if not signatures[slot] and self.of(slot) == NEVER:
                 return False
         return True
 
     def is_signed(self, step: Step) -> bool:
-        """Whether the signatures of everything that a step takes are known."""
+        """Whether the signatures of all arguments of a step are known."""
         signatures = self.signatures
         for slot in self._code.signed[step.index]:
             if signatures[slot] is UNKNOWN and self.of(slot) is UNKNOWN:
@@ -68,14 +68,14 @@ class SlotSignatures:
         return True
 
     def of(self, slot: int) -> bytes | None:
-        """Return the signature of what is in a slot; inputs and defaults are identified when first asked for."""
+        """Return the signature of the value in a slot; inputs and defaults are identified at the first call."""
         known = self.signatures[slot]
         if known is UNKNOWN and self._plan.producers[slot] < 0:
             known = self.signatures[slot] = self.identify(slot)
         return known
 
     def of_inputs(self, except_slots: Iterable[int]) -> dict[int, bytes]:
-        """Return the signatures of the inputs and defaults that cached steps take, other than of `except_slots`."""
+        """Return the signatures of the inputs and defaults that cached steps read, without those of `except_slots`."""
         varying = set(except_slots)
         for step in self._plan.steps:
             is_identified = isinstance(step, NestedStep) or self._code.calls[step.index] is not None
@@ -85,11 +85,11 @@ class SlotSignatures:
         return {slot: own for slot, own in enumerate(self.signatures) if own is not UNKNOWN}
 
     def of_outputs(self) -> str:
-        """Return one signature for everything that is asked for."""
+        """Return one signature for all requested outputs."""
         return sign_item(self._plan, self.signatures)
 
     def key(self, slot: int) -> str:
-        """Return the cache key of what is in a slot."""
+        """Return the cache key of the value in a slot."""
         return (self.signatures[slot] or b"").hex()
 
     def sign(self, step: Step) -> bool:
@@ -122,9 +122,9 @@ class SlotSignatures:
         return tuple(signed)
 
     def _sign_once(self, step: NestedStep) -> bool:
-        """Sign those outputs of a nested pipeline that runs once of which the inputs are known; return whether all are.
+        """Sign the outputs of an unmapped nested pipeline whose inputs are known; return whether all could be signed.
 
-        They get the signatures that they would have if its nodes were a part of this plan.
+        They get the signatures that they would have if the nodes of the nested pipeline were a part of this plan.
         """
         signed = self._code.signed[step.index]
         inputs: dict[int, NestedOutput | None] = {}
@@ -142,7 +142,7 @@ class SlotSignatures:
 
         Args:
             step: The step.
-            seen: Steps from which those upstream have been returned before, for another step; added to.
+            seen: Steps whose upstream steps were returned by an earlier call; extended by this one.
         """
         seen = set() if seen is None else seen
         found: list[int] = []
@@ -169,29 +169,29 @@ class SlotSignatures:
 
 
 def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
-    """Return one signature for everything that is asked for, from those of all slots."""
+    """Return one signature for all requested outputs, from the signatures of all slots."""
     known = [signatures[slot] or b"" for slot in plan.outputs.values()]
     return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
 
 
 def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any) -> bytes:
-    """Return the signature of what is in a slot of a plan by its content; empty, with one warning, when it has none."""
+    """Return the signature of the value in a slot of a plan by its content; empty, with one warning, if it has none."""
     if value is UNSET:
         return NEVER
     try:
         return signature.digest(value, codes.memo)
-    except Exception as error:  # of a __cache_key__, a __reduce__, a property: it must not end the run
+    except Exception as error:  # an error of a __cache_key__, a __reduce__ or a property must not end the run
         names = [name for name, own in plan.inputs.items() if own == slot]
         users = [step for step, signed in zip(plan.steps, codes.of(plan).signed, strict=True) if slot in signed]
         if not names:
             names = [name for step in users for name, own in _named_arguments(step) if own == slot]
         name = names[0] if names else "a result"
         is_ours = isinstance(error, signature.UnhashableValueError)
-        what = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
+        problem = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
         codes.warn(
             name,
             "value",
-            f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {what}. "
+            f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {problem}. "
             "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
         )
         return NEVER

@@ -1,1 +1,1 @@
-"""What a run reads from caches and writes to them."""
+"""Reads results of a run from caches and writes them."""

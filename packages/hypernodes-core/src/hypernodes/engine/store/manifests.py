@@ -1,6 +1,6 @@
-"""Where results of nested pipelines are kept: those of nodes, and the lists that mapped pipelines make of them.
+"""Reads stored results of nested pipelines: those of single nodes, and lists made by mapped pipelines.
 
-A list is kept as a manifest, which names the entry of each element.
+A list is stored as a manifest, which names the entry of each element.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 
 def origin_of(plan: Plan, slot: int) -> tuple[Plan, Step, int]:
-    """Return the step that makes what is in a slot, with its plan and slot; inside nested pipelines that run once."""
+    """Return the step that computes the value in a slot, with its plan and slot; it may be in a nested pipeline."""
     step = plan.steps[plan.producers[slot]]
     while isinstance(step, NestedStep) and not step.mapped:
         slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
@@ -24,13 +24,13 @@ def origin_of(plan: Plan, slot: int) -> tuple[Plan, Step, int]:
 
 
 def read_elements(store: RunStore, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
-    """Return what a slot of a mapped plan held for each item; None when any of it is gone.
+    """Return the values of a slot of a mapped plan, one per item; None when any is not in the cache any more.
 
     Args:
         store: Reads caches.
         plan: The plan of one item.
         slot: The slot.
-        elements: The signature of what it held for each item.
+        elements: The signatures of the values, one per item.
     """
     plan, step, slot = origin_of(plan, slot)
     names = [element.hex() for element in elements]
@@ -42,7 +42,7 @@ def read_elements(store: RunStore, plan: Plan, slot: int, elements: list[bytes])
 
 
 def _read_lists(store: RunStore, plan: Plan, slot: int, names: list[str]) -> list[Any] | None:
-    """Return the lists that a mapped plan made, by their signatures; None when any element of them is gone."""
+    """Return the lists that a mapped plan made, by their signatures; None when any element is not in the cache."""
     cache = plan.scopes[0].cache
     keys = [manifest_key(name) for name in names]
     manifests = store.get_many(cache, keys) if cache is not None else {}
@@ -62,9 +62,9 @@ def is_stored(
     """Return whether caches hold the results of a nested pipeline under the signatures that they should have.
 
     Args:
-        store: Asks caches.
+        store: Queries caches.
         step: The nested pipeline.
-        signatures: The signature of each output; empty or None where it has none, or nobody may read it.
+        signatures: The signature of each output; empty or None where it has none, or no step reads it.
         elements: For each output of a mapped one, the signature of each result.
     """
     keys: dict[int, tuple[Cache, list[str]]] = {}
@@ -72,14 +72,14 @@ def is_stored(
         if not own:
             continue
         plan, origin, _ = origin_of(step.inner, inner_slot)
-        kept = elements[number] if step.mapped else [own]
-        names = [signature.hex() for signature in kept if signature]
+        expected = elements[number] if step.mapped else [own]
+        names = [signature.hex() for signature in expected if signature]
         if isinstance(origin, CallStep):
             cache = plan.scopes[origin.scope].cache
         else:
             cache = origin.inner.scopes[0].cache
             names = list(map(manifest_key, names))
-        if cache is None or len(names) < len(kept):
+        if cache is None or len(names) < len(expected):
             return False
         keys.setdefault(id(cache), (cache, []))[1].extend(names)
-    return all(store.holds(cache, asked) for cache, asked in keys.values())
+    return all(store.holds(cache, names) for cache, names in keys.values())

@@ -1,4 +1,4 @@
-"""A store for runs that only look: it reads from caches, writes nothing, and remembers what was not there."""
+"""The store of dry runs: reads from caches, writes nothing, and records misses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypernodes.engine.store.run_store import RunStore, Warn
 
 
 class ReadOnlyStore(RunStore):
-    """Reads from caches, writes nothing, and remembers what was not there.
+    """Reads from caches, writes nothing, and records misses.
 
     Attributes:
-        misses: Keys that were asked for in vain, by the id of the cache.
+        misses: Keys that were looked up and not found, by the id of the cache.
     """
 
     def __init__(self, warn: Warn) -> None:

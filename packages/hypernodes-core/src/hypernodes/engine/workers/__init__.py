@@ -1,1 +1,1 @@
-"""Where calls are made: this thread, other threads, event loops, processes; how values and errors travel."""
+"""Workers that make calls: the calling thread, threads, event loops, processes; transfer of values and errors."""

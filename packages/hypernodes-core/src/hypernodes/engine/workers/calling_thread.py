@@ -1,4 +1,4 @@
-"""Calls in the calling thread that need more than a call: they are made again, have a time limit, or are awaited."""
+"""Makes calls in the calling thread, with retries, time limits and `async def` functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.step import call, make_within, prepare, split, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
-from hypernodes.engine.workers.coroutines import LOOK_UP_S, Coroutines
+from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan
@@ -27,15 +27,15 @@ class CallingThread:
 
     Args:
         loop: The running event loop of an `async` caller; None when there is none.
-        can_be_cancelled: Whether anybody may call `cancel`.
+        can_be_cancelled: Whether another thread may call `cancel`.
 
     Attributes:
         can_be_cancelled: The same.
         coroutines: Awaits `async def` functions.
         registry: Runs that were started by the calls; cancelled together with this one.
-        is_cancelled: Whether nobody waits for the run any more.
-        failed_at: Where the last error was raised: the names of the pipelines around the node, outermost first, and its
-            own.
+        is_cancelled: Whether the run was cancelled.
+        failed_at: Where the last error was raised: the names of the pipelines that contain the node, outermost first,
+            followed by the node's name.
     """
 
     def __init__(self, loop: Any = None, can_be_cancelled: bool = False) -> None:
@@ -47,45 +47,45 @@ class CallingThread:
         self._threads: DaemonThreads | None = None
 
     def is_needed_for(self, plan: Plan) -> bool:
-        """Whether executing a plan silently takes more than calls that nobody cancels."""
+        """Whether the silent loop needs this object for a plan: the run can be cancelled, or has special calls."""
         return self.can_be_cancelled or not plan.needs_only_calls
 
     def cancel(self) -> None:
-        """End the run from another thread, as soon as possible; the thread that runs it gets a `CancelledError`."""
+        """Cancel the run from another thread; its own thread raises `CancelledError` as soon as possible."""
         self.is_cancelled = True
         self.coroutines.cancel()
         self.registry.cancel()
 
     def check(self) -> None:
-        """Stop here if the run was cancelled.
+        """Raise an error if the run was cancelled.
 
         Raises:
-            CancelledError: It was.
+            CancelledError: The run was cancelled.
         """
         if self.is_cancelled:
             raise CancelledError("the run was cancelled")
 
     def checked(self, steps: Iterable[_T]) -> Iterator[_T]:
-        """Yield what `steps` yields until the run is cancelled.
+        """Yield from `steps` until the run is cancelled.
 
         Raises:
-            CancelledError: It was.
+            CancelledError: The run was cancelled.
         """
         for step in steps:
             self.check()
             yield step
 
     def call(self, step: CallStep, values: Any, retry: Retry | None = None) -> tuple[Any, ...]:
-        """Call a function, again after an error as often as its node says; return one value for each output.
+        """Call a function, with the retries of its node; return one value for each output.
 
         Args:
-            step: What to call.
+            step: The step to call.
             values: Value of every slot.
             retry: Called before each further attempt.
 
         Raises:
             NodeTimeoutError: The last attempt took too long.
-            Exception: What the function raised at the last attempt.
+            Exception: The error of the last attempt.
         """
         node = step.node
         attempt = 1
@@ -114,7 +114,7 @@ class CallingThread:
         return split(step, self._within_limit(node, made.arguments, made.by_keyword))
 
     def _within_limit(self, node: Node[..., Any], arguments: Any, by_keyword: dict[str, Any]) -> Any:
-        """Call an ordinary function in another thread, which is left behind when it takes too long."""
+        """Call an ordinary function in another thread, which is abandoned when the call takes too long."""
         assert node.timeout is not None
         if self._threads is None:
             self._threads = DaemonThreads("hypernodes")
@@ -126,22 +126,22 @@ class CallingThread:
 
         future = run_in_copied_context(self._threads, self.registry, function)
         while True:
-            left = LOOK_UP_S if not begun_at else begun_at[0] + node.timeout - now()
+            left = CHECK_INTERVAL_S if not begun_at else begun_at[0] + node.timeout - now()
             if left <= 0 and not future.done():
                 future.cancel()
                 self._threads.abandon(future)
                 raise timeout_error(node)
             try:
-                return future.result(min(max(left, 0), LOOK_UP_S))
+                return future.result(min(max(left, 0), CHECK_INTERVAL_S))
             except NotDoneError:
                 if future.done():
-                    raise  # the function's own
+                    raise  # a TimeoutError of the function itself
 
     def _sleep(self, delay_s: float) -> None:
         end = now() + delay_s
         while (left := end - now()) > 0:
             self.check()
-            sleep(min(left, LOOK_UP_S))
+            sleep(min(left, CHECK_INTERVAL_S))
         self.check()
 
     def close(self) -> None:

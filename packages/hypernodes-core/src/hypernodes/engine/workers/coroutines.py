@@ -1,7 +1,7 @@
-"""Event loops for `async def` nodes: in the calling thread, in a helper thread, or the caller's own.
+"""Runs `async def` nodes in an event loop: in the calling thread, in a helper thread, or the caller's own.
 
-Where the calling thread only waits for what it has started, the loop runs there while it does: a call then costs half
-of what it costs to hand it over to another thread and back.
+Where the calling thread only waits for results, the loop runs there meanwhile: a call then costs half of what it costs
+to pass it to another thread and back.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
 
     from hypernodes.engine.workers.event_loop import LoopHere, LoopThread
 
-LOOK_UP_S = 0.2
-"""Nothing is waited for longer than this at a time: Ctrl-C in the very moment in which a thread goes to sleep, or that
-the system delivers to another thread, is noticed only when it wakes up."""
+CHECK_INTERVAL_S = 0.2
+"""Longest single wait, in seconds: Ctrl-C at the moment in which a thread goes to sleep, or that the system delivers to
+another thread, is noticed only when the thread wakes up."""
 
-_ARRIVALS = 16  # after so many, the loop in another thread gets the chance to start them
-_ARRIVALS_HERE = 4  # the same in this thread: what is started together ends together, and then waits for each other
+_ARRIVALS = 16  # after so many, the loop in another thread gets a chance to start them
+_ARRIVALS_HERE = 4  # the same in this thread: tasks that start together end together, and then wait for each other
 
 _Coroutine: TypeAlias = Coroutine[Any, Any, Any]
 _Report: TypeAlias = Callable[["TaskOutcome"], object]
 
 
 class Coroutines:
-    """RunRegistry the `async def` nodes of a run, all in one event loop, made when the first one is met.
+    """Runs the `async def` nodes of a run, all in one event loop, which is created for the first one.
 
     Args:
         loop: The running event loop of an `async` caller, to be used instead of one of our own.
-        is_here: Whether every coroutine of the run is waited for in the calling thread, where the loop then is.
-        may_be_here: Whether the calling thread does nothing for long but take news from an `Inbox`, so that the loop
-            can run there meanwhile.
+        is_here: Whether the calling thread waits for each coroutine of the run, and so runs the loop.
+        may_run_here: Whether the calling thread mostly waits for messages of an `Inbox`, so that the loop can run there
+            meanwhile.
 
     Attributes:
-        here: The loop that does so; None when there is none, or none yet.
+        here: The loop in the calling thread; None when there is none, or none yet.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop | None = None, is_here: bool = False, may_be_here: bool = False
+        self, loop: asyncio.AbstractEventLoop | None = None, is_here: bool = False, may_run_here: bool = False
     ) -> None:
         self._loop = loop
         self._is_here = is_here
-        self._may_be_here = may_be_here
+        self._may_be_here = may_run_here
         self._unstarted = 0
         self.here: LoopHere | None = None
         self._runner: asyncio.Runner | None = None
@@ -61,7 +61,7 @@ class Coroutines:
         self._is_loop_awake = False
 
     def wait_for(self, coroutine: _Coroutine) -> Any:
-        """Return the result of `coroutine`, running it in this thread if that is where the loop of the run is."""
+        """Return the result of `coroutine`; runs it in this thread if the loop of the run is here."""
         import asyncio  # not before it is needed: it is the slowest import of the standard library
 
         if self._is_here and self._loop is None and self._helper is None and asyncio._get_running_loop() is None:
@@ -70,16 +70,16 @@ class Coroutines:
             return self._runner.run(coroutine, context=contextvars.copy_context())
         done = Inbox(self)
         self._awaited = self.submit(coroutine, done.put)
-        if self._is_cancelled:  # in the moment before there was anything to cancel
+        if self._is_cancelled:  # the run was cancelled before there was a task to cancel
             self._awaited.cancel()
         outcome: TaskOutcome | None = None
         while outcome is None:
             with suppress(Empty):
-                outcome = done.get(LOOK_UP_S)
+                outcome = done.get(CHECK_INTERVAL_S)
         return outcome.result()
 
     def cancel(self) -> None:
-        """Cancel what `wait_for` waits for in another thread, now or from now on."""
+        """Cancel the coroutine that `wait_for` awaits in another thread, and all later ones."""
         self._is_cancelled = True
         if self._awaited is not None:
             self._awaited.cancel()
@@ -88,7 +88,7 @@ class Coroutines:
         """Start `coroutine`, with the context variables of the caller.
 
         Args:
-            coroutine: What to run.
+            coroutine: The coroutine.
             report: Called in the thread of the loop when it has ended.
         """
         loop = self._loop or self._new_loop()
@@ -100,10 +100,10 @@ class Coroutines:
                 self._unstarted = 0
                 self.here.turn()
             return outcome
-        is_eager = self._helper is not None  # a loop of the caller's may make tasks in its own way
+        is_eager = self._helper is not None  # the caller's loop may have its own task factory
         outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_eager)
         self._arriving.append(outcome)
-        # Waking a loop takes a system call, so whatever arrives before it has woken up shares one.
+        # Waking a loop takes a system call, so all coroutines that arrive before it has woken up share one.
         if not self._is_loop_awake:
             self._is_loop_awake = True
             loop.call_soon_threadsafe(self._start_arrivals)
@@ -117,7 +117,7 @@ class Coroutines:
             self._runner.close()
             self._runner = None
         if self.here is not None:
-            here, self.here, self._loop = self.here, None, None  # first, since nobody is to be woken up any more
+            here, self.here, self._loop = self.here, None, None  # first, so that `Inbox.put` does not wake it any more
             here.close()
         if self._helper is not None:
             self._helper.close()
@@ -137,13 +137,13 @@ class Coroutines:
         return self._loop
 
     def _start_arrivals(self) -> None:
-        self._is_loop_awake = False  # first, so that what arrives from now on calls again
+        self._is_loop_awake = False  # first, so that coroutines that arrive from now on wake the loop again
         while self._arriving:
             self._arriving.popleft().start()
 
 
 class Inbox:
-    """News for the thread that runs a scheduler; coroutines may go on while it waits for some.
+    """Messages for the thread that runs a scheduler; coroutines go on while it waits for one.
 
     Args:
         coroutines: The coroutines of the run.
@@ -153,48 +153,48 @@ class Inbox:
         self._coroutines = coroutines
         self._queue: SimpleQueue[Any] = SimpleQueue()
 
-    def put(self, news: Any) -> None:
-        """Put something there, in any thread."""
-        self._queue.put(news)
+    def put(self, message: Any) -> None:
+        """Add a message, from any thread."""
+        self._queue.put(message)
         here = self._coroutines.here
         if here is not None:
             here.wake()
 
     def get(self, timeout_s: float) -> Any:
-        """Return what comes next.
+        """Return the next message; wait for it.
 
         Raises:
-            Empty: Nothing came in time.
+            Empty: No message arrived in time.
         """
         here = self._coroutines.here
         return self._queue.get(timeout=timeout_s) if here is None else here.get(self._queue, timeout_s)
 
     def get_nowait(self) -> Any:
-        """Return what is there.
+        """Return the next message, without waiting.
 
         Raises:
-            Empty: Nothing is.
+            Empty: There is no message.
         """
         return self._queue.get_nowait()
 
     def empty(self) -> bool:
-        """Whether nothing is there."""
+        """Whether there is no message."""
         return self._queue.empty()
 
 
 class TaskOutcome:
-    """The outcome of a task in an event loop: as much of a `concurrent.futures.Future` as is needed.
+    """The outcome of a task in an event loop: the part of `concurrent.futures.Future` that is needed.
 
     Cancelling it cancels the task, which may clean up; it is over when the task has ended.
 
     Args:
         loop: The loop.
-        coroutine: What the task runs.
+        coroutine: The coroutine of the task.
         context: Context variables for it.
         report: Called in the thread of the loop when it has ended.
-        is_eager: Whether to run it up to where it first waits as soon as it is started, where Python can do so.
-        is_here: Whether the loop runs in the thread of the scheduler: then Ctrl-C may come in the middle of the task,
-            and ends the loop as it ends any other wait.
+        is_eager: Whether to run it up to its first wait as soon as it is started, where Python supports that.
+        is_here: Whether the loop runs in the thread of the scheduler: then Ctrl-C may interrupt the task, and ends the
+            loop like any other wait.
     """
 
     __slots__ = (
@@ -246,21 +246,21 @@ class TaskOutcome:
             self._task.add_done_callback(self._end_unbegun)
 
     def cancel(self) -> bool:
-        """Ask the task to end; return False, because it is not over yet."""
+        """Request cancellation of the task; return False, because it has not ended yet."""
         if not self._is_done and not self._is_cancelled and not self._loop.is_closed():
-            self._is_cancelled = True  # a second request would interrupt the cleaning up after the first
+            self._is_cancelled = True  # a second request would interrupt the cleanup after the first
             self._loop.call_soon_threadsafe(self._cancel_task)
         return False
 
     def exception(self) -> BaseException | None:
-        """Return what it raised."""
+        """Return the error that it raised; None when there is none."""
         return self._error
 
     def result(self) -> Any:
-        """Return what it returned.
+        """Return its result.
 
         Raises:
-            BaseException: What it raised.
+            BaseException: The error that it raised.
         """
         if self._error is not None:
             raise self._error
@@ -277,7 +277,7 @@ class TaskOutcome:
             self._result = await self._coroutine
         except asyncio.CancelledError:
             self._end(CancelledError("the call was cancelled"))
-        except BaseException as error:  # also what would end the loop, and the others in it
+        except BaseException as error:  # also errors that would end the loop, and the other tasks in it
             if self._is_here and isinstance(error, KeyboardInterrupt):
                 raise
             self._end(error)
@@ -287,7 +287,7 @@ class TaskOutcome:
     def _end_unbegun(self, task: asyncio.Task[None]) -> None:
         if not self._is_done:
             if not task.cancelled():
-                task.exception()  # an interrupt, which the loop has raised: else asyncio would log it as well
+                task.exception()  # an interrupt that the loop has raised already: asyncio would log it as well
             self._coroutine.close()
             self._end(CancelledError("the call was cancelled"))
 

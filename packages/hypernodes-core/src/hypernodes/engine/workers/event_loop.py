@@ -1,4 +1,4 @@
-"""Event loops, whose timers do not wait for the next millisecond: in a thread of its own, or in the calling one."""
+"""Event loops with precise timers, in a thread of their own or in the calling thread."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LoopThread:
 
 
 class LoopHere:
-    """An event loop in the calling thread, which runs while that thread waits for something.
+    """An event loop in the calling thread, which runs while that thread waits for a queue.
 
     Attributes:
         loop: The loop.
@@ -52,12 +52,12 @@ class LoopHere:
         self._is_waiting = False
 
     def get(self, queue: SimpleQueue[Any], timeout_s: float) -> Any:
-        """Return what comes out of a queue, running the loop until `wake` says that there is something.
+        """Return the next entry of a queue; runs the loop until `wake` is called.
 
         Raises:
-            Empty: Nothing came in time.
+            Empty: No entry arrived in time.
         """
-        self._is_waiting = True  # before looking, so that whoever puts something there afterwards wakes the loop
+        self._is_waiting = True  # before the check, so that a `put` after it wakes the loop
         try:
             if queue.empty():
                 limit = self.loop.call_later(timeout_s, self.loop.stop)
@@ -66,18 +66,18 @@ class LoopHere:
                 finally:
                     limit.cancel()
             else:
-                self.turn()  # coroutines go on, however much there is to get
+                self.turn()  # so that coroutines progress even if the queue never runs empty
             return queue.get_nowait()
         finally:
             self._is_waiting = False
 
     def turn(self) -> None:
-        """Let everything go on that can."""
+        """Run everything in the loop that is ready."""
         self.loop.stop()
         self.loop.run_forever()
 
     def wake(self) -> None:
-        """Say, in any thread, that there is something to get."""
+        """Signal, from any thread, that the queue has an entry."""
         if threading.get_ident() == self._thread:
             self.loop.stop()
         elif self._is_waiting:
@@ -85,7 +85,7 @@ class LoopHere:
 
     def close(self) -> None:
         """End the loop; cancels what still runs in it, and waits until it has cleaned up."""
-        self.turn()  # what was to wake it up must not stop it now
+        self.turn()  # a pending wake-up call must not stop the loop below
         _end(self.loop)
 
 
@@ -103,7 +103,7 @@ def _end(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()  # as the caller's policy has it
+    loop = asyncio.new_event_loop()  # follows the caller's event loop policy
     if type(loop) is asyncio.SelectorEventLoop and hasattr(selectors, "EpollSelector"):
         loop.close()
         return asyncio.SelectorEventLoop(_precise_selector())
@@ -112,9 +112,9 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 def _precise_selector() -> selectors.BaseSelector:
     class PreciseSelector(selectors.EpollSelector):
-        """epoll counts in whole milliseconds, rounded up: a tenth of what many short waits take.
+        """epoll counts in whole milliseconds, rounded up, which adds about a tenth to many short waits.
 
-        That makes timers go off in bunches, too. Waiting for epoll itself with `select`, which counts in microseconds,
+        It also makes timers expire in bunches. Waiting for epoll itself with `select`, which counts in microseconds,
         costs one more system call.
         """
 

@@ -1,7 +1,7 @@
-"""Values on their way between processes: small ones as bytes, large ones in files that are read where they are needed.
+"""Transfers values between processes: small ones as bytes, large ones in files that the receiving process reads.
 
 A large value does not go through the pipe of a process pool, which copies it several times on either side: it is
-written once, its arrays straight from their memory, and read once by each process that takes it.
+written once, its arrays straight from their memory, and read once by each process that needs it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TEXTS = frozenset((str, bytes))
 
 
 class Payload(NamedTuple):
-    """A value that was packed.
+    """A serialized value.
 
     Attributes:
         data: The value as bytes; None when it is in a file.
         path: Name of the file; empty when there is none.
-        size_bytes: How large it is.
-        is_shared: Whether it is sent more than once, so that a worker should keep it.
+        size_bytes: Size of the serialized value.
+        is_shared: Whether it is sent more than once, so that a worker should store it for later orders.
     """
 
     data: bytes | None
@@ -41,29 +41,29 @@ class Payload(NamedTuple):
     is_shared: bool = False
 
 
-def is_plain(value: Any) -> bool:
-    """Whether a value is so simple that it travels as it is."""
+def is_sent_as_is(value: Any) -> bool:
+    """Whether a value is so simple that it is sent without being serialized first."""
     kind = type(value)
     return kind in _SCALARS or (kind in _TEXTS and len(value) < _FILE_MIN_BYTES)
 
 
-def pack(value: Any, what: str, is_by_value: bool, path: str) -> Any:
-    """Return a value that is simple as it is, and others as a `Payload`.
+def pack(value: Any, label: str, is_by_value: bool, path: str) -> Any:
+    """Return a simple value unchanged, and others as a `Payload`.
 
     Args:
-        value: What is to be sent.
-        what: What it is, for the message.
-        is_by_value: See `packing.dumps`.
-        path: File for it, should it be large.
+        value: The value to send.
+        label: Names the value in messages.
+        is_by_value: See `pickling.dumps`.
+        path: File for the value, if it is large.
 
     Raises:
-        SerializationError: It cannot be sent.
+        SerializationError: The value cannot be serialized or written.
     """
-    if is_plain(value):
+    if is_sent_as_is(value):
         return value
     buffers: list[pickle.PickleBuffer] = []
 
-    def stays_inside(buffer: pickle.PickleBuffer) -> bool:
+    def is_in_band(buffer: pickle.PickleBuffer) -> bool:
         try:
             is_large = memoryview(buffer).nbytes >= _FILE_MIN_BYTES and bool(buffer.raw())
         except BufferError:  # not contiguous
@@ -72,11 +72,11 @@ def pack(value: Any, what: str, is_by_value: bool, path: str) -> Any:
             buffers.append(buffer)
         return not is_large
 
-    head = dumps(value, what, is_by_value, stays_inside)
+    head = dumps(value, label, is_by_value, is_in_band)
     if not buffers and len(head) < _FILE_MIN_BYTES:
         return Payload(head, "", len(head))
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-    _write(path, parts, what)
+    _write(path, parts, label)
     return Payload(None, path, sum(part.nbytes for part in parts))
 
 
@@ -84,7 +84,7 @@ def unpack(payload: Any) -> Any:
     """Return the value of a payload, or a simple value as it is.
 
     Raises:
-        Exception: What the value raises while it is unpickled.
+        Exception: The error that the value raises while it is unpickled.
     """
     if type(payload) is not Payload:
         return payload
@@ -94,7 +94,7 @@ def unpack(payload: Any) -> Any:
     return pickle.loads(head, buffers=buffers)
 
 
-def _write(path: str, parts: list[memoryview], what: str) -> None:
+def _write(path: str, parts: list[memoryview], label: str) -> None:
     sizes = [2 * part.nbytes + part.readonly for part in parts]
     try:
         with open(path, "wb", buffering=0) as file:
@@ -104,11 +104,11 @@ def _write(path: str, parts: list[memoryview], what: str) -> None:
                 while rest:
                     rest = rest[file.write(rest) :]
     except OSError as error:
-        raise SerializationError(f"{what} cannot be written to {path}: {error}", path=what) from error
+        raise SerializationError(f"{label} cannot be written to {path}: {error}", path=label) from error
 
 
 def _read(path: str) -> list[memoryview]:
-    """Return head and arrays; an array that could not be written to there cannot be written to here."""
+    """Return head and arrays; an array that was read-only in the sending process is read-only here as well."""
     parts: list[memoryview] = []
     with open(path, "rb", buffering=0) as file:
         (number,) = struct.unpack("<Q", file.read(8))
@@ -125,21 +125,21 @@ def _read(path: str) -> list[memoryview]:
 
 
 class _Held:
-    """A value that several calls may take."""
+    """A value that several calls may receive."""
 
     __slots__ = ("holders", "payload", "value")
 
     def __init__(self, value: Any) -> None:
-        self.value = value  # kept so that its id stays its own
+        self.value = value  # referenced so that its id is not reused
         self.holders = 0
         self.payload: Payload | None = None
 
 
 class Payloads:
-    """What one run sends to worker processes; what is held is packed once for the whole run.
+    """Serializes the values that one run sends to worker processes; values that are held are serialized only once.
 
     Args:
-        is_by_value: See `packing.dumps`.
+        is_by_value: See `pickling.dumps`.
     """
 
     def __init__(self, is_by_value: bool) -> None:
@@ -150,14 +150,14 @@ class Payloads:
 
     @property
     def folder(self) -> str:
-        """Folder of the run, made when it is first needed."""
+        """Folder of the run, created when it is first needed."""
         if self._folder is None:
             self._folder = tempfile.mkdtemp(prefix="hypernodes-")
         return self._folder
 
     def hold(self, value: Any) -> bool:
-        """Remember a value that several calls may take, until it is dropped as often; return whether that is useful."""
-        if is_plain(value):
+        """Hold a value that several calls may receive, until it is dropped as often; return whether that is useful."""
+        if is_sent_as_is(value):
             return False
         held = self._held.get(id(value))
         if held is None:
@@ -166,7 +166,7 @@ class Payloads:
         return True
 
     def drop(self, value: Any) -> None:
-        """Let go of a value that was held."""
+        """Release a value that was held."""
         held = self._held.get(id(value))
         if held is None:  # the run is over
             return
@@ -176,19 +176,19 @@ class Payloads:
             if held.payload is not None and held.payload.path:
                 self.remove([held.payload.path])
 
-    def pack(self, value: Any, what: str) -> Any:
+    def pack(self, value: Any, label: str) -> Any:
         """Return a value as a payload; see the function `pack`."""
         held = self._held.get(id(value))
         if held is not None and held.payload is not None:
             return held.payload
-        payload = pack(value, what, self._is_by_value, self.new_path())
+        payload = pack(value, label, self._is_by_value, self.new_path())
         if held is not None and type(payload) is Payload:
             payload = held.payload = payload._replace(is_shared=True)
         return payload
 
-    def write(self, path: str, value: Any, what: str) -> None:
+    def write(self, path: str, value: Any, label: str) -> None:
         """Write a value to a file, large or not."""
-        _write(path, [memoryview(dumps(value, what, self._is_by_value))], what)
+        _write(path, [memoryview(dumps(value, label, self._is_by_value))], label)
 
     def new_path(self) -> str:
         """Return a name for a new file."""
@@ -201,7 +201,7 @@ class Payloads:
                 os.remove(path)
 
     def close(self) -> None:
-        """Delete everything that was written for the run."""
+        """Delete all files of the run."""
         self._held.clear()
         folder, self._folder = self._folder, None
         if folder is not None:

@@ -1,4 +1,4 @@
-"""What runs in a worker process: calls of nodes, one after the other, as told by the scheduler."""
+"""The main module of worker processes: makes the calls of orders from the scheduler, one after the other."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hypernodes.plan import CallStep
 if TYPE_CHECKING:
     import asyncio
 
-_KEPT_FILES = 64
-_kept: OrderedDict[str, Any] = OrderedDict()  # what was read from shared files, the least recently used first
+_MAX_LOADED_FILES = 64
+_loaded: OrderedDict[str, Any] = OrderedDict()  # values of shared files, the least recently used first
 _results = 0
 
 
@@ -29,7 +29,7 @@ class WorkItem(NamedTuple):
     """One execution of a part of a plan.
 
     Attributes:
-        values: What is known, by slot, as payloads.
+        values: The known values, by slot, as payloads.
         steps: Positions, in the program, of the calls to make, in order.
     """
 
@@ -38,17 +38,17 @@ class WorkItem(NamedTuple):
 
 
 class WorkOrder(NamedTuple):
-    """What a worker is to do.
+    """Work items that a worker process is to compute.
 
     Attributes:
         folder: Folder of the run, for large results.
         number: Number of the order, unique in the run.
         program: File with the steps of the plan.
-        shared: Values that all items take, by slot, as payloads.
-        needed: Slots whose values must come back.
-        returns_everything: Whether the other results are to come back, if they can.
-        is_by_value: See `packing.dumps`.
-        items: What to compute.
+        shared: Values that all items share, by slot, as payloads.
+        needed: Slots whose values must be sent back.
+        returns_everything: Whether the other results are sent back as well, if possible.
+        is_by_value: See `pickling.dumps`.
+        items: The work items.
     """
 
     folder: str
@@ -66,7 +66,7 @@ class Done(NamedTuple):
 
     Attributes:
         step: Its position in the program.
-        outputs: One payload for each output; None for those that are not wanted back.
+        outputs: One payload for each output; None for those that are not sent back.
         duration_s: How long it took.
     """
 
@@ -76,12 +76,12 @@ class Done(NamedTuple):
 
 
 class ItemOutcome(NamedTuple):
-    """What came of a work item.
+    """The outcome of a work item.
 
     Attributes:
         done: The calls that returned, in order.
         failed_step: Position of the call that raised, which was the last; -1 when none did.
-        raised: What it raised.
+        raised: The error that it raised.
     """
 
     done: list[Done]
@@ -99,9 +99,9 @@ def work(packed: bytes) -> bytes:
         A list with the outcome of each item, packed.
     """
     order: WorkOrder = pickle.loads(packed)
-    _forget_what_is_over()
+    _evict_removed_files()
     use_folder(order.folder)
-    steps: tuple[CallStep, ...] = _keep(order.program)
+    steps: tuple[CallStep, ...] = _load_shared(order.program)
     shared = dict(order.shared)
     loop = _Loop()
     try:
@@ -118,8 +118,8 @@ class RowOrder(NamedTuple):
         folder: Folder of the run, for large results.
         number: Number of the order, unique in the run.
         program: File with the steps of the plan, all of them calls.
-        outputs: Slots whose values must come back.
-        rest: Values of the slots behind those of a row, as payloads.
+        outputs: Slots whose values must be sent back.
+        rest: Values of the slots after those of a row, as payloads.
         is_by_value: See `pickling.dumps`.
         rows: The values of the first slots for each execution, as payloads.
     """
@@ -134,14 +134,14 @@ class RowOrder(NamedTuple):
 
 
 class RowOutcome(NamedTuple):
-    """What came of a row.
+    """The outcome of a row.
 
     Attributes:
-        outputs: One payload for each slot that was asked for.
+        outputs: One payload for each requested slot.
         failed_step: Position of the call that raised.
         duration_s: How long the calls took.
-        raised: What it raised; None when none did.
-        error: The same where it was raised in the process that takes the outcome.
+        raised: The error of that call; None when none raised.
+        error: An error that was raised in the process that receives the outcome.
     """
 
     outputs: tuple[Any, ...]
@@ -161,9 +161,9 @@ def work_rows(packed: bytes) -> bytes:
         A list with a `RowOutcome` for each row, packed.
     """
     order: RowOrder = pickle.loads(packed)
-    _forget_what_is_over()
+    _evict_removed_files()
     use_folder(order.folder)
-    steps: tuple[CallStep, ...] = _keep(order.program)
+    steps: tuple[CallStep, ...] = _load_shared(order.program)
     rest: list[Any] | None = None
     outcomes: list[RowOutcome] = []
     for row in order.rows:
@@ -174,7 +174,7 @@ def work_rows(packed: bytes) -> bytes:
                 rest = [_open_slot(steps, value, len(row) + slot) for slot, value in enumerate(order.rest)]
             values = [_open_slot(steps, value, slot) for slot, value in enumerate(row)]
             values += rest
-            for position, step in enumerate(steps):  # noqa: B007 - it says which one raised
+            for position, step in enumerate(steps):  # noqa: B007 - tells which one raised
                 for slot, value in zip(step.outputs, call(step, values), strict=True):
                     if slot is not None:
                         values[slot] = value
@@ -212,7 +212,7 @@ def _cannot_be_sent_back(node_name: str, error: SerializationError) -> Serializa
 
 
 class _Loop:
-    """One event loop for the `async def` nodes of an order, made when the first one is met."""
+    """One event loop for the `async def` nodes of an order, created for the first one."""
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
@@ -224,7 +224,7 @@ class _Loop:
             self._runner = asyncio.Runner()
         try:
             return self._runner.run(coroutine)
-        except NodeTimeoutError:  # it broke in upon the loop, where the task still is
+        except NodeTimeoutError:  # it interrupted the loop, which still has the task
             self.close()
             raise
 
@@ -262,7 +262,7 @@ def _run(
 
 def _open(payload: Payload, step: CallStep, slot: int) -> Any:
     try:
-        return _keep(payload.path) if payload.is_shared and payload.path else unpack(payload)
+        return _load_shared(payload.path) if payload.is_shared and payload.path else unpack(payload)
     except Exception as error:
         name = step.node.inputs[step.arguments.index(slot)]
         raise SerializationError(
@@ -297,19 +297,19 @@ def _new_path(folder: str) -> str:
     return os.path.join(folder, f"result-{os.getpid()}-{_results}")
 
 
-# --- files that several orders name -------------------------------------------------------------------------------
+# --- files that several orders refer to ---------------------------------------------------------------------------
 
 
-def _keep(path: str) -> Any:
-    if path not in _kept:
-        _kept[path] = unpack(Payload(None, path))
-        if len(_kept) > _KEPT_FILES:
-            _kept.popitem(last=False)
-    _kept.move_to_end(path)
-    return _kept[path]
+def _load_shared(path: str) -> Any:
+    if path not in _loaded:
+        _loaded[path] = unpack(Payload(None, path))
+        if len(_loaded) > _MAX_LOADED_FILES:
+            _loaded.popitem(last=False)
+    _loaded.move_to_end(path)
+    return _loaded[path]
 
 
-def _forget_what_is_over() -> None:
-    """Let go of values whose file is gone: nobody will ask for them any more."""
-    for path in [path for path in _kept if not os.path.exists(path)]:
-        _kept.pop(path, None)
+def _evict_removed_files() -> None:
+    """Release values whose file was removed: no further order refers to them."""
+    for path in [path for path in _loaded if not os.path.exists(path)]:
+        _loaded.pop(path, None)

@@ -1,4 +1,4 @@
-"""Worker processes: what travels to them, and what to do when one dies."""
+"""Worker processes: the pool, and the orders that one run sends to it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ProcessPool:
         workers: Number of processes.
 
     Attributes:
-        is_loky: Whether functions of every kind can be sent.
-        generation: How many times the pool had to be made.
+        is_loky: Whether the pool is loky's, so that functions of every kind can be sent.
+        generation: How many times the pool has been created.
         runs: Number of runs that use it now.
     """
 
@@ -44,14 +44,14 @@ class ProcessPool:
             self.is_loky = False
 
     def submit(self, *arguments: Any) -> Future[Any]:
-        """Start a call in some process."""
+        """Submit a call to a process."""
         if self._executor is None:
             self._executor = self._make()
             self.generation += 1
         return self._executor.submit(*arguments)  # type: ignore[no-any-return]
 
     def restart(self, generation: int) -> None:
-        """Replace a pool that broke, unless that has been done."""
+        """Replace a broken pool, unless it has been replaced already."""
         if generation == self.generation:
             self.kill()
 
@@ -89,14 +89,14 @@ class ProcessPool:
 
 
 class WorkerProcesses:
-    """Worker processes, for one run.
+    """The worker processes of one run.
 
     Args:
         pool: The processes; None when the caller gave an executor.
         executor: The caller's own executor, instead of a pool of ours.
 
     Attributes:
-        payloads: What has been sent.
+        payloads: The values sent to the processes.
     """
 
     def __init__(self, pool: ProcessPool | None, executor: Executor | None = None) -> None:
@@ -111,12 +111,12 @@ class WorkerProcesses:
             pool.runs += 1
 
     def prefetch(self, workers: int) -> int:
-        """Return how many tasks to hand over at a time: one more for each process of ours, so that none waits."""
+        """Return how many tasks to submit at a time: one extra for each process of our pool, so that none is idle."""
         return 2 * workers if self._pool is not None else workers
 
     @property
     def generation(self) -> int:
-        """Number of the pool that new tasks go to."""
+        """Generation of the pool that receives new tasks."""
         return self._pool.generation if self._pool else 0
 
     @property
@@ -133,7 +133,7 @@ class WorkerProcesses:
         """Refuse a plan whose functions cannot be sent.
 
         Raises:
-            SerializationError: Names the node.
+            SerializationError: A node cannot be sent; the message names it.
         """
         for step in plan.steps:
             if isinstance(step, CallStep):
@@ -154,13 +154,13 @@ class WorkerProcesses:
 
         Args:
             steps: The program.
-            shared: Payloads of values that all the items take, by slot.
-            needed: Slots whose values must come back.
-            returns_everything: Whether the other results are to come back, if they can.
+            shared: Payloads of values that all items share, by slot.
+            needed: Slots whose values must be sent back.
+            returns_everything: Whether the other results are sent back as well, if possible.
             items: The work items.
 
         Returns:
-            The number of the order, and what will hold the outcomes.
+            The number of the order, and the future of its outcomes.
         """
         number = next(self._numbers)
         program = self._program(steps)
@@ -174,11 +174,11 @@ class WorkerProcesses:
 
         Args:
             plan: The plan.
-            rest: Payloads of the values behind those of a row.
-            rows: For each time, payloads of the values of the first slots.
+            rest: Payloads of the values after those of a row.
+            rows: For each execution, payloads of the values of the first slots.
 
         Returns:
-            The number of the order, and what will hold the outcomes.
+            The number of the order, and the future of its outcomes.
         """
         number = next(self._numbers)
         program, outputs = self._program(plan.steps), tuple(plan.outputs.values())
@@ -197,16 +197,16 @@ class WorkerProcesses:
             return self._pool.submit(function, packed)
 
     def late_call(self, number: int) -> tuple[int, int] | None:
-        """Return which call of an order ended its worker by exceeding its time limit (see `life.late_call`)."""
+        """Return which call of an order ended its worker by exceeding its time limit (see `time_limits.late_call`)."""
         return late_call(self.payloads.folder, number)
 
     def stop_calls(self) -> None:
-        """End the calls that are being made, unless that would end those of another run as well."""
+        """Kill the calls in flight, unless that would kill those of another run as well."""
         if self._pool is not None and self._pool.runs == 1:
             self._pool.kill()
 
     def end_run(self) -> None:
-        """Remove what was written for the run."""
+        """Release the pool and remove the files of the run."""
         if self._pool is not None and self._is_open:
             self._pool.runs -= 1
         self._is_open = False
@@ -225,7 +225,7 @@ class WorkerProcesses:
         if known is None:
             path = self.payloads.new_path()
             self.payloads.write(path, tuple(s if isinstance(s, CallStep) else None for s in steps), "a plan")
-            known = self._programs[key] = (path, steps)  # the steps are kept so that their id stays theirs
+            known = self._programs[key] = (path, steps)  # referencing the steps keeps their id from being reused
         return known[0]
 
 

@@ -1,4 +1,4 @@
-"""Threads that a program can end without."""
+"""Daemon threads, which do not keep a program from exiting."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class _Job(NamedTuple):
 def run_in_copied_context(
     executor: Executor, registry: RunRegistry, function: Callable[..., _T], /, *arguments: Any, **by_keyword: Any
 ) -> Future[_T]:
-    """Start a call with the context variables of the caller; runs that it starts are entered in `registry`."""
+    """Start a call with the context variables of the caller; runs that it starts are registered in `registry`."""
     context = contextvars.copy_context()
     context.run(current_registry.set, registry)
     return executor.submit(context.run, function, *arguments, **by_keyword)
 
 
 class DaemonThreads(Executor):
-    """An executor whose threads are daemons, made when a call finds none free, and used again.
+    """An executor with daemon threads, which are created when a call finds none idle, and reused.
 
     The standard library's executor joins its threads when the interpreter exits, so that after Ctrl-C a program would
-    stay until the last sleeping function wakes up. How many calls are made at a time is up to whoever submits them.
+    stay until the last sleeping function wakes up. Callers limit the number of calls at a time.
 
     Args:
-        name: What the names of the threads begin with.
+        name: Prefix of the names of the threads.
     """
 
     def __init__(self, name: str) -> None:
@@ -68,7 +68,7 @@ class DaemonThreads(Executor):
         return future
 
     def abandon(self, future: Future[Any]) -> None:
-        """Wait no more for the thread that makes a call: it ends by itself when the function returns."""
+        """Stop waiting for the thread that makes a call; it ends by itself when the function returns."""
         with self._lock:
             for thread, current in self._threads.items():
                 if current is future:
@@ -80,7 +80,7 @@ class DaemonThreads(Executor):
 
         Args:
             wait: Whether to wait until all of them have ended, except those that were abandoned.
-            cancel_futures: Whether calls that have not begun are not made any more.
+            cancel_futures: Whether to cancel calls that have not begun.
         """
         with self._lock:
             self._is_shut_down = True
@@ -107,12 +107,12 @@ class DaemonThreads(Executor):
         while (job := self._jobs.get()) is not None:
             if not self._do(job, thread):
                 return
-            del job  # an idle thread holds on to nothing
+            del job  # an idle thread must not keep values alive
         with self._lock:
             self._threads.pop(thread, None)
 
     def _do(self, job: _Job, thread: threading.Thread) -> bool:
-        """Make a call; return whether the thread is still one of ours."""
+        """Make a call; return whether the thread still belongs to this executor."""
         future = job.future
         is_wanted = future.set_running_or_notify_cancel()
         result, error = None, None
@@ -122,7 +122,7 @@ class DaemonThreads(Executor):
                 result = job.function(*job.arguments, **job.by_keyword)
             except BaseException as raised:
                 error = raised
-        with self._lock:  # free before anybody knows of the result, so that the next call needs no further thread
+        with self._lock:  # mark the thread as free before the result is set, so that the next call reuses it
             is_ours = not is_wanted or thread in self._threads
             if is_ours:
                 self._threads[thread] = None

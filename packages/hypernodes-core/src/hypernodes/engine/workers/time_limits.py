@@ -1,4 +1,4 @@
-"""What ends a worker process, or a call in it: the time limit of a node, and the end of the process that started it."""
+"""Stops calls that exceed their time limit, and worker processes whose parent process ended."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hypernodes.engine.step import timeout_error
 if TYPE_CHECKING:
     from hypernodes.nodes import Node
 
-_GRACE_S = 1.0  # after a time limit, for a call that does not react to being interrupted
-_LOOK_S = 1.0  # between two looks at whether the parent is alive
+_GRACE_S = 1.0  # after a time limit, for a call that ignores the interrupt
+_PARENT_CHECK_S = 1.0  # between two checks whether the parent is alive
 _LATE = "late-"
 _is_worker = False
 _folders: set[str] = set()
 
 
 def use_folder(folder: str) -> None:
-    """Take note of the folder of a run, which nobody would remove if the process of the run were killed."""
+    """Register the folder of a run, which the worker removes if the parent process is killed."""
     _folders.add(folder)
     if len(_folders) > 100:
         _folders.intersection_update([known for known in _folders if os.path.exists(known)])
@@ -32,8 +32,8 @@ def use_folder(folder: str) -> None:
 def start_process(parent: int) -> None:
     """Prepare a worker process.
 
-    An interrupt from the keyboard is for the process that started it, and when that one is gone, it ends too: a killed
-    process cannot tell its workers to.
+    A worker ignores keyboard interrupts, which its parent handles, and ends when its parent ends: a killed process
+    cannot stop its workers itself.
 
     Args:
         parent: Id of the process that started it.
@@ -60,7 +60,7 @@ def _watch_parent(parent: int) -> None:
     process = multiprocessing.parent_process()
     if os.name == "posix":
         while os.getppid() == parent:
-            time.sleep(_LOOK_S)
+            time.sleep(_PARENT_CHECK_S)
     elif process is not None:
         process.join()
     else:
@@ -71,17 +71,17 @@ def _watch_parent(parent: int) -> None:
 
 
 class TimeLimit:
-    """Interrupts a call that takes too long; one that cannot be interrupted ends the process, and leaves a note.
+    """Interrupts a call that takes too long; for one that ignores it, writes a marker file and ends the process.
 
     Args:
-        node: What is called.
-        folder: Where to leave the note.
-        note: What it says.
+        node: The node that is called.
+        folder: Folder for the marker file.
+        marker: Identifies the call in the name of the file.
     """
 
-    def __init__(self, node: Node[..., Any], folder: str, note: str) -> None:
+    def __init__(self, node: Node[..., Any], folder: str, marker: str) -> None:
         self._node = node
-        self._path = os.path.join(folder, _LATE + note)
+        self._path = os.path.join(folder, _LATE + marker)
         self._is_over: threading.Event | None = None
         self._has_alarm = False
 
@@ -117,7 +117,7 @@ def late_call(folder: str, number: int) -> tuple[int, int] | None:
     """Return which call of an order ended its process by exceeding its time limit; None when none did.
 
     Args:
-        folder: Where the note would be.
+        folder: Folder for marker files.
         number: Number of the order.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where calls are made: here, in threads, in an event loop, in worker processes; and how many at a time."""
+"""The workers of a run: the calling thread, threads, an event loop, worker processes; and the limit of calls."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _current_executor: contextvars.ContextVar[Executor | None] = contextvars.ContextVar("executor", default=None)
 
 _ASYNC_WORKERS = 100
-_UNIT_S = 0.1  # work that is sent to a worker process at a time
-_UNIT_BYTES = 8 * 1024 * 1024
-_MAX_UNIT = 2048
+_BATCH_S = 0.1  # duration of the work that is sent to a worker process at a time
+_BATCH_BYTES = 8 * 1024 * 1024
+_MAX_BATCH = 2048
 
 
 class Outcome(Protocol):
-    """As much of a `concurrent.futures.Future` as the scheduler needs."""
+    """The part of `concurrent.futures.Future` that the scheduler needs."""
 
     def cancel(self) -> bool: ...
 
@@ -42,21 +42,21 @@ class CallRunner(Protocol):
     """Makes calls in this process, but not in the calling thread."""
 
     @property
-    def keeps_time(self) -> bool:
-        """Whether it ends a call that exceeds its time limit by itself."""
+    def enforces_time_limits(self) -> bool:
+        """Whether it stops a call that exceeds its time limit by itself."""
 
     def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
         """Start a call.
 
         Args:
             call: The call.
-            report: Called with the outcome, in any thread, when there is one.
-            begun: Called in the thread of the call when it begins; None when nobody wants to know.
+            report: Called with the outcome, in any thread, when the call ended.
+            begun: Called in the thread of the call when it begins; None when this need not be reported.
         """
 
 
 class Workers:
-    """Where the calls of one run are made.
+    """The workers that make the calls of one run.
 
     Args:
         node_execution: How the nodes of one run are executed.
@@ -65,15 +65,15 @@ class Workers:
         executor: The caller's own executor.
         processes: Worker processes; given when a mode is "parallel".
         loop: The event loop of an `async` caller.
-        is_waited_for: Whether the calling thread does nothing but run the scheduler until everything is done.
+        is_dedicated: Whether the calling thread only runs the scheduler until everything is done.
 
     Attributes:
         capacity: The largest number of calls at a time.
         runs_nodes_in_order: Whether the nodes of one run are executed one after the other.
         has_executor: Whether calls are made on an executor of the caller's own.
-        is_cancelled: Whether the run was cancelled, so that nothing new is to begin.
-        registry: Runs that were started by the calls; cancelled when everything is given up.
-        open_items: The largest number of items of one map that are under way at a time.
+        is_cancelled: Whether the run was cancelled, so that no new call may begin.
+        registry: Runs that were started by the calls; cancelled when the run is aborted.
+        open_items: The largest number of items of one map that are open at a time.
         must_help: Whether the calling thread is itself a worker of the caller's executor, so that it has to make calls
             rather than wait for a worker that may never be free.
     """
@@ -86,7 +86,7 @@ class Workers:
         executor: Executor | None = None,
         processes: WorkerProcesses | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
-        is_waited_for: bool = False,
+        is_dedicated: bool = False,
     ) -> None:
         self.node_execution = node_execution
         self.map_execution = map_execution
@@ -99,12 +99,12 @@ class Workers:
         self._executor = executor if processes is None else None  # else calls in worker processes are made on it
         self.has_executor = self._executor is not None
         self._threads: DaemonThreads | None = None
-        # This thread may be one of the workers that its own calls are to wait for.
+        # This thread may be a worker of the executor that its own calls would wait for.
         self.must_help = self._executor is not None and _current_executor.get() is self._executor
         self.is_cancelled = False
         self.registry = RunRegistry()
         is_here = not modes & {"async", "threaded"}
-        self.coroutines = Coroutines(loop, is_here, may_be_here=is_waited_for and not self.must_help)
+        self.coroutines = Coroutines(loop, is_here, may_run_here=is_dedicated and not self.must_help)
         self._loop_runner = LoopRunner(self.coroutines)
 
     def is_in_process(self, is_item: bool) -> bool:
@@ -118,7 +118,7 @@ class Workers:
         )
 
     def runner_for(self, step: CallStep, is_item: bool) -> CallRunner | None:
-        """Return what calls a step that is not called in a worker process; None for the calling thread."""
+        """Return the runner of a step that is not called in a worker process; None for the calling thread."""
         is_here = self.node_execution == "sequential" and not (is_item and self.map_execution != "sequential")
         if step.node.is_async:
             return None if is_here else self._loop_runner
@@ -140,12 +140,12 @@ class Workers:
         return make(call, _never)
 
     def make_instead(self, call: Call) -> Returned:
-        """Make a call in this thread that was to be made on the caller's executor, of which this is a worker."""
+        """Make a call in this thread, a worker of the caller's executor, instead of submitting it to that executor."""
         returned: Returned = contextvars.copy_context().run(make, call, _never)
         return returned
 
     def submit_waiting(self, registry: RunRegistry, function: Any, *arguments: Any) -> Future[Any]:
-        """Start something that mostly waits, outside the workers; the runs in it are entered in `registry`."""
+        """Start a function that mostly waits, outside the workers; runs that it starts are registered in `registry`."""
         return run_in_copied_context(self._daemons(), registry, function, *arguments)
 
     def submit_to_thread(self, function: Any, *arguments: Any) -> Future[Any]:
@@ -153,17 +153,17 @@ class Workers:
         return self._daemons().submit(function, *arguments)
 
     def abandon(self, future: Any) -> None:
-        """Leave a call behind that took too long: its thread cannot be stopped, so others get another one."""
+        """Abandon a call that took too long: its thread cannot be stopped, so another thread replaces it."""
         if self._threads is not None and isinstance(future, Future):
             self._threads.abandon(future)
 
     def batch_size(self, seconds_per_item: float | None, bytes_per_item: float, remaining: int | None) -> int:
-        """Return how many items to send to a worker process at a time: enough to be worth it, and some for each."""
+        """Return how many items to send to a worker process at a time: enough to pay off, a fair share for each."""
         if seconds_per_item is None:
             return 1
-        size = int(min(_UNIT_S / max(seconds_per_item, 1e-7), _UNIT_BYTES / max(bytes_per_item, 1))) + 1
+        size = int(min(_BATCH_S / max(seconds_per_item, 1e-7), _BATCH_BYTES / max(bytes_per_item, 1))) + 1
         fair = size if remaining is None else remaining // (2 * self.max_workers) + 1
-        return max(1, min(size, fair, _MAX_UNIT))
+        return max(1, min(size, fair, _MAX_BATCH))
 
     def close(self) -> None:
         """Release everything that belongs to the run."""
@@ -189,9 +189,9 @@ class Workers:
 
 
 class ThreadRunner:
-    """Threads, or an executor of the caller's own that takes any function."""
+    """Makes calls in threads, or on the caller's executor."""
 
-    keeps_time = False
+    enforces_time_limits = False
 
     def __init__(self, executor: Executor, callers: Executor | None, runs: RunRegistry) -> None:
         self._executor = executor
@@ -203,24 +203,24 @@ class ThreadRunner:
         context.run(current_registry.set, self.registry)
         if self._callers is not None:
             context.run(_current_executor.set, self._callers)
-        function = make if begun is None else _make_and_tell(begun)
+        function = make if begun is None else _reporting_begin(begun)
         future = self._executor.submit(context.run, function, call, _never)
         future.add_done_callback(report)
         return future
 
 
-def _make_and_tell(begun: Callable[[], object]) -> Callable[[Call, Callable[[Any], Any]], Returned]:
-    def make_it(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
+def _reporting_begin(begun: Callable[[], object]) -> Callable[[Call, Callable[[Any], Any]], Returned]:
+    def make_reported(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
         begun()
         return make(call, wait_for)
 
-    return make_it
+    return make_reported
 
 
 class LoopRunner:
-    """An event loop in which `async def` nodes are awaited side by side."""
+    """Awaits `async def` nodes concurrently in an event loop."""
 
-    keeps_time = True
+    enforces_time_limits = True
 
     def __init__(self, coroutines: Coroutines) -> None:
         self._coroutines = coroutines
@@ -234,7 +234,7 @@ def _awaitable(call: Call) -> Coroutine[Any, Any, Returned]:
 
 
 def default_workers(modes: set[ExecutionMode]) -> int:
-    """Return how many calls at a time suit the modes."""
+    """Return the default number of calls at a time for the modes."""
     cores = os.cpu_count() or 1
     if "parallel" in modes:
         return cores

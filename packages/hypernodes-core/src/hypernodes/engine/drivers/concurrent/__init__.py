@@ -1,1 +1,1 @@
-"""Several calls at a time: one loop starts what can start and waits for what has been started."""
+"""The concurrent driver: one loop starts calls as workers become free and waits for their results."""

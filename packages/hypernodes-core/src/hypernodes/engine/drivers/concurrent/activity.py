@@ -1,7 +1,7 @@
-"""What is being executed by the concurrent driver, and the protocol between the loop and everything that it executes.
+"""Activities and tasks of the concurrent driver, and the protocol by which they use its loop.
 
-The loop (`scheduler`) is a `Host`: it keeps open activities on a stack, asks the one on top what it can start next, and
-waits for tasks. Activities are plans and maps; tasks are what occupies workers. Neither knows the loop's class.
+The loop (`scheduler`) is a `Host`: it keeps open activities on a stack, lets the topmost one start its next work, and
+waits for tasks. Activities are plans and maps; tasks are work that occupies workers. Neither knows the loop's class.
 """
 
 from __future__ import annotations
@@ -21,54 +21,54 @@ class Host(Protocol):
 
     @property
     def workers(self) -> Workers:
-        """Where calls are made."""
+        """The workers that make calls."""
 
     def open(self, activity: Activity) -> None:
-        """Begin an activity that is a part of another, or the outermost."""
+        """Begin an activity: the outermost, or a part of another."""
 
     def wake(self, activity: Activity) -> None:
-        """Look again at an activity: close it when it is done, else ask it what it can start."""
+        """Reconsider an activity: close it when it is done, else let it start its next work."""
 
     def fail(self, activity: Activity, error: BaseException, path: tuple[str, ...]) -> None:
-        """Stop what an error makes pointless: the item of the nearest map that collects failures, or everything."""
+        """Stop the item of the nearest map that collects failures, or the whole run, because of an error."""
 
     def start_step(self, activity: PlanActivity, step: Step) -> None:
         """Start a step of a plan: a call, a mapped pipeline, or a nested pipeline with a backend of its own."""
 
     def submit(self, task: CallTask) -> None:
-        """Make a call that has been begun, where its mode says."""
+        """Submit a call that was reported as begun to the kind of worker that the modes select."""
 
     def wait_for(self, task: Task, future: Outcome) -> None:
         """Count a task among those that occupy workers, until its future is done."""
 
-    def post(self, task: Task, news: Any) -> None:
-        """Say, in any thread, that there is news of a task: its future is done, or something that it knows of."""
+    def post(self, task: Task, message: Any) -> None:
+        """Send the loop a message about a task, from any thread: its finished future, or None to report progress."""
 
     def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
-        """Take the results of a call; bytes are those of a worker process."""
+        """Record the results of a call; bytes come from a worker process."""
 
     def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:
-        """Take that a call failed: it is made again later, or its failure is passed on."""
+        """Record that a call failed: schedule its next attempt, or pass the failure on."""
 
     def reserve(self, keys: list[bytes], frame: Frame) -> bool:
-        """Say that results with these signatures are being computed; return False if one is, or just was."""
+        """Mark the results with these signatures as being computed; return False if one already is, or just was."""
 
     def release(self, key: bytes) -> None:
-        """Go on with calls that waited for the result with this signature."""
+        """Resume the calls that waited for the result with this signature."""
 
 
 class Activity:
-    """Something that is being executed: it starts tasks or other activities, and is closed when all of them are done.
+    """A unit of execution: it starts tasks or other activities, and is closed when all of them are done.
 
     Attributes:
         parent: The activity that this one is a part of; None for the outermost.
         children: The parts that are open.
         pending: Number of tasks and parts that have been started and are not done.
-        error: Why it failed, with the path of the node that raised; None while all is well.
+        error: Why it failed, with the path of the node that raised; None while it has not failed.
         is_open: Whether it is not done yet.
-        is_queued: Whether the loop will ask it again what it can start.
-        collects: Whether a failure of one of its parts is a result like others.
-        files: Files with values of its own for worker processes, to be removed when it is done.
+        is_queued: Whether it is on the stack of the loop.
+        collects: Whether a failure of one of its parts becomes a result.
+        files: Files that hold its values for worker processes; they are removed when it is done.
     """
 
     collects = False
@@ -81,7 +81,7 @@ class Activity:
         self.is_open = True
         self.is_queued = False
         self.files: list[str] = []
-        self._shared: dict[int, Any] = {}  # values that are packed only once while it is open
+        self._shared: dict[int, Any] = {}  # values that are serialized only once while it is open
         self._payloads: Payloads | None = None
         self._is_stopped = False
         if parent is not None:
@@ -89,7 +89,7 @@ class Activity:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing new may be started in it, because it or something around it failed."""
+        """Whether nothing new may be started in it, because it or an enclosing activity failed."""
         activity: Activity | None = self
         while activity is not None:
             if activity._is_stopped:
@@ -105,17 +105,17 @@ class Activity:
         return activity is outer
 
     def stop(self) -> None:
-        """Start nothing new in it; what has been started is waited for."""
+        """Start nothing new in it; work that has been started is waited for."""
         self._is_stopped = True
 
     def share(self, payloads: Payloads, value: Any) -> None:
-        """Let a value be packed only once for all the worker processes that take it while this is open."""
+        """Serialize a value only once for all worker processes that receive it while this is open."""
         self._payloads = payloads
         if id(value) not in self._shared and payloads.hold(value):
             self._shared[id(value)] = value
 
     def start_next(self, host: Host) -> bool:
-        """Start one more thing; return False when there is nothing to start at present."""
+        """Start one more task or activity; return False when there is nothing to start at present."""
         raise NotImplementedError
 
     def is_done(self) -> bool:
@@ -123,7 +123,7 @@ class Activity:
         raise NotImplementedError
 
     def close(self, host: Host) -> None:
-        """Report the end and hand the results on."""
+        """Report the end and pass the results to the parent."""
         self.is_open = False
         if self.parent is not None:
             del self.parent.children[self]
@@ -135,10 +135,10 @@ class Activity:
 
 
 class ItemOwner(Activity):
-    """A map, as its items see it."""
+    """The interface of a map to its items."""
 
     def end_item(self, item: PlanActivity, host: Host) -> None:
-        """Take the results of an item that is done."""
+        """Record the results of an item that is done."""
         raise NotImplementedError
 
 
@@ -146,7 +146,7 @@ class PlanActivity(Activity):
     """One execution of a plan.
 
     Args:
-        frame: What is executed; it has been started.
+        frame: The frame to execute; it has been started.
         owner: The map that this is an item of; None for a run.
     """
 
@@ -179,14 +179,14 @@ class Task:
     """Work that has been started and is waited for.
 
     Args:
-        activity: What it is done for.
+        activity: The activity that it belongs to.
 
     Attributes:
         activity: The same.
-        future: Its result to be; None before it has been handed over, and when nobody waits for it any more.
+        future: Its future; None before it is submitted, and when its result is not wanted any more.
         order: Number of the order to a worker process; -1 when there is none.
-        generation: Number of the process pool that it was given to.
-        deaths: How many workers died with it.
+        generation: Number of the process pool that it was submitted to.
+        deaths: How many worker processes died while they executed it.
     """
 
     __slots__ = ("activity", "deaths", "future", "generation", "order")
@@ -199,36 +199,36 @@ class Task:
         self.deaths = 0
 
     def settle(self, host: Host, outcome: Outcome) -> None:
-        """Take what came of it."""
+        """Record its outcome."""
         raise NotImplementedError
 
     def fail(self, host: Host, error: BaseException) -> None:
-        """Take that nothing came of it."""
+        """Record that it failed."""
         raise NotImplementedError
 
-    def hear(self, host: Host, news: Any) -> None:
-        """Take news of it while it goes on."""
+    def on_progress(self, host: Host) -> None:
+        """Handle a progress report while it goes on."""
 
-    # --- after a worker process died with it ------------------------------------------------------------------------
+    # --- after the worker process that executed it died -------------------------------------------------------------
 
     def parts(self) -> list[Task]:
-        """Return what it consists of, each to be done on its own to find out what killed the worker."""
+        """Return its parts; each is then executed on its own, to find the one that kills its worker."""
         return [self]
 
     def submit_again(self, host: Host) -> None:
-        """Hand it over once more."""
+        """Submit it once more."""
         raise NotImplementedError
 
     def described(self) -> tuple[list[CallStep], int | None]:
         """Return the calls that it consists of, and the index of the item that they belong to."""
         raise NotImplementedError
 
-    def settle_late(self, host: Host, position: int, step: int) -> list[Task]:
-        """Take that one of its calls ended its worker by exceeding its time limit; return what is to be done again.
+    def settle_time_limit(self, host: Host, position: int, step: int) -> list[Task]:
+        """Record that its worker was killed because a call exceeded its time limit; return the tasks to submit again.
 
         Args:
             host: The loop.
-            position: Position of the item in it.
+            position: Position of the call's item in the task.
             step: Position of the call in the plan.
         """
         raise NotImplementedError
@@ -266,7 +266,7 @@ class CallTask(Task):
     def described(self) -> tuple[list[CallStep], int | None]:
         return [self.step], self.activity.frame.item_index
 
-    def settle_late(self, host: Host, position: int, step: int) -> list[Task]:
+    def settle_time_limit(self, host: Host, position: int, step: int) -> list[Task]:
         host.fail_call(self, timeout_error(self.step.node))
         return []
 

@@ -1,4 +1,4 @@
-"""Work for worker processes: single calls, and batches of items that one process computes on its own."""
+"""Sends work to worker processes: single calls, and batches of items that one process computes on its own."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from hypernodes.plan import CallStep, Plan
 
 
 class _Usage(NamedTuple):
-    """What becomes of the values in the slots of a plan.
+    """Which slots of a plan are read, and how often.
 
     Attributes:
-        needed: Those that are asked for, or that a step takes.
-        taken_again: Those that several steps take.
+        needed: Slots that are requested outputs or arguments of a step.
+        used_repeatedly: Slots that are arguments of several steps.
     """
 
     needed: frozenset[int]
-    taken_again: frozenset[int]
+    used_repeatedly: frozenset[int]
 
 
 class ProcessCalls:
@@ -55,10 +55,10 @@ class ProcessCalls:
         host.wait_for(task, future)
 
     def returned(self, task: CallTask, packed: bytes) -> Returned:
-        """Return what came of a call.
+        """Return the results of a call.
 
         Raises:
-            BaseException: What it raised.
+            BaseException: The error that it raised.
         """
         outcome: ItemOutcome
         (outcome,) = pickle.loads(packed)
@@ -72,7 +72,7 @@ class ProcessCalls:
         payloads = self._processes.payloads
         if activity.owner is None and plan.producers[slot] < 0:
             activity.share(payloads, value)  # an input of the run
-        elif slot in self._usage(plan).taken_again:
+        elif slot in self._usage(plan).used_repeatedly:
             activity.share(payloads, value)
         payload = payloads.pack(value, input_name(step, slot))
         if type(payload) is Payload and payload.path and not payload.is_shared:
@@ -90,7 +90,7 @@ class BatchItem(NamedTuple):
     """One item of a batch.
 
     Attributes:
-        activity: Its execution.
+        activity: The activity that executes it.
         steps: The calls to make.
         keys: The signatures of their results, where they have some.
     """
@@ -104,7 +104,7 @@ class BatchTask(Task):
     """Items of a map that one worker process computes.
 
     Attributes:
-        batches: What sent it.
+        batches: The `Batches` that sent it.
         items: The items.
     """
 
@@ -133,23 +133,23 @@ class BatchTask(Task):
     def described(self) -> tuple[list[CallStep], int | None]:
         return self.items[0].steps, self.items[0].activity.frame.item_index
 
-    def settle_late(self, host: Host, position: int, step: int) -> list[Task]:
-        innocent: list[Task] = []
+    def settle_time_limit(self, host: Host, position: int, step: int) -> list[Task]:
+        remaining: list[Task] = []
         for index, item in enumerate(self.items):
             if index != position:
-                innocent.append(BatchTask(self.batches, [item]))
+                remaining.append(BatchTask(self.batches, [item]))
             elif item.steps[0].index == step:
                 self.batches.fail_item(host, item, timeout_error(item.steps[0].node))
             else:  # the results of the calls before it died with the worker
                 self.batches.make_calls_singly(host, item)
-        return innocent
+        return remaining
 
 
 class BatchSize:
-    """How many items to send to a worker process at a time, learned from those that came back.
+    """Number of items to send to a worker process at a time, estimated from the cost of earlier ones.
 
     Args:
-        workers: Where calls are made.
+        workers: The workers that make calls.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -162,25 +162,25 @@ class BatchSize:
         return self._workers.batch_size(self._seconds_per_item, self._bytes_per_item, remaining)
 
     def learn_cost(self, seconds: float) -> None:
-        """Take note of how long an item took."""
+        """Record how long an item took, in seconds."""
         known = self._seconds_per_item
         self._seconds_per_item = seconds if known is None else 0.7 * known + 0.3 * seconds
 
     def learn_bytes(self, size_bytes: float) -> None:
-        """Take note of how much was sent, or came back, for an item."""
+        """Record how many bytes were sent or received for an item."""
         self._bytes_per_item = max(0.7 * self._bytes_per_item, size_bytes)
 
 
 class Batches:
     """Starts the items of a map in batches that worker processes compute; each item is accounted for by its frame.
 
-    An item whose calls are not all known beforehand, or of which somebody else is computing a result, is started as an
-    activity of its own.
+    An item whose calls are not all known beforehand, or one of whose results is already being computed, is started
+    as an activity of its own.
 
     Args:
         owner: The map.
         processes: The worker processes.
-        workers: Where calls are made.
+        workers: The workers that make calls.
 
     Attributes:
         owner: The map.
@@ -262,7 +262,7 @@ class Batches:
         host.wait_for(task, future)
 
     def settle(self, host: Host, task: BatchTask, outcomes: list[ItemOutcome]) -> None:
-        """Take what came of the items of a batch."""
+        """Record the outcomes of the items of a batch."""
         spent = sum(done.duration_s for outcome in outcomes for done in outcome.done)
         self._size.learn_cost(spent / len(outcomes))
         results = [payload for outcome in outcomes for done in outcome.done for payload in done.outputs]
@@ -278,7 +278,7 @@ class Batches:
             raise
 
     def fail_item(self, host: Host, item: BatchItem, error: BaseException) -> None:
-        """Take that the first call of an item failed."""
+        """Record that the first call of an item failed."""
         self._settle_item(host, item, ItemOutcome([], item.steps[0].index), error)
 
     def make_calls_singly(self, host: Host, item: BatchItem) -> None:
@@ -291,7 +291,7 @@ class Batches:
         host.open(item.activity)
 
     def _plan(self, host: Host, activity: PlanActivity) -> BatchItem | None:
-        """Return the calls that an item needs, if they are all known and nobody else is making one of them."""
+        """Return the calls that an item needs, if all are known and none is already being made."""
         frame = activity.frame
         steps = frame.remaining_calls()
         if steps is None:
@@ -303,7 +303,7 @@ class Batches:
         return BatchItem(activity, steps, keys)
 
     def _shared_values(self) -> dict[int, Any]:
-        """Return what all items take, by slot; it is packed only once while the map is open."""
+        """Return the values that all items share, by slot; each is serialized only once while the map is open."""
         if self._shared is None:
             self._shared = self.owner.shared_values()
         return self._shared
@@ -350,11 +350,11 @@ def unpack_results(processes: WorkerProcesses, done: Done, step: CallStep, neede
     Args:
         processes: The worker processes.
         done: The call.
-        step: What was called.
-        needed: Slots whose values must be there.
+        step: The step of the call.
+        needed: Slots whose values must be readable.
 
     Raises:
-        SerializationError: One of those cannot be read.
+        SerializationError: A needed value cannot be read.
     """
     outputs: list[Any] = []
     for name, slot, payload in zip(step.node.outputs, step.outputs, done.outputs, strict=True):
@@ -377,10 +377,10 @@ def _usage_of(plan: Plan) -> _Usage:
     takers = Counter(slot for step in plan.steps for slot in set(step.arguments))
     return _Usage(
         needed=frozenset(plan.outputs.values()).union(takers),
-        taken_again=frozenset(slot for slot, count in takers.items() if count > 1),
+        used_repeatedly=frozenset(slot for slot, count in takers.items() if count > 1),
     )
 
 
 def input_name(step: CallStep, slot: int) -> str:
-    """Return what a value is called in messages about a call that takes it."""
+    """Return the name of an argument in messages about a call."""
     return f"input {step.node.inputs[step.arguments.index(slot)]!r} of node {step.node.name!r}"

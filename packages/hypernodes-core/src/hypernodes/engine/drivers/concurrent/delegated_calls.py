@@ -1,4 +1,4 @@
-"""Nested pipelines with a backend of their own, while others run beside them."""
+"""Runs nested pipelines on their own backends, concurrently with other steps."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class DelegatedTask(Task):
     """A nested pipeline that its own backend runs.
 
     Args:
-        calls: What takes the result.
+        calls: The set of delegated calls that it belongs to.
         activity: The plan in which it is a step.
         step: The step.
 
     Attributes:
         step: The same.
         started_at: When it was started, on the performance counter.
-        registry: What it runs, so that it can be ended.
-        elements: For each output of a mapped one, the signature of each result, as far as they are known beforehand.
+        registry: The runs that the backend starts for it, so that they can be cancelled.
+        elements: For each output of a mapped one, the signature of each result, if known beforehand.
     """
 
     __slots__ = ("_calls", "elements", "registry", "started_at", "step")
@@ -45,7 +45,7 @@ class DelegatedTask(Task):
 
     def fail(self, host: Host, error: BaseException) -> None:
         self._calls.discard(self)
-        path = self.activity.frame.path_to(self.step)  # the error itself has a note of where it was raised in there
+        path = self.activity.frame.path_to(self.step)  # the note of the error says where inside it was raised
         self._end(host)
         host.fail(self.activity, error, path)
         host.wake(self.activity)
@@ -57,7 +57,7 @@ class DelegatedTask(Task):
 
 
 class DelegatedCalls:
-    """Hands nested pipelines to their own backends; they wait in threads outside of the workers.
+    """Runs nested pipelines on their own backends; the waiting threads do not occupy workers.
 
     Args:
         host: The loop.
@@ -71,10 +71,10 @@ class DelegatedCalls:
         return bool(self._tasks)
 
     def start(self, activity: PlanActivity, step: NestedStep) -> None:
-        """Hand a nested pipeline to its own backend."""
+        """Run a nested pipeline on its own backend."""
         host, frame = self._host, activity.frame
         context = frame.begin_nested(step)
-        frame.run.flush_store()  # what it finds in a cache must be there, and it may take long
+        frame.run.flush_store()  # the other backend may read the cache, and may take long
         task = DelegatedTask(self, activity, step)
         try:
             run, task.elements = prepare_delegation(frame, step, context)
@@ -88,11 +88,11 @@ class DelegatedCalls:
         future.add_done_callback(lambda future: host.post(task, future))
 
     def discard(self, task: DelegatedTask) -> None:
-        """Take note that one is over."""
+        """Remove a task that is over."""
         self._tasks.discard(task)
 
     def cancel(self, within: Activity | None = None) -> None:
-        """End those that are under way, as a part of an activity or at all."""
+        """Cancel the runs in flight: those within an activity, or all."""
         for task in self._tasks:
             if within is None or task.activity.is_within(within):
                 task.registry.cancel()

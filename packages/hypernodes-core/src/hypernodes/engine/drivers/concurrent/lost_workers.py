@@ -1,4 +1,4 @@
-"""What happens to work whose worker process died."""
+"""Recovers the work of worker processes that died."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypernodes.plan import CallStep
 
 
 class LostWorkers:
-    """Work that was under way when a worker died; it is done again, one piece at a time, to find out what is to blame.
+    """Resubmits the work in flight when a worker died, one call or item at a time, to find the one that killed it.
 
     Args:
         host: The loop.
@@ -28,25 +28,25 @@ class LostWorkers:
     def __bool__(self) -> bool:
         return bool(self._suspects)
 
-    def take(self, task: Task, error: BaseException, was_alone: bool) -> None:
-        """Take over a task whose worker died.
+    def handle(self, task: Task, error: BaseException, was_alone: bool) -> None:
+        """Handle a task whose worker died.
 
         Args:
             task: The task.
-            error: What the pool says.
-            was_alone: Whether nothing else is under way.
+            error: The error of the process pool.
+            was_alone: Whether nothing else is in flight.
         """
         can_restart = self._processes.can_restart
         self._processes.restart(task.generation)
-        if self._give_up(task):
+        if self._drop_if_stopped(task):
             return
         late = self._processes.late_call(task.order)
-        is_first_news = task.generation != self._broken_generation
+        is_first_report = task.generation != self._broken_generation
         self._broken_generation = task.generation
         if late is not None:
-            self._suspects += task.settle_late(self._host, *late)
+            self._suspects += task.settle_time_limit(self._host, *late)
             return
-        if (was_alone and is_first_news) or not can_restart:
+        if (was_alone and is_first_report) or not can_restart:
             task.deaths += 1
         for part in task.parts():
             part.deaths = task.deaths
@@ -59,13 +59,13 @@ class LostWorkers:
                 part.fail(self._host, died)
 
     def start_next(self) -> None:
-        """Do the next one again."""
+        """Submit the next task again."""
         task = self._suspects.popleft()
-        if not self._give_up(task):
+        if not self._drop_if_stopped(task):
             task.submit_again(self._host)
 
-    def _give_up(self, task: Task) -> bool:
-        """Let go of what is not wanted any more, because something else failed; return whether that is so."""
+    def _drop_if_stopped(self, task: Task) -> bool:
+        """Fail a task if its activity was stopped, since its results are not wanted any more; return whether it was."""
         if not task.activity.is_stopped:
             return False
         task.fail(self._host, CancelledError("the run ended before the call could be made again"))
@@ -75,10 +75,10 @@ class LostWorkers:
 def worker_died(steps: list[CallStep], item_index: int | None) -> WorkerDiedError:
     """Return the error of a call, or of the calls of an item, that killed its worker twice."""
     names = tuple(step.node.name for step in steps)
-    what = f"node{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
-    which = "" if item_index is None else f" for map item {item_index}"
+    nodes = f"node{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+    item = "" if item_index is None else f" for map item {item_index}"
     return WorkerDiedError(
-        f"the worker process died twice while it computed {what}{which}: a crash in native code, a kill, or out of "
+        f"the worker process died twice while it computed {nodes}{item}: a crash in native code, a kill, or out of "
         "memory. (If no worker ever starts: a script must begin its work under `if __name__ == '__main__':`.)",
         node_names=names,
         item_index=item_index,

@@ -1,7 +1,7 @@
-"""Maps that are being executed: one plan, once per item.
+"""Maps in the concurrent driver: one plan, executed once per item.
 
-How items are started is for an `ItemStarter`: as activities of their own (here), in batches that worker processes
-compute (`batches`), or as rows of values that workers execute silently (`rows`).
+An `ItemStarter` decides how items are started: as activities of their own (here), in batches that worker processes
+compute (`batches`), or as rows of values that workers execute without events (`rows`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hypernodes.plan import NestedStep, OnError, Plan
 
 
 class Deliver(Protocol):
-    """Takes the results of items one by one."""
+    """Receives the results of items one by one."""
 
     @property
     def is_full(self) -> bool: ...
@@ -32,10 +32,10 @@ class Deliver(Protocol):
 
 
 class ItemStarter(Protocol):
-    """How the items of a map are started."""
+    """Starts the items of a map."""
 
     def start_next(self, host: Host) -> bool:
-        """Start one more item, or some; return False when nothing can be started at present."""
+        """Start one or more items; return False when nothing can be started at present."""
 
     @property
     def has_begun_items(self) -> bool:
@@ -43,18 +43,18 @@ class ItemStarter(Protocol):
 
 
 class PlannedMap(NamedTuple):
-    """A map that is to be executed.
+    """A map to execute.
 
     Attributes:
         plan: The plan of one item.
         run: The run it is part of.
         base: Context of the map.
-        inputs: What it runs over.
+        inputs: The inputs of the items.
         on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in the item's place.
         parent: The plan in which the map is a step; None at the top.
         ended: Called when the map is done.
         deliver: Called with the index and the outputs of each item as it is done, instead of collecting them.
-        is_part: Whether these are only some of the items of a map, which is reported by somebody else.
+        is_part: Whether these are only some of the items of a map; then its start and end are reported by the caller.
     """
 
     plan: Plan
@@ -72,14 +72,14 @@ class MapActivity(ItemOwner):
     """One plan executed once per item.
 
     Args:
-        request: What is executed.
-        starter: Makes what starts its items.
+        request: The map to execute.
+        starter: Makes the item starter.
 
     Attributes:
         columns: For each requested output, one result per item.
         elements: For each requested output, the signature of each result; empty ones where there are none.
-        has_failures: Whether a `Failure` stands in the results.
-        is_unverified: Whether some of the results are known by their values only, although they should have signatures.
+        has_failures: Whether a `Failure` is among the results.
+        is_unverified: Whether some results that should have signatures are identified by their values only.
         is_exhausted: Whether every item has been read.
         total: Number of items; None when it is not known beforehand.
     """
@@ -103,22 +103,22 @@ class MapActivity(ItemOwner):
 
     @property
     def has_room(self) -> bool:
-        """Whether whoever takes the results is ready for more."""
+        """Whether the consumer of the results is ready for more."""
         return self._deliver is None or not self._deliver.is_full
 
     @property
     def can_begin(self) -> bool:
-        """Whether there may be items that have not been read, and whose results are wanted."""
+        """Whether there may be unread items whose results are wanted."""
         return not (self.is_exhausted or self.is_stopped)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every item is there."""
+        """Whether every item has a result."""
         return self.is_exhausted and self.error is None and not self.is_stopped
 
     @property
     def results(self) -> MapResults:
-        """What came of it."""
+        """The results of all items."""
         return MapResults(self.columns, self.elements, self.has_failures, self.is_unverified)
 
     def start_next(self, host: Host) -> bool:
@@ -138,7 +138,7 @@ class MapActivity(ItemOwner):
             request.ended(self, host)
 
     def shared_values(self) -> dict[int, Any]:
-        """Return the values of the inputs that all items take, by slot."""
+        """Return the values of the inputs that all items share, by slot."""
         plan, inputs = self.plan, self.request.inputs
         varying = {plan.inputs[name] for name in inputs.columns}
         values = list(plan.template)
@@ -150,20 +150,20 @@ class MapActivity(ItemOwner):
     # --- items ----------------------------------------------------------------------------------------------------
 
     def exhaust(self, host: Host, error: Exception | None = None) -> None:
-        """Take note that there are no more items, or that the next one cannot be read, which fails the map."""
+        """Record that there are no more items, or that the next one cannot be read, which fails the map."""
         self.is_exhausted = True
         if error is not None:
             host.fail(self, error, self.request.base.node_path)
 
     def make_room(self) -> None:
-        """Make room for the results of one more item."""
+        """Reserve space for the results of one more item."""
         if self._deliver is None:
             for column, elements in zip(self.columns, self.elements, strict=True):
                 column.append(None)
                 elements.append(b"")
 
     def take_frame(self, frame: Frame) -> None:
-        """Take the results of an item from the frame that has executed it."""
+        """Record the results of an item from the frame that executed it."""
         index = frame.item_index
         assert index is not None
         self.take_outputs(index, tuple([frame.values[slot] for slot in self._slots]))
@@ -174,7 +174,7 @@ class MapActivity(ItemOwner):
         self.is_unverified = self.is_unverified or frame.is_unverified
 
     def take_outputs(self, index: int, outputs: Sequence[Any]) -> None:
-        """Take the results of an item."""
+        """Record the results of an item."""
         if self._deliver is not None:
             self._deliver(index, tuple(outputs))
             return
@@ -182,12 +182,12 @@ class MapActivity(ItemOwner):
             column[index] = value
 
     def take_failure(self, index: int, failure: Failure) -> None:
-        """Put a failure in the place of the results of an item."""
+        """Record a failure in place of the results of an item."""
         self.has_failures = True
         self.take_outputs(index, [failure] * len(self._slots))
 
     def fail_item(self, host: Host, index: int, error: BaseException, path: tuple[str, ...]) -> None:
-        """Take that an item failed that is no activity of its own."""
+        """Record the failure of an item that is not an activity of its own."""
         if self.collects and isinstance(error, Exception):  # neither KeyboardInterrupt nor SystemExit
             text = "".join(traceback.format_exception(error))
             self.take_failure(index, Failure(error, text, index, path))
@@ -195,7 +195,7 @@ class MapActivity(ItemOwner):
             host.fail(self, error, path)
 
     def take_failed_input(self, host: Host, index: int, failure: Failure) -> None:
-        """Take an item that is not executed, because it is made of something that failed upstream."""
+        """Record an item that is not executed because one of its inputs is a `Failure` of an upstream step."""
         self.take_failure(index, failure)
         if not self.collects:
             host.fail(self, failure.error, failure.node_path)
@@ -232,9 +232,9 @@ class FrameReader:
         return None if total is None else total - self._items.count
 
     def begin_item(self, host: Host) -> Frame | None:
-        """Return the next item that has to be executed, started; None when there is none, or not at once.
+        """Return the frame of the next item that has to be executed, started; None when there is none at present.
 
-        An item that needs no execution is settled here: its results were found, or one of its inputs is a failure.
+        An item that needs no execution is completed here: its results are cached, or one of its inputs is a failure.
         """
         owner = self._owner
         try:
@@ -287,7 +287,7 @@ class OneByOne:
 
 
 class NestedEnd:
-    """What happens when a mapped pipeline that is a step of a plan is done.
+    """Completes a mapped pipeline that is a step of a plan.
 
     Args:
         activity: The plan.

@@ -1,8 +1,8 @@
-"""Maps whose items need nothing but calls, and that no callback observes: workers execute rows of values silently.
+"""Item starters for maps that need only calls and that no callback observes: workers execute rows of values.
 
-There is no frame and no activity for an item; what an error needs to know is put together when there is one. A thread
-takes row after row out of a queue that the loop fills; a coroutine executes one row; a worker process gets a batch of
-rows, whose size is learned from those before.
+Items have no frame and no activity; the information that an error needs is computed only when there is one. A thread
+takes row after row from a queue that the loop fills; a coroutine executes one row; a worker process receives a batch of
+rows, whose size is estimated from earlier batches.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from hypernodes.plan import CallStep, Plan
 
 _REPORT_S = 0.001  # results of quick rows are reported together, at the latest after this time
 _REPORT_ROWS = 128
-_AHEAD_S = 0.01  # work that waits in the queue
+_AHEAD_S = 0.01  # duration of the work that waits in the queue
 _MOST_AHEAD = 1024
 
 
 class Row(NamedTuple):
-    """The values of the inputs that vary, for one item.
+    """One item: the values of the inputs that vary.
 
     Attributes:
         item_index: Index of the item.
@@ -74,7 +74,7 @@ class RowReader:
         return None if total is None else total - self.count
 
     def read(self, host: Host) -> Row | None:
-        """Return the next row that has to be executed; None when there is none, or not at once."""
+        """Return the next row that has to be executed; None when there is none at present."""
         owner = self._owner
         try:
             values = next(self._rows, None)
@@ -95,7 +95,7 @@ class RowReader:
 
 
 class _RunnerTask(Task):
-    """A thread that takes rows out of a queue."""
+    """A thread that takes rows from a queue."""
 
     __slots__ = ("rows",)
 
@@ -111,16 +111,16 @@ class _RunnerTask(Task):
     def fail(self, host: Host, error: BaseException) -> None:
         self.rows.end(host)
 
-    def hear(self, host: Host, news: Any) -> None:
+    def on_progress(self, host: Host) -> None:
         self.rows.take_results(host)
 
 
 class ThreadRows:
-    """Rows that threads execute.
+    """Executes rows in threads.
 
     Args:
         owner: The map.
-        workers: Gives threads.
+        workers: Provides the threads.
     """
 
     def __init__(self, owner: MapActivity, workers: Workers) -> None:
@@ -134,8 +134,8 @@ class ThreadRows:
         self._context = contextvars.copy_context()
         self._context.run(current_registry.set, workers.registry)
         self._seconds_per_row: float | None = None
-        self._executing = 0  # rows that have been read and whose results have not been taken
-        self._is_reported = False  # whether the loop knows that there are results
+        self._executing = 0  # rows that have been read and whose results have not been recorded
+        self._is_reported = False  # whether the loop has been sent a message that there are results
 
     @property
     def has_begun_items(self) -> bool:
@@ -153,7 +153,7 @@ class ThreadRows:
         return True
 
     def _fill(self, host: Host) -> None:
-        """Read rows into the queue: as many as keep all threads busy until the loop looks again."""
+        """Read rows into the queue: as many as keep all threads busy until the loop fills it again."""
         owner, queue = self._owner, self._queue
         target = self._limit
         if self._seconds_per_row is not None and owner.request.deliver is None:
@@ -182,19 +182,19 @@ class ThreadRows:
                 index, values = queue.popleft()
             except IndexError:
                 break
-            found: list[Any] = []
+            outputs: list[Any] = []
             error: BaseException | None = None
             try:
                 self._context.copy().run(
-                    run_silent, plan, (values,), rest, found, base, backend_name, "raise", None, (index,), trace
+                    run_silent, plan, (values,), rest, outputs, base, backend_name, "raise", None, (index,), trace
                 )
             except BaseException as raised:
                 error = raised
-            results.append((index, found, error, trace.failed_at))
+            results.append((index, outputs, error, trace.failed_at))
             if error is not None and not owner.collects:
                 queue.clear()  # the map is over
                 break
-            del values, found, error
+            del values, outputs, error
             rows += 1
             now = perf_counter()
             if now - reported_at > _REPORT_S or rows >= _REPORT_ROWS or len(queue) < low:
@@ -206,26 +206,26 @@ class ThreadRows:
                     host.post(task, None)
 
     def take_results(self, host: Host) -> None:
-        """Take the results that threads have left."""
+        """Record the results that threads have appended."""
         self._is_reported = False
         owner, results = self._owner, self._results
         while results:
-            index, found, error, path = results.popleft()
+            index, outputs, error, path = results.popleft()
             self._executing -= 1
             if error is None:
-                owner.take_outputs(index, found)
+                owner.take_outputs(index, outputs)
             else:
                 owner.fail_item(host, index, error, path)
         host.wake(owner)
 
     def end(self, host: Host) -> None:
-        """Take note that a thread found no more rows."""
+        """Record that a thread has no more rows to execute."""
         self._owner.pending -= 1
         self.take_results(host)
 
 
 class _CoroutineTask(Task):
-    """A row that a coroutine executes."""
+    """A row executed by a coroutine."""
 
     __slots__ = ("index", "step")
 
@@ -271,11 +271,11 @@ class _CoroutineTask(Task):
 
 
 class CoroutineRows:
-    """Rows that coroutines execute, one task each, all in the event loop of the run.
+    """Executes each row in a coroutine of its own, all in the event loop of the run.
 
     Args:
         owner: The map.
-        workers: Gives the event loop.
+        workers: Provides the event loop.
     """
 
     has_begun_items = False
@@ -302,12 +302,12 @@ class CoroutineRows:
 
 
 class _RowBatchTask(Task):
-    """Rows that a worker process executes.
+    """Rows executed by a worker process.
 
     Attributes:
-        sender: What sends them.
+        sender: The `ProcessRows` that sends them.
         rows: The rows.
-        files: Files with values of theirs, to be removed when there is an outcome.
+        files: Files that hold their values; they are removed when there is an outcome.
     """
 
     __slots__ = ("files", "rows", "sender")
@@ -328,7 +328,7 @@ class _RowBatchTask(Task):
         self.sender.settle(host, self, outcomes)
 
     def parts(self) -> list[Task]:
-        self.sender.forget(self)
+        self.sender.remove_files(self)
         return [_RowBatchTask(self.sender, [row]) for row in self.rows] if len(self.rows) > 1 else [self]
 
     def submit_again(self, host: Host) -> None:
@@ -339,16 +339,16 @@ class _RowBatchTask(Task):
 
 
 class ProcessRows:
-    """Rows that worker processes execute in batches.
+    """Executes rows in batches in worker processes.
 
     Args:
         owner: The map.
         processes: The worker processes.
-        workers: Says how many rows to send at a time.
+        workers: Determines how many rows to send at a time.
 
     Attributes:
         owner: The map.
-        steps: The calls that a row takes.
+        steps: The calls of a row.
     """
 
     has_begun_items = False
@@ -383,7 +383,7 @@ class ProcessRows:
         return bool(rows) or not owner.is_exhausted
 
     def submit(self, host: Host, task: _RowBatchTask) -> None:
-        """Send rows; one with a value that cannot be sent is executed as an activity, and fails there."""
+        """Send rows; a row with a value that cannot be sent is executed as an activity, and fails there."""
         sent: list[Row] = []
         packed: list[tuple[Any, ...]] = []
         for row in task.rows:
@@ -410,8 +410,8 @@ class ProcessRows:
         task.order, future = self._processes.submit_rows(self.owner.plan, rest, packed)
         host.wait_for(task, future)
 
-    def forget(self, task: _RowBatchTask) -> None:
-        """Remove what was written for rows that have to be sent again."""
+    def remove_files(self, task: _RowBatchTask) -> None:
+        """Remove the files of rows that have to be sent again."""
         self._processes.payloads.remove(task.files)
 
     def _pack(self, slot: int, value: Any) -> Any:
@@ -429,7 +429,7 @@ class ProcessRows:
         host.open(PlanActivity(frame, self.owner))
 
     def settle(self, host: Host, task: _RowBatchTask, outcomes: list[RowOutcome]) -> None:
-        """Take what came of rows."""
+        """Record the outcomes of rows."""
         self._processes.payloads.remove(task.files)
         owner, request = self.owner, self.owner.request
         self._size.learn_cost(sum(outcome.duration_s for outcome in outcomes) / len(outcomes))
@@ -477,7 +477,7 @@ class ProcessRows:
 
 
 def row_starter(owner: MapActivity, workers: Workers) -> ItemStarter | None:
-    """Return what starts the items of a map as rows; None when they need more than that."""
+    """Return an item starter that executes items as rows; None when they need more than that."""
     plan, run = owner.plan, owner.request.run
     if workers.map_execution == "sequential" or plan.is_cached or run.observes(plan) or not plan.steps:
         return None

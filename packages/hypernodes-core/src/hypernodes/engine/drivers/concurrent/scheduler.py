@@ -1,11 +1,11 @@
-"""The loop of the concurrent driver: starts what can start, waits for what has been started, until all is done.
+"""The loop of the concurrent driver: starts calls while workers are free, and waits for their results.
 
-Modes differ only in how much may be started at a time and in where calls are made. Only calls of nodes occupy workers.
-Plans and maps are kept on a stack, the innermost on top, so that items are finished before new ones are begun.
+Modes differ only in how many calls may run at a time and in which workers make them. Only calls of nodes occupy
+workers. Plans and maps are on a stack, the innermost on top, so that items are finished before new ones are begun.
 
-What is special to worker processes is in `batches` and `lost_workers`, what is special to time in `timers`, what is
-special to items that need only calls in `rows`, and what is special to nested pipelines with a backend of their own in
-`delegated_calls`. All of them see the loop as a `Host`.
+Other modules handle the special cases: worker processes (`batches`, `lost_workers`), time limits and delays (`timers`),
+items that need only calls (`rows`), and nested pipelines with a backend of their own (`delegated_calls`). All of them
+use the loop as a `Host`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import Call, Returned, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
-from hypernodes.engine.workers.coroutines import LOOK_UP_S, Inbox
+from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
 from hypernodes.plan import CallStep, NestedStep, Step
 
-_MOST_NEWS = 64
+_MAX_MESSAGES = 64
 
 
 class _Begun(NamedTuple):
-    """News that a call has begun."""
+    """Message that a call has begun."""
 
     at: float
 
@@ -44,20 +44,20 @@ class Scheduler:
     """Executes one activity and everything in it.
 
     Args:
-        workers: Where calls are made, and how many at a time.
+        workers: The workers that make calls, and their number.
         run: The run that it executes.
 
     Attributes:
         workers: The same.
-        is_paused: Says whether nothing more is to be started for now; a stream sets it, to hand out results first.
+        is_paused: Returns whether to start nothing for now; a stream sets it, to yield results first.
     """
 
     def __init__(self, workers: Workers, run: RunState) -> None:
         self.workers = workers
         self._run = run
         self._stack: list[Activity] = []
-        self._news = Inbox(workers.coroutines)  # tasks with news of them; None to wake up
-        self._in_flight: set[Task] = set()  # what occupies workers
+        self._inbox = Inbox(workers.coroutines)  # (task, message) pairs; None wakes the loop
+        self._in_flight: set[Task] = set()  # tasks that occupy workers
         self._delegated = DelegatedCalls(self)
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
@@ -72,10 +72,10 @@ class Scheduler:
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def execute(self, root: Activity) -> None:
-        """Execute `root` to its end.
+        """Execute `root` until it is done.
 
         Raises:
-            BaseException: Why it failed.
+            BaseException: The error that made it fail.
         """
         self.open(root)
         while root.is_open:
@@ -84,7 +84,7 @@ class Scheduler:
             raise root.error[0]
 
     def turn(self, root: Activity) -> None:
-        """Start what can be started, then wait until something is done."""
+        """Start all work that can start, then wait for a message."""
         try:
             self._start()
             if root.is_open and not self._has_more_to_start():
@@ -105,17 +105,17 @@ class Scheduler:
             raise
 
     def cancel(self) -> None:
-        """End the execution from another thread; `execute` raises `CancelledError` there."""
+        """Cancel the execution from another thread; `execute` raises `CancelledError` in its own."""
         self._is_cancelled = self.workers.is_cancelled = True
         self.workers.coroutines.cancel()
-        self._news.put(None)
+        self._inbox.put(None)
 
     def open(self, activity: Activity) -> None:
         processes = self.workers.processes
         if processes is not None and isinstance(activity, MapActivity):
             for value in activity.shared_values().values():
                 activity.share(processes.payloads, value)
-                if activity.parent is not None:  # where other maps, and other steps, may take the same
+                if activity.parent is not None:  # other maps and steps of the parent may take the same value
                     activity.parent.share(processes.payloads, value)
         self.wake(activity)
 
@@ -128,11 +128,11 @@ class Scheduler:
             activity.is_queued = True
             self._stack.append(activity)
 
-    def post(self, task: Task, news: Any) -> None:
-        self._news.put((task, news))
+    def post(self, task: Task, message: Any) -> None:
+        self._inbox.put((task, message))
 
     def drain(self, root: Activity) -> None:
-        """Start nothing more; wait for what is under way, and close everything."""
+        """Start nothing more; wait for the calls in flight, and close everything."""
         root.stop()
         self.is_paused = lambda: False
         self._end_delays(root)
@@ -151,7 +151,7 @@ class Scheduler:
                 raise CancelledError("the run was cancelled")
             activity = stack[-1]
             if activity.is_stopped or not activity.start_next(self):
-                # What it has started may have been put on top of it, so it is not the last any more.
+                # The work it started may have been pushed on top of it, so it may not be the last any more.
                 stack.remove(activity) if stack[-1] is not activity else stack.pop()
                 activity.is_queued = False
                 if activity.is_open and activity.is_done():
@@ -170,11 +170,11 @@ class Scheduler:
         if not self._timers and not self._in_flight and not self._delegated:
             raise AssertionError("nothing left to wait for, but the run is not done")  # pragma: no cover
         store = self._run.store
-        limits = (self._timers.seconds_left(), store.seconds_left(), LOOK_UP_S)
+        limits = (self._timers.seconds_left(), store.seconds_left(), CHECK_INTERVAL_S)
         try:
-            self._take(self._news.get(min(limit for limit in limits if limit is not None)))
-            for _ in range(_MOST_NEWS):  # and then look at the clock, and at coroutines in this thread, again
-                self._take(self._news.get_nowait())
+            self._take(self._inbox.get(min(limit for limit in limits if limit is not None)))
+            for _ in range(_MAX_MESSAGES):  # then check the clock, and run coroutines in this thread, again
+                self._take(self._inbox.get_nowait())
         except Empty:
             pass
         if store.seconds_left() == 0:
@@ -182,34 +182,34 @@ class Scheduler:
         for timer in self._timers.due():
             self._on_timer(timer)
 
-    def _take(self, news: tuple[Task, Any] | None) -> None:
-        if news is None:
+    def _take(self, message: tuple[Task, Any] | None) -> None:
+        if message is None:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
             return
-        self._settle(*news)
+        self._settle(*message)
         if self.workers.coroutines.here is not None:
-            self._start()  # at once: what takes its place need not wait until all the others are settled
+            self._start()  # at once: its successor need not wait until all other messages are handled
 
-    def _settle(self, task: Task, news: Any) -> None:
+    def _settle(self, task: Task, message: Any) -> None:
         if task.future is None:
-            return  # it took too long, and nobody waits for it any more
-        if news is not task.future:
-            if isinstance(news, _Begun):
+            return  # it exceeded its time limit, and its result is not wanted any more
+        if message is not task.future:
+            if isinstance(message, _Begun):
                 if isinstance(task, CallTask) and task.step.node.timeout is not None:
-                    self._timers.limit(task, news.at, task.step.node.timeout)
-            elif news is None:
-                task.hear(self, news)
+                    self._timers.limit(task, message.at, task.step.node.timeout)
+            elif message is None:
+                task.on_progress(self)
             return
         task.future = None
         self._in_flight.discard(task)
         if isinstance(task, CallTask) and task.step.node.timeout is not None:
-            self._timers.forget(task)
-        error = CancelledError("the call was cancelled") if cancelled(news) else news.exception()
+            self._timers.remove(task)
+        error = CancelledError("the call was cancelled") if cancelled(message) else message.exception()
         if error is None:
-            task.settle(self, news)
+            task.settle(self, message)
         elif isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
-            self._lost_workers.take(task, error, was_alone=not self._in_flight)
+            self._lost_workers.handle(task, error, was_alone=not self._in_flight)
         else:
             task.fail(self, error)
 
@@ -239,7 +239,7 @@ class Scheduler:
         self.open(self.map_activity(request))
 
     def map_activity(self, request: PlannedMap) -> MapActivity:
-        """Return a map that is to be opened, with what suits it best to start its items."""
+        """Return a map to be opened, with the item starter that suits it best."""
         return MapActivity(request, self._item_starter)
 
     def _item_starter(self, owner: MapActivity) -> ItemStarter:
@@ -257,7 +257,7 @@ class Scheduler:
     # --- calls ----------------------------------------------------------------------------------------------------
 
     def _start_call(self, activity: PlanActivity, step: CallStep) -> None:
-        """Start a call; a result that is being computed right now, or just was, is not computed again."""
+        """Start a call, unless its result is being computed right now, or just was."""
         frame = activity.frame
         key = frame.key_of(step)
         if key is not None:
@@ -301,10 +301,10 @@ class Scheduler:
 
     def _submit_to(self, runner: CallRunner, task: CallTask, call: Call) -> None:
         begun = None
-        if task.step.node.timeout is not None and not runner.keeps_time:
-            begun = lambda: self._news.put((task, _Begun(now())))  # noqa: E731
+        if task.step.node.timeout is not None and not runner.enforces_time_limits:
+            begun = lambda: self._inbox.put((task, _Begun(now())))  # noqa: E731
         self._in_flight.add(task)
-        task.future = runner.submit(call, lambda outcome: self._news.put((task, outcome)), begun)
+        task.future = runner.submit(call, lambda outcome: self._inbox.put((task, outcome)), begun)
 
     def wait_for(self, task: Task, future: Outcome) -> None:
         self._in_flight.add(task)
@@ -312,7 +312,7 @@ class Scheduler:
         if isinstance(future, Future):
             if task.order >= 0 and self.workers.processes is not None:
                 task.generation = self.workers.processes.generation
-            future.add_done_callback(lambda future: self._news.put((task, future)))
+            future.add_done_callback(lambda future: self._inbox.put((task, future)))
 
     def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
         if task.order >= 0:
@@ -357,7 +357,7 @@ class Scheduler:
                 self._start_call(activity, step)  # finds it in the cache, or computes it itself after a failure
 
     def _help(self) -> bool:
-        """Make one of the calls that no worker has begun here, instead of waiting; return whether there was one."""
+        """Make a call that no worker has begun in this thread, instead of waiting; return whether there was one."""
         for task in self._in_flight:
             future = task.future
             if isinstance(task, CallTask) and isinstance(future, Future) and future.cancel():
@@ -411,22 +411,22 @@ class Scheduler:
         failed.stop()
         for task in self._in_flight:
             if task.future is not None and task.activity.is_within(failed):
-                task.future.cancel()  # what has not begun, and what is awaited; the rest is waited for
+                task.future.cancel()  # calls that have not begun, and awaited ones; the loop waits for the rest
         self._delegated.cancel(failed)
         self._end_delays(failed)
         self._wake_all(failed)
 
     def _end_delays(self, activity: Activity) -> None:
-        """Let calls that wait for their next attempt end at once."""
+        """End calls that wait for their next attempt at once."""
         self._timers.end_delays(lambda task: task.activity.is_within(activity))
 
     def _wake_all(self, activity: Activity) -> None:
-        """Look again at an activity and all its parts, innermost first."""
+        """Wake an activity and all its parts, innermost first."""
         for entry in reversed(list(_with_parts(activity))):
             self.wake(entry)
 
     def abort(self, root: Activity) -> None:
-        """Give up everything at once: an interrupt, a cancelled run, a defect. What has been computed is kept."""
+        """Stop everything at once, after an interrupt, a cancelled run or a defect; completed results are stored."""
         root.stop()
         try:
             if root.is_open:
@@ -441,9 +441,9 @@ class Scheduler:
                     entry.close(self)
 
     def _settle_finished(self) -> None:
-        """Take the results that are there already, without waiting for any."""
-        while not self._news.empty():
-            task, outcome = self._news.get_nowait() or (None, None)
+        """Record the results that have arrived, without waiting for others."""
+        while not self._inbox.empty():
+            task, outcome = self._inbox.get_nowait() or (None, None)
             if task is None or outcome is None or isinstance(outcome, _Begun):
                 continue
             if not cancelled(outcome) and outcome.exception() is None:

@@ -1,4 +1,4 @@
-"""Results of a map handed out one by one while it goes on."""
+"""Streams the results of a map one by one while it runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
 
 
 class ItemStream:
-    """Takes the results of items from the scheduler, and gives them to whoever iterates.
+    """Receives the results of items from the scheduler and yields them to the caller.
 
     Args:
-        scheduler: What computes the items.
-        is_ordered: Whether results are given in item order, rather than as they are done.
-        limit: Number of results that may wait to be taken, before no further items are begun.
+        scheduler: The loop that executes the items.
+        is_ordered: Whether results are yielded in item order, rather than in the order of completion.
+        limit: Number of results that may wait to be consumed; no further items are begun while so many wait.
     """
 
     def __init__(self, scheduler: Scheduler, is_ordered: bool, limit: int) -> None:
@@ -29,11 +29,11 @@ class ItemStream:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough results wait to be taken."""
+        """Whether the limit of waiting results is reached."""
         return len(self._ready) + len(self._early) >= self._limit
 
     def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
-        """Take over the outputs of an item."""
+        """Receive the outputs of an item."""
         if not self._is_ordered:
             self._ready.append((index, outputs))
             return
@@ -50,7 +50,7 @@ class ItemStream:
             scheduler.open(activity)
             while activity.is_open or self._ready:
                 if self._ready:
-                    activity.request.run.flush_store()  # nobody knows when the caller will ask for more
+                    activity.request.run.flush_store()  # the caller may pause here for any length of time
                 while self._ready:
                     yield self._ready.popleft()
                     scheduler.wake(activity)
@@ -59,7 +59,7 @@ class ItemStream:
         except KeyboardInterrupt:
             scheduler.abort(activity)
             raise
-        except BaseException:  # the caller has had enough, or an input failed
+        except BaseException:  # the caller stopped iterating, or an input failed
             scheduler.drain(activity)
             raise
         if activity.error is not None:

@@ -1,4 +1,4 @@
-"""What has to happen at a certain time: calls that have lasted too long, and calls that are to be made again."""
+"""Timers of the concurrent driver: time limits of calls, and delays before the next attempt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hypernodes.engine.timing import now
 
 
 class Timer(NamedTuple):
-    """One of them.
+    """A time limit or a delay.
 
     Attributes:
-        due: When, on the monotonic clock.
-        number: Tells apart those that are due at the same time.
+        due: When it expires, on the monotonic clock.
+        number: Breaks ties between timers that are due at the same time.
         task: The call.
-        is_limit: Whether its time is over then, rather than the delay before its next attempt.
+        is_limit: Whether it is the time limit of the call, rather than the delay before its next attempt.
     """
 
     due: float
@@ -28,7 +28,7 @@ class Timer(NamedTuple):
 
 
 class Timers:
-    """Time limits and delays, the next one first."""
+    """Time limits and delays, ordered by due time."""
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []
@@ -38,30 +38,30 @@ class Timers:
         return bool(self._heap)
 
     def limit(self, task: CallTask, started_at: float, limit_s: float) -> None:
-        """Note that a call that has begun must be done in time."""
+        """Add a time limit for a call that has begun."""
         heappush(self._heap, Timer(started_at + limit_s, next(self._numbers), task, True))
 
     def delay(self, task: CallTask, delay_s: float) -> None:
-        """Note that a call is to be made again after some time."""
+        """Add the delay before the next attempt of a call."""
         heappush(self._heap, Timer(now() + delay_s, next(self._numbers), task, False))
 
-    def forget(self, task: CallTask) -> None:
-        """Remove the time limit of a call that is done; otherwise it would hold on to everything until it is over."""
+    def remove(self, task: CallTask) -> None:
+        """Remove the time limit of a call that is done; it would keep the call's values alive until it expires."""
         self._heap = [timer for timer in self._heap if timer.task is not task]
         heapify(self._heap)
 
-    def end_delays(self, is_meant: Callable[[CallTask], bool]) -> None:
-        """Let the delays of some calls be over at once."""
+    def end_delays(self, matches: Callable[[CallTask], bool]) -> None:
+        """Let the delays of the calls that match expire at once."""
         self._heap = [
-            timer._replace(due=0.0) if not timer.is_limit and is_meant(timer.task) else timer for timer in self._heap
+            timer._replace(due=0.0) if not timer.is_limit and matches(timer.task) else timer for timer in self._heap
         ]
         heapify(self._heap)
 
     def seconds_left(self) -> float | None:
-        """Return how long it is until the next one is due; None when there is none."""
+        """Return the time until the next timer is due, in seconds; None when there is none."""
         return max(self._heap[0].due - now(), 0) if self._heap else None
 
     def due(self) -> Iterator[Timer]:
-        """Take those that are due."""
+        """Remove and yield the timers that are due."""
         while self._heap and self._heap[0].due <= now():
             yield heappop(self._heap)
