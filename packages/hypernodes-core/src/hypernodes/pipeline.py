@@ -123,9 +123,11 @@ class Pipeline:
             inputs = {}
         elif type(inputs) is not dict and not isinstance(inputs, Mapping):  # asking an abstract class takes a while
             _refuse_inputs(inputs)
-        backend, request = self._effective_backend, RunRequest(self, inputs, output_name)
-        found = backend.run(request)
-        return found if type(backend) is LocalBackend else checked_run(backend, request, found)
+        backend = self._effective_backend
+        if type(backend) is LocalBackend:
+            return backend.engine.run_pipeline(self, inputs, output_name)  # as its `run` does
+        request = RunRequest(self, inputs, output_name)
+        return checked_run(backend, request, backend.run(request))
 
     def map(
         self,

@@ -7,13 +7,22 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
 
+from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
 from hypernodes.engine.frames.columns import MapInputs, check_given_columns, has_failure
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, is_positive
 from hypernodes.plan import Plan
-from hypernodes.request import MapRequest, RunRequest, as_column, check_column, check_lengths
+from hypernodes.request import (
+    MapRequest,
+    OutputNames,
+    RunnablePipeline,
+    RunRequest,
+    as_column,
+    check_column,
+    check_lengths,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -106,16 +115,27 @@ class PipelineExecutionEngine:
             DependencyError: The inputs or outputs do not fit; nothing has run.
             Exception: The error of a node, with a note that says where it was raised.
         """
-        inputs, ctx = request.inputs, request.ctx
-        plan = request.pipeline.plan_for(inputs, request.output_name)
-        if plan.is_silent and self.runs_in_order(plan) and current_registry.get() is None:
-            if not plan.maps:
+        return self.run_pipeline(request.pipeline, request.inputs, request.output_name, request.ctx)
+
+    def run_pipeline(
+        self,
+        pipeline: RunnablePipeline,
+        inputs: Mapping[str, Any],
+        output_name: OutputNames = None,
+        ctx: CallbackContext | None = None,
+    ) -> dict[str, Any]:
+        """Run a pipeline once; see `run`. Without a request, for runs that take a few microseconds."""
+        plan = pipeline.plan_for(inputs, output_name)
+        if plan.is_silent and current_registry.get() is None:
+            if not plan.maps and self.node_execution == "sequential":
                 values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
-            else:
+                return {name: values[slot] for name, slot in plan.outputs.items()}
+            if self.runs_in_order(plan):
                 values = run_silent(plan, (_values(plan, inputs),), (), None, ctx, self.backend_name)
-            return {name: values[slot] for name, slot in plan.outputs.items()}
+                return {name: values[slot] for name, slot in plan.outputs.items()}
         values = _values(plan, inputs)
-        return _execution_type()(self, plan, request.context, ctx is not None).run(values, inputs)
+        context = ctx or CallbackContext((pipeline.id,))
+        return _execution_type()(self, plan, context, ctx is not None).run(values, inputs)
 
     async def arun(self, request: RunRequest) -> dict[str, Any]:
         """Run a pipeline once, from `async` code: `async def` nodes run in the caller's event loop.

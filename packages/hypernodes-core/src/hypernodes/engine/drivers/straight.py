@@ -100,9 +100,11 @@ def run_silent(
     Raises:
         Exception: The error of a node, with a note that says where it was raised.
     """
-    program: Iterable[tuple[Any, ...]] = plan.program
-    width = len(plan.outputs)
-    append = None if results is None else results.append if width == 1 else results.extend
+    program: Iterable[tuple[Any, ...]] = plan.program if thread is None else thread.checked(plan.program)
+    append, width = None, 1
+    if results is not None:
+        width = len(plan.outputs)
+        append = results.append if width == 1 else results.extend
     values: list[Any] = []
     count: int = 0
     function: Any = None
@@ -112,9 +114,7 @@ def run_silent(
         try:
             for row in rows:
                 values = [*row, *rest]
-                for count, function, first, second, third, out in (
-                    program if thread is None else thread.checked(program)
-                ):
+                for count, function, first, second, third, out in program:
                     if count == 1:
                         values[out] = function(values[first])
                     elif count == 2:

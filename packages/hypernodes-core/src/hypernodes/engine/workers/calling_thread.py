@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotDoneError
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.step import call, make_within, prepare, split, timeout_error
@@ -31,8 +31,6 @@ class CallingThread:
 
     Attributes:
         can_be_cancelled: The same.
-        coroutines: Awaits `async def` functions.
-        registry: Runs that were started by the calls; cancelled together with this one.
         is_cancelled: Whether the run was cancelled.
         failed_at: Where the last error was raised: the names of the pipelines that contain the node, outermost first,
             followed by the node's name.
@@ -40,11 +38,30 @@ class CallingThread:
 
     def __init__(self, loop: Any = None, can_be_cancelled: bool = False) -> None:
         self.can_be_cancelled = can_be_cancelled
-        self.coroutines = Coroutines(loop, is_here=True)
-        self.registry = RunRegistry()
+        self._loop = loop
+        self._coroutines: Coroutines | None = None
+        self._registry: RunRegistry | None = None
         self.is_cancelled = False
         self.failed_at: tuple[str, ...] = ()
         self._threads: DaemonThreads | None = None
+
+    @property
+    def coroutines(self) -> Coroutines:
+        """What awaits `async def` functions, made when it is first needed."""
+        if self._coroutines is None:
+            self._coroutines = Coroutines(self._loop, is_here=True)
+            if self.is_cancelled:
+                self._coroutines.cancel()
+        return self._coroutines
+
+    @property
+    def registry(self) -> RunRegistry:
+        """The runs that were started by the calls, to be cancelled together with this one."""
+        if self._registry is None:
+            self._registry = RunRegistry()
+            if self.is_cancelled:
+                self._registry.cancel()
+        return self._registry
 
     def is_needed_for(self, plan: Plan) -> bool:
         """Whether the silent loop needs this object for a plan: the run can be cancelled, or has special calls."""
@@ -53,8 +70,10 @@ class CallingThread:
     def cancel(self) -> None:
         """Cancel the run from another thread; its own thread raises `CancelledError` as soon as possible."""
         self.is_cancelled = True
-        self.coroutines.cancel()
-        self.registry.cancel()
+        if self._coroutines is not None:
+            self._coroutines.cancel()
+        if self._registry is not None:
+            self._registry.cancel()
 
     def check(self) -> None:
         """Raise an error if the run was cancelled.
@@ -65,15 +84,13 @@ class CallingThread:
         if self.is_cancelled:
             raise CancelledError("the run was cancelled")
 
-    def checked(self, steps: Iterable[_T]) -> Iterator[_T]:
-        """Yield from `steps` until the run is cancelled.
+    def checked(self, steps: Iterable[_T]) -> Iterable[_T]:
+        """Return the same steps, which can be iterated over again and again until the run is cancelled.
 
         Raises:
-            CancelledError: The run was cancelled.
+            CancelledError: On iteration, when the run was cancelled.
         """
-        for step in steps:
-            self.check()
-            yield step
+        return _CheckedSteps(self, steps)
 
     def call(self, step: CallStep, values: Any, retry: Retry | None = None) -> tuple[Any, ...]:
         """Call a function, with the retries of its node; return one value for each output.
@@ -146,6 +163,20 @@ class CallingThread:
 
     def close(self) -> None:
         """Release threads and event loop."""
-        self.coroutines.close()
+        if self._coroutines is not None:
+            self._coroutines.close()
         if self._threads is not None:
             self._threads.shutdown()
+
+
+class _CheckedSteps(Generic[_T]):
+    """Steps that are only given while the run is not cancelled."""
+
+    def __init__(self, thread: CallingThread, steps: Iterable[_T]) -> None:
+        self._thread = thread
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[_T]:
+        for step in self._steps:
+            self._thread.check()
+            yield step
