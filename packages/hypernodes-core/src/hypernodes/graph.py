@@ -101,7 +101,7 @@ def _find_producers(nodes: Sequence[GraphNode], pipeline_name: str) -> dict[str,
 
 
 def _topological_order(nodes: Sequence[GraphNode], producers: Mapping[str, int], pipeline_name: str) -> list[int]:
-    """Return positions in topological order (Kahn 1962); of the nodes that are ready, the one written first comes first."""
+    """Return positions in topological order (Kahn 1962); ties are resolved by the order in which nodes were written."""
     needs = [{producers[name] for name in node.inputs if name in producers} for node in nodes]
     feeds: list[list[int]] = [[] for _ in nodes]
     for position, sources in enumerate(needs):

@@ -173,7 +173,7 @@ class Pipeline:
         Args:
             inputs: Value for every root input; see `map`.
             map_over: Name, or names, of the inputs that vary from item to item.
-            map_mode: "zip" or "product"; the latter reads its inputs whole.
+            map_mode: "zip" or "product"; the latter reads its inputs completely first.
             output_name: Compute only these outputs and what they need; all outputs when None.
             on_error: "raise" or "collect"; see `map`.
             in_order: Whether results are yielded in item order, rather than in the order of completion.
@@ -280,7 +280,7 @@ class Pipeline:
         output_name: OutputNames = None,
         on_error: OnError = "raise",
     ) -> MapRequest:
-        """Return the request that `map` sends to the backend, for authors of backends. Arguments and errors: see `map`."""
+        """Return the request that `map` sends to the backend, for authors of backends. For the arguments, see `map`."""
         _check_inputs(inputs)
         names = as_names(map_over)
         if not names:

@@ -29,7 +29,7 @@ class CacheStats(NamedTuple):
         entries: Number of entries.
         size_bytes: Their size, in bytes.
         hits: Number of values that this object has returned since it was created.
-        misses: Number of values that it was asked for and did not have.
+        misses: Number of look-ups of values that it did not have.
     """
 
     entries: int | None = None

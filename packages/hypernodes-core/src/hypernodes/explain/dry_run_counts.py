@@ -27,7 +27,7 @@ from hypernodes.graph import Graph
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 from hypernodes.request import MapRequest, RunnablePipeline, RunRequest
 
-_LATER = "depends on something that would run first"
+_LATER = "depends on a step that would run first"
 
 
 class Explainable(RunnablePipeline, Protocol):
@@ -113,7 +113,7 @@ class Tally:
 
 
 class _DryRunCounter:
-    """Counts what would happen, execution by execution.
+    """Counts hits, calls and undecided steps, execution by execution.
 
     Attributes:
         state: State of a dry run.
@@ -168,7 +168,7 @@ class _DryRunCounter:
                 tally.repeats += 1
                 return
             self._store.expect(cache, keys)
-            self.state.remember(key)
+            self.state.record_computed(key)
         tally.runs += 1
         tally.first = tally.first or frame
 

@@ -88,7 +88,7 @@ class ProbingStore(RunStore):
         """
         if isinstance(value, CachedValue):
             if value.is_expected:
-                raise UnavailableError("depends on something that would run first")
+                raise UnavailableError("depends on a step that would run first")
             found = super().get_many(value.cache, [value.key])
             if value.key not in found:
                 raise UnavailableError("its items cannot be read from the cache")
