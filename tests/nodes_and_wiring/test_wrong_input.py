@@ -494,7 +494,7 @@ def test_an_executor_that_is_none_is_refused() -> None:
 
 
 def test_an_engine_and_the_settings_of_one_exclude_each_other() -> None:
-    with pytest.raises(ConfigurationError, match=r"either engine= or the settings of one, not both"):
+    with pytest.raises(ConfigurationError, match=r"either engine= or the settings of an engine, not both"):
         LocalBackend(max_workers=2, engine=PipelineExecutionEngine())
 
 
