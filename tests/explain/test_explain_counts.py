@@ -278,7 +278,7 @@ def test_an_explanation_reads_as_a_table() -> None:
         "  add_up             would run    input `lengths` changed (made by `lengths`)",
     ]
     assert repr(pipeline.explain({"text": ["a bb", "c"]}, map_over="text")).startswith(
-        "pipeline 'sizes', map over 2 items (1 found whole): "
+        "pipeline 'sizes', map over 2 items (1 fully cached): "
     )
 
 

@@ -142,7 +142,7 @@ def test_inputs_that_are_a_collection_of_names_are_refused(inputs: Any) -> None:
 
 def test_inputs_whose_names_are_no_strings_are_refused() -> None:
     inputs: Any = {"text": "a", 3: 1}
-    with pytest.raises(DependencyError, match=r"inputs must be a dict of values by name; 3 is no name"):
+    with pytest.raises(DependencyError, match=r"inputs must be a dict of values by name; names must be str, got 3"):
         scored.run(inputs)
 
 
@@ -215,7 +215,7 @@ def test_a_cycle_shows_its_path() -> None:
     with pytest.raises(CycleError) as caught:
         Pipeline(nodes=[strip, first, second, third], name="round")
     assert str(caught.value) == (
-        "nodes of pipeline 'round' need each other in a circle: "
+        "nodes of pipeline 'round' depend on each other in a cycle: "
         f"'first' ({first.location}) --a--> 'second' ({second.location}) --b--> 'third' ({third.location}) "
         f"--c--> 'first' ({first.location}). Rename an input or an output so that one of them can come first."
     )
@@ -286,7 +286,7 @@ def test_input_mapping_to_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MappingError) as caught:
         prep.as_node(input_mapping={"page": "txt"})
     assert str(caught.value) == (
-        "input_mapping of node 'prep' names 'txt', which is no input of it (did you mean 'text'?); "
+        "input_mapping of node 'prep' names 'txt', which is not one of its inputs (did you mean 'text'?); "
         "its inputs are: text, separator"
     )
     assert caught.value.unknown == "txt"
@@ -297,7 +297,7 @@ def test_input_mapping_the_wrong_way_round_says_so() -> None:
     with pytest.raises(MappingError) as caught:
         prep.as_node(input_mapping={"text": "page"})
     assert str(caught.value) == (
-        "input_mapping of node 'prep' maps 'text' to 'page', which is no input of it; "
+        "input_mapping of node 'prep' maps 'text' to 'page', which is not one of its inputs; "
         "the direction is {outer name: inner name}, so perhaps {'page': 'text'} was meant"
     )
 
@@ -316,7 +316,7 @@ def test_output_mapping_of_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MappingError) as caught:
         prep.as_node(output_mapping={"word": "tokens"})
     assert str(caught.value) == (
-        "output_mapping of node 'prep' names 'word', which is no output of it (did you mean 'words'?); "
+        "output_mapping of node 'prep' names 'word', which is not one of its outputs (did you mean 'words'?); "
         "its outputs are: clean, words"
     )
     assert caught.value.unknown == "word"
@@ -332,7 +332,7 @@ def test_map_over_a_name_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MappingError) as caught:
         prep.as_node(input_mapping={"texts": "text"}, map_over="text")
     assert str(caught.value) == (
-        "map_over of node 'prep' names 'text', which is no input of it (did you mean 'texts'?); "
+        "map_over of node 'prep' names 'text', which is not one of its inputs (did you mean 'texts'?); "
         "its inputs are: texts, separator"
     )
     assert caught.value.unknown == "text"
@@ -494,7 +494,7 @@ def test_an_executor_that_is_none_is_refused() -> None:
 
 
 def test_an_engine_and_the_settings_of_one_exclude_each_other() -> None:
-    with pytest.raises(ConfigurationError, match=r"either engine= or the settings of one, not both"):
+    with pytest.raises(ConfigurationError, match=r"either engine= or the settings of an engine, not both"):
         LocalBackend(max_workers=2, engine=PipelineExecutionEngine())
 
 

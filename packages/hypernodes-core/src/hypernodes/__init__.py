@@ -1,7 +1,7 @@
 """Hierarchical, cache-first pipelines from plain functions.
 
 Write functions, decorate them with `node`, and a `Pipeline` wires them by name. Run it on one item, map it over many,
-nest it in others, give it a cache, callbacks, or another place to run.
+nest it in others, give it a cache, callbacks, or another backend.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,7 @@ _PLUGIN_GROUPS = (plugins.BACKENDS, plugins.CACHES, plugins.CALLBACKS)
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    if name == "RemoteBackend":  # for authors of backends; nobody else needs what it imports
+    if name == "RemoteBackend":  # only authors of backends need what it imports
         from hypernodes.remote.backend import RemoteBackend
 
         return RemoteBackend

@@ -161,7 +161,7 @@ class PipelineCallback:
         """A map over `total_items` items starts; -1 when their number is not known, as for a generator."""
 
     def on_map_item_start(self, item_index: int, ctx: CallbackContext) -> None:
-        """The first node of this item is about to start."""
+        """Some result of this item has to be computed, and is about to be."""
 
     def on_map_item_end(self, item_index: int, duration: float, ctx: CallbackContext) -> None:
         """All requested outputs of this item are computed, or the item failed."""

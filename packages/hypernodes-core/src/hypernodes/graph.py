@@ -1,4 +1,4 @@
-"""Nodes wired by name into a directed acyclic graph: who produces what, who needs it, in which order."""
+"""Nodes wired by name into a directed acyclic graph: producers, consumers and topological order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypernodes.errors import CycleError, DuplicateOutputError
 
 
 class GraphNode(Protocol):
-    """What the graph needs to know of a node, be it a function or a whole pipeline."""
+    """The part of a node, a function or a whole pipeline, that the graph needs."""
 
     @property
     def name(self) -> str: ...
@@ -37,15 +37,15 @@ class Graph:
         pipeline_name: For messages.
 
     Attributes:
-        nodes: The nodes in topological order; nodes that do not depend on each other keep the order written.
+        nodes: The nodes in topological order; independent nodes stay in the order in which they were written.
         producers: Each output name with the position in `nodes` of the node that makes it.
         outputs: All output names, in the order of `nodes`.
         root_inputs: Names that nodes need and none produces, with the names of the nodes that need them.
-        required_inputs: Those of the root inputs that some node cannot do without.
+        required_inputs: The root inputs without a default in at least one node.
 
     Raises:
         DuplicateOutputError: Two nodes produce the same name.
-        CycleError: Nodes need each other in a circle.
+        CycleError: Nodes depend on each other in a cycle.
     """
 
     __slots__ = ("nodes", "outputs", "producers", "required_inputs", "root_inputs")
@@ -71,15 +71,15 @@ class Graph:
 
 
 def suggest(name: str, available: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the name nearest to `name`, or nothing when none is near."""
-    from difflib import get_close_matches  # slow to import, and wanted for messages only
+    """Return " (did you mean 'x'?)" for the name most similar to `name`; empty when none is similar."""
+    from difflib import get_close_matches  # slow to import, and needed for messages only
 
     near = get_close_matches(name, list(available), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def describe(node: GraphNode) -> str:
-    """Return the name of a node with the place where it is written, for messages."""
+    """Return the name of a node with its location, for messages."""
     return f"{node.name!r} ({node.location})" if node.location else f"{node.name!r}"
 
 
@@ -101,7 +101,7 @@ def _find_producers(nodes: Sequence[GraphNode], pipeline_name: str) -> dict[str,
 
 
 def _topological_order(nodes: Sequence[GraphNode], producers: Mapping[str, int], pipeline_name: str) -> list[int]:
-    """Kahn's algorithm (Kahn 1962); among the nodes that are ready the one written first comes first."""
+    """Return positions in topological order (Kahn 1962); ties are resolved by the order in which nodes were written."""
     needs = [{producers[name] for name in node.inputs if name in producers} for node in nodes]
     feeds: list[list[int]] = [[] for _ in nodes]
     for position, sources in enumerate(needs):
@@ -128,7 +128,7 @@ def _cycle_error(
 ) -> CycleError:
     position = min(stuck)
     trail: list[int] = []
-    while position not in trail:  # every stuck node needs a stuck node, so walking upstream must come round
+    while position not in trail:  # every stuck node needs a stuck node, so walking upstream must reach a node twice
         trail.append(position)
         position = min(needs[position] & stuck)
     cycle = [position, *reversed(trail[trail.index(position) :])]  # downstream, ending where it starts
@@ -137,7 +137,7 @@ def _cycle_error(
         through = next(name for name in nodes[source].outputs if name in nodes[target].inputs)
         arrows += f" --{through}--> {describe(nodes[target])}"
     return CycleError(
-        f"nodes of pipeline {pipeline_name!r} need each other in a circle: {arrows}. "
+        f"nodes of pipeline {pipeline_name!r} depend on each other in a cycle: {arrows}. "
         "Rename an input or an output so that one of them can come first.",
         path=tuple(nodes[i].name for i in cycle),
     )

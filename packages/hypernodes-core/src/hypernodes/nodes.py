@@ -1,4 +1,4 @@
-"""A node: a function whose parameters name what it needs and whose result has a name."""
+"""A node: a function with named inputs (its parameters) and named outputs."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ _VARARGS, _VARKEYWORDS, _COROUTINE = 0x04, 0x08, 0x80
 
 
 class Node(Generic[P, R]):
-    """A function that can stand in a pipeline; usually made with the `node` decorator.
+    """A function that can be used in a pipeline; usually created with the `node` decorator.
 
-    A node is still the function it wraps: calling it calls the function, with positional or keyword arguments.
+    Calling a node calls the function that it wraps, with positional or keyword arguments.
 
     Args:
         func: Any callable with a signature and no `*args` or `**kwargs`; may be an `async def` function.
         output_name: Name of the result, or one name for each element of the returned tuple.
         cache: False when the result must never come from a cache (a clock, a random draw, a side effect).
         name: Id of the node in events and messages; by default the name of the function.
-        retries: How many times a call that raised is made again.
-        retry_delay: Seconds before the second attempt; doubled for each further one, and varied by a quarter.
+        retries: Number of further attempts after a call raised.
+        retry_delay: Seconds before the second attempt; doubled for each further one, with a jitter of 25%.
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds (see `node`).
-        version: Added to the signature of the code: with another version, nothing is found in a cache.
-        cache_ignore: Parameters that say nothing about the result, left out of its signature.
+        version: Added to the signature of the code: results of another version are not found in a cache.
+        cache_ignore: Parameters that do not affect the result, excluded from its signature.
 
     Attributes:
         func: The wrapped callable.
         name: Id of the node in events and messages.
         inputs: Parameter names, in the order of the signature.
-        outputs: Names of what it produces.
-        defaults: Values of the parameters that may be left out.
+        outputs: Names of its results.
+        defaults: Values of the parameters that may be omitted.
         keyword_only: The inputs that can only be passed by keyword.
-        is_async: Whether calling it gives an awaitable.
-        cache: Whether its results may be kept.
-        version: What is added to the signature of the code; None for nothing.
-        cache_ignore: Parameters that are left out of the signature of a result.
-        code_signature: Digest of the code, where it was computed before the node came here; None on a node made here.
+        is_async: Whether calling it returns an awaitable.
+        cache: Whether its results may be stored in a cache.
+        version: Added to the signature of the code; None when there is none.
+        cache_ignore: Parameters that are excluded from the signature of a result.
+        code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
     Raises:
         InvalidNodeError: The callable cannot be wired by name.
@@ -117,11 +117,11 @@ class Node(Generic[P, R]):
         return self.reduce_by_value(carries_signature=True)
 
     def reduce_by_value(self, carries_signature: bool = False) -> tuple[Any, ...]:
-        """Describe the node, for pickle, by the function it wraps rather than by where it can be imported from.
+        """Reduce the node, for pickle, to the function that it wraps rather than to its import path.
 
         Args:
-            carries_signature: Whether the signature of its code is computed now and goes along, for a place where the
-                function has no source.
+            carries_signature: Whether to include the signature of its code, for a process in which the function has no
+                source.
         """
         options = {
             "cache": self.cache,
@@ -140,7 +140,7 @@ class Node(Generic[P, R]):
 
     @property
     def location(self) -> str:
-        """Where the function stands, as `file.py:line`; empty when unknown."""
+        """The location of the function, as `file.py:line`; empty when unknown."""
         func: Any = self.func
         while hasattr(func, "__wrapped__"):
             func = func.__wrapped__
@@ -181,24 +181,24 @@ def node(output_name: Any = None, **options: Any) -> Any:
             the name of the function.
         cache: False for a function whose result must never come from a cache (a clock, a random draw, a side effect).
         name: Id in events and messages; by default the name of the function.
-        retries: How many times a call that raised is made again; each attempt is an event (`on_node_retry`).
-        retry_delay: Seconds before the second attempt; doubled for each further one, and varied by a quarter so that
-            callers do not come back in step (exponential backoff with jitter).
+        retries: Number of further attempts after a call raised; each is an event (`on_node_retry`).
+        retry_delay: Seconds before the second attempt; doubled for each further one, and varied by 25% so that callers
+            do not retry at the same time (exponential backoff with jitter).
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
             and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
-            it, and the thread ends when the function returns. The time counts from when the call begins, not while it
-            waits for a worker.
-        version: Added to the signature of the code. Give another one when something changed that cannot be seen in the
-            code, e.g. a service that it calls: what is in a cache is then computed again.
-        cache_ignore: Parameters that make no difference to the result (`("verbose",)`), left out of its signature.
+            it, and the thread ends when the function returns. The time starts when the call begins, not while it waits
+            for a worker.
+        version: Added to the signature of the code. Change it after a change that is not visible in the code, e.g. of a
+            service that it calls: cached results are then computed again.
+        cache_ignore: Parameters that do not affect the result (`("verbose",)`), excluded from its signature.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.
 
     Raises:
         InvalidNodeError: The function takes `*args` or `**kwargs`, an output name is not a valid name, or
-            `cache_ignore` names something that is not a parameter.
+            `cache_ignore` names no parameter of the function.
 
     Example:
         >>> from hypernodes import Pipeline, node
@@ -237,7 +237,7 @@ def _make_node(
 
 
 def _sign_code(node: Node[..., Any]) -> bytes | None:
-    """Return the signature of a node's code that it takes along when it is pickled."""
+    """Return the signature of a node's code that is pickled with it."""
     return _signer(node) if _signer is not None else None
 
 
@@ -245,7 +245,7 @@ _signer: Callable[[Node[..., Any]], bytes | None] | None = None
 
 
 def sign_travelling_nodes_with(signer: Callable[[Node[..., Any]], bytes | None]) -> None:
-    """Say how the code of a node is signed when it is pickled; the layer that can do so says it when it is loaded."""
+    """Set the function that signs the code of a node when it is pickled; called when the signing layer is imported."""
     global _signer
     _signer = signer
 
@@ -294,7 +294,7 @@ def _check_output_names(output_name: OutputName | Sequence[str], function_name: 
         if not isinstance(output, str) or not output.isidentifier():
             raise InvalidNodeError(
                 f"output name {output!r} of node {function_name!r} must be a valid Python name: "
-                "other nodes ask for it by naming a parameter so",
+                "other nodes refer to it by the name of a parameter",
                 culprit=output_name,
             )
     if len(set(names)) != len(names):

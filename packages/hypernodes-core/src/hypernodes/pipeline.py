@@ -34,23 +34,23 @@ _DEFAULT_BACKEND = LocalBackend()
 class Pipeline:
     """Nodes wired by name into a directed acyclic graph.
 
-    A node needs what its parameters are named; whatever node has an output of that name provides it, and names that no
-    node produces are the pipeline's root inputs. A pipeline never changes: the `with_...` methods return new ones.
+    Each parameter of a node is provided by the node that has an output of that name; names that no node produces are
+    the pipeline's root inputs. A pipeline is immutable: the `with_...` methods return new ones.
 
     Args:
         nodes: Nodes, and pipelines to nest.
-        backend: Where it runs; None for what the pipeline around it uses, or this process.
-        cache: Where results are kept; None for what the pipeline around it uses, False for nowhere.
-        callbacks: Who hears the events; None for those of the pipeline around it, empty for nobody.
+        backend: The backend that runs it; None for that of the enclosing pipeline, or this process.
+        cache: The cache that stores results; None for that of the enclosing pipeline, False for none.
+        callbacks: The callbacks that observe its events; None for those of the enclosing pipeline, empty for none.
         name: Shown in events and messages.
-        parent: A pipeline to inherit from, as if this one were nested in it. The pipeline in which this one really is
-            nested comes first.
+        parent: A pipeline to inherit from, as if this one were nested in it. A pipeline in which this one is actually
+            nested takes precedence.
 
     Raises:
-        InvalidNodeError: Something in `nodes` is neither a node nor a pipeline.
+        InvalidNodeError: An entry of `nodes` is neither a node nor a pipeline.
         DuplicateOutputError: Two nodes produce the same name.
-        CycleError: Nodes need each other in a circle.
-        ConfigurationError: A setting has a value it cannot have.
+        CycleError: Nodes depend on each other in a cycle.
+        ConfigurationError: A setting has an invalid value.
 
     Example:
         >>> from hypernodes import Pipeline, node
@@ -107,7 +107,7 @@ class Pipeline:
 
         Args:
             inputs: Value for every root input that has no default. A value for the output of a node replaces that node:
-                it does not run, nor does what only it needs.
+                neither it nor the nodes that only it needs are run.
             output_name: Compute only this output, or these, and what they need; all outputs when None.
 
         Returns:
@@ -115,13 +115,13 @@ class Pipeline:
 
         Raises:
             MissingInputError: A root input that is needed has neither a value nor a default.
-            UnknownInputError: A value was given for a name that means nothing to the pipeline.
+            UnknownInputError: A value was given for a name that the pipeline does not know.
             UnknownOutputError: A requested output does not exist.
-            Exception: What a node raised, with a note saying where.
+            Exception: The error of a node, with a note that says where it was raised.
         """
         if inputs is None:
             inputs = {}
-        elif type(inputs) is not dict and not isinstance(inputs, Mapping):  # asking an abstract class takes a while
+        elif type(inputs) is not dict and not isinstance(inputs, Mapping):  # a check against an abstract class is slow
             _refuse_inputs(inputs)
         backend = self._effective_backend
         if type(backend) is LocalBackend:
@@ -147,7 +147,7 @@ class Pipeline:
                 varying fastest.
             output_name: Compute only these outputs and what they need; all outputs when None.
             on_error: "raise" ends the map with the first failing item. "collect" computes every item; a `Failure`
-                stands in place of the outputs of one that failed, and `failures` lists them.
+                replaces the outputs of a failed item, and `failures` lists them.
 
         Returns:
             Each output name mapped to a list with one result per item, in item order; empty lists for no items.
@@ -156,7 +156,7 @@ class Pipeline:
             MissingInputError: A root input has neither a value nor a default.
             MapInputError: A mapped-over input is not iterable, or a single string.
             MapLengthError: `map_mode` is "zip" and the lengths differ.
-            Exception: What a node raised, with a note saying where and for which item.
+            Exception: The error of a node, with a note that says where and for which item it was raised.
         """
         request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
         backend = self._effective_backend
@@ -173,18 +173,18 @@ class Pipeline:
         on_error: OnError = "raise",
         in_order: bool = True,
     ) -> Iterator[dict[str, Any]]:
-        """Run the pipeline once per item and yield each result as it is there.
+        """Run the pipeline once per item and yield each result as soon as it is available.
 
-        Mapped-over inputs are read as needed, so they may be generators without end; only a bounded number of items is
-        held at a time. Items are computed while the caller waits for the next one; those under way go on meanwhile.
+        Mapped-over inputs are read as needed, so they may be infinite generators; only a bounded number of items is
+        held at a time. New items are started while the caller waits for a result; started ones also go on in between.
 
         Args:
             inputs: Value for every root input; see `map`.
             map_over: Name, or names, of the inputs that vary from item to item.
-            map_mode: "zip" or "product"; the latter reads its inputs whole.
+            map_mode: "zip" or "product"; the latter reads its inputs completely first.
             output_name: Compute only these outputs and what they need; all outputs when None.
             on_error: "raise" or "collect"; see `map`.
-            in_order: Whether results come in item order, rather than as they are done.
+            in_order: Whether results are yielded in item order, rather than in the order of completion.
 
         Returns:
             An iterator over the outputs of each item, by name.
@@ -234,7 +234,7 @@ class Pipeline:
         request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
         return checked_map(self._effective_backend, request, await self._effective_backend.amap(request))
 
-    # --- looking ahead --------------------------------------------------------------------------------------------
+    # --- explaining -----------------------------------------------------------------------------------------------
 
     def explain(
         self,
@@ -244,11 +244,11 @@ class Pipeline:
         map_over: str | Sequence[str] | None = None,
         map_mode: MapMode = "zip",
     ) -> Explanation:
-        """Say what `run`, or `map`, would find in the cache and what it would compute, and why; nothing is computed.
+        """Explain what `run`, or `map`, would find in the cache, what it would compute, and why, without computing it.
 
-        Nothing is written either, and no callback is called. Results are not loaded to see whether they are there, so
-        one that is damaged counts as found here and is computed when it is needed. What depends on something that would
-        run first, without being known by what went in, cannot be known yet.
+        Nothing is written, and no callback is called. Results are not loaded to check whether they are cached, so a
+        damaged one counts as a hit here, and is computed when it is needed. It is not known yet whether a step runs if
+        it depends on a node that would run first and whose result is identified by its value, not by its inputs.
 
         Args:
             inputs: Value for every root input, as for `run` or `map`.
@@ -257,7 +257,7 @@ class Pipeline:
             map_mode: "zip" or "product"; see `map`.
 
         Returns:
-            An object that shows a table; `explanation["name of a node"]` gives a row of it.
+            An object that displays as a table; `explanation["name of a node"]` returns a row of it.
 
         Raises:
             MissingInputError: A root input has neither a value nor a default.
@@ -284,7 +284,7 @@ class Pipeline:
             return explain_run(self, RunRequest(self, inputs or {}, output_name))
         return explain_map(self, self.map_request(inputs or {}, map_over, map_mode, output_name))
 
-    # --- what was given -------------------------------------------------------------------------------------------
+    # --- requests and nodes ---------------------------------------------------------------------------------------
 
     def map_request(
         self,
@@ -294,7 +294,7 @@ class Pipeline:
         output_name: OutputNames = None,
         on_error: OnError = "raise",
     ) -> MapRequest:
-        """Return what `map` asks of the backend; for authors of backends. See `map` for the arguments and errors."""
+        """Return the request that `map` sends to the backend, for authors of backends. For the arguments, see `map`."""
         _check_inputs(inputs)
         names = as_names(map_over)
         if not names:
@@ -331,17 +331,17 @@ class Pipeline:
         """Make a node of this pipeline, for use in another one.
 
         Args:
-            input_mapping: The other pipeline's name of an input mapped to this pipeline's own name for it. Inputs that
-                are not listed keep their names.
-            output_mapping: This pipeline's own name of an output mapped to the other's name for it.
-            map_over: Inputs, by the other pipeline's names, that hold one value per item: the pipeline runs once per
-                item, and every output becomes a list.
+            input_mapping: From the enclosing pipeline's name of an input to this pipeline's own name for it. Inputs
+                that are not listed keep their names.
+            output_mapping: From this pipeline's own name of an output to the enclosing pipeline's name for it.
+            map_over: Inputs, by the enclosing pipeline's names, that hold one value per item: the pipeline runs once
+                per item, and every output becomes a list.
             map_mode: "zip" pairs the n-th values; "product" takes every combination.
             name: Id of the node; by default the name of this pipeline.
             on_error: "raise" or "collect", for the items; see `map`.
 
         Raises:
-            MappingError: A mapping or `map_over` names what does not exist, or gives two things one name.
+            MappingError: A mapping or `map_over` names an input or output that does not exist, or maps two to one name.
 
         Example:
             >>> from hypernodes import Pipeline, node
@@ -363,13 +363,13 @@ class Pipeline:
         return self._copy(backend, self._settings, self._name)
 
     def with_cache(self, cache: Cache | Literal[False] | None) -> Pipeline:
-        """Return the same pipeline with its results kept in `cache`; False for nowhere, None to inherit."""
+        """Return the same pipeline with its results stored in `cache`; False for no cache, None to inherit."""
         return self._copy(
             self._backend, Settings(_check_settings(cache, None)[0], self._settings.callbacks), self._name
         )
 
     def with_callbacks(self, callbacks: Sequence[PipelineCallback] | None) -> Pipeline:
-        """Return the same pipeline with other callbacks; empty for nobody, None to inherit."""
+        """Return the same pipeline with other callbacks; empty for none, None to inherit."""
         return self._copy(
             self._backend, Settings(self._settings.cache, _check_settings(None, callbacks)[1]), self._name
         )
@@ -379,7 +379,7 @@ class Pipeline:
         return self._copy(self._backend, self._settings, name)
 
     def with_settings(self, settings: Settings) -> Pipeline:
-        """Return the same pipeline with these settings of its own; backends use it to hand on what is inherited."""
+        """Return the same pipeline with these settings of its own; backends use it to pass on inherited settings."""
         return self._copy(self._backend, settings, self._name)
 
     def _copy(self, backend: Backend | None, settings: Settings, name: str | None) -> Pipeline:
@@ -390,7 +390,7 @@ class Pipeline:
         copy._id = name or self._id
         return copy
 
-    # --- what it is -----------------------------------------------------------------------------------------------
+    # --- properties -----------------------------------------------------------------------------------------------
 
     @property
     def id(self) -> str:
@@ -399,7 +399,7 @@ class Pipeline:
 
     @property
     def name(self) -> str | None:
-        """The name it was given."""
+        """Its name; None when unnamed."""
         return self._name
 
     @property
@@ -414,7 +414,7 @@ class Pipeline:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of everything it can compute."""
+        """Names of all outputs."""
         return self._graph.outputs
 
     @property
@@ -429,7 +429,7 @@ class Pipeline:
 
     @property
     def parent(self) -> Pipeline | None:
-        """The pipeline it was told to inherit from."""
+        """The pipeline passed as `parent=`; None when there is none."""
         return self._parent
 
     @property
@@ -449,37 +449,37 @@ class Pipeline:
 
     @property
     def effective_backend(self) -> Backend:
-        """Where `run` and `map` run it: its own backend, that of its parent, or this process."""
+        """The backend that `run` and `map` use: its own, that of its parent, or this process."""
         return self._effective_backend
 
     @property
     def effective_cache(self) -> Cache | None:
-        """Where `run` and `map` keep results; its own or inherited."""
+        """The cache that stores results of `run` and `map`; its own or inherited."""
         cache = self._settings.or_else(self._inherited).cache
         return None if cache is False else cache
 
     @property
     def effective_callbacks(self) -> tuple[PipelineCallback, ...]:
-        """Who hears the events of `run` and `map`; its own or inherited."""
+        """The callbacks that observe the events of `run` and `map`; its own or inherited."""
         return self._settings.or_else(self._inherited).callbacks or ()
 
     @property
     def own_settings(self) -> Settings:
-        """What it sets itself."""
+        """Its own settings."""
         return self._settings
 
     @property
     def inherited_settings(self) -> Settings:
-        """What its `parent=` passes on to it."""
+        """The settings that it inherits from `parent=`."""
         return self._inherited
 
     @property
     def has_own_backend(self) -> bool:
-        """Whether it says itself where it runs."""
+        """Whether a backend was set for it."""
         return self._backend is not None
 
     def plan_for(self, given: Iterable[str], output_name: OutputNames = None) -> Plan:
-        """Return the pipeline compiled for given inputs and requested outputs; compiled once, then kept.
+        """Return the pipeline compiled for given inputs and requested outputs; plans are memoized.
 
         Raises:
             DependencyError: The names do not fit the pipeline.
@@ -604,7 +604,7 @@ def _check_inputs(inputs: Any) -> None:
 def _check_names(given: Iterable[object]) -> None:
     for name in given:
         if not isinstance(name, str):
-            raise DependencyError(f"inputs must be a dict of values by name; {name!r} is no name")
+            raise DependencyError(f"inputs must be a dict of values by name; names must be str, got {name!r}")
 
 
 def _find_defaults(graph: Graph) -> dict[str, Any]:

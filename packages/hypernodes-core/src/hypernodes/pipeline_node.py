@@ -17,15 +17,15 @@ _READ_ONLY = ("input_mapping", "output_mapping", "defaults")
 
 
 class PipelineNode:
-    """A pipeline with its inputs and outputs renamed, and perhaps mapped; made by `Pipeline.as_node`.
+    """A pipeline with its inputs and outputs renamed, and possibly mapped; created by `Pipeline.as_node`.
 
     Attributes:
         pipeline: The pipeline.
         name: Id of the node; by default that of the pipeline.
-        inputs: Names of its inputs in the pipeline around it.
-        outputs: Names of its outputs in the pipeline around it.
-        defaults: Values of the inputs that may be left out; one that is mapped over may not.
-        map_over: The inputs, by their name in the pipeline around, that vary from item to item.
+        inputs: Names of its inputs in the enclosing pipeline.
+        outputs: Names of its outputs in the enclosing pipeline.
+        defaults: Values of the inputs that may be omitted; a mapped-over input may not.
+        map_over: The inputs, by their names in the enclosing pipeline, that vary from item to item.
         map_mode: "zip" or "product".
         on_error: "raise" or "collect".
     """
@@ -82,11 +82,13 @@ class PipelineNode:
         self.map_mode: MapMode = check_map_mode(map_mode)
         self.on_error: OnError = check_on_error(on_error)
         if on_error == "collect" and not self.map_over:
-            raise ConfigurationError(f"on_error='collect' of node {self.name!r} needs map_over: it is for items")
+            raise ConfigurationError(
+                f"on_error='collect' of node {self.name!r} needs map_over: it applies to the items of a map"
+            )
 
     @property
     def location(self) -> str:
-        """Nested pipelines are known by name only."""
+        """Empty: nested pipelines have no location in a file."""
         return ""
 
     def inner_input(self, outer: str) -> str:
@@ -111,37 +113,37 @@ class PipelineNode:
 
 
 def check_map_mode(map_mode: object) -> MapMode:
-    """Return `map_mode` when it is one."""
+    """Return `map_mode` if it is valid."""
     if map_mode not in ("zip", "product"):
         raise ConfigurationError(f"map_mode must be 'zip' or 'product'; got {map_mode!r}")
     return map_mode
 
 
 def check_on_error(on_error: object) -> OnError:
-    """Return `on_error` when it is one."""
+    """Return `on_error` if it is valid."""
     if on_error not in ("raise", "collect"):
         raise ConfigurationError(f"on_error must be 'raise' or 'collect'; got {on_error!r}")
     return on_error
 
 
 def as_names(names: object) -> tuple[str, ...]:
-    """Return one name, several or none as a tuple without repetitions.
+    """Return one name, several or none as a tuple without duplicates.
 
     Raises:
-        ConfigurationError: It is something else than names.
+        ConfigurationError: The argument is not a name or a list of names.
     """
     if names is None:
         return ()
-    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (names,)
-    if not all(isinstance(name, str) for name in found):
+    as_tuple = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (names,)
+    if not all(isinstance(name, str) for name in as_tuple):
         raise ConfigurationError(f"a name or a list of names is needed; got {names!r}")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(as_tuple))
 
 
 def _check_known(name: str, available: Collection[str], parameter: str, kind: str, node_name: str) -> None:
     if name not in available:
         raise MappingError(
-            f"{parameter} of node {node_name!r} names {name!r}, which is no {kind} of it"
+            f"{parameter} of node {node_name!r} names {name!r}, which is not one of its {kind}s"
             f"{suggest(name, available)}; its {kind}s are: {', '.join(available) or 'none'}",
             unknown=name,
             available=tuple(available),
@@ -153,7 +155,7 @@ def _invert(mapping: Mapping[str, str], own: Collection[str], kind: str, node_na
     for outer, inner in mapping.items():
         if inner not in own and outer in own:
             raise MappingError(
-                f"input_mapping of node {node_name!r} maps {outer!r} to {inner!r}, which is no input of it; "
+                f"input_mapping of node {node_name!r} maps {outer!r} to {inner!r}, which is not one of its inputs; "
                 f"the direction is {{outer name: inner name}}, so perhaps {{{inner!r}: {outer!r}}} was meant",
                 unknown=inner,
                 available=tuple(own),

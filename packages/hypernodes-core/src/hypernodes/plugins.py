@@ -1,8 +1,8 @@
-"""Extensions found through the entry points of installed distributions, loaded when they are asked for.
+"""Finds extensions through the entry points of installed distributions, and loads them when they are used.
 
 Groups are `hypernodes.backends`, `hypernodes.caches` and `hypernodes.callbacks`, whose entries name a class, and
 `hypernodes.commands`, whose entries have the name of a command and name a function. Core's own classes are registered
-the same way, so there is one road for all.
+in the same way.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ CALLBACKS = "hypernodes.callbacks"
 COMMANDS = "hypernodes.commands"
 HASHERS = "hypernodes.hashers"
 
-# Where the classes of our own extensions come from, so that a missing one can be named before it is installed.
+# The distributions of our own extensions, so that the message about a missing one can name what to install.
 _KNOWN_DISTRIBUTIONS = {
     "DiskCache": "hypernodes-cache",
     "ModalBackend": "hypernodes-modal",
 }
 _KNOWN_COMMANDS = {"cache": "hypernodes-cache"}
 
-_Places: TypeAlias = tuple[tuple[str, int], ...]
-_known_entries: dict[tuple[str, ...], tuple[_Places, list[EntryPoint]]] = {}
+_PathState: TypeAlias = tuple[tuple[str, int], ...]
+_known_entries: dict[tuple[str, ...], tuple[_PathState, list[EntryPoint]]] = {}
 _known_packages: dict[str, tuple[list[EntryPoint], frozenset[str]]] = {}
 
 
@@ -41,11 +41,11 @@ class Plugin(NamedTuple):
 
     Attributes:
         name: The name it is registered under.
-        class_name: The class it gives.
+        class_name: The class that it provides.
         distribution: Name of the distribution it comes from.
         version: Version of that distribution.
         loadable: Whether importing it works.
-        error: Why it does not, or why its name is ambiguous; None when all is well.
+        error: Why importing it fails, or why its name is ambiguous; None when it can be used.
     """
 
     name: str
@@ -61,18 +61,18 @@ class Plugin(NamedTuple):
         )
 
 
-def find_class(class_name: str, groups: Iterable[str], asked_of: str) -> Any:
-    """Return the class that some installed distribution registers under `class_name`.
+def find_class(class_name: str, groups: Iterable[str], module_name: str) -> Any:
+    """Return the class that an installed distribution registers under `class_name`.
 
     Args:
         class_name: Name of the class.
-        groups: Entry point groups to look in.
-        asked_of: The module on which the name was looked up, for the message.
+        groups: Entry point groups to search.
+        module_name: The module on which the name was looked up, for the message.
 
     Raises:
         MissingPluginError: It is one of ours, and its distribution is not installed.
-        PluginError: It is there but cannot be loaded, or two distributions claim the name.
-        AttributeError: Nobody has heard of it.
+        PluginError: It is installed but cannot be loaded, or two distributions claim the name.
+        AttributeError: No installed distribution registers the name.
     """
     entries = _entries(groups)
     matching = [entry for entry in entries if _class_name(entry) == class_name]
@@ -88,26 +88,26 @@ def find_class(class_name: str, groups: Iterable[str], asked_of: str) -> Any:
             distributions=(distribution,),
         )
     hint = suggest(class_name, (*map(_class_name, entries), *_KNOWN_DISTRIBUTIONS))
-    raise AttributeError(f"module {asked_of!r} has no attribute {class_name!r}{hint}", name=class_name)
+    raise AttributeError(f"module {module_name!r} has no attribute {class_name!r}{hint}", name=class_name)
 
 
 def command_names() -> list[str]:
-    """Return the names of the commands that installed distributions add to the command line, and those of our own."""
+    """Return the names of the commands that installed distributions register, and of our own extensions' commands."""
     return sorted({*_KNOWN_COMMANDS, *(entry.name for entry in _entries([COMMANDS]))})
 
 
 def find_command(name: str) -> Any:
-    """Return the function that some installed distribution registers for a command.
+    """Return the function that an installed distribution registers for a command.
 
-    It takes the `argparse.ArgumentParser` of its command and adds arguments to it, and with `set_defaults(run=...)` a
-    function that takes the parsed arguments and returns the exit status.
+    The function receives the `argparse.ArgumentParser` of its command. It adds arguments to it, and sets, with
+    `set_defaults(run=...)`, a function that takes the parsed arguments and returns the exit status.
 
     Args:
         name: The word after `hypernodes`.
 
     Raises:
         MissingPluginError: It is one of ours, and its distribution is not installed.
-        PluginError: It is there but cannot be loaded, or two distributions claim the name.
+        PluginError: It is installed but cannot be loaded, or two distributions claim the name.
     """
     entries = [entry for entry in _entries([COMMANDS]) if entry.name == name]
     if not entries:
@@ -183,29 +183,29 @@ def _plugins(group: str) -> list[Plugin]:
 def _entries(groups: Iterable[str]) -> list[EntryPoint]:
     """Return the entry points of some groups, read again only when something may have been installed since.
 
-    Whoever pickles a function without a module asks every module for its name, ours as well, so it has to be quick.
+    This must be fast: pickling a function without a module looks its name up in every imported module, also in ours.
     """
-    places = _workers()
+    path_state = _current_path_state()
     key = tuple(groups)
     known = _known_entries.get(key)
-    if known is None or known[0] != places:
-        known = _known_entries[key] = (places, _read_entries(key))
+    if known is None or known[0] != path_state:
+        known = _known_entries[key] = (path_state, _read_entries(key))
     return known[1]
 
 
-def _workers() -> _Places:
-    """Return where distributions are looked for, and when something was last installed or removed there."""
-    places: list[tuple[str, int]] = []
+def _current_path_state() -> _PathState:
+    """Return the folders that are searched for distributions, with the times of their last changes."""
+    path_state: list[tuple[str, int]] = []
     for path in sys.path:
         try:
-            places.append((path, os.stat(path or ".").st_mtime_ns))
+            path_state.append((path, os.stat(path or ".").st_mtime_ns))
         except OSError:
-            places.append((path, 0))
-    return tuple(places)
+            path_state.append((path, 0))
+    return tuple(path_state)
 
 
 def _read_entries(groups: Iterable[str]) -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # slow to import, and not needed until somebody asks
+    from importlib.metadata import entry_points  # slow to import, so only when needed
 
     found = [entry for group in groups for entry in entry_points(group=group)]
     # An editable install next to a built one may list the same distribution twice.

@@ -85,7 +85,7 @@ class MapRequest:
         inputs: Values of the inputs that all items share.
         map_mode: "zip" pairs the n-th values of all columns; "product" takes every combination.
         output_name: Outputs to compute; all when None.
-        on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in the item's place.
+        on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in place of its outputs.
         ctx: Context of the run that this one is part of; see `RunRequest`.
         in_order: Whether `map_iter` yields results in item order, rather than in the order of completion.
 

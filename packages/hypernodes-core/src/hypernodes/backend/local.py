@@ -41,7 +41,7 @@ class LocalBackend(Backend):
         if engine is None:
             engine = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, executor=executor)
         elif (node_execution, map_execution, max_workers, executor) != ("sequential", "sequential", None, None):
-            raise ConfigurationError("give LocalBackend either engine= or the settings of one, not both")
+            raise ConfigurationError("pass LocalBackend either engine= or the settings of an engine, not both")
         self.engine = engine
 
     def run(self, request: RunRequest) -> dict[str, Any]:

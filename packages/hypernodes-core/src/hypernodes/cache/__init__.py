@@ -1,4 +1,4 @@
-"""Where results are kept."""
+"""Caches, which store results."""
 
 from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.memory import MemoryCache

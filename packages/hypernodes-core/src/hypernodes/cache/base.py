@@ -1,4 +1,4 @@
-"""What a cache is: values kept under the signatures of the computations that made them."""
+"""The base class of caches: values stored under the signatures of the computations that made them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self, final
 
 @final
 class Missing:
-    """Type of `MISS`, the answer of a cache that does not hold a key. `None` is a value like any other."""
+    """Type of `MISS`, which caches return for a key that they do not hold. `None` is a value like any other."""
 
     def __repr__(self) -> str:
         return "MISS"
@@ -23,13 +23,13 @@ MISS: Final = Missing()
 
 
 class CacheStats(NamedTuple):
-    """What a cache holds and how it was used; None where a cache does not count.
+    """Content and usage of a cache; None where a cache does not count.
 
     Attributes:
-        entries: Number of entries kept.
-        size_bytes: Room they take, in bytes.
-        hits: How many values this object has given, since it was made.
-        misses: How many it was asked for and did not have.
+        entries: Number of entries.
+        size_bytes: Their size, in bytes.
+        hits: Number of values that this object has returned since it was created.
+        misses: Number of look-ups of values that it did not have.
     """
 
     entries: int | None = None
@@ -39,38 +39,38 @@ class CacheStats(NamedTuple):
 
 
 class Cache(ABC):
-    """Values kept under string keys. Subclass it to keep them somewhere else.
+    """Stores values under string keys. Subclass it to add another storage.
 
-    Keys are signatures (hexadecimal strings); whoever asks for the same key wants the same value, so an entry never
-    changes and may be dropped at any time. Under keys that begin with "about-" a small dict is kept for every node, for
-    `Pipeline.explain`; it is replaced when the node is computed again (see `hypernodes.cache.record`). Implementations
-    must be safe to use from several threads.
+    Keys are signatures (hexadecimal strings): equal keys mean equal values, so an entry never changes and may be
+    dropped at any time. Keys that begin with "about-" are records for `Pipeline.explain`, a small dict for every node,
+    which is replaced when the node is computed again (see `hypernodes.cache.record`). Implementations must be
+    thread-safe.
     """
 
     @abstractmethod
     def get(self, key: str) -> Any:
-        """Return the value kept under `key`, or `MISS`."""
+        """Return the value stored under `key`, or `MISS`."""
 
     @abstractmethod
     def put(self, key: str, value: Any) -> None:
-        """Keep `value` under `key`.
+        """Store `value` under `key`.
 
         Raises:
-            Exception: The value cannot be stored; the engine warns once and goes on without.
+            Exception: The value cannot be stored; the engine warns once and goes on without storing it.
         """
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of those of `keys` that are kept."""
+        """Return the values of those of `keys` that are stored."""
         found = ((key, self.get(key)) for key in keys)
         return {key: value for key, value in found if value is not MISS}
 
     def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
-        """Keep several values; faster than one by one where the storage allows.
+        """Store several values; faster than one by one where the storage allows it.
 
         Args:
             entries: Values by their keys.
-            labels: For some of the keys, the name of the node that made the value: for people who look inside. It is
-                not part of the key, and a cache may ignore it.
+            labels: For some of the keys, the name of the node that made the value, for people who inspect the cache. It
+                is not part of the key, and a cache may ignore it.
 
         Raises:
             Exception: Some values cannot be stored; the others are.
@@ -85,38 +85,38 @@ class Cache(ABC):
             raise failure
 
     def prepare(self, value: Any) -> tuple[Any, bool]:
-        """Make a value ready to be put a little later, together with others.
+        """Prepare a value for being stored a little later, together with others.
 
-        Nodes may change what they were given (`rows.sort()`), so a value that can be changed has to be put before
-        anybody else gets it, unless it was prepared.
+        Nodes may modify their arguments (`rows.sort()`), so a mutable value has to be stored before another node gets
+        it, unless it was prepared.
 
         Returns:
-            What to give to `put_many` in its place, and whether that stays the same when the value is changed. If it
-            does not, it is put at once.
+            The object to pass to `put_many` instead of the value, and whether later modifications of the value leave it
+            unchanged. If they do not, it is stored at once.
         """
         return value, False
 
     @abstractmethod
     def contains(self, key: str) -> bool:
-        """Whether a value is kept under `key`."""
+        """Whether a value is stored under `key`."""
 
     def contains_many(self, keys: Iterable[str]) -> set[str]:
-        """Return those of `keys` under which a value is kept, without loading any."""
+        """Return those of `keys` under which a value is stored, without loading any."""
         return {key for key in keys if self.contains(key)}
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Forget `key`; nothing happens when it is not kept."""
+        """Delete the entry of `key`, if there is one."""
 
     @abstractmethod
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all entries."""
 
     def close(self) -> None:  # noqa: B027 - nothing to do is a valid implementation
-        """Release what the cache holds open; using it again opens it again."""
+        """Release the resources that the cache holds open; the next use opens them again."""
 
     def stats(self) -> CacheStats:
-        """Return how much is kept and how often it was used."""
+        """Return the number and size of entries, and the number of hits and misses."""
         return CacheStats()
 
     def __enter__(self) -> Self:

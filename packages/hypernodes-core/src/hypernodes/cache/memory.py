@@ -1,4 +1,4 @@
-"""A cache in the memory of this process."""
+"""A cache in the memory of the process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypernodes.errors import ConfigurationError, is_positive
 
 
 class MemoryCache(Cache):
-    """Keeps results for as long as this object lives; values are shared, not copied.
+    """Stores results for as long as this object lives; values are shared, not copied.
 
     Args:
-        max_items: The largest number of entries kept; the one used longest ago makes room. None for no limit.
-        max_bytes: The most memory that the values may take, in bytes; the ones used longest ago make room, and a value
-            that alone is larger is not kept. None for no limit. See `hypernodes.cache.size.estimate_size_bytes` for
+        max_items: The largest number of entries; the least recently used one is evicted. None for no limit.
+        max_bytes: The largest total size of the values, in bytes; the least recently used ones are evicted, and a value
+            that alone is larger is not stored. None for no limit. See `hypernodes.cache.size.estimate_size_bytes` for
             what is counted. A value that changes after it was put is not measured again.
 
     Raises:
@@ -45,9 +45,9 @@ class MemoryCache(Cache):
         self.max_bytes = max_bytes
         self._is_limited = max_items is not None or max_bytes is not None
         self._entries: OrderedDict[str, Any] = OrderedDict()
-        self._sizes: dict[str, int] = {}  # only when there is a limit of bytes: measuring takes time
+        self._sizes: dict[str, int] = {}  # filled only when `max_bytes` is set, since measuring takes time
         self._size_bytes = 0
-        self._records: dict[str, Any] = {}  # about nodes, not results: one each, outside of all limits
+        self._records: dict[str, Any] = {}  # one record per node, not counted by the limits
         self._hits = 0
         self._misses = 0
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class MemoryCache(Cache):
 
             size = estimate_size_bytes(value)
         with self._lock:
-            self._forget(key)
+            self._remove(key)
             if self.max_bytes is not None:
                 if size > self.max_bytes:
                     return
@@ -85,7 +85,7 @@ class MemoryCache(Cache):
                 self._size_bytes += size
             self._entries[key] = value
             if self._is_limited:
-                self._make_room()
+                self._evict()
 
     def contains(self, key: str) -> bool:
         with self._lock:
@@ -94,7 +94,7 @@ class MemoryCache(Cache):
     def delete(self, key: str) -> None:
         with self._lock:
             self._records.pop(key, None)
-            self._forget(key)
+            self._remove(key)
 
     def clear(self) -> None:
         with self._lock:
@@ -108,16 +108,16 @@ class MemoryCache(Cache):
             size = None if self.max_bytes is None else self._size_bytes
             return CacheStats(len(self._entries), size, self._hits, self._misses)
 
-    def _forget(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
         self._entries.pop(key, None)
         if self._sizes:
             self._size_bytes -= self._sizes.pop(key, 0)
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while (self.max_items is not None and len(self._entries) > self.max_items) or (
             self.max_bytes is not None and self._size_bytes > self.max_bytes
         ):
-            self._forget(next(iter(self._entries)))
+            self._remove(next(iter(self._entries)))
 
     def __len__(self) -> int:
         return len(self._entries)

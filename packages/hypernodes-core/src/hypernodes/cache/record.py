@@ -1,14 +1,14 @@
-"""What a cache remembers about the last computation of a node, beside its results, so that people can see what changed.
+"""Records of the last computation of a node, stored next to its results, so that `explain` can report what changed.
 
-A record is a plain dict, since what wrote it may be older or younger than what reads it:
+A record is a plain dict, since the version that wrote it may be older or newer than the one that reads it:
 
-- `format`: "1"; anything else is not read;
+- `format`: "1"; records of other formats are not read;
 - `node`: name of the node, and `version` its `@node(version=...)`, where it has one;
-- `computed_at`: when, in seconds since the epoch;
-- `code_digest`: what identifies its code as a whole;
-- `code`: for every piece of that code its digest; empty where nobody could look into it;
-- `inputs`: for every parameter a dict of what is known: `digest`, unless it varies from item to item; `shown`, its
-  value in words where that is short; `from`, the name of the node that made it.
+- `computed_at`: time of the computation, in seconds since the epoch;
+- `code_digest`: digest of its whole code;
+- `code`: for every component of that code its digest; empty where the code could not be inspected;
+- `inputs`: for every parameter a dict of known facts: `digest`, unless it varies from item to item; `shown`, its value
+  as text where that is short; `from`, the name of the node that made it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ FORMAT: Final = "1"
 
 
 def is_record_key(key: str) -> bool:
-    """Whether what is kept under a key is about a node, rather than a result."""
+    """Whether a key is that of a record of a node, rather than of a result."""
     return key.startswith(RECORD_PREFIX)
 
 
 def checked_record(value: Any) -> dict[str, Any] | None:
-    """Return a record as it was read from a cache; None when it is none that can be understood."""
+    """Return a record as it was read from a cache; None when it is not a valid record of a known format."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         return None
     code, inputs = value.get("code"), value.get("inputs")
-    is_sound = (
+    is_valid = (
         isinstance(value.get("node"), str)
         and isinstance(value.get("version", ""), str)
         and isinstance(value.get("computed_at"), float)
@@ -40,7 +40,7 @@ def checked_record(value: Any) -> dict[str, Any] | None:
         and isinstance(inputs, dict)
         and all(isinstance(name, str) and _is_input(known) for name, known in inputs.items())
     )
-    return value if is_sound else None
+    return value if is_valid else None
 
 
 def _is_input(known: Any) -> bool:
@@ -53,7 +53,7 @@ def _is_input(known: Any) -> bool:
 
 
 def describe_record(value: Any) -> list[str]:
-    """Return a record in words, line by line.
+    """Return a description of a record, line by line.
 
     Args:
         value: The record, as it was read from a cache.
@@ -65,7 +65,7 @@ def describe_record(value: Any) -> list[str]:
     if "version" in record:
         lines.append(f"version   {record['version']}")
     heads = ["code", *[""] * len(record["code"])]
-    lines += [f"{head:<10}{label}" for head, label in zip(heads, record["code"] or ["not looked into"], strict=False)]
+    lines += [f"{head:<10}{label}" for head, label in zip(heads, record["code"] or ["not inspected"], strict=False)]
     heads = ["inputs", *[""] * len(record["inputs"])]
     inputs = [_describe_input(name, known) for name, known in record["inputs"].items()]
     return lines + [f"{head:<10}{text}" for head, text in zip(heads, inputs or ["none"], strict=False)]
@@ -81,5 +81,5 @@ def _describe_input(name: str, known: dict[str, Any]) -> str:
 def _date(moment: float) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-    except (OverflowError, ValueError, OSError):  # no moment that a calendar knows
+    except (OverflowError, ValueError, OSError):  # outside the range of dates
         return "?"

@@ -1,4 +1,4 @@
-"""How much memory a value takes, near enough to hold a limit."""
+"""Estimates how much memory a value takes, accurately enough to enforce a limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-# What a value only refers to: it would be in memory without the value as well.
+# Objects that a value only refers to: they would be in memory without the value as well.
 _NOT_OWNED = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 _ATOMS = frozenset({int, float, complex, bool, type(None), str, bytes, bytearray})
 
@@ -16,10 +16,10 @@ _ATOMS = frozenset({int, float, complex, bool, type(None), str, bytes, bytearray
 def estimate_size_bytes(value: Any) -> int:
     """Return an estimate of the memory that a value holds, in bytes.
 
-    Everything reachable through containers and attributes counts once, however often it is referred to; code does not
-    count. Arrays, tensors and frames count with their data, also where they are views of somebody else's: the value
-    keeps it alive. What an extension type hides from Python and does not tell (with `nbytes`, `estimated_size` or
-    `memory_usage`) is not seen.
+    Every object reachable through containers and attributes counts once, however often it is referred to; code does not
+    count. Arrays, tensors and frames count with their data, also where they are views of other objects: the value keeps
+    the data alive. Memory that an extension type hides from Python and does not report (with `nbytes`, `estimated_size`
+    or `memory_usage`) is not counted.
     """
     total = 0
     seen: set[int] = set()
@@ -52,7 +52,7 @@ def estimate_size_bytes(value: Any) -> int:
 
 
 def _data_bytes(value: Any) -> int | None:
-    """What an array, a tensor or a frame says about the size of its data; None for everything else."""
+    """Return the size that an array, a tensor or a frame reports for its data; None for everything else."""
     try:
         if isinstance(value, memoryview):
             return value.nbytes
@@ -63,7 +63,7 @@ def _data_bytes(value: Any) -> int | None:
             return int(value.estimated_size())
         if hasattr(type(value), "nbytes"):
             return int(value.nbytes)
-    except Exception:  # a value that cannot answer is measured by its attributes
+    except Exception:  # a value that fails to report its size is measured by its attributes
         return None
     return None
 

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: What to do; the arguments of the process when None.
+        arguments: The command and its arguments; those of the process when None.
 
     Returns:
         The exit status.

@@ -221,7 +221,7 @@ class PipelineExecutionEngine:
 
     @contextmanager
     def process_pool(self) -> Iterator[ProcessPool | None]:
-        """Lend worker processes to a run: those kept for several, or new ones that end with it."""
+        """Provide worker processes for a run: those shared by several runs, or new ones that end with it."""
         if self.executor is not None or "parallel" not in (self.node_execution, self.map_execution):
             yield None
             return

@@ -33,7 +33,7 @@ from hypernodes.plan import OnError, Plan
 _T = TypeVar("_T")
 
 
-class EngineSettings(Protocol):
+class EngineProtocol(Protocol):
     """The part of the engine that an execution needs."""
 
     backend_name: str
@@ -46,7 +46,7 @@ class EngineSettings(Protocol):
         """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""
 
     def process_pool(self) -> AbstractContextManager[ProcessPool | None]:
-        """Lend worker processes to a run."""
+        """Provide worker processes for a run."""
 
 
 class Execution:
@@ -77,7 +77,7 @@ class Execution:
 
     def __init__(
         self,
-        engine: EngineSettings,
+        engine: EngineProtocol,
         plan: Plan,
         root: CallbackContext,
         is_nested: bool,

@@ -68,7 +68,7 @@ class RunState:
         return RunRecords(self.codes, self.store)
 
     def observes(self, plan: Plan) -> bool:
-        """Return whether any callback observes what happens while `plan` is executed."""
+        """Return whether any callback observes events during the execution of `plan`."""
         if not plan.callbacks or self.is_dry_run:
             return False
         is_observed = self._observed.get(plan)
@@ -101,7 +101,7 @@ class RunState:
             listeners = self._by_callbacks[key] = Listeners(callbacks, self.root.switched_off, lock)
         return listeners
 
-    def remember(self, key: bytes) -> None:
+    def record_computed(self, key: bytes) -> None:
         """Record that the result with this signature was computed just now."""
         self.computed += 1
         self._recent[key] = None

@@ -1,4 +1,4 @@
-"""What a run would compute and what it would find, and why, found out without running anything."""
+"""Explains what a run would compute, what it would find in caches, and why, without running anything."""
 
 from hypernodes.explain.dry_run_counts import explain_map, explain_run
 from hypernodes.explain.explanation import Explanation, NodeExplanation

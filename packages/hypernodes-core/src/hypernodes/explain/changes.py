@@ -1,4 +1,4 @@
-"""What changed between the last computation of a node, as its cache remembers it, and the one that would come now."""
+"""Compares the record of a node's last computation with the one that would be computed now."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from hypernodes.nodes import Node
 
-_MOST = 5  # more are not read
-# How labels of pieces of code begin that are no library (see `signature.code_components`), and what people call them.
+_MAX_CHANGES = 5  # longer lists are shortened
+# Prefixes of the labels of code components that are not libraries (see `signature.code_components`), and their titles.
 _KINDS = {
     "function": "helper",
     "class": "class",
@@ -22,11 +22,11 @@ _KINDS = {
 
 
 class _Piece(NamedTuple):
-    """A piece of code.
+    """A component of a node's code.
 
     Attributes:
-        label: What people call it, with where it is.
-        digest: What it is.
+        label: Its kind and name, with its location.
+        digest: The digest of its content.
     """
 
     label: str
@@ -34,12 +34,12 @@ class _Piece(NamedTuple):
 
 
 def changes(node: Node[..., Any], then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs, in words; empty when nothing does.
+    """Return the differences between two records, in words; empty when there are none.
 
     Args:
         node: The node.
         then: Record of its last computation.
-        now: The same for the one that would come, without `computed_at`.
+        now: Record of the computation that would come, without `computed_at`.
     """
     found: list[str] = []
     if then["code_digest"] != now["code_digest"]:
@@ -51,11 +51,15 @@ def changes(node: Node[..., Any], then: Mapping[str, Any], now: Mapping[str, Any
         change = _input_change(name, then["inputs"].get(name), known)
         if change is None:
             continue
-        if name in defaults:  # said better than by the code, which only knows that it is another one
+        if name in defaults:  # more specific than the line about the code, which only says that the default changed
             found = [line for line in found if not line.startswith(f"default of `{name}`")]
             change = change.replace("input", "default of", 1)
         found.append(change)
-    return [*found[:_MOST], f"and {len(found) - _MOST} more changes"] if len(found) > _MOST + 1 else found
+    return (
+        [*found[:_MAX_CHANGES], f"and {len(found) - _MAX_CHANGES} more changes"]
+        if len(found) > _MAX_CHANGES + 1
+        else found
+    )
 
 
 # --- inputs ------------------------------------------------------------------------------------------------------
@@ -63,7 +67,7 @@ def changes(node: Node[..., Any], then: Mapping[str, Any], now: Mapping[str, Any
 
 def _input_change(name: str, then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
     if then is None:
-        return None  # a new parameter; the code says so
+        return None  # a new parameter; the code change reports it
     if "from" in then and "from" in now and then["from"] != now["from"]:
         return f"input `{name}` is made by `{now['from']}` now, not by `{then['from']}`"
     if "digest" not in then or "digest" not in now or then["digest"] == now["digest"]:
@@ -86,13 +90,13 @@ def _code_changes(node: Node[..., Any], then: Mapping[str, bytes], now: Mapping[
     lines: list[tuple[int, str]] = []
     for name in dict.fromkeys([*after, *before]):
         if name == "option version":
-            continue  # said with its values
+            continue  # reported with its values
         old, new = before.get(name, []), after.get(name, [])
         kind, _, title = name.partition(" ")
         if kind not in _KINDS and (title == "" or old or new) and _is_library(old, new):
             lines.append((2, _library_change(name, old, new)))
         elif name == f"function {own}" and old and new:
-            lines.append((0, f"its own code ({_place(new[0].label)}) changed since the last entry"))
+            lines.append((0, f"its own code ({_location(new[0].label)}) changed since the last entry"))
         elif name == f"function {own}":
             lines.append((0, "it is another function now"))
         else:
@@ -101,13 +105,13 @@ def _code_changes(node: Node[..., Any], then: Mapping[str, bytes], now: Mapping[
 
 
 def _piece_change(kind: str, title: str, old: list[_Piece], new: list[_Piece]) -> str:
-    what = f"{_KINDS.get(kind, kind)} `{title}`"
-    place = _place((new or old)[0].label)
-    if place:
-        what += f" ({place})"
+    piece_text = f"{_KINDS.get(kind, kind)} `{title}`"
+    location = _location((new or old)[0].label)
+    if location:
+        piece_text += f" ({location})"
     if old and new:
-        return f"{what} changed since the last entry"
-    return f"it uses {what} now" if new else f"it no longer uses {what}"
+        return f"{piece_text} changed since the last entry"
+    return f"it uses {piece_text} now" if new else f"it no longer uses {piece_text}"
 
 
 def _library_change(name: str, old: list[_Piece], new: list[_Piece]) -> str:
@@ -122,7 +126,7 @@ def _is_library(old: list[_Piece], new: list[_Piece]) -> bool:
 
 
 def _by_name(code: Mapping[str, bytes]) -> dict[str, list[_Piece]]:
-    """Return the pieces by what they are called wherever they are: without file, line, number and version."""
+    """Return the pieces by their names without file, line, number and version."""
     found: dict[str, list[_Piece]] = {}
     for label, digest in code.items():
         found.setdefault(_name(label), []).append(_Piece(label, digest))
@@ -138,7 +142,7 @@ def _name(label: str) -> str:
     return head if hash_sign and number.isdigit() else plain
 
 
-def _place(label: str) -> str:
+def _location(label: str) -> str:
     start, end = label.find(" ("), label.rfind(")")
     inside = label[start + 2 : end] if 0 <= start < end else ""
     return inside if inside.rpartition(":")[2].isdigit() else ""
@@ -147,14 +151,14 @@ def _place(label: str) -> str:
 def _without_common(
     then: dict[str, list[_Piece]], now: dict[str, list[_Piece]]
 ) -> tuple[dict[str, list[_Piece]], dict[str, list[_Piece]]]:
-    """Leave out what is the same in both, also under another name."""
+    """Remove the pieces that are equal in both, also under another name."""
     for name in then.keys() & now.keys():
         common = _digests(then[name]) & _digests(now[name])
         then[name] = [piece for piece in then[name] if piece.digest not in common]
         now[name] = [piece for piece in now[name] if piece.digest not in common]
     renamed = set(_all_digests(then)) & set(_all_digests(now))
     left = [
-        {name: kept for name, pieces in side.items() if (kept := [p for p in pieces if p.digest not in renamed])}
+        {name: changed for name, pieces in side.items() if (changed := [p for p in pieces if p.digest not in renamed])}
         for side in (then, now)
     ]
     return left[0], left[1]

@@ -1,7 +1,7 @@
-"""The look itself: a run as far as it goes without calling anything, and the count of what it would do.
+"""Counts what a run would do: executes the plan as far as possible without calling any node.
 
-Nothing is loaded but lists of items' signatures, and lists that one node made and over which a mapped pipeline would
-have to run: their items are known by their contents only.
+It loads only lists of items' signatures, and lists that one node made and that a mapped pipeline would have to map
+over: their items are identified by their values only.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from hypernodes.engine.identity.records import Outline
 from hypernodes.engine.store.manifests import origin_of
 from hypernodes.errors import DependencyError, MapInputError
 from hypernodes.explain.explanation import Explanation, NodeExplanation
-from hypernodes.explain.probing import CachedValue, GoneError, ProbingStore
+from hypernodes.explain.probing import CachedValue, ProbingStore, UnavailableError
 from hypernodes.explain.reasons import Reasons
 from hypernodes.failure import Failure
 from hypernodes.graph import Graph
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 from hypernodes.request import MapRequest, RunnablePipeline, RunRequest
 
-_LATER = "depends on something that would run first"
+_LATER = "depends on a step that would run first"
 
 
 class Explainable(RunnablePipeline, Protocol):
-    """What has to be known of a pipeline that is explained."""
+    """The part of a pipeline that explanations need."""
 
     @property
     def graph(self) -> Graph: ...
 
 
 def explain_run(pipeline: Explainable, request: RunRequest) -> Explanation:
-    """Return what running a pipeline once would do.
+    """Explain what running a pipeline once would do.
 
     Raises:
         DependencyError: The inputs or outputs do not fit.
@@ -49,18 +49,18 @@ def explain_run(pipeline: Explainable, request: RunRequest) -> Explanation:
     for name, value in inputs.items():
         values[plan.inputs[name]] = value
     check_given_columns(plan, values)
-    look = _Look(pipeline, plan, ())
+    counter = _DryRunCounter(pipeline, plan, ())
     if plan.is_cached:
-        frame = CachedFrame(plan, look.state, values, look.root)
+        frame = CachedFrame(plan, counter.state, values, counter.root)
         frame.start()
-        look.take(frame)
+        counter.count(frame)
     else:
-        look.take_uncached(plan, 1, values)
-    return look.explanation()
+        counter.count_uncached(plan, 1, values)
+    return counter.explanation()
 
 
 def explain_map(pipeline: Explainable, request: MapRequest) -> Explanation:
-    """Return what running a pipeline once per item would do.
+    """Explain what running a pipeline once per item would do.
 
     Raises:
         DependencyError: The inputs or outputs do not fit.
@@ -70,14 +70,14 @@ def explain_map(pipeline: Explainable, request: MapRequest) -> Explanation:
     plan = request.plan()
     _refuse_iterators((n, value) for n, value in inputs.items() if is_mapped_inside(plan, plan.inputs[n]))
     plan, given = map_plan(request)
-    look = _Look(pipeline, plan, columns)
+    counter = _DryRunCounter(pipeline, plan, columns)
     if plan.is_cached:
-        items = ItemFrames(plan, look.state, look.root, given)
-        found = sum(look.take(frame) for _, frame in item_frames(items))
-        return look.explanation(items.count, found)
+        items = ItemFrames(plan, counter.state, counter.root, given)
+        found = sum(counter.count(frame) for _, frame in item_frames(items))
+        return counter.explanation(items.count, found)
     total = given.total() or 0
-    look.take_uncached(plan, total)
-    return look.explanation(total, 0)
+    counter.count_uncached(plan, total)
+    return counter.explanation(total, 0)
 
 
 def _refuse_iterators(given: Iterable[tuple[str, Any]]) -> None:
@@ -91,16 +91,16 @@ def _refuse_iterators(given: Iterable[tuple[str, Any]]) -> None:
 
 
 class Tally:
-    """How often what would become of a node.
+    """Counts for one node.
 
     Attributes:
-        hits: How often it is in the cache.
-        repeats: How often it would be in the cache by then, since something equal comes before in the same run.
+        hits: How often its result is in the cache.
+        repeats: How often its result would be in the cache by then, because the same run computes an equal one before.
         runs: How often it would run.
-        unknown: How often that cannot be known yet.
-        has_unknown_items: Whether it is not known either how many items there will be.
+        unknown: How often it is not known yet whether it would run.
+        has_unknown_items: Whether the number of items is not known either.
         first: The first execution in which it would run.
-        reasons: Why it cannot be known.
+        reasons: Why this is not known yet.
     """
 
     __slots__ = ("first", "has_unknown_items", "hits", "reasons", "repeats", "runs", "unknown")
@@ -112,11 +112,11 @@ class Tally:
         self.reasons: dict[str, None] = {}
 
 
-class _Look:
-    """Counts what would happen, execution by execution.
+class _DryRunCounter:
+    """Counts hits, calls and undecided steps, execution by execution.
 
     Attributes:
-        state: State of a run that only looks.
+        state: State of a dry run.
         root: Context of the pipeline.
     """
 
@@ -124,7 +124,7 @@ class _Look:
         self._pipeline = pipeline
         self._plan = plan
         self._warnings: dict[tuple[str, str], str] = {}
-        self._not_there = 0  # grows with everything that would be computed, or may be
+        self._not_cached = 0  # counts the results that would be computed, or may be
         self.root = CallbackContext((pipeline.id,))
         self.state = dry_run_state(self.root, "explain")
         self._store = self.state.store = ProbingStore(self.state.warn)
@@ -137,12 +137,12 @@ class _Look:
 
     # --- counting -------------------------------------------------------------------------------------------------
 
-    def take(self, frame: CachedFrame) -> bool:
-        """Count one execution, after it was looked up; return whether all that it needs is in the caches now."""
-        before = self._not_there
+    def count(self, frame: CachedFrame) -> bool:
+        """Count one execution, after its look-up; return whether all results that it needs are in the caches now."""
+        before = self._not_cached
         self._count_found(frame)
         if frame.is_done:
-            return self._not_there == before
+            return self._not_cached == before
         remaining, undecided = frame.remaining_steps(), set(frame.undecided_steps())
         missing = {slot for step in remaining for slot in step.outputs if slot is not None}
         for step in remaining:
@@ -154,11 +154,11 @@ class _Look:
                 self._count_nested(frame, step, missing)
         if undecided:
             self._count_possibly_needed(frame, undecided, missing)
-        return self._not_there == before
+        return self._not_cached == before
 
     def _count_call(self, frame: CachedFrame, step: CallStep) -> None:
         """Count a call that has to be made, unless an equal one comes before it in the same run."""
-        self._not_there += 1
+        self._not_cached += 1
         tally = self._tallies[step]
         key = frame.key_of(step)
         cache = frame.plan.scopes[step.scope].cache
@@ -168,7 +168,7 @@ class _Look:
                 tally.repeats += 1
                 return
             self._store.expect(cache, keys)
-            self.state.remember(key)
+            self.state.record_computed(key)
         tally.runs += 1
         tally.first = tally.first or frame
 
@@ -189,10 +189,10 @@ class _Look:
         expected = sum(value.is_expected for value in values)
         self._tallies[step].hits += len(values) - expected
         self._tallies[step].repeats += expected
-        self._not_there += expected
+        self._not_cached += expected
 
     def _count_lists(self, plan: Plan, slot: int, lists: Sequence[Any], counted: set[CallStep]) -> None:
-        """Count the results of a mapped pipeline that were found: lists of what is in a slot for each item."""
+        """Count the cached results of a mapped pipeline: lists of the values in a slot, one per item."""
         _, producer, slot = origin_of(plan, slot)
         if isinstance(producer, NestedStep):
             inner = list(producer.inner.outputs.values())[producer.outputs.index(slot)]
@@ -202,8 +202,8 @@ class _Look:
             self._count_hits(producer, [value for values in lists for value in values])
 
     def _count_unknown(self, frame: CachedFrame, step: Step, missing: set[int], reason: str = "") -> None:
-        """Count a step of which cannot be known whether it would run."""
-        self._not_there += 1
+        """Count a step for which it is not known yet whether it would run."""
+        self._not_cached += 1
         if not reason:
             sources = frame.identities.unidentified_sources(step)
             reason = _depends_on(frame.plan.steps[source].node.name for source in sources)
@@ -215,7 +215,7 @@ class _Look:
             self._count_unknown_items(step.inner, _item_count(step, frame.values, missing), reason)
 
     def _count_unknown_items(self, plan: Plan, count: int | None, reason: str) -> None:
-        self._not_there += 1
+        self._not_cached += 1
         for step in plan.steps:
             if isinstance(step, NestedStep):
                 self._count_unknown_items(step.inner, None, reason)
@@ -226,7 +226,7 @@ class _Look:
             tally.reasons[reason] = None
 
     def _count_possibly_needed(self, frame: CachedFrame, undecided: set[Step], missing: set[int]) -> None:
-        """Count what is needed only if something has to run of which that is not known."""
+        """Count the steps that are needed only if an undecided step has to run."""
         steps = frame.plan.steps
         settled = {step.index for step in (*frame.remaining_steps(), *frame.found_steps())}
         for first in sorted(undecided, key=lambda step: step.index):
@@ -243,10 +243,10 @@ class _Look:
 
     def _count_nested(self, frame: CachedFrame, step: NestedStep, missing: set[int]) -> None:
         if not step.inner.is_cached:
-            self.take_uncached(step.inner, _item_count(step, frame.values, missing))
+            self.count_uncached(step.inner, _item_count(step, frame.values, missing))
             return
         if not step.mapped and all(frame.signatures[slot] or slot not in missing for slot in step.arguments):
-            self.take(frame.look_inside(step))
+            self.count(frame.look_inside(step))
             return
         awaited = [slot for slot in step.arguments if slot in missing or frame.values[slot] is UNSET]
         if awaited:
@@ -257,7 +257,7 @@ class _Look:
             return
         try:
             self._open(frame, step)
-        except GoneError as error:
+        except UnavailableError as error:
             self._count_unknown_items(step.inner, None, str(error))
         except DependencyError as error:
             self._count_unknown_items(step.inner, None, f"would fail: {error}")
@@ -271,12 +271,12 @@ class _Look:
             self._count_unknown_items(step.inner, None, "an input is a failure")
             return
         inputs = frame.map_inputs(step)
-        self._take_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
+        self._count_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
 
-    def _take_items(self, frame: CachedFrame, step: NestedStep, items: ItemFrames) -> None:
+    def _count_items(self, frame: CachedFrame, step: NestedStep, items: ItemFrames) -> None:
         elements: list[list[bytes]] = [[] for _ in step.outputs]
         for _, item in item_frames(items):
-            self.take(item)
+            self.count(item)
             for known, slot in zip(elements, step.inner.outputs.values(), strict=True):
                 known.append(item.signatures[slot] or b"")
         cache = step.inner.scopes[0].cache
@@ -285,28 +285,28 @@ class _Look:
             if cache is not None and own and all(known) and len(known) == items.count:
                 self._store.expect_list(cache, own, known)
 
-    def take_uncached(self, plan: Plan, count: int | None, values: Sequence[Any] | None = None) -> None:
-        """Count a plan nothing of which is cached.
+    def count_uncached(self, plan: Plan, count: int | None, values: Sequence[Any] | None = None) -> None:
+        """Count a plan without any cached step.
 
         Args:
             plan: The plan.
-            count: How often it would run; None where that is not known.
-            values: Value of every slot before it runs; None where that is not known.
+            count: How often it would run; None if unknown.
+            values: Value of every slot before it runs; None if unknown.
         """
         missing = {slot for step in plan.steps for slot in step.outputs if slot is not None}
-        self._not_there += count != 0
+        self._not_cached += count != 0
         for step in plan.steps:
             if isinstance(step, CallStep):
                 self._tallies[step].runs += count or 0
                 self._tallies[step].has_unknown_items |= count is None
             else:
                 inner = None if values is None or count is None else _item_count(step, values, missing)
-                self.take_uncached(step.inner, None if inner is None or count is None else inner * count)
+                self.count_uncached(step.inner, None if inner is None or count is None else inner * count)
 
-    # --- the answer -----------------------------------------------------------------------------------------------
+    # --- the explanation ------------------------------------------------------------------------------------------
 
     def explanation(self, items: int | None = None, items_found: int | None = None) -> Explanation:
-        """Return what was counted."""
+        """Return the explanation of all counted executions."""
         reasons = Reasons(self._store, self._outline, self._warnings, self.state)
         nodes = [*self._overridden(), *self._explained(self._plan, (), reasons)]
         return Explanation(self._pipeline.id, nodes, items, items_found, list(self._warnings.values()))
@@ -323,9 +323,9 @@ class _Look:
 
     def _explained(self, plan: Plan, path: tuple[str, ...], reasons: Reasons) -> Iterator[NodeExplanation]:
         for step in plan.steps:
-            around = (*path, *_names_around(plan, step))
+            outer_path = (*path, *_enclosing_names(plan, step))
             if isinstance(step, NestedStep):
-                yield from self._explained(step.inner, (*around, step.node.name), reasons)
+                yield from self._explained(step.inner, (*outer_path, step.node.name), reasons)
                 continue
             tally = self._tallies[step]
             why = list(tally.reasons)
@@ -333,7 +333,7 @@ class _Look:
                 why[:0] = reasons.of(plan, step, tally.first, bool(tally.hits))
             yield NodeExplanation(
                 step.node.name,
-                around,
+                outer_path,
                 tally.hits,
                 tally.runs,
                 tally.repeats,
@@ -349,7 +349,7 @@ def _depends_on(names: Iterable[str]) -> str:
 
 
 def _item_count(step: NestedStep, values: Sequence[Any], missing: set[int]) -> int | None:
-    """Return how often a nested pipeline would run; None where that is not known."""
+    """Return how often a nested pipeline would run; None if unknown."""
     slots = step.arguments[: len(step.mapped)]
     columns = [values[slot] for slot in slots]
     if not missing.isdisjoint(slots) or not all(isinstance(column, Sequence) for column in columns):
@@ -357,7 +357,7 @@ def _item_count(step: NestedStep, values: Sequence[Any], missing: set[int]) -> i
     return prod(map(len, columns)) if step.node.map_mode == "product" else len(columns[0]) if columns else 1
 
 
-def _names_around(plan: Plan, step: Step) -> tuple[str, ...]:
+def _enclosing_names(plan: Plan, step: Step) -> tuple[str, ...]:
     names: list[str] = []
     scope = plan.scopes[step.scope]
     while scope.parent >= 0:

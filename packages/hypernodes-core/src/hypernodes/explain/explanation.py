@@ -1,4 +1,4 @@
-"""What `Pipeline.explain` answers, as an object that reads well in a terminal and in a notebook."""
+"""The result of `Pipeline.explain`, which displays well in a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _STATUS_WORDS: dict[Status, str] = {
 
 
 class NodeExplanation(NamedTuple):
-    """What would become of one node.
+    """What a run would do with one node.
 
     Attributes:
         name: Name of the node.
-        path: Names of the pipelines around it, within the one that is explained; outermost first.
+        path: Names of the nested pipelines that contain it, within the explained one; outermost first.
         hits: How often its results would come from the cache: at most once in a run, else once per item.
         runs: How often it would run.
-        repeats: How often it would find what the same run computed before, for an equal item.
-        unknown: How often cannot be known yet which of both, because it depends on something that would run first.
-        has_unknown_items: Whether it is further not known how many items there will be.
-        reasons: Why it would run, or cannot be known; the most telling first.
-        is_overridden: Whether a value is given in its place.
+        repeats: How often it would find a result that the same run computed before, for an equal item.
+        unknown: How often it is not known yet whether it would run, because it depends on a step that would run first.
+        has_unknown_items: Whether the number of its items is not known yet, either.
+        reasons: Why it would run, or why that is not known yet; the most specific first.
+        is_overridden: Whether a given value replaces it.
     """
 
     name: str
@@ -44,19 +44,19 @@ class NodeExplanation(NamedTuple):
 
     @property
     def status(self) -> Status:
-        """All of it in one word."""
+        """The status as one word."""
         if self.is_overridden:
             return "overridden"
         kinds = (bool(self.hits), bool(self.runs or self.repeats), bool(self.unknown or self.has_unknown_items))
         if sum(kinds) > 1:
-            # How often it runs may be open, but not that it does.
+            # It is certain that it runs, though not how often.
             return "run" if not self.hits and not self.unknown else "partly"
         statuses: tuple[Status, ...] = ("hit", "run", "unknown")
         return next((status for status, is_so in zip(statuses, kinds, strict=True) if is_so), "not needed")
 
     @property
     def counts(self) -> str:
-        """How often what would happen, in words."""
+        """The counts in words."""
         if self.is_overridden or self.status == "not needed":
             return _STATUS_WORDS[self.status]
         times = self.hits + self.runs + self.repeats + self.unknown
@@ -75,19 +75,19 @@ class NodeExplanation(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Its name and where it is."""
+        """Its name, after the names of the pipelines that contain it."""
         return " → ".join((*self.path, self.name))
 
 
 class Explanation:
-    """What a run or a map would find in its caches, and what it would compute, and why.
+    """What a run or a map would find in its caches, what it would compute, and why.
 
     Attributes:
         pipeline_id: Id of the pipeline.
         nodes: Its nodes, with those of nested pipelines, in the order in which they would run.
         items: Number of items of the map; None for a run.
-        items_found: How many of these need nothing computed; None for a run.
-        warnings: What the run would warn of.
+        items_found: Number of items that need no computation; None for a run.
+        warnings: The warnings that the run would show.
     """
 
     def __init__(
@@ -106,32 +106,32 @@ class Explanation:
 
     @property
     def hits(self) -> int:
-        """How many results would come from a cache."""
+        """Number of results that would come from a cache."""
         return sum(node.hits for node in self.nodes)
 
     @property
     def runs(self) -> int:
-        """How many calls of nodes are certain."""
+        """Number of calls of nodes that are certain."""
         return sum(node.runs for node in self.nodes)
 
     @property
     def unknown(self) -> int:
-        """How many results cannot be told apart yet, of those that are known to be needed."""
+        """Number of needed results for which it is not known yet whether they are in a cache."""
         return sum(node.unknown for node in self.nodes)
 
     @property
     def is_fully_cached(self) -> bool:
-        """Whether nothing at all would run."""
+        """Whether no node would run."""
         return not any(node.runs or node.unknown or node.has_unknown_items for node in self.nodes)
 
     def __getitem__(self, name: str | tuple[str, ...]) -> NodeExplanation:
-        """Return what would become of a node.
+        """Return the explanation of a node.
 
         Args:
-            name: Its name; or the names of the pipelines around it and its name, where several have that.
+            name: Its name; or the names of the pipelines that contain it and its name, if several nodes have that name.
 
         Raises:
-            KeyError: No node is called so, or several are.
+            KeyError: No node has this name, or several have.
         """
         path = (name,) if isinstance(name, str) else tuple(name)
         found = [node for node in self.nodes if (*node.path, node.name)[-len(path) :] == path]
@@ -139,17 +139,17 @@ class Explanation:
             return found[0]
         if found:
             paths = ", ".join(repr((*node.path, node.name)) for node in found)
-            raise KeyError(f"several nodes are called {name!r}; ask for one of {paths}")
+            raise KeyError(f"several nodes are called {name!r}; use one of {paths}")
         raise KeyError(f"no node is called {name!r}; there are {', '.join(repr(node.name) for node in self.nodes)}")
 
     @property
     def summary(self) -> str:
-        """All of it in one line."""
+        """The counts of all nodes in one line."""
         pairs = ((self.hits, "hit"), (self.runs, "would run"), (self.unknown, "not known yet"))
         counts = ", ".join(f"{number} {word}" for number, word in pairs if number) or "nothing to compute"
         if any(node.has_unknown_items for node in self.nodes):
-            counts += ", and items of which the number is not known yet"
-        over = "" if self.items is None else f", map over {self.items} items ({self.items_found} found whole)"
+            counts += ", and an unknown number of items"
+        over = "" if self.items is None else f", map over {self.items} items ({self.items_found} fully cached)"
         return f"pipeline {self.pipeline_id!r}{over}: {counts}"
 
     def __repr__(self) -> str:

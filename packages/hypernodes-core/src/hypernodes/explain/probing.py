@@ -1,4 +1,4 @@
-"""A store that says what is there without loading it: something else stands in the place of every value."""
+"""The store of `explain`: checks which values are cached without loading them, and returns placeholders."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypernodes.engine.store.run_store import RunStore, Warn, is_manifest_key, m
 
 
 class CachedValue:
-    """Stands for a value that is in a cache.
+    """Placeholder for a value in a cache.
 
     Attributes:
-        cache: Where it is.
-        key: What it is kept under.
-        is_expected: Whether it is not there yet, but would be by the time it is needed.
+        cache: The cache.
+        key: The key of the value.
+        is_expected: Whether the value is not in the cache yet, but would be by the time it is needed.
     """
 
     __slots__ = ("cache", "is_expected", "key")
@@ -26,12 +26,12 @@ class CachedValue:
         self.is_expected = is_expected
 
 
-class GoneError(Exception):
-    """A value cannot be loaded; says why."""
+class UnavailableError(Exception):
+    """A value cannot be loaded; the message says why."""
 
 
 class ProbingStore(RunStore):
-    """Looks into caches, loads as little as it can, and writes nothing."""
+    """Checks which keys caches hold, loads as little as possible, and writes nothing."""
 
     def __init__(self, warn: Warn) -> None:
         super().__init__(warn)
@@ -39,15 +39,15 @@ class ProbingStore(RunStore):
         self._expected_lists: dict[tuple[int, str], bytes] = {}
 
     def expect(self, cache: Cache, keys: Iterable[str]) -> None:
-        """Take note of results that the run would have kept by now."""
+        """Record results that the run would have stored by now."""
         self._expected.update((id(cache), key) for key in keys)
 
     def expect_list(self, cache: Cache, signature: bytes, elements: list[bytes]) -> None:
-        """Take note of what the run would have kept by now about the items of a mapped result."""
+        """Record a manifest of a mapped result that the run would have stored by now."""
         self._expected_lists[id(cache), manifest_key(signature.hex())] = b"".join(elements)
 
     def expects(self, cache: Cache, keys: Iterable[str]) -> bool:
-        """Whether the run would have kept all of these results by now."""
+        """Whether the run would have stored all of these results by now."""
         return all((id(cache), key) in self._expected for key in keys)
 
     def get_many(self, cache: Cache, keys: Iterable[str]) -> Mapping[str, Any]:
@@ -75,32 +75,32 @@ class ProbingStore(RunStore):
             return set()
 
     def record(self, cache: Cache, key: str) -> Any:
-        """Return what is kept about a node; `MISS` where nothing is, None where it cannot be read."""
+        """Return the record of a node; `MISS` when there is none, None when it cannot be read."""
         if not self._present(cache, [key]):
             return MISS
         return super().get_many(cache, [key]).get(key)
 
     def load(self, value: Any) -> Any:
-        """Return the value that something stands for, or the list of those.
+        """Return the value of a placeholder, or a list with its placeholders replaced.
 
         Raises:
-            GoneError: It cannot be loaded.
+            UnavailableError: A value cannot be loaded.
         """
         if isinstance(value, CachedValue):
             if value.is_expected:
-                raise GoneError("depends on something that would run first")
+                raise UnavailableError("depends on a step that would run first")
             found = super().get_many(value.cache, [value.key])
             if value.key not in found:
-                raise GoneError("its items cannot be read from the cache")
+                raise UnavailableError("its items cannot be read from the cache")
             return found[value.key]
-        return [self.load(element) for element in value] if _stands_for_others(value) else value
+        return [self.load(element) for element in value] if _contains_cached_values(value) else value
 
     def put(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
-        raise AssertionError("looking computes nothing")  # pragma: no cover
+        raise AssertionError("explaining computes nothing")  # pragma: no cover
 
     def flush(self) -> None:
         pass
 
 
-def _stands_for_others(value: Any) -> bool:
-    return type(value) is list and any(isinstance(v, CachedValue) or _stands_for_others(v) for v in value)
+def _contains_cached_values(value: Any) -> bool:
+    return type(value) is list and any(isinstance(v, CachedValue) or _contains_cached_values(v) for v in value)

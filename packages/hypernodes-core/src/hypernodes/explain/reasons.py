@@ -1,4 +1,4 @@
-"""Why a node would run."""
+"""Finds the reasons why a node would run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hypernodes.plan import CallStep, Plan
 
 
 class Reasons:
-    """Finds reasons.
+    """Finds the reasons why nodes would run.
 
     Args:
         store: Reads the records.
-        outline: Says where they are.
-        warnings: What was warned of, by subject and kind of problem.
-        state: State of the look.
+        outline: Holds the keys of the records.
+        warnings: The warnings shown so far, by subject and kind of problem.
+        state: State of the dry run.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Reasons:
             plan: The plan it is a step of.
             step: The node's step.
             frame: An execution in which it would run; None when nothing in that plan is cached.
-            has_hits: Whether some of its results are there.
+            has_hits: Whether some of its results are in the cache.
         """
         cache = plan.scopes[step.scope].cache
         if not step.node.cache:
@@ -58,12 +58,12 @@ class Reasons:
         now: dict[str, Any] = {"code_digest": digest, "code": {}, "inputs": inputs_of(seen, step, varying)}
         if has_hits:
             return [_new_items(now["inputs"], {})]
-        kept = self._store.record(cache, self._outline.keys[step])
-        if kept is MISS:
+        stored = self._store.record(cache, self._outline.keys[step])
+        if stored is MISS:
             return ["never computed"]
-        then = checked_record(kept)
+        then = checked_record(stored)
         if then is None:
-            return ["cannot tell what changed since the last entry: what was noted about it cannot be read"]
+            return ["cannot tell what changed since the last entry: its record cannot be read"]
         if then["code_digest"] != digest:
             now["code"] = components_of(step.node, digest)
         if step.node.version is not None:
@@ -75,13 +75,14 @@ class Reasons:
             if name not in step.node.cache_ignore and frame.identities.of(slot) == NEVER:
                 producer = frame.plan.producers[slot]
                 if producer >= 0:
-                    return f"runs uncached: it takes a result of `{frame.plan.steps[producer].node.name}`"
+                    source = frame.plan.steps[producer].node.name
+                    return f"runs uncached: it depends on a result of `{source}` that cannot be identified"
                 return f"runs uncached: input `{name}` cannot be identified (see the warning)"
         return "runs uncached"  # pragma: no cover
 
 
 def _new_items(now: Mapping[str, Mapping[str, Any]], then: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say of a node of which nothing known has changed why its result is not there."""
+    """Return why the result of a node is missing although no recorded fact has changed."""
     varying = [name for name, known in now.items() if "digest" not in known]
     if varying:
         return f"not computed yet for these values of {', '.join(f'`{name}`' for name in varying)}"

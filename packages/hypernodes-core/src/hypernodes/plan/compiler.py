@@ -46,9 +46,7 @@ class _DraftStep(NamedTuple):
     outputs: dict[str, int]  # the node's own output names, with slots
     overridden: frozenset[str]
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
-    nested: tuple[Plan, tuple[int, ...]] | None = (
-        None  # of a step that is a whole pipeline: its plan, and the slots of its results
-    )
+    nested: tuple[Plan, tuple[int, ...]] | None = None  # of a nested pipeline: its plan, the slots of its results
 
 
 class _Level(NamedTuple):
@@ -157,9 +155,7 @@ class _Draft:
         wanted = {node.inner_output(name): slot for name, slot in step.outputs.items() if slot in needed_slots}
         missing = self._missing_inside(step, tuple(wanted))
         given = {**step.arguments, **missing}
-        mapped = tuple(
-            node.map_over
-        )  # their slots come first in the inner plan, so that the values of items are quickly prepared
+        mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly prepared
         names = (*mapped, *(name for name in given if name not in mapped))
         outer = self.scopes[step.scope]
         inner = compile_plan(node.pipeline, tuple(map(node.inner_input, names)), tuple(wanted), outer, node.name)

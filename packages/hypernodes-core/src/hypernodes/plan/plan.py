@@ -108,7 +108,7 @@ class Scope(NamedTuple):
 class Record:
     """An immutable object with named fields, compared by identity.
 
-    Written out here because importing `dataclasses` takes longer than the whole of this library.
+    Implemented here because importing `dataclasses` takes longer than importing this whole library.
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -185,7 +185,7 @@ class Plan(Record):
         scopes: The pipelines in it; the outermost first.
         inputs: Slot of each given input; these are the first slots, in the order given.
         outputs: Slot of each requested output.
-        template: Initial value of every slot: defaults where there are some, `UNSET` elsewhere.
+        template: Initial value of every slot: the default where there is one, else `UNSET`.
         rest: The part of `template` after the inputs.
         steps: The steps, in topological order.
         maps: The steps that are mapped pipelines.

@@ -132,7 +132,7 @@ def map_in_order(
         run: The run.
         base: Context of the map.
         inputs: The inputs of the items.
-        on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in its place.
+        on_error: "raise" ends the map with the first failing item; "collect" replaces its outputs by a `Failure`.
         thread: Makes special calls, and knows whether the run was cancelled.
         is_part: Whether these are only some of the items of a map; then its start and end are reported by the caller.
 

@@ -87,7 +87,7 @@ def run_silent(
             single row.
         ctx: Context of the run that this one is part of; None when there is none.
         backend_name: Name of the backend, for messages.
-        on_error: "raise" ends the map with the first failing row; "collect" puts a `Failure` in its place.
+        on_error: "raise" ends the map with the first failing row; "collect" replaces its outputs by a `Failure`.
         thread: Makes calls that have retries or a time limit, or are awaited, and knows whether the run was cancelled;
             None for plans that need only calls and cannot be cancelled.
         indexes: Item index of each row; None when they are counted from 0.

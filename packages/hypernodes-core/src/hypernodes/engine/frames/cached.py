@@ -95,12 +95,12 @@ class CachedFrame(StoringFrame):
         """Look up the requested results, unless an earlier look-up is still valid."""
         if self._is_started and not self._is_outdated():
             return
-        self.ask()
+        self.begin_lookup()
         look_up([self])
         if self.item_index is None:
             self._report_hits()
 
-    def ask(self) -> None:
+    def begin_lookup(self) -> None:
         """Begin to determine which steps have to run; `queries` are to be answered afterwards."""
         self._is_started, self._is_counted = True, False
         self._looked_up_at = self.run.computed
@@ -114,7 +114,7 @@ class CachedFrame(StoringFrame):
         self.identities.sign_all()
         self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
 
-    def answer(self, found: Mapping[int, CacheReplies]) -> None:
+    def take_replies(self, found: Mapping[int, CacheReplies]) -> None:
         """Process the answers to `queries`, by the id of the cache; there may be new queries afterwards."""
         queries, self.queries = self.queries, []
         for step, cache, keys in queries:
@@ -477,7 +477,7 @@ class CachedFrame(StoringFrame):
 def start_together(frames: Sequence[CachedFrame]) -> None:
     """Look up the results of several executions together; their `start` then uses the answers."""
     for frame in frames:
-        frame.ask()
+        frame.begin_lookup()
     look_up(frames)
 
 
@@ -492,7 +492,7 @@ def look_up(frames: Sequence[CachedFrame]) -> None:
         store = waiting[0].run.store
         found = {identity: CacheReplies(store, cache, keys) for identity, (cache, keys) in requested.items()}
         for frame in waiting:
-            frame.answer(found)
+            frame.take_replies(found)
         waiting = [frame for frame in waiting if frame.queries]
     for frame in frames:
         frame.expect()

@@ -1,4 +1,4 @@
-"""Signatures that a delegated nested pipeline receives beside the values of its inputs.
+"""Signatures that a delegated nested pipeline receives in addition to the values of its inputs.
 
 Its backend receives names and values, as from any other caller. The signatures that the enclosing run knows for these
 values are passed with the context, so that the same computation has the same signature on every backend.

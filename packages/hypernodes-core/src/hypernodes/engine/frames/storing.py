@@ -44,7 +44,7 @@ class StoringFrame(Frame):
         if self.plan.callbacks:
             self._report_result(step, outputs, duration_s)
         if key:
-            run.remember(key)
+            run.record_computed(key)
             self._looked_up_at += 1  # so that only the results of other frames make a difference
 
     def close(self) -> None:

@@ -82,4 +82,4 @@ def is_stored(
         if cache is None or len(names) < len(expected):
             return False
         keys.setdefault(id(cache), (cache, []))[1].extend(names)
-    return all(store.holds(cache, names) for cache, names in keys.values())
+    return all(store.holds(cache, wanted) for cache, wanted in keys.values())

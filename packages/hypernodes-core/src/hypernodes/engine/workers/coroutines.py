@@ -112,7 +112,7 @@ class Coroutines:
         return outcome
 
     def close(self) -> None:
-        """End our own loop; cancels what still runs in it."""
+        """Close our own loop; cancels the tasks in it."""
         if self._runner is not None:
             self._runner.close()
             self._runner = None

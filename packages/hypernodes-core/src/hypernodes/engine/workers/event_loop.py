@@ -25,7 +25,7 @@ class LoopThread:
         self._thread.start()
 
     def close(self) -> None:
-        """End the loop; cancels what still runs in it, and waits until it has cleaned up."""
+        """Close the loop; cancels the tasks in it, and waits until they have cleaned up."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
 
@@ -84,7 +84,7 @@ class LoopHere:
             self.loop.call_soon_threadsafe(self.loop.stop)
 
     def close(self) -> None:
-        """End the loop; cancels what still runs in it, and waits until it has cleaned up."""
+        """Close the loop; cancels the tasks in it, and waits until they have cleaned up."""
         self.turn()  # a pending wake-up call must not stop the loop below
         _end(self.loop)
 
@@ -120,7 +120,7 @@ def _precise_selector() -> selectors.BaseSelector:
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             descriptor = self.fileno()
-            if timeout is not None and 0 < timeout < _PRECISE_S and descriptor < 1024:  # what `select` can take
+            if timeout is not None and 0 < timeout < _PRECISE_S and descriptor < 1024:  # the limit of `select`
                 select.select([descriptor], [], [], timeout)
                 timeout = 0
             return super().select(timeout)

@@ -50,7 +50,7 @@ class PlannedMap(NamedTuple):
         run: The run it is part of.
         base: Context of the map.
         inputs: The inputs of the items.
-        on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in the item's place.
+        on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in place of its outputs.
         parent: The plan in which the map is a step; None at the top.
         ended: Called when the map is done.
         deliver: Called with the index and the outputs of each item as it is done, instead of collecting them.

@@ -38,7 +38,7 @@ _AHEAD_S = 0.01  # duration of the work that waits in the queue
 _MOST_AHEAD = 1024
 
 
-class Row(NamedTuple):
+class ItemRow(NamedTuple):
     """One item: the values of the inputs that vary.
 
     Attributes:
@@ -73,7 +73,7 @@ class RowReader:
         total = self._owner.total
         return None if total is None else total - self.count
 
-    def read(self, host: Host) -> Row | None:
+    def read(self, host: Host) -> ItemRow | None:
         """Return the next row that has to be executed; None when there is none at present."""
         owner = self._owner
         try:
@@ -91,7 +91,7 @@ class RowReader:
             if type(value) is Failure:
                 owner.take_failed_input(host, index, value)
                 return None
-        return Row(index, values)
+        return ItemRow(index, values)
 
 
 class _RunnerTask(Task):
@@ -128,7 +128,7 @@ class ThreadRows:
         self._workers = workers
         self._limit = workers.open_items
         self._reader = RowReader(owner)
-        self._queue: deque[Row] = deque()
+        self._queue: deque[ItemRow] = deque()
         self._results: deque[tuple[int, list[Any], BaseException | None, tuple[str, ...]]] = deque()
         self._rest = owner.request.inputs.rest(owner.plan)
         self._context = contextvars.copy_context()
@@ -314,7 +314,7 @@ class _RowBatchTask(Task):
 
     activity: MapActivity
 
-    def __init__(self, sender: ProcessRows, rows: list[Row]) -> None:
+    def __init__(self, sender: ProcessRows, rows: list[ItemRow]) -> None:
         super().__init__(sender.owner)
         self.sender = sender
         self.rows = rows
@@ -372,7 +372,7 @@ class ProcessRows:
             size = min(size, self._limit - owner.pending)
             if size <= 0:
                 return False
-        rows: list[Row] = []
+        rows: list[ItemRow] = []
         while len(rows) < size and owner.can_begin:
             row = self._reader.read(host)
             if row is not None:
@@ -384,7 +384,7 @@ class ProcessRows:
 
     def submit(self, host: Host, task: _RowBatchTask) -> None:
         """Send rows; a row with a value that cannot be sent is executed as an activity, and fails there."""
-        sent: list[Row] = []
+        sent: list[ItemRow] = []
         packed: list[tuple[Any, ...]] = []
         for row in task.rows:
             try:
@@ -421,7 +421,7 @@ class ProcessRows:
         step = next((step for step in self.steps if slot in step.arguments), None)
         return "an input" if step is None else input_name(step, slot)
 
-    def _open_singly(self, host: Host, row: Row) -> None:
+    def _open_singly(self, host: Host, row: ItemRow) -> None:
         """Execute a row as an activity of its own."""
         request = self.owner.request
         frame = Frame(request.plan, request.run, [*row.values, *self._rest], request.base, row.item_index)
