@@ -98,10 +98,10 @@ def test_a_map_over_no_items_gives_empty_lists(configure: Callable[[Pipeline], P
         tuple,
         iter,
         lambda values: (v for v in values),
-        lambda values: dict.fromkeys(values, "ignored"),
+        lambda values: dict.fromkeys(values, "ignored").keys(),
         lambda values: map(int, values),
     ],
-    ids=["tuple", "iterator", "generator", "dict", "map object"],
+    ids=["tuple", "iterator", "generator", "keys of a dict", "map object"],
 )
 def test_any_iterable_can_be_mapped_over(
     configure: Callable[[Pipeline], Pipeline], make: Callable[[list[int]], Iterable[int]]
@@ -242,6 +242,34 @@ def test_values_made_by_nodes_are_checked_when_they_are_there() -> None:
 
     with pytest.raises(MapInputError, match=r"node 'plain' maps over 'xs', which is a single str"):
         Pipeline(nodes=[text, multiply_all]).run()
+
+
+@pytest.mark.parametrize("shape", ["map", "map_iter", "mapped node", "made by a node"])
+def test_a_mapping_is_not_mapped_over_by_its_keys(shape: str) -> None:
+    values = {1: "a", 2: "b"}
+
+    @node(output_name="xs")
+    def made() -> dict[int, str]:
+        return values
+
+    with pytest.raises(MapInputError, match=r"which is a dict; pass list\(xs?\), list\(xs?\.values\(\)\)"):
+        if shape == "map":
+            plain.map({"x": values}, map_over="x")
+        elif shape == "map_iter":
+            list(plain.map_iter({"x": values}, map_over="x"))
+        elif shape == "mapped node":
+            Pipeline(nodes=[multiply_all]).run({"xs": values})
+        else:
+            Pipeline(nodes=[made, multiply_all]).run()
+    assert plain.map({"x": values.keys()}, map_over="x") == plain.map({"x": [1, 2]}, map_over="x")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_table_is_not_mapped_over_by_its_columns(library: str) -> None:
+    table = pytest.importorskip(library).DataFrame({"x": [1, 2]})
+    with pytest.raises(MapInputError, match=r"which is a table \(DataFrame\); pass one of its columns"):
+        plain.map({"x": table}, map_over="x")
+    assert plain.map({"x": table["x"]}, map_over="x") == plain.map({"x": [1, 2]}, map_over="x")
 
 
 def test_lengths_made_by_nodes_are_checked_when_they_are_there() -> None:

@@ -116,7 +116,7 @@ class UnknownOutputError(DependencyError):
 
 
 class MapInputError(DependencyError, TypeError):
-    """A mapped-over input cannot be mapped over: it is not iterable, or it is a single string.
+    """A mapped-over input cannot be mapped over: it is not iterable, or a string, a mapping or a table.
 
     Attributes:
         input_name: The mapped-over input.

@@ -205,7 +205,7 @@ def as_column(name: str, values: Any, where: str) -> Sequence[Any]:
     """Return the values of a mapped-over input as a sequence.
 
     Raises:
-        MapInputError: It is not iterable, or a single string.
+        MapInputError: See `check_column`.
     """
     if isinstance(values, (list, tuple)):
         return values
@@ -217,14 +217,19 @@ def check_column(name: str, values: Any, where: str) -> None:
     """Check that a value can be mapped over.
 
     Raises:
-        MapInputError: It is not iterable, or a single string.
+        MapInputError: It is not iterable, or iterating over it would not give its values: a single string, a mapping
+            (its keys) or a table (the names of its columns).
     """
+    kind = type(values)
+    advice = None
     if isinstance(values, (str, bytes)):
-        raise MapInputError(
-            f"{where} maps over {name!r}, which is a single {type(values).__name__}; pass a list of values, "
-            f"e.g. [{name}]",
-            input_name=name,
-        )
+        advice = f"is a single {kind.__name__}; pass a list of values, e.g. [{name}]"
+    elif isinstance(values, Mapping):
+        advice = f"is a {kind.__name__}; pass list({name}), list({name}.values()) or list({name}.items())"
+    elif hasattr(kind, "columns") and hasattr(kind, "shape"):  # what tables of pandas, Polars and Arrow have in common
+        advice = f"is a table ({kind.__name__}); pass one of its columns, or a list of its rows"
+    if advice is not None:
+        raise MapInputError(f"{where} maps over {name!r}, which {advice}", input_name=name)
     try:
         iter(values)
     except TypeError as error:
