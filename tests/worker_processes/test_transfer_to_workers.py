@@ -154,12 +154,12 @@ def test_a_large_result_that_several_nodes_take_arrives_once_in_each_worker(
 
 def test_workers_let_go_of_what_earlier_runs_shared(items_backend: LocalBackend) -> None:
     @node(output_name="y")
-    def count_kept(x: int, shared: bytes) -> int:
+    def count_loaded(x: int, shared: bytes) -> int:
         from hypernodes.engine.workers import process_main as worker
 
-        return len(worker._kept)
+        return len(worker._loaded)
 
-    pipeline = Pipeline(nodes=[count_kept], backend=items_backend)
+    pipeline = Pipeline(nodes=[count_loaded], backend=items_backend)
     for _ in range(3):
         kept = pipeline.map(inputs={"x": range(40), "shared": bytes(LARGE)}, map_over="x")["y"]
     assert max(kept) == 2  # the plan and the shared input of this run
