@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -134,3 +136,32 @@ def test_a_pool_of_the_callers_own_is_used_and_left_alone() -> None:
             backend = LocalBackend(*modes, max_workers=2, executor=executor)  # type: ignore[arg-type]
             assert pids(backend) <= {process.pid for process in workers()}
         assert executor.submit(pow, 2, 3).result() == 8
+
+
+DAEMONIC = """
+import multiprocessing
+from hypernodes import LocalBackend, Node, Pipeline
+
+def run(answers):
+    backend = LocalBackend(map_execution="parallel")
+    try:
+        answers.put(Pipeline(nodes=[Node(abs, output_name="y")], backend=backend).map({"x": [-1]}, map_over="x"))
+    except BaseException as error:
+        answers.put((type(error).__name__, str(error), getattr(error, "__notes__", [])))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=run, args=(answers,), daemon=True)
+    process.start()
+    print(answers.get())
+    process.join()
+"""
+
+
+def test_a_daemonic_process_is_told_that_it_cannot_have_workers(tmp_path: Path) -> None:
+    script = tmp_path / "daemonic.py"
+    script.write_text(DAEMONIC)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("('ConfigurationError', '\"parallel\" needs worker processes, but this is a daemonic")
+    assert done.stdout.rstrip().endswith("[])")

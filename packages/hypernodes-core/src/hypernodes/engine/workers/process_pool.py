@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.pickling import PROTOCOL, dumps
 from hypernodes.engine.workers.process_main import RowOrder, WorkItem, WorkOrder, work, work_rows
 from hypernodes.engine.workers.time_limits import late_call, start_process
+from hypernodes.errors import ConfigurationError
 from hypernodes.plan import CallStep, NestedStep, Plan
 
 if TYPE_CHECKING:
@@ -29,9 +31,17 @@ class ProcessPool:
         is_loky: Whether the pool is loky's, so that functions of every kind can be sent.
         generation: How many times the pool has been created.
         runs: Number of runs that use it now.
+
+    Raises:
+        ConfigurationError: This process is daemonic, so that it may not start processes.
     """
 
     def __init__(self, workers: int) -> None:
+        if multiprocessing.current_process().daemon:
+            raise ConfigurationError(
+                '"parallel" needs worker processes, but this is a daemonic process (as in a multiprocessing.Pool or a '
+                'Celery worker), which may not start any; use "threaded" or "sequential" here'
+            )
         self._workers = workers
         self._executor: Any = None
         self.generation = 0
@@ -79,7 +89,6 @@ class ProcessPool:
             import loky
 
             return loky.ProcessPoolExecutor(self._workers, initializer=start_process, initargs=(os.getpid(),))
-        import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
         context = multiprocessing.get_context("spawn")
