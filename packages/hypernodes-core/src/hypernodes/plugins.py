@@ -1,8 +1,8 @@
 """Finds extensions through the entry points of installed distributions, and loads them when they are used.
 
-Groups are `hypernodes.backends`, `hypernodes.caches` and `hypernodes.callbacks`, whose entries name a class, and
-`hypernodes.commands`, whose entries have the name of a command and name a function. Core's own classes are registered
-in the same way.
+Groups are `hypernodes.backends`, `hypernodes.caches` and `hypernodes.callbacks`, whose entries name a class;
+`hypernodes.commands`, whose entries have the name of a command and name a function; and `hypernodes.hashers`, whose
+entries name a function, see `hypernodes.extension`. Core's own classes are registered in the same way.
 """
 
 from __future__ import annotations
