@@ -6,7 +6,8 @@ import gc
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -197,6 +198,66 @@ def test_a_slow_first_item_does_not_let_the_others_pile_up(map_execution: Execut
     helper.join()
     assert source.read <= 20
     stream.close()
+
+
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("is_observed", [False, True])
+def test_a_source_may_depend_on_the_results_before_it(modes: Modes, is_observed: bool) -> None:
+    """A crawl: with one worker, a value is read only when all results before it have been taken."""
+    links = {page: [2 * page, 2 * page + 1] if page < 8 else [] for page in range(1, 16)}
+    to_visit = deque([1])
+
+    @node(output_name="found")
+    def fetch(page: int) -> list[int]:
+        return links[page]
+
+    def pages() -> Iterator[int]:
+        while to_visit:
+            yield to_visit.popleft()
+
+    backend = LocalBackend(*modes, max_workers=1)
+    crawl = Pipeline(nodes=[fetch], backend=backend, callbacks=[Recorder()] if is_observed else [])
+    visited = 0
+    for result in crawl.map_iter({"page": pages()}, "page"):
+        visited += 1
+        to_visit.extend(result["found"])
+    assert visited == 15
+
+
+@pytest.mark.parametrize("modes", [(n, m) for n, m in MODES if m != "sequential"])
+def test_values_that_have_been_read_are_computed_while_the_source_is_slow(modes: Modes) -> None:
+    is_computed = Gate()
+
+    @node(output_name="y")
+    def compute(x: int) -> int:
+        is_computed.set()
+        return x
+
+    def slow_source() -> Iterator[int]:
+        yield 0
+        is_computed.pass_through()
+        yield 1
+
+    stream = Pipeline(nodes=[compute], backend=LocalBackend(*modes, max_workers=4)).map_iter({"x": slow_source()}, "x")
+    assert [found["y"] for found in stream] == [0, 1]
+
+
+@pytest.mark.parametrize("modes", [(n, m) for n, m in MODES if m != "sequential"])
+@pytest.mark.parametrize("kind", [list, iter])
+def test_results_are_handed_out_while_the_next_item_is_computed(modes: Modes, kind: Callable[[Any], Any]) -> None:
+    release = Gate()
+
+    @node(output_name="y")
+    def hold_up_the_second(x: int) -> int:
+        if x == 1:
+            release.pass_through()
+        return x
+
+    backend = LocalBackend(*modes, max_workers=1)
+    stream = Pipeline(nodes=[hold_up_the_second], backend=backend).map_iter({"x": kind(range(6))}, "x")
+    assert next(stream) == {"y": 0}
+    release.set()
+    assert [found["y"] for found in stream] == [1, 2, 3, 4, 5]
 
 
 MEASURE = """if True:

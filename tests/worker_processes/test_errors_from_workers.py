@@ -12,6 +12,7 @@ import pytest
 
 from hypernodes import (
     CacheWarning,
+    Failure,
     LocalBackend,
     MemoryCache,
     Pipeline,
@@ -177,6 +178,41 @@ def test_an_input_that_cannot_travel_fails_its_own_item_only(value: Any, backend
     found = pipeline.map(inputs={"x": values}, map_over="x", on_error="collect")
     assert [failure.item_index for failure in failures(found)] == [30]
     assert found["y"][:30] + found["y"][31:] == [*range(30), *range(31, 40)]
+
+
+@pytest.mark.parametrize("culprit", ["input", "result that cannot be sent", "result that cannot be received"])
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_the_node_to_blame_is_named_wherever_it_stands(
+    culprit: str, position: int, items_backend: LocalBackend
+) -> None:
+    def result(node_position: int, x: int) -> Any:
+        if x != 3 or node_position != position or culprit == "input":
+            return x
+        return threading.Lock() if culprit == "result that cannot be sent" else FailsOnArrival()
+
+    @node(output_name="a")
+    def first(x: int, for_first: Any) -> Any:
+        return result(0, x)
+
+    @node(output_name="b")
+    def second(x: int, for_second: Any) -> Any:
+        return result(1, x)
+
+    @node(output_name="c")
+    def third(x: int, for_third: Any) -> Any:
+        return result(2, x)
+
+    pipeline = Pipeline(nodes=[first, second, third], name="prep", backend=items_backend)
+    columns: dict[str, list[Any]] = {name: [0] * 5 for name in ("for_first", "for_second", "for_third")}
+    if culprit == "input":
+        [*columns.values()][position][3] = FailsOnArrival()
+    found = pipeline.map(inputs={"x": range(5), **columns}, map_over=["x", *columns], on_error="collect")
+    failure = failures(found)[0]
+    name = ("first", "second", "third")[position]
+    assert [value for column in found.values() for value in column if not isinstance(value, Failure)] == [0, 1, 2, 4] * 3
+    assert failure.node_path == ("prep", name)
+    assert [note.split(" ")[2] for note in failure.error.__notes__] == [f"'{name}'"]
+    assert repr(name) in str(failure.error)
 
 
 def test_an_input_that_cannot_travel_is_named(backend: LocalBackend) -> None:

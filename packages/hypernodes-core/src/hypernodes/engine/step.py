@@ -1,4 +1,4 @@
-"""Executes a step: the only module that calls a node's function, and the notes added to errors."""
+"""Executes a step: calls a node's function, and notes in an error where it was raised."""
 
 from __future__ import annotations
 
@@ -130,6 +130,15 @@ def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
     return (result,) if len(step.outputs) == 1 else split(step, result)
 
 
+async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Call an `async def` function in a running event loop; see `call`."""
+    if step.by_keyword:
+        made = prepare(step, values)
+        return split(step, await step.node.func(*made.arguments, **made.by_keyword))
+    result = await step.node.func(*[values[slot] for slot in step.positional])
+    return (result,) if len(step.outputs) == 1 else split(step, result)
+
+
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:
     """Return the result of a function as one value for each output."""
     names = step.node.outputs
@@ -145,14 +154,14 @@ def split(step: CallStep, result: Any) -> tuple[Any, ...]:
     )
 
 
-def add_note(
+def locate(
     error: BaseException,
     plan: Plan,
     step: Step,
     base: CallbackContext,
     backend_name: str,
     item_index: int | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Add a note to `error` that says where it was raised: pipeline path, node, map items, input names and backend.
 
     Args:
@@ -162,14 +171,19 @@ def add_note(
         base: Context of the plan's outermost scope.
         backend_name: Name of the backend.
         item_index: Index of the map item; None when the plan is not executed as a map item.
+
+    Returns:
+        The names of the pipelines that contain the step, outermost first, followed by the name of its node.
     """
+    path = path_of(plan, step, base)
     location = f" ({step.node.location})" if step.node.location else ""
     item_path = base.item_path if item_index is None else (*base.item_path, item_index)
     items = f", map item {' → '.join(map(str, item_path))}" if item_path else ""
     error.add_note(
-        f"in node {step.node.name!r}{location} of pipeline {' → '.join(path_of(plan, step, base))}{items}; "
+        f"in node {step.node.name!r}{location} of pipeline {' → '.join(path)}{items}; "
         f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {backend_name}"
     )
+    return (*path, step.node.name)
 
 
 def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:

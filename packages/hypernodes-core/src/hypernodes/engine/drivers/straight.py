@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.columns import has_failure, nested_columns
-from hypernodes.engine.step import add_note, call, context_of, path_of
+from hypernodes.engine.step import call, context_of, locate
 from hypernodes.failure import Failure
-from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
+from hypernodes.plan import CallStep, NestedStep, OnError, Plan
 from hypernodes.request import rows_of
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def run_silent(
             else:
                 step = function if count < 0 else plan.steps[plan.producers[out]]
                 index = None if results is None else number if indexes is None else indexes[number]
-                path = _explain(error, plan, step, index, _base(plan, ctx, enclosing), backend_name)
+                path = locate(error, plan, step, _base(plan, ctx, enclosing), backend_name, index)
             if on_error == "raise" or results is None:
                 if trace is not None:
                     trace.failed_at = path
@@ -196,7 +196,7 @@ def _run_items(
         columns = nested_columns(step, values)
     except Exception as error:
         base = _base(enclosing.plan, enclosing.ctx, enclosing.outer)
-        trace.failed_at = _explain(error, enclosing.plan, step, enclosing.row, base, backend_name)
+        trace.failed_at = locate(error, enclosing.plan, step, base, backend_name, enclosing.row)
         raise
     shared = [values[slot] for slot in step.arguments[len(columns) :]]
     results: list[Any] = []
@@ -276,14 +276,6 @@ def _base(plan: Plan, ctx: CallbackContext | None, enclosing: _EnclosingMap | No
     outer = _base(enclosing.plan, enclosing.ctx, enclosing.outer)
     context = context_of(enclosing.plan, enclosing.step.scope, outer, enclosing.row)
     return context.child(enclosing.step.inner.scopes[0].pipeline_id, enclosing.step.node.name)
-
-
-def _explain(
-    error: BaseException, plan: Plan, step: Step, index: int | None, base: CallbackContext, backend_name: str
-) -> tuple[str, ...]:
-    """Add a note to `error` that says where it was raised; return the path of the step."""
-    add_note(error, plan, step, base, backend_name, index)
-    return (*path_of(plan, step, base), step.node.name)
 
 
 def run_observed(

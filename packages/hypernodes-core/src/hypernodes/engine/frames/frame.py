@@ -16,7 +16,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.columns import MapInputs, nested_columns
 from hypernodes.engine.frames.events import ScopeEvents, end_nested, start_nested
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import add_note, path_of
+from hypernodes.engine.step import locate, path_of
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
@@ -164,9 +164,9 @@ class Frame:
         Returns:
             The path of the step; see `path_to`.
         """
-        add_note(error, self.plan, step, self.base, self.run.backend_name, self.item_index)
+        path = locate(error, self.plan, step, self.base, self.run.backend_name, self.item_index)
         self.report_error(step, error)
-        return self.path_to(step)
+        return path
 
     def report_error(self, step: Step, error: BaseException) -> None:
         """Report an error of a step to the callbacks."""

@@ -12,12 +12,12 @@ import pickle
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, NamedTuple
 
 from hypernodes.buffers import new_buffer
-from hypernodes.engine.workers.pickling import dumps
+from hypernodes.engine.workers.pickling import Dumper
 from hypernodes.errors import SerializationError
 
 _FILE_MIN_BYTES = 64 * 1024
@@ -47,35 +47,30 @@ def is_sent_as_is(value: Any) -> bool:
     return kind in _SCALARS or (kind in _TEXTS and len(value) < _FILE_MIN_BYTES)
 
 
-def pack(value: Any, label: str, is_by_value: bool, path: str) -> Any:
+def new_dumper(is_by_value: bool) -> Dumper:
+    """Return a serializer for `pack`."""
+    return Dumper(is_by_value, _FILE_MIN_BYTES)
+
+
+def pack(value: Any, label: str, dumper: Dumper, new_path: Callable[[], str]) -> Any:
     """Return a simple value unchanged, and others as a `Payload`.
 
     Args:
         value: The value to send.
         label: Names the value in messages.
-        is_by_value: See `pickling.dumps`.
-        path: File for the value, if it is large.
+        dumper: Serializes it.
+        new_path: Returns the name of a file for the value, if it is large.
 
     Raises:
         SerializationError: The value cannot be serialized or written.
     """
     if is_sent_as_is(value):
         return value
-    buffers: list[pickle.PickleBuffer] = []
-
-    def is_in_band(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            is_large = memoryview(buffer).nbytes >= _FILE_MIN_BYTES and bool(buffer.raw())
-        except BufferError:  # not contiguous
-            is_large = False
-        if is_large:
-            buffers.append(buffer)
-        return not is_large
-
-    head = dumps(value, label, is_by_value, is_in_band)
+    head, buffers = dumper.dump(value, label)
     if not buffers and len(head) < _FILE_MIN_BYTES:
         return Payload(head, "", len(head))
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+    path = new_path()
     _write(path, parts, label)
     return Payload(None, path, sum(part.nbytes for part in parts))
 
@@ -139,11 +134,11 @@ class Payloads:
     """Serializes the values that one run sends to worker processes; values that are held are serialized only once.
 
     Args:
-        is_by_value: See `pickling.dumps`.
+        is_by_value: See `pickling.Dumper`.
     """
 
     def __init__(self, is_by_value: bool) -> None:
-        self._is_by_value = is_by_value
+        self._dumper = new_dumper(is_by_value)
         self._folder: str | None = None
         self._numbers = count()
         self._held: dict[int, _Held] = {}
@@ -178,17 +173,18 @@ class Payloads:
 
     def pack(self, value: Any, label: str) -> Any:
         """Return a value as a payload; see the function `pack`."""
-        held = self._held.get(id(value))
+        held = self._held.get(id(value)) if self._held else None
         if held is not None and held.payload is not None:
             return held.payload
-        payload = pack(value, label, self._is_by_value, self.new_path())
+        payload = pack(value, label, self._dumper, self.new_path)
         if held is not None and type(payload) is Payload:
             payload = held.payload = payload._replace(is_shared=True)
         return payload
 
     def write(self, path: str, value: Any, label: str) -> None:
         """Write a value to a file, large or not."""
-        _write(path, [memoryview(dumps(value, label, self._is_by_value))], label)
+        head, buffers = self._dumper.dump(value, label)
+        _write(path, [memoryview(head), *(buffer.raw() for buffer in buffers)], label)
 
     def new_path(self) -> str:
         """Return a name for a new file."""

@@ -16,40 +16,80 @@ from hypernodes.signature import reduce_sentinel
 PROTOCOL = 5
 
 
-def dumps(
-    value: Any, what: str, is_by_value: bool, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None
-) -> bytes:
-    """Return `value` as bytes.
+def dumps(value: Any, what: str, is_by_value: bool) -> bytes:
+    """Return `value` as bytes; see `Dumper`."""
+    return Dumper(is_by_value).dump(value, what)[0]
+
+
+class Dumper:
+    """Serializes values one after the other; much cheaper for small ones than a pickler for each.
 
     Args:
-        value: What is to be sent.
-        what: What it is, for the message.
         is_by_value: Whether functions that a worker cannot import (of `__main__`, lambdas, closures) are sent whole,
             which needs cloudpickle.
-        buffer_callback: Called with the memory of each array; keeps it out of the bytes by returning something false.
-
-    Raises:
-        SerializationError: It cannot be sent.
+        out_of_band_bytes: Arrays of at least this size are returned beside the bytes; None for no limit.
     """
-    try:
-        if not is_by_value:
-            return pickle.dumps(value, PROTOCOL, buffer_callback=buffer_callback)
-        buffer = io.BytesIO()
-        _worker_pickler()(buffer, PROTOCOL, buffer_callback).dump(value)
-        return buffer.getvalue()
-    except Exception as error:
-        hint = "" if is_by_value else "; pip install hypernodes-core[parallel] sends functions of every kind"
-        raise SerializationError(
-            f"{what} cannot be sent to a worker process ({type(error).__name__}: {error}){hint}", path=what
-        ) from error
+
+    def __init__(self, is_by_value: bool, out_of_band_bytes: int | None = None) -> None:
+        self.is_by_value = is_by_value
+        self._minimum = out_of_band_bytes
+        self._stream = io.BytesIO()
+        self._buffers: list[pickle.PickleBuffer] = []
+        self._pickler: Any = None
+
+    def dump(self, value: Any, what: str) -> tuple[bytes, list[pickle.PickleBuffer]]:
+        """Return `value` as bytes, and the memory of its large arrays.
+
+        Args:
+            value: What is to be sent.
+            what: What it is, for the message.
+
+        Raises:
+            SerializationError: It cannot be sent.
+        """
+        pickler = self._pickler
+        try:
+            if pickler is None:
+                make = _worker_pickler() if self.is_by_value else pickle.Pickler
+                callback = None if self._minimum is None else self._is_in_band
+                pickler = self._pickler = make(self._stream, PROTOCOL, buffer_callback=callback)
+            pickler.dump(value)
+        except Exception as error:
+            self._pickler = None  # it may remember parts of the value
+            self._stream = io.BytesIO()
+            self._buffers = []
+            hint = "" if self.is_by_value else "; pip install hypernodes-core[parallel] sends functions of every kind"
+            raise SerializationError(
+                f"{what} cannot be sent to a worker process ({type(error).__name__}: {error}){hint}", path=what
+            ) from error
+        pickler.clear_memo()
+        if self.is_by_value and pickler.globals_ref:  # of cloudpickle: namespaces by the id of dictionaries
+            pickler.globals_ref.clear()
+        head = self._stream.getvalue()
+        self._stream.seek(0)
+        self._stream.truncate()
+        buffers = self._buffers
+        if buffers:
+            self._buffers = []
+        return head, buffers
+
+    def _is_in_band(self, buffer: pickle.PickleBuffer) -> bool:
+        assert self._minimum is not None
+        try:
+            is_large = memoryview(buffer).nbytes >= self._minimum and bool(buffer.raw())
+        except BufferError:  # not contiguous
+            is_large = False
+        if is_large:
+            self._buffers.append(buffer)
+        return not is_large
 
 
-_pickler: Any = None
+_pickler_class: Any = None
 
 
 def _worker_pickler() -> Any:
-    global _pickler
-    if _pickler is None:
+    global _pickler_class
+    if _pickler_class is None:
         from hypernodes.engine.workers.by_value import ByValuePickler  # needs cloudpickle
 
         class WorkerPickler(ByValuePickler):
@@ -66,8 +106,8 @@ def _worker_pickler() -> Any:
                 found = None if owner is not None and owner.modules else reduce_sentinel(obj)
                 return super().reducer_override(obj) if found is None else found
 
-        _pickler = WorkerPickler
-    return _pickler
+        _pickler_class = WorkerPickler
+    return _pickler_class
 
 
 def _make_beside(modules: list[ModuleType], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

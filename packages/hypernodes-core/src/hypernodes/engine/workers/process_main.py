@@ -6,12 +6,12 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
-from time import perf_counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hypernodes.engine.step import NotTransferred, Returned, call, make, prepare
-from hypernodes.engine.workers.payloads import Payload, pack, unpack
-from hypernodes.engine.workers.pickling import PROTOCOL
+from hypernodes.engine.step import NotTransferred, Returned, make, prepare
+from hypernodes.engine.workers.payloads import Payload, new_dumper, pack, unpack
+from hypernodes.engine.workers.pickling import PROTOCOL, Dumper
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
 from hypernodes.engine.workers.time_limits import TimeLimit, use_folder
 from hypernodes.errors import NodeTimeoutError, SerializationError
@@ -47,7 +47,7 @@ class WorkOrder(NamedTuple):
         shared: Values that all items share, by slot, as payloads.
         needed: Slots whose values must be sent back.
         returns_everything: Whether the other results are sent back as well, if possible.
-        is_by_value: See `pickling.dumps`.
+        is_by_value: See `pickling.Dumper`.
         items: The work items.
     """
 
@@ -99,112 +99,19 @@ def work(packed: bytes) -> bytes:
         A list with the outcome of each item, packed.
     """
     order: WorkOrder = pickle.loads(packed)
-    _evict_removed_files()
+    evict_removed_files()
     use_folder(order.folder)
-    steps: tuple[CallStep, ...] = _load_shared(order.program)
+    steps: tuple[CallStep, ...] = load_shared(order.program)
     shared = dict(order.shared)
-    loop = _Loop()
+    loop, dumper = _Loop(), new_dumper(order.is_by_value)
     try:
-        outcomes = [_run(order, position, steps, shared, loop) for position in range(len(order.items))]
+        outcomes = [_run(order, position, steps, shared, loop, dumper) for position in range(len(order.items))]
     finally:
         loop.close()
     return pickle.dumps(outcomes, PROTOCOL)
 
 
-class RowOrder(NamedTuple):
-    """Rows of values for which a worker is to execute a plan.
-
-    Attributes:
-        folder: Folder of the run, for large results.
-        number: Number of the order, unique in the run.
-        program: File with the steps of the plan, all of them calls.
-        outputs: Slots whose values must be sent back.
-        rest: Values of the slots after those of a row, as payloads.
-        is_by_value: See `pickling.dumps`.
-        rows: The values of the first slots for each execution, as payloads.
-    """
-
-    folder: str
-    number: int
-    program: str
-    outputs: tuple[int, ...]
-    rest: tuple[Any, ...]
-    is_by_value: bool
-    rows: list[tuple[Any, ...]]
-
-
-class RowOutcome(NamedTuple):
-    """The outcome of a row.
-
-    Attributes:
-        outputs: One payload for each requested slot.
-        failed_step: Position of the call that raised.
-        duration_s: How long the calls took.
-        raised: The error of that call; None when none raised.
-        error: An error that was raised in the process that receives the outcome.
-    """
-
-    outputs: tuple[Any, ...]
-    failed_step: int = 0
-    duration_s: float = 0.0
-    raised: SerializedError | None = None
-    error: BaseException | None = None
-
-
-def work_rows(packed: bytes) -> bytes:
-    """Execute a plan for some rows.
-
-    Args:
-        packed: A `RowOrder`.
-
-    Returns:
-        A list with a `RowOutcome` for each row, packed.
-    """
-    order: RowOrder = pickle.loads(packed)
-    _evict_removed_files()
-    use_folder(order.folder)
-    steps: tuple[CallStep, ...] = _load_shared(order.program)
-    rest: list[Any] | None = None
-    outcomes: list[RowOutcome] = []
-    for row in order.rows:
-        started_at = perf_counter()
-        position = 0
-        try:
-            if rest is None:
-                rest = [_open_slot(steps, value, len(row) + slot) for slot, value in enumerate(order.rest)]
-            values = [_open_slot(steps, value, slot) for slot, value in enumerate(row)]
-            values += rest
-            for position, step in enumerate(steps):  # noqa: B007 - tells which one raised
-                for slot, value in zip(step.outputs, call(step, values), strict=True):
-                    if slot is not None:
-                        values[slot] = value
-            duration_s = perf_counter() - started_at
-            outputs = tuple([_pack_output(order, steps, slot, values[slot]) for slot in order.outputs])
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            outcomes.append(RowOutcome((), position, perf_counter() - started_at, describe(error)))
-        else:
-            outcomes.append(RowOutcome(outputs, position, duration_s))
-    return pickle.dumps(outcomes, PROTOCOL)
-
-
-def _open_slot(steps: Sequence[CallStep], value: Any, slot: int) -> Any:
-    if type(value) is not Payload:
-        return value
-    step = next((step for step in steps if slot in step.arguments), None)
-    return unpack(value) if step is None else _open(value, step, slot)
-
-
-def _pack_output(order: RowOrder, steps: Sequence[CallStep], slot: int, value: Any) -> Any:
-    name = next(step.node.name for step in steps if slot in step.outputs)  # outputs are never inputs
-    try:
-        return pack(value, f"the result of node {name!r}", order.is_by_value, _new_path(order.folder))
-    except SerializationError as error:
-        raise _cannot_be_sent_back(name, error) from error.__cause__
-
-
-def _cannot_be_sent_back(node_name: str, error: SerializationError) -> SerializationError:
+def cannot_be_sent_back(node_name: str, error: SerializationError) -> SerializationError:
     return SerializationError(
         f"the result of node {node_name!r} cannot be sent back from the worker process: {error.__cause__}",
         path=f"result of {node_name}",
@@ -235,7 +142,7 @@ class _Loop:
 
 
 def _run(
-    order: WorkOrder, position: int, steps: Sequence[CallStep], shared: dict[int, Any], loop: _Loop
+    order: WorkOrder, position: int, steps: Sequence[CallStep], shared: dict[int, Any], loop: _Loop, dumper: Dumper
 ) -> ItemOutcome:
     item = order.items[position]
     values = {**shared, **item.values}
@@ -245,13 +152,13 @@ def _run(
         try:
             for slot in step.arguments:
                 if type(values[slot]) is Payload:
-                    values[slot] = _open(values[slot], step, slot)
+                    values[slot] = open_payload(values[slot], step, slot)
                     if slot in shared and slot not in item.values:
                         shared[slot] = values[slot]
             with TimeLimit(step.node, order.folder, f"{order.number}-{position}-{index}"):
                 returned = make(prepare(step, values), loop.wait_for)  # type: ignore[arg-type]
             values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
-            outputs = _pack_results(order, step, returned)
+            outputs = _pack_results(order, step, returned, dumper)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -260,9 +167,9 @@ def _run(
     return ItemOutcome(done)
 
 
-def _open(payload: Payload, step: CallStep, slot: int) -> Any:
+def open_payload(payload: Payload, step: CallStep, slot: int) -> Any:
     try:
-        return _load_shared(payload.path) if payload.is_shared and payload.path else unpack(payload)
+        return load_shared(payload.path) if payload.is_shared and payload.path else unpack(payload)
     except Exception as error:
         name = step.node.inputs[step.arguments.index(slot)]
         raise SerializationError(
@@ -272,26 +179,25 @@ def _open(payload: Payload, step: CallStep, slot: int) -> Any:
         ) from error
 
 
-def _pack_results(order: WorkOrder, step: CallStep, returned: Returned) -> tuple[Any, ...]:
+def _pack_results(order: WorkOrder, step: CallStep, returned: Returned, dumper: Dumper) -> tuple[Any, ...]:
     packed: list[Any] = []
+    path = partial(new_path, order.folder)
     for name, slot, value in zip(step.node.outputs, step.outputs, returned.outputs, strict=True):
         is_needed = slot in order.needed
         if not is_needed and not order.returns_everything:
             packed.append(None)
             continue
         try:
-            packed.append(
-                pack(value, f"the result of node {step.node.name!r}", order.is_by_value, _new_path(order.folder))
-            )
+            packed.append(pack(value, f"the result of node {step.node.name!r}", dumper, path))
         except SerializationError as error:
             if is_needed:
-                raise _cannot_be_sent_back(step.node.name, error) from error.__cause__
+                raise cannot_be_sent_back(step.node.name, error) from error.__cause__
             reason = f"{name!r} cannot be sent ({error.__cause__})"
-            packed.append(pack(NotTransferred(type(value).__name__, reason), "", False, ""))
+            packed.append(pack(NotTransferred(type(value).__name__, reason), "", dumper, path))
     return tuple(packed)
 
 
-def _new_path(folder: str) -> str:
+def new_path(folder: str) -> str:
     global _results
     _results += 1
     return os.path.join(folder, f"result-{os.getpid()}-{_results}")
@@ -300,7 +206,7 @@ def _new_path(folder: str) -> str:
 # --- files that several orders refer to ---------------------------------------------------------------------------
 
 
-def _load_shared(path: str) -> Any:
+def load_shared(path: str) -> Any:
     if path not in _loaded:
         _loaded[path] = unpack(Payload(None, path))
         if len(_loaded) > _MAX_LOADED_FILES:
@@ -309,7 +215,7 @@ def _load_shared(path: str) -> Any:
     return _loaded[path]
 
 
-def _evict_removed_files() -> None:
+def evict_removed_files() -> None:
     """Release values whose file was removed: no further order refers to them."""
     for path in [path for path in _loaded if not os.path.exists(path)]:
         _loaded.pop(path, None)

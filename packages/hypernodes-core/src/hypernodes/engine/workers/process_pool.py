@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.pickling import PROTOCOL, dumps
-from hypernodes.engine.workers.process_main import RowOrder, WorkItem, WorkOrder, work, work_rows
+from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
+from hypernodes.engine.workers.row_orders import RowOrder, work_rows
 from hypernodes.engine.workers.time_limits import late_call, start_process
 from hypernodes.errors import ConfigurationError
 from hypernodes.plan import CallStep, NestedStep, Plan

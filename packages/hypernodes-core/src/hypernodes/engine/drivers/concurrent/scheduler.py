@@ -4,8 +4,8 @@ Modes differ only in how many calls may run at a time and in which workers make 
 workers. Plans and maps are on a stack, the innermost on top, so that items are finished before new ones are begun.
 
 Other modules handle the special cases: worker processes (`batches`, `lost_workers`), time limits and delays (`timers`),
-items that need only calls (`rows`), and nested pipelines with a backend of their own (`delegated_calls`). All of them
-use the loop as a `Host`.
+how the items of a map are started (`item_starters`), and nested pipelines with a backend of their own
+(`delegated_calls`). All of them use the loop as a `Host`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, PlanActivity, Task, cancelled
-from hypernodes.engine.drivers.concurrent.batches import Batches, ProcessCalls
+from hypernodes.engine.drivers.concurrent.batches import ProcessCalls
 from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
+from hypernodes.engine.drivers.concurrent.item_starters import item_starter
 from hypernodes.engine.drivers.concurrent.lost_workers import LostWorkers
-from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, NestedEnd, OneByOne, PlannedMap
-from hypernodes.engine.drivers.concurrent.rows import row_starter
+from hypernodes.engine.drivers.concurrent.maps import MapActivity, NestedEnd, PlannedMap
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.state import RunState
@@ -240,19 +240,7 @@ class Scheduler:
 
     def map_activity(self, request: PlannedMap) -> MapActivity:
         """Return a map to be opened, with the item starter that suits it best."""
-        return MapActivity(request, self._item_starter)
-
-    def _item_starter(self, owner: MapActivity) -> ItemStarter:
-        workers = self.workers
-        rows = row_starter(owner, workers)
-        if rows is not None:
-            return rows
-        if workers.processes is not None and workers.map_execution == "parallel":
-            has_plenty = owner.total is not None and owner.total >= 2 * workers.max_workers
-            has_only_calls = all(isinstance(step, CallStep) for step in owner.plan.steps)
-            if has_only_calls and (workers.runs_nodes_in_order or has_plenty):
-                return Batches(owner, workers.processes, workers)
-        return OneByOne(owner, workers.open_items)
+        return MapActivity(request, lambda owner: item_starter(owner, self.workers))
 
     # --- calls ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,216 @@
+"""Item starter for rows that worker processes execute, in batches whose size is estimated from earlier ones."""
+
+from __future__ import annotations
+
+import pickle
+from time import perf_counter
+from typing import Any
+
+from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
+from hypernodes.engine.drivers.concurrent.batches import BatchSize, input_name
+from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
+from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.workers.payloads import Payload, is_sent_as_is, unpack
+from hypernodes.engine.workers.process_pool import WorkerProcesses
+from hypernodes.engine.workers.row_orders import RowOutcomes
+from hypernodes.engine.workers.serialized_errors import restore
+from hypernodes.engine.workers.workers import Outcome, Workers
+from hypernodes.errors import SerializationError
+from hypernodes.plan import CallStep
+
+_READ_S = 0.01  # a batch is sent without being full when reading its rows takes longer
+
+
+class _BatchTask(Task):
+    """Rows executed by a worker process.
+
+    Attributes:
+        sender: The `ProcessRows` that sends them.
+        rows: The rows.
+        files: Files that hold their values; they are removed when there is an outcome.
+    """
+
+    __slots__ = ("files", "rows", "sender")
+
+    activity: MapActivity
+
+    def __init__(self, sender: ProcessRows, rows: list[ItemRow]) -> None:
+        super().__init__(sender.owner)
+        self.sender = sender
+        self.rows = rows
+        self.files: list[str] = []
+
+    def settle(self, host: Host, outcome: Outcome) -> None:
+        self.sender.settle(host, self, pickle.loads(outcome.result()))
+
+    def fail(self, host: Host, error: BaseException) -> None:
+        self.sender.fail(host, self, error)
+
+    def parts(self) -> list[Task]:
+        self.sender.remove_files(self)
+        return [_BatchTask(self.sender, [row]) for row in self.rows] if len(self.rows) > 1 else [self]
+
+    def submit_again(self, host: Host) -> None:
+        self.sender.submit(host, self)
+
+    def described(self) -> tuple[list[CallStep], int | None]:
+        return self.sender.steps, self.rows[0].item_index
+
+
+class ProcessRows:
+    """Executes rows in batches in worker processes.
+
+    Args:
+        owner: The map.
+        processes: The worker processes.
+        workers: Determines how many rows to send at a time.
+
+    Attributes:
+        owner: The map.
+        steps: The calls of a row.
+    """
+
+    has_begun_items = False
+
+    def __init__(self, owner: MapActivity, processes: WorkerProcesses, workers: Workers) -> None:
+        plan = owner.plan
+        self.owner = owner
+        self.steps = [step for step in plan.steps if isinstance(step, CallStep)]
+        self._processes = processes
+        self._size = BatchSize(workers)
+        self._reader = RowReader(owner)
+        self._limit = workers.open_items
+        self._rest = owner.request.inputs.rest(plan)
+        self._takers = {slot: step for step in reversed(self.steps) for slot in step.arguments}
+        self._labels = {slot: input_name(step, slot) for slot, step in self._takers.items()}
+
+    def start_next(self, host: Host) -> bool:
+        owner, reader = self.owner, self._reader
+        if owner.is_exhausted or not owner.has_room:
+            return False
+        size = self._size.next(reader.remaining)
+        if owner.request.deliver is not None:
+            size = min(size, self._limit - owner.pending)
+            if size <= 0:
+                return False
+        rows: list[ItemRow] = []
+        deadline = perf_counter() + _READ_S if reader.is_lazy else None
+        while len(rows) < size and owner.can_begin:
+            row = reader.read(host)
+            if row is not None:
+                rows.append(row)
+                if deadline is not None and perf_counter() > deadline:
+                    break
+        if rows:
+            owner.pending += len(rows)
+            self.submit(host, _BatchTask(self, rows))
+        return bool(rows) or not owner.is_exhausted
+
+    def submit(self, host: Host, task: _BatchTask) -> None:
+        """Send rows; a row with a value that cannot be sent is executed as an activity, and fails there."""
+        sent: list[ItemRow] = []
+        packed: list[tuple[Any, ...]] = []
+        for row in task.rows:
+            try:
+                packed.append(self._pack(row.values, 0))
+            except SerializationError:
+                self._open_singly(host, row)
+            else:
+                sent.append(row)
+        if not sent:
+            return
+        try:
+            rest = self._pack(self._rest, len(sent[0].values))
+        except SerializationError:
+            for row in sent:
+                self._open_singly(host, row)
+            return
+        task.rows = sent
+        payloads = [value for values in packed for value in values if type(value) is Payload]
+        self._size.learn_bytes(sum(payload.size_bytes for payload in payloads) / len(sent))
+        task.files = [payload.path for payload in payloads if payload.path and not payload.is_shared]
+        task.order, future = self._processes.submit_rows(self.owner.plan, rest, packed)
+        host.wait_for(task, future)
+
+    def remove_files(self, task: _BatchTask) -> None:
+        """Remove the files of rows that have to be sent again."""
+        self._processes.payloads.remove(task.files)
+
+    def _pack(self, values: tuple[Any, ...], first: int) -> tuple[Any, ...]:
+        """Return the values of the slots from `first` on as payloads; None for those that no call takes."""
+        if all(map(is_sent_as_is, values)):
+            return values
+        labels, payloads = self._labels, self._processes.payloads
+        return tuple(
+            [
+                payloads.pack(value, labels[slot]) if slot in labels else None
+                for slot, value in enumerate(values, start=first)
+            ]
+        )
+
+    def _open_singly(self, host: Host, row: ItemRow) -> None:
+        """Execute a row as an activity of its own."""
+        request = self.owner.request
+        frame = Frame(request.plan, request.run, [*row.values, *self._rest], request.base, row.item_index)
+        frame.start()
+        host.open(PlanActivity(frame, self.owner))
+
+    def settle(self, host: Host, task: _BatchTask, outcomes: RowOutcomes) -> None:
+        """Record the outcomes of rows."""
+        self.remove_files(task)
+        owner, packed = self.owner, outcomes.outputs
+        self._size.learn_cost(outcomes.duration_s / len(task.rows))
+        sizes = [value.size_bytes for value in packed if type(value) is Payload]
+        self._size.learn_bytes(sum(sizes) / len(task.rows))
+        failures = {failure.row: failure for failure in outcomes.failures}
+        width = len(owner.plan.outputs)
+        for position, row in enumerate(task.rows):
+            failure = failures.get(position)
+            if failure is not None:
+                self._fail_row(host, row, self.steps[failure.step], restore(failure.raised))
+                continue
+            outputs = packed[position * width : (position + 1) * width]
+            if not sizes or self._unpack(host, row, outputs):
+                owner.take_outputs(row.item_index, outputs)
+        owner.pending -= len(task.rows)
+        host.wake(owner)
+
+    def fail(self, host: Host, task: _BatchTask, error: BaseException) -> None:
+        """Record that a batch has no outcomes; its rows are sent one by one to find those that are to blame."""
+        if len(task.rows) > 1 and isinstance(error, Exception) and not self.owner.is_stopped:
+            for part in task.parts():
+                part.submit_again(host)
+            return
+        self.remove_files(task)
+        for row in task.rows:
+            self._fail_row(host, row, self.steps[0], error)
+        self.owner.pending -= len(task.rows)
+        host.wake(self.owner)
+
+    def _fail_row(self, host: Host, row: ItemRow, step: CallStep, error: BaseException) -> None:
+        if not self.owner.is_stopped:
+            fail_row(self.owner, host, row.item_index, step, error)
+
+    def _unpack(self, host: Host, row: ItemRow, outputs: list[Any]) -> bool:
+        """Replace payloads by their values; return False if one cannot be received, which fails the row."""
+        plan = self.owner.plan
+        for position, (slot, payload) in enumerate(zip(plan.outputs.values(), outputs, strict=True)):
+            if type(payload) is not Payload:
+                continue
+            try:
+                outputs[position] = unpack(payload)
+            except Exception as error:
+                step = self.steps[plan.producers[slot]]
+                unreadable = SerializationError(
+                    f"the result of node {step.node.name!r} cannot be received from the worker process "
+                    f"({type(error).__name__}: {error})",
+                    path=f"result of {step.node.name}",
+                )
+                unreadable.__cause__ = error
+                self._fail_row(host, row, step, unreadable)
+                return False
+            finally:
+                if payload.path:
+                    self._processes.payloads.remove([payload.path])
+        return True
