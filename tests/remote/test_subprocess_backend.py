@@ -450,16 +450,28 @@ def test_what_a_node_started_does_not_hold_the_run(tmp_path: Path, how: str, is_
         os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
-def test_a_child_that_returns_from_a_node_as_well_answers_nothing() -> None:
-    @node(output_name="y")
-    def fork(x: int) -> int:
+@pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["no cache", "a cache"])
+@pytest.mark.parametrize("callbacks", [[], [Recorder()]], ids=["no callbacks", "a callback"])
+def test_a_child_that_returns_from_a_node_as_well_answers_nothing_and_ends(
+    cache: MemoryCache | None, callbacks: list[Recorder]
+) -> None:
+    @node(output_name="forked")
+    def fork(x: int) -> tuple[int, int]:
         import os
 
-        return -1 if os.fork() == 0 else x
+        child = os.fork()
+        return (x, child) if child else (-1, 0)
+
+    @node(output_name="y")
+    def hand_on(forked: tuple[int, int]) -> tuple[int, int]:
+        return forked
 
     with SubprocessBackend() as backend:
-        pipeline = Pipeline([fork], backend=backend)
-        assert [pipeline.run({"x": x})["y"] for x in range(3)] == [0, 1, 2]
+        pipeline = Pipeline([fork, hand_on], backend=backend, cache=cache, callbacks=callbacks)
+        results = [pipeline.run({"x": x})["y"] for x in range(3)]
+        assert [x for x, _ in results] == [0, 1, 2]
+        children = {child for _, child in results}
+        assert wait_until(lambda: children.isdisjoint(process.pid for process in processes()))
 
 
 def test_the_process_flushes_files_and_calls_exit_functions_at_its_end(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,9 @@ _SOON = object()  # there is a message that waits for others
 class Outbox:
     """Sends messages to the caller.
 
+    A process that a node forks has no sending thread, and the caller expects nothing from it: there, messages are
+    dropped, nothing can be asked, and nothing is waited for.
+
     Args:
         exchange: The transport; None when it carries nothing while the job runs. Then messages wait for the outcome,
             and questions are answered with nothing.
@@ -66,6 +70,7 @@ class Outbox:
         self._questions = count()
         self.count = 0
         self.unsent: list[bytes] = []
+        self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         if exchange is not None:
             self._thread = threading.Thread(target=self._serve, name="hypernodes-outbox", daemon=True)
@@ -74,10 +79,16 @@ class Outbox:
     @property
     def can_ask(self) -> bool:
         """Whether the caller can be asked while the job runs."""
-        return self._exchange is not None and self._failure is None
+        return self._exchange is not None and self._failure is None and not self._is_in_fork
+
+    @property
+    def _is_in_fork(self) -> bool:
+        return os.getpid() != self._pid
 
     def add(self, message: Message) -> None:
         """Send a message: at once if it is a while since the last one, else soon, together with others."""
+        if self._is_in_fork:
+            return
         with self._lock:
             if not self._waiting and self._thread is not None:
                 self._packed.put(_SOON)
@@ -92,6 +103,8 @@ class Outbox:
             ConnectionError: It could not be asked.
             SerializationError: The reply was damaged, or is that to another question.
         """
+        if self._is_in_fork:
+            raise ConnectionError("the caller does not reply to a process that a node forked")
         self.flush()
         with self._exchanging:
             number = next(self._questions)
@@ -102,6 +115,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Wait until everything has been sent."""
+        if self._is_in_fork:
+            return
         with self._lock:
             self._pack_waiting()
         if self._thread is not None and self._failure is None:
@@ -112,6 +127,8 @@ class Outbox:
 
     def close(self) -> list[bytes]:
         """Stop sending; return what was not sent, for the outcome."""
+        if self._is_in_fork:
+            return []
         self._rest_comes_with_outcome = self._patience_s > 0
         self.flush()
         if self._thread is not None:
