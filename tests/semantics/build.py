@@ -214,8 +214,12 @@ class Built:
             return self.pipeline.map(execution.inputs, map_over, map_mode=execution.map_mode, output_name=output_name)
         return self.pipeline.run(execution.inputs, output_name)
 
+    def cache_called(self, label: str) -> Cache:
+        """Return the cache with a label."""
+        return self.caches.setdefault(label, DictCache())
+
     def _pipeline(self, spec: PipelineSpec, **settings: Any) -> Pipeline:
-        cache = self.caches.setdefault(spec.cache, DictCache()) if isinstance(spec.cache, str) else spec.cache
+        cache = self.cache_called(spec.cache) if isinstance(spec.cache, str) else spec.cache
         nodes = [self._function(n) if isinstance(n, FunctionSpec) else self._nested(n) for n in spec.nodes]
         return Pipeline(nodes, name=spec.name, cache=cache if self._is_cached else None, **settings)
 

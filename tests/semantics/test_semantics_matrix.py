@@ -312,6 +312,12 @@ class BackendConformance:
     def test_map_over_nothing_gives_empty_lists(self, backend: Backend) -> None:
         assert Pipeline([double, shift], backend=backend).map({"x": []}, map_over="x") == {"doubled": [], "shifted": []}
 
+    def test_map_gives_nothing_where_every_output_is_given(self, backend: Backend) -> None:
+        pipeline = Pipeline([double], backend=backend)
+        assert pipeline.run({"x": 1, "doubled": 5}) == {}
+        assert pipeline.map({"x": [1, 2], "doubled": [5, 6]}, ["x", "doubled"]) == {}
+        assert list(pipeline.map_iter({"x": [1, 2], "doubled": [5, 6]}, ["x", "doubled"])) == [{}, {}]
+
     def test_map_announces_every_item(self, backend: Backend, watched: Watched) -> None:
         Pipeline([double], backend=backend, callbacks=[watched]).map({"x": [5, 6]}, map_over="x")
         assert watched.position("map_start") == 0
