@@ -149,6 +149,7 @@ class _OnDisk(Built):
 
 def main() -> int:
     name, folder, seed, duration_s = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the soak may have it ignored
     warnings.simplefilter("ignore", CacheWarning)  # of what a killed process left
     ends_at = time.monotonic() + duration_s
     caller = Caller(name, folder, seed)
