@@ -28,6 +28,7 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.engine.workers.process_pool import ProcessPool, WorkerProcesses
 from hypernodes.engine.workers.workers import Workers
+from hypernodes.open_iterators import close_before_pools
 from hypernodes.plan import OnError, Plan
 
 _T = TypeVar("_T")
@@ -170,6 +171,8 @@ class Execution:
             stream = ItemStream(scheduler, is_ordered, limit=workers.open_items)
             activity = scheduler.map_activity(PlannedMap(plan, state, root, given, on_error, deliver=stream))
             for index, outputs in stream.results(activity):
+                if workers.processes is not None:
+                    close_before_pools()
                 yield index, dict(zip(plan.outputs, outputs, strict=True))
 
     def _reported(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:

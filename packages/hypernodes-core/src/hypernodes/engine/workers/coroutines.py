@@ -25,6 +25,8 @@ CHECK_INTERVAL_S = 0.2
 """Longest single wait, in seconds: Ctrl-C at the moment in which a thread goes to sleep, or that the system delivers to
 another thread, is noticed only when the thread wakes up."""
 
+_CLEANUP_S = 1.0  # for coroutines of a run that was ended at once
+
 _ARRIVALS = 16  # after so many, the loop in another thread gets a chance to start them
 _ARRIVALS_HERE = 4  # the same in this thread: tasks that start together end together, and then wait for each other
 
@@ -59,6 +61,7 @@ class Coroutines:
         self._is_cancelled = False
         self._arriving: deque[TaskOutcome] = deque()
         self._is_loop_awake = False
+        self._cleanup_s: float | None = None
 
     def wait_for(self, coroutine: _Coroutine) -> Any:
         """Return the result of `coroutine`; runs it in this thread if the loop of the run is here."""
@@ -111,8 +114,12 @@ class Coroutines:
             sleep(0)  # else the loop, in another thread, starts all of them together, and they end together as well
         return outcome
 
+    def kill(self) -> None:
+        """Let `close` wait only a second for tasks in another thread; those that need longer go on there."""
+        self._cleanup_s = _CLEANUP_S
+
     def close(self) -> None:
-        """Close our own loop; cancels the tasks in it."""
+        """Close our own loop; cancels the tasks in it, and waits until they have cleaned up."""
         if self._runner is not None:
             self._runner.close()
             self._runner = None
@@ -120,7 +127,7 @@ class Coroutines:
             here, self.here, self._loop = self.here, None, None  # first, so that `Inbox.put` does not wake it any more
             here.close()
         if self._helper is not None:
-            self._helper.close()
+            self._helper.close(self._cleanup_s)
             self._helper = self._loop = None
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:

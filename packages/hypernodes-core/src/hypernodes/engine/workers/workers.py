@@ -103,6 +103,7 @@ class Workers:
         self.must_help = self._executor is not None and _current_executor.get() is self._executor
         self.is_cancelled = False
         self.registry = RunRegistry()
+        self._pid = os.getpid()
         is_here = not modes & {"async", "threaded"}
         self.coroutines = Coroutines(loop, is_here, may_run_here=is_dedicated and not self.must_help)
         self._loop_runner = LoopRunner(self.coroutines)
@@ -165,8 +166,15 @@ class Workers:
         fair = size if remaining is None else remaining // (2 * self.max_workers) + 1
         return max(1, min(size, fair, _MAX_BATCH))
 
+    @property
+    def belong_to_parent(self) -> bool:
+        """Whether this process was forked from that of the run, whose threads and processes are not here."""
+        return self._pid != os.getpid()
+
     def close(self) -> None:
         """Release everything that belongs to the run."""
+        if self.belong_to_parent:
+            return
         self.coroutines.close()
         if self._threads is not None:
             self._threads.shutdown()
@@ -176,6 +184,7 @@ class Workers:
     def kill(self) -> None:
         """Release everything at once, without waiting for calls that cannot be stopped."""
         self.registry.cancel()
+        self.coroutines.kill()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None

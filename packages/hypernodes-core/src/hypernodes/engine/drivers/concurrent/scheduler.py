@@ -426,14 +426,21 @@ class Scheduler:
             self.wake(entry)
 
     def abort(self, root: Activity) -> None:
-        """Stop everything at once, after an interrupt, a cancelled run or a defect; completed results are stored."""
+        """Stop everything at once: after an interrupt or a defect, or because nobody wants more results.
+
+        Completed results are stored. Calls under way are not waited for; their results are lost.
+        """
         root.stop()
         try:
             if root.is_open:
                 self._settle_finished()
         finally:
-            self._delegated.cancel()
+            self._delegated.abandon()
             self.workers.kill()
+            for task in [*self._in_flight, *self._timers.delayed()]:
+                if isinstance(task, CallTask) and task.activity.is_open:
+                    task.activity.frame.report_error(task.step, CancelledError("the run ended before the call did"))
+            self._in_flight.clear()
             entries = list(_with_parts(root)) if root.is_open else []
             for entry in reversed(entries):
                 entry.pending = 0
