@@ -69,7 +69,7 @@ def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
         if step.is_special:
             outputs = thread.call(step, frame.values, lambda *failed: _retry(frame, step, *failed))
         else:
-            outputs = call(step, frame.values)
+            outputs = call(step, frame.values, thread.wait_for)
     except Exception as error:
         thread.failed_at = frame.fail(step, error)
         raise

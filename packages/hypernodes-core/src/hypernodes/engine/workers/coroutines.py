@@ -69,7 +69,7 @@ class Coroutines:
 
         if self._is_here and self._loop is None and self._helper is None and asyncio._get_running_loop() is None:
             if self._runner is None:
-                self._runner = asyncio.Runner()
+                self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # leaves the thread's own as it is
             return self._runner.run(coroutine, context=contextvars.copy_context())
         done = Inbox(self)
         self._awaited = self.submit(coroutine, done.put)

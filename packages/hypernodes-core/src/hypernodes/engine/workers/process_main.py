@@ -166,6 +166,7 @@ def work_rows(packed: bytes) -> bytes:
     steps: tuple[CallStep, ...] = _load_shared(order.program)
     rest: list[Any] | None = None
     outcomes: list[RowOutcome] = []
+    loop = _Loop()
     for row in order.rows:
         started_at = perf_counter()
         position = 0
@@ -175,7 +176,7 @@ def work_rows(packed: bytes) -> bytes:
             values = [_open_slot(steps, value, slot) for slot, value in enumerate(row)]
             values += rest
             for position, step in enumerate(steps):  # noqa: B007 - tells which one raised
-                for slot, value in zip(step.outputs, call(step, values), strict=True):
+                for slot, value in zip(step.outputs, call(step, values, loop.wait_for), strict=True):
                     if slot is not None:
                         values[slot] = value
             duration_s = perf_counter() - started_at
@@ -186,6 +187,7 @@ def work_rows(packed: bytes) -> bytes:
             outcomes.append(RowOutcome((), position, perf_counter() - started_at, describe(error)))
         else:
             outcomes.append(RowOutcome(outputs, position, duration_s))
+    loop.close()
     return pickle.dumps(outcomes, PROTOCOL)
 
 
@@ -221,7 +223,7 @@ class _Loop:
         import asyncio  # not before it is needed: it is the slowest import of the standard library
 
         if self._runner is None:
-            self._runner = asyncio.Runner()
+            self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # the thread's own stays what it is
         try:
             return self._runner.run(coroutine)
         except NodeTimeoutError:  # it interrupted the loop, which still has the task
@@ -250,6 +252,7 @@ def _run(
                         shared[slot] = values[slot]
             with TimeLimit(step.node, order.folder, f"{order.number}-{position}-{index}"):
                 returned = make(prepare(step, values), loop.wait_for)  # type: ignore[arg-type]
+                assert isinstance(returned, Returned)
             values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
             outputs = _pack_results(order, step, returned)
         except BaseException as error:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from hypernodes.engine.frames.frame import Frame
-from hypernodes.engine.step import Returned, timeout_error
+from hypernodes.engine.step import Returned, Unawaited, timeout_error
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.plan import CallStep, Step
@@ -44,7 +44,7 @@ class Host(Protocol):
     def post(self, task: Task, message: Any) -> None:
         """Send the loop a message about a task, from any thread: its finished future, or None to report progress."""
 
-    def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
+    def complete_call(self, task: CallTask, returned: Returned | Unawaited | bytes) -> None:
         """Record the results of a call; bytes come from a worker process."""
 
     def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from hypernodes.engine.awaitables import awaited, needs_await
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
 from hypernodes.engine.drivers.concurrent.batches import BatchSize, input_name
@@ -264,6 +265,8 @@ class _CoroutineTask(Task):
                 result = await step.node.func(*arguments, **{name: values[slot] for name, slot in step.by_keyword})
             else:
                 result = await step.node.func(*arguments)
+            if needs_await(step.node, result):
+                result = await awaited(step.node, result)
             outputs = (result,) if len(step.outputs) == 1 else split(step, result)
             for slot, value in zip(step.outputs, outputs, strict=True):
                 if slot is not None:

@@ -25,7 +25,7 @@ from hypernodes.engine.drivers.concurrent.rows import row_starter
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import Call, Returned, prepare, timeout_error
+from hypernodes.engine.step import Call, Returned, Unawaited, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
@@ -314,7 +314,12 @@ class Scheduler:
                 task.generation = self.workers.processes.generation
             future.add_done_callback(lambda future: self._inbox.put((task, future)))
 
-    def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
+    def complete_call(self, task: CallTask, returned: Returned | Unawaited | bytes) -> None:
+        if isinstance(returned, Unawaited):
+            call = prepare(task.step, task.activity.frame.values)
+            outcome = self.workers.loop_runner.finish(call, returned, lambda outcome: self._inbox.put((task, outcome)))
+            self.wait_for(task, outcome)
+            return
         if task.order >= 0:
             assert self._process_calls is not None
             task.order = -1
