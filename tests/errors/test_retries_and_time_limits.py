@@ -437,6 +437,33 @@ def test_a_timeout_of_the_functions_own_is_not_taken_for_the_limit(modes: Modes)
     assert type(caught.value) is TimeoutError
 
 
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_call_that_took_too_long_and_could_not_be_stopped_has_failed(
+    modes: Modes, is_async: bool, raises: bool, clock: Clock
+) -> None:
+    """A coroutine that blocks its event loop, or a function that holds the interpreter's lock."""
+
+    def block(x: int) -> int:
+        if x == 1:
+            clock.now += 5
+            if raises:
+                raise LookupError(x)
+        return x
+
+    async def block_async(x: int) -> int:
+        return block(x)
+
+    limited = node(output_name="y", timeout=4)(block_async if is_async else block)
+    pipeline = Pipeline(nodes=[limited], backend=LocalBackend(*modes, max_workers=1))
+    with pytest.raises(NodeTimeoutError, match="took longer than its timeout of 4 s"):
+        pipeline.run({"x": 1})
+    found = pipeline.map({"x": [0, 1, 2]}, "x", on_error="collect")["y"]
+    assert isinstance(found[1].error, NodeTimeoutError)
+    assert (found[0], found[2]) == (0, 2)
+
+
 def test_each_attempt_has_the_whole_time_limit(clock: Clock) -> None:
     """The limit of the first attempt comes while the second one is under way."""
     looked_again = Gate()

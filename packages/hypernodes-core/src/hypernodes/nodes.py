@@ -27,8 +27,8 @@ class Node(Generic[P, R]):
     Calling a node calls the function that it wraps, with positional or keyword arguments.
 
     Args:
-        func: Any callable with a signature and no `*args` or `**kwargs`; may be an `async def` function. A coroutine, or
-            a future of asyncio, that any other function returns is awaited as well; an async generator is refused.
+        func: Any callable with a signature and no `*args` or `**kwargs`; may be an `async def` function. A coroutine or
+            asyncio future that any other function returns is awaited as well; an async generator is refused.
         output_name: Name of the result, or one name for each element of the returned tuple.
         cache: False when the result must never come from a cache (a clock, a random draw, a side effect).
         name: Id of the node in events and messages; by default the name of the function.
@@ -198,8 +198,8 @@ def node(output_name: Any = None, **options: Any) -> Any:
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
             and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
-            it, and the thread ends when the function returns. The time starts when the call begins, not while it waits
-            for a worker.
+            it, and the thread ends when the function returns; a coroutine that blocks its event loop is noticed when it
+            ends. The time starts when the call begins, not while it waits for a worker.
         version: Added to the signature of the code. Change it after a change that is not visible in the code, e.g. of a
             service that it calls: cached results are then computed again.
         cache_ignore: Parameters that do not affect the result (`("verbose",)`), excluded from its signature.

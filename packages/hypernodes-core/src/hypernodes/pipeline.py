@@ -147,7 +147,8 @@ class Pipeline:
                 varying fastest.
             output_name: Compute only these outputs and what they need; all outputs when None.
             on_error: "raise" ends the map with the first failing item. "collect" computes every item; a `Failure`
-                replaces the outputs of a failed item, and `failures` lists them.
+                replaces the outputs of a failed item, and `failures` lists them. What is no `Exception` (SystemExit,
+                KeyboardInterrupt, asyncio.CancelledError, groups with one of them) ends the map also then.
 
         Returns:
             Each output name mapped to a list with one result per item, in item order; empty lists for no items.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.awaitables import PLAIN, awaited, needs_await
+from hypernodes.engine.timing import now
 from hypernodes.errors import NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
@@ -96,16 +97,24 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
         wait_for: Returns the value of a coroutine; None if the caller awaits the result.
 
     Raises:
+        NodeTimeoutError: The call took longer than the node allows.
         OutputCountError: The node has several outputs and the function did not return one value for each.
         Exception: The error of the function.
     """
     node = call.step.node
-    started_at = perf_counter()
-    result = node.func(*call.arguments, **call.by_keyword)
-    if type(result) not in PLAIN and needs_await(node, result):
-        if wait_for is None:
-            return Unawaited(result, perf_counter() - started_at)
-        result = wait_for(awaited(node, result))
+    started_at, end = perf_counter(), None if node.timeout is None else now() + node.timeout
+    try:
+        result = node.func(*call.arguments, **call.by_keyword)
+        if type(result) not in PLAIN and needs_await(node, result):
+            if wait_for is None:
+                return Unawaited(result, perf_counter() - started_at)
+            result = wait_for(awaited(node, result))
+    except Exception as error:
+        if end is not None and now() > end:
+            raise timeout_error(node) from error
+        raise
+    if end is not None and now() > end:  # it could not be stopped
+        raise timeout_error(node)
     return Returned(split(call.step, result), perf_counter() - started_at)
 
 
@@ -147,14 +156,17 @@ async def within(coroutine: Coroutine[Any, Any, _T], node: Node[..., Any], limit
         return await coroutine
     import asyncio
 
-    timer = asyncio.timeout(limit_s)
+    end = now() + limit_s
     try:
-        async with timer:
-            return await coroutine
-    except TimeoutError as error:
-        if timer.expired():
+        async with asyncio.timeout(limit_s):
+            result = await coroutine
+    except Exception as error:
+        if now() > end:
             raise timeout_error(node) from error
         raise
+    if now() > end:  # it blocked the event loop, so that it could not be stopped
+        raise timeout_error(node)
+    return result
 
 
 def timeout_error(node: Node[..., Any]) -> NodeTimeoutError:

@@ -70,7 +70,7 @@ def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
             outputs = thread.call(step, frame.values, lambda *failed: _retry(frame, step, *failed))
         else:
             outputs = call(step, frame.values, thread.wait_for)
-    except Exception as error:
+    except BaseException as error:
         thread.failed_at = frame.fail(step, error)
         raise
     frame.complete(step, outputs, perf_counter() - started_at)

@@ -239,8 +239,8 @@ def run_silent(
             number = len(results) // width
             error: BaseException = failed.failure.error
             path = failed.failure.node_path
-        except Exception as raised:
-            if thread is not None and thread.is_cancelled:
+        except BaseException as raised:
+            if function is None or (thread is not None and thread.is_cancelled):
                 raise
             error = raised
             number = len(results) // width if results is not None else 0
@@ -250,7 +250,7 @@ def run_silent(
                 step = function if count < 0 else plan.steps[plan.producers[out]]
                 index = None if results is None else number if indexes is None else indexes[number]
                 path = _explain(error, plan, step, index, _base(plan, ctx, enclosing), backend_name)
-            if on_error == "raise" or results is None:
+            if on_error == "raise" or results is None or not isinstance(error, Exception):
                 if trace is not None:
                     trace.failed_at = path
                 raise
@@ -430,7 +430,7 @@ def run_observed(
                     result.__class__ is CoroutineType or (not is_known and needs_await(node, result))
                 ):
                     result = thread.wait_for(awaited(node, result))
-            except Exception as error:
+            except BaseException as error:
                 thread.failed_at = frame.fail(step, error)
                 raise
             duration_s = perf_counter() - started_at

@@ -282,14 +282,23 @@ class TaskOutcome:
 
         try:
             self._result = await self._coroutine
-        except asyncio.CancelledError:
-            self._end(CancelledError("the call was cancelled"))
+        except asyncio.CancelledError as error:
+            is_own = not (self._is_cancelled or self._is_being_cancelled())
+            self._end(error if is_own else CancelledError("the call was cancelled"))
         except BaseException as error:  # also errors that would end the loop, and the other tasks in it
             if self._is_here and isinstance(error, KeyboardInterrupt):
+                self._error = error
                 raise
             self._end(error)
         else:
             self._end(None)
+
+    def _is_being_cancelled(self) -> bool:
+        """Whether the task has been asked to end, e.g. because its loop is closed."""
+        import asyncio
+
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def _end_unbegun(self, task: asyncio.Task[None]) -> None:
         if not self._is_done:

@@ -182,8 +182,6 @@ def work_rows(packed: bytes) -> bytes:
             duration_s = perf_counter() - started_at
             outputs = tuple([_pack_output(order, steps, slot, values[slot]) for slot in order.outputs])
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
             outcomes.append(RowOutcome((), position, perf_counter() - started_at, describe(error)))
         else:
             outcomes.append(RowOutcome(outputs, position, duration_s))
@@ -256,8 +254,6 @@ def _run(
             values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
             outputs = _pack_results(order, step, returned)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
             return ItemOutcome(done, index, describe(error))
         done.append(Done(index, outputs, returned.duration_s))
     return ItemOutcome(done)

@@ -206,6 +206,9 @@ class Task:
         """Record that it failed."""
         raise NotImplementedError
 
+    def explain(self, error: BaseException) -> None:
+        """Add a note to an error that it raised and that ends the run at once."""
+
     def on_progress(self, host: Host) -> None:
         """Handle a progress report while it goes on."""
 
@@ -242,9 +245,10 @@ class CallTask(Task):
         step: The step.
         key: Signature of the result, when there is one.
         attempt: Number of the attempt, from 1.
+        is_explained: Whether its error was reported by `explain`.
     """
 
-    __slots__ = ("attempt", "key", "step")
+    __slots__ = ("attempt", "is_explained", "key", "step")
 
     activity: PlanActivity
 
@@ -253,12 +257,17 @@ class CallTask(Task):
         self.step = step
         self.key = key
         self.attempt = 1
+        self.is_explained = False
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         host.complete_call(self, outcome.result())
 
     def fail(self, host: Host, error: BaseException) -> None:
         host.fail_call(self, error)
+
+    def explain(self, error: BaseException) -> None:
+        self.activity.frame.fail(self.step, error)
+        self.is_explained = True
 
     def submit_again(self, host: Host) -> None:
         host.submit(self)

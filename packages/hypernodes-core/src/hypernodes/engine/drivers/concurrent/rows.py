@@ -248,11 +248,14 @@ class _CoroutineTask(Task):
         owner = self.activity
         owner.pending -= 1
         if not owner.is_stopped:
-            request = owner.request
-            add_note(error, owner.plan, self.step, request.base, request.run.backend_name, self.index)
-            path = (*path_of(owner.plan, self.step, request.base), self.step.node.name)
+            self.explain(error)
+            path = (*path_of(owner.plan, self.step, owner.request.base), self.step.node.name)
             owner.fail_item(host, self.index, error, path)
         host.wake(owner)
+
+    def explain(self, error: BaseException) -> None:
+        owner, request = self.activity, self.activity.request
+        add_note(error, owner.plan, self.step, request.base, request.run.backend_name, self.index)
 
     async def execute(self, values: list[Any]) -> list[Any]:
         """Await the calls of the row, one after the other; return the outputs."""

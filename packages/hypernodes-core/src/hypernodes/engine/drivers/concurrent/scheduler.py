@@ -27,7 +27,7 @@ from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import Call, Returned, Unawaited, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
-from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox
+from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
 from hypernodes.plan import CallStep, NestedStep, Step
 
@@ -100,7 +100,10 @@ class Scheduler:
                 self.workers.processes.stop_calls()
             self.drain(root)
             raise
-        except BaseException:
+        except BaseException as error:
+            for task in self._in_flight:
+                if isinstance(task.future, TaskOutcome) and task.future.exception() is error:
+                    task.explain(error)  # the node raised it itself, and it ended the event loop in this thread
             self.abort(root)
             raise
 
@@ -296,6 +299,9 @@ class Scheduler:
         except Exception as error:
             self._in_flight.discard(task)
             self.fail_call(task, error)
+        except BaseException as error:
+            task.explain(error)
+            raise
         else:
             self.complete_call(task, returned)
 
@@ -379,6 +385,9 @@ class Scheduler:
             returned = self.workers.make_instead(call)
         except Exception as error:
             self.fail_call(task, error)
+        except BaseException as error:
+            task.explain(error)
+            raise
         else:
             self.complete_call(task, returned)
         return True
@@ -443,7 +452,7 @@ class Scheduler:
             self._delegated.abandon()
             self.workers.kill()
             for task in [*self._in_flight, *self._timers.delayed()]:
-                if isinstance(task, CallTask) and task.activity.is_open:
+                if isinstance(task, CallTask) and task.activity.is_open and not task.is_explained:
                     task.activity.frame.report_error(task.step, CancelledError("the run ended before the call did"))
             self._in_flight.clear()
             entries = list(_with_parts(root)) if root.is_open else []
