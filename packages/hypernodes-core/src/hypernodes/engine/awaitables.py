@@ -59,3 +59,15 @@ def check_values(plan: Plan, results: Iterable[Any]) -> None:
                 f"a node of pipeline {plan.scopes[0].pipeline_id!r} returned a coroutine ({result.__qualname__}) after "
                 "calls that returned values: make it an `async def` function that awaits it"
             )
+
+
+_LOOP_ERRORS = ("different event loop", "different loop", "Event loop is closed")
+
+
+def hint_at_event_loops(error: BaseException) -> None:
+    """Add a note to an error of asyncio about an object, such as a lock or a client, from another event loop."""
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOOP_ERRORS):
+        error.add_note(
+            "a run has an event loop of its own, and locks, clients and the like work in one loop only: create them in "
+            "a node and pass them on as its result, or await several `pipeline.arun(...)` in one loop of your own"
+        )

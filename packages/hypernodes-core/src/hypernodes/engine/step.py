@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.awaitables import PLAIN, awaited, needs_await
+from hypernodes.engine.awaitables import PLAIN, awaited, hint_at_event_loops, needs_await
 from hypernodes.engine.timing import now
 from hypernodes.errors import NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
@@ -241,6 +241,7 @@ def add_note(
         f"in node {step.node.name!r}{location} of pipeline {' → '.join(path_of(plan, step, base))}{items}; "
         f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {backend_name}"
     )
+    hint_at_event_loops(error)
 
 
 def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:
