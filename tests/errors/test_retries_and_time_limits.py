@@ -25,6 +25,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode, timing
+from hypernodes.engine.workers import calling_thread
 from tests.concurrency.kit import CONCURRENT, MODES, Gate, Log, Modes, guarded
 from tests.support import Recorder
 
@@ -462,6 +463,17 @@ def test_a_call_that_took_too_long_and_could_not_be_stopped_has_failed(
     found = pipeline.map({"x": [0, 1, 2]}, "x", on_error="collect")["y"]
     assert isinstance(found[1].error, NodeTimeoutError)
     assert (found[0], found[2]) == (0, 2)
+
+
+def test_a_call_that_ends_while_it_is_looked_at_has_not_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended between a look and the question whether it had ended; here there is a look at every moment."""
+    monkeypatch.setattr(calling_thread, "CHECK_INTERVAL_S", 0.0)
+
+    @node(output_name="y", timeout=60)
+    def compute(x: int) -> int:
+        return x
+
+    assert Pipeline(nodes=[compute]).map({"x": range(200)}, "x") == {"y": list(range(200))}
 
 
 def test_each_attempt_has_the_whole_time_limit(clock: Clock) -> None:

@@ -297,6 +297,26 @@ def test_generators_of_different_lengths_are_refused_when_it_shows(modes: Modes,
         list(stream)
 
 
+@pytest.mark.parametrize(
+    "modes", [*MODES, pytest.param(("sequential", "parallel"), marks=pytest.mark.slow)], ids="-".join
+)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_failed_input_is_raised_and_never_a_result(modes: Modes, in_order: bool) -> None:
+    """As from a map that collected failures."""
+    failed = Failure(LookupError("upstream"), "", 1, ("upstream",))
+    stream = Pipeline(nodes=[double], backend=LocalBackend(*modes, max_workers=1)).map_iter(
+        {"x": (x for x in [0, failed, 2])}, "x", in_order=in_order
+    )
+    found = []
+    with pytest.raises(LookupError, match="upstream"):
+        found += iter(stream)
+    assert found in ([], [{"y": 0}])
+    collected = Pipeline(nodes=[double], backend=LocalBackend(*modes, max_workers=1)).map_iter(
+        {"x": [0, failed, 2]}, "x", on_error="collect"
+    )
+    assert list(collected) == [{"y": 0}, {"y": failed}, {"y": 4}]
+
+
 def test_lists_of_different_lengths_are_refused_before_anything_runs() -> None:
     with pytest.raises(MapLengthError, match="'x' has 2, 'k' has 1"):
         pipeline.map_iter({"x": [1, 2], "k": [1]}, ["x", "k"])

@@ -93,7 +93,7 @@ class Execution:
         self._outer_registry = current_registry.get()
         can_be_cancelled = is_nested or loop is not None or self._outer_registry is not None
         self._thread = CallingThread(loop, can_be_cancelled)
-        is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not is_nested and loop is None
+        is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not can_be_cancelled
         self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
         self._scheduler: Scheduler | None = None
 

@@ -156,16 +156,15 @@ class CallingThread:
             return make(made, None)
 
         future = run_in_copied_context(self._threads, self.registry, function)
-        while True:
-            left = CHECK_INTERVAL_S if not begun_at else begun_at[0] + node.timeout - now()
-            if left <= 0 and not future.done():
+        while not future.done():
+            left = begun_at[0] + node.timeout - now() if begun_at else CHECK_INTERVAL_S
+            if self.is_cancelled or (begun_at and left <= 0):
                 future.cancel()
                 self._threads.abandon(future)
+                self.check()
                 raise timeout_error(node)
             wait([future], min(max(left, 0), CHECK_INTERVAL_S))
-            if future.done():
-                return future.result()
-            self.check()
+        return future.result()
 
     def _sleep(self, delay_s: float) -> None:
         end = now() + delay_s

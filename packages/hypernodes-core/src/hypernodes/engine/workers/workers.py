@@ -106,7 +106,8 @@ class Workers:
         self.registry = RunRegistry()
         self._pid = os.getpid()
         is_here = not modes & {"async", "threaded"}
-        self.coroutines = Coroutines(loop, is_here, may_run_here=is_dedicated and not self.must_help)
+        may_run_here = is_dedicated and not self.must_help
+        self.coroutines = Coroutines(loop, is_here, may_run_here, self.registry)
         self.loop_runner = LoopRunner(self.coroutines)
 
     def is_in_process(self, is_item: bool) -> bool:
@@ -136,10 +137,14 @@ class Workers:
 
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""
-        if call.step.node.is_async:
-            returned: Returned = self.coroutines.wait_for(_awaitable(call))
-            return returned
-        return make(call, self.coroutines.wait_for)  # type: ignore[return-value]
+        token = current_registry.set(self.registry)
+        try:
+            if call.step.node.is_async:
+                returned: Returned = self.coroutines.wait_for(_awaitable(call))
+                return returned
+            return make(call, self.coroutines.wait_for)  # type: ignore[return-value]
+        finally:
+            current_registry.reset(token)
 
     def make_instead(self, call: Call) -> Returned | Unawaited:
         """Make a call in this thread, a worker of the caller's executor, instead of submitting it to that executor."""

@@ -110,6 +110,7 @@ class Scheduler:
     def cancel(self) -> None:
         """Cancel the execution from another thread; `execute` raises `CancelledError` in its own."""
         self._is_cancelled = self.workers.is_cancelled = True
+        self.workers.registry.cancel()
         self.workers.coroutines.cancel()
         self._inbox.put(None)
 
