@@ -191,6 +191,51 @@ def test_all_coroutines_of_a_run_share_one_event_loop(modes: Modes) -> None:
     assert found == {"is_same": [True, True], "is_same_later": True}
 
 
+# --- the event loop of the caller, and of other runs --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("is_here", [True, False])
+def test_the_event_loop_of_the_calling_thread_stays_set(modes: Modes, is_here: bool) -> None:
+    """As for a program that calls `asyncio.get_event_loop().run_until_complete(...)` before and after a run."""
+
+    def run_between() -> bool:
+        own = asyncio.new_event_loop()
+        asyncio.set_event_loop(own)
+        try:
+            mixed.with_backend(LocalBackend(*modes, max_workers=2)).run({"x": 1})
+            mixed.with_backend(LocalBackend(*modes, max_workers=2)).map({"x": [1]}, "x")
+            return asyncio.get_event_loop() is own and own.run_until_complete(increment(1)) == 2
+        finally:
+            asyncio.set_event_loop(None)
+            own.close()
+
+    assert run_between() if is_here else guarded(run_between)
+
+
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("is_map", [False, True])
+def test_a_lock_that_belongs_to_the_loop_of_an_earlier_run_is_explained(modes: Modes, is_map: bool) -> None:
+    lock = asyncio.Lock()
+
+    @node(output_name="y")
+    async def hold(x: int) -> int:
+        async def wait() -> None:
+            async with lock:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(wait(), wait())  # only a lock that is waited for belongs to a loop
+        return x
+
+    pipeline = Pipeline(nodes=[hold], backend=LocalBackend(*modes, max_workers=1))
+    pipeline.run({"x": 1})
+    with pytest.raises(RuntimeError, match="different event loop") as caught:
+        pipeline.map({"x": [1]}, "x") if is_map else pipeline.run({"x": 1})
+    where, hint = caught.value.__notes__
+    assert "in node 'hold'" in where
+    assert "a run has an event loop of its own" in hint
+
+
 # --- inside a running loop ----------------------------------------------------------------------------------------
 
 

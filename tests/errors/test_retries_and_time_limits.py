@@ -25,6 +25,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode, timing
+from hypernodes.engine.workers import calling_thread
 from tests.concurrency.kit import CONCURRENT, MODES, Gate, Log, Modes, guarded
 from tests.support import Recorder
 
@@ -435,6 +436,44 @@ def test_a_timeout_of_the_functions_own_is_not_taken_for_the_limit(modes: Modes)
     with pytest.raises(TimeoutError, match="of my own") as caught:
         pipeline.run({"x": 1})
     assert type(caught.value) is TimeoutError
+
+
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_call_that_took_too_long_and_could_not_be_stopped_has_failed(
+    modes: Modes, is_async: bool, raises: bool, clock: Clock
+) -> None:
+    """A coroutine that blocks its event loop, or a function that holds the interpreter's lock."""
+
+    def block(x: int) -> int:
+        if x == 1:
+            clock.now += 5
+            if raises:
+                raise LookupError(x)
+        return x
+
+    async def block_async(x: int) -> int:
+        return block(x)
+
+    limited = node(output_name="y", timeout=4)(block_async if is_async else block)
+    pipeline = Pipeline(nodes=[limited], backend=LocalBackend(*modes, max_workers=1))
+    with pytest.raises(NodeTimeoutError, match="took longer than its timeout of 4 s"):
+        pipeline.run({"x": 1})
+    found = pipeline.map({"x": [0, 1, 2]}, "x", on_error="collect")["y"]
+    assert isinstance(found[1].error, NodeTimeoutError)
+    assert (found[0], found[2]) == (0, 2)
+
+
+def test_a_call_that_ends_while_it_is_looked_at_has_not_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended between a look and the question whether it had ended; here there is a look at every moment."""
+    monkeypatch.setattr(calling_thread, "CHECK_INTERVAL_S", 0.0)
+
+    @node(output_name="y", timeout=60)
+    def compute(x: int) -> int:
+        return x
+
+    assert Pipeline(nodes=[compute]).map({"x": range(200)}, "x") == {"y": list(range(200))}
 
 
 def test_each_attempt_has_the_whole_time_limit(clock: Clock) -> None:

@@ -309,67 +309,6 @@ def test_results_that_were_taken_are_not_held() -> None:
     stream.close()
 
 
-# --- leaving early ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("modes", MODES)
-def test_closing_a_stream_early_reports_the_end_of_everything(modes: Modes) -> None:
-    @node(output_name="y")
-    def take_a_while(x: int) -> int:
-        if x:
-            time.sleep(0.02)  # so that some calls are under way
-        return x
-
-    recorder = Recorder()
-    heard = Pipeline(nodes=[take_a_while], callbacks=[recorder], backend=LocalBackend(*modes, max_workers=2))
-    stream = heard.map_iter({"x": itertools.count()}, "x")
-    next(stream)
-    stream.close()
-    hooks = [event[0] for event in recorder.events]
-    assert hooks.count("map_item_start") == hooks.count("map_item_end")
-    assert hooks.count("node_start") == hooks.count("node_end") + hooks.count("error")
-    assert hooks[-1] == "map_end"
-    assert run_threads() == []
-
-
-@pytest.mark.parametrize("modes", [(n, m) for n, m in MODES if m != "sequential"])
-def test_closing_a_stream_early_waits_for_the_calls_under_way_and_starts_no_others(modes: Modes) -> None:
-    started: list[int] = []
-    ended: list[int] = []
-
-    @node(output_name="y")
-    def take_a_while(x: int) -> int:
-        started.append(x)
-        if x:
-            time.sleep(0.02)  # longer than closing takes, if closing did not wait
-        ended.append(x)
-        return x
-
-    stream = Pipeline(nodes=[take_a_while], backend=LocalBackend(*modes, max_workers=3)).map_iter(
-        {"x": itertools.count()}, "x", in_order=False
-    )
-    next(stream)
-    stream.close()
-    assert sorted(started) == sorted(ended)
-    assert run_threads() == []
-
-
-def test_a_stream_that_nobody_reads_any_more_is_closed() -> None:
-    backend = LocalBackend(map_execution="threaded", max_workers=2)
-    for _ in pipeline.with_backend(backend).map_iter({"x": itertools.count(20)}, "x"):
-        break
-    gc.collect()
-    assert run_threads() == []
-
-
-def test_a_stream_that_is_never_read_starts_nothing() -> None:
-    source = Source()
-    stream = pipeline.with_backend(LocalBackend(map_execution="threaded")).map_iter({"x": source.values()}, "x")
-    assert run_threads() == []
-    assert source.read == 0
-    del stream
-
-
 # --- errors -------------------------------------------------------------------------------------------------------
 
 
@@ -417,6 +356,26 @@ def test_generators_of_different_lengths_are_refused_when_it_shows(modes: Modes,
     )
     with pytest.raises(MapLengthError, match=f"one of them ends after {min(first, second)} values"):
         list(stream)
+
+
+@pytest.mark.parametrize(
+    "modes", [*MODES, pytest.param(("sequential", "parallel"), marks=pytest.mark.slow)], ids="-".join
+)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_failed_input_is_raised_and_never_a_result(modes: Modes, in_order: bool) -> None:
+    """As from a map that collected failures."""
+    failed = Failure(LookupError("upstream"), "", 1, ("upstream",))
+    stream = Pipeline(nodes=[double], backend=LocalBackend(*modes, max_workers=1)).map_iter(
+        {"x": (x for x in [0, failed, 2])}, "x", in_order=in_order
+    )
+    found = []
+    with pytest.raises(LookupError, match="upstream"):
+        found += iter(stream)
+    assert found in ([], [{"y": 0}])
+    collected = Pipeline(nodes=[double], backend=LocalBackend(*modes, max_workers=1)).map_iter(
+        {"x": [0, failed, 2]}, "x", on_error="collect"
+    )
+    assert list(collected) == [{"y": 0}, {"y": failed}, {"y": 4}]
 
 
 def test_lists_of_different_lengths_are_refused_before_anything_runs() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from hypernodes import LocalBackend, Pipeline, failures, node
+from hypernodes import LocalBackend, MemoryCache, Node, Pipeline, failures, node
 from hypernodes.engine import ExecutionMode
-from tests.concurrency.kit import CONCURRENT, PATIENCE_S, Gate, guarded, run_threads
+from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded, run_threads
+from tests.support import Recorder
 
 
 def endless(begun: Gate, **settings: Any) -> tuple[Pipeline, list[int]]:
@@ -159,3 +162,101 @@ def test_a_run_that_begins_when_all_is_over_does_not_go_on() -> None:
     finally:
         current_registry.reset(token)
     assert next(numbers) == 0
+
+
+# --- cancelling ---------------------------------------------------------------------------------------------------
+
+
+class Waiting:
+    """Makes the innermost run of a test wait for ever, and knows whether it was ended.
+
+    Attributes:
+        has_begun: Opens when the innermost node has been called.
+        is_over: Opens when the innermost run has ended.
+    """
+
+    def __init__(self) -> None:
+        self.has_begun, self.is_over, self._release = Gate(), Gate(), Gate()
+
+    def inside(self, kind: str) -> Callable[[int], object]:
+        """Return a function that runs a pipeline of this kind, which does not end by itself."""
+
+        async def wait(x: int) -> int:
+            self.has_begun.set()
+            await asyncio.Event().wait()
+            return x
+
+        def wait_in_thread(x: int) -> int:
+            self.has_begun.set()
+            self._release.pass_through()
+            return x
+
+        def retry(x: int) -> int:
+            self.has_begun.set()
+            raise LookupError(x)
+
+        def count(x: int) -> int:
+            self.has_begun.set()
+            return x
+
+        steps = {
+            "a time limit": node(output_name="y", timeout=PATIENCE_S)(wait_in_thread),
+            "a delay": node(output_name="y", retries=9, retry_delay=PATIENCE_S)(retry),
+            "many items": node(output_name="y")(count),
+        }
+        backend = {"threads": LocalBackend("threaded"), "a loop": LocalBackend(map_execution="async")}.get(kind)
+        pipeline = Pipeline(nodes=[steps.get(kind, node(output_name="y")(wait))], backend=backend)
+        if kind == "observed":
+            pipeline = pipeline.with_callbacks([Recorder()])
+        if kind == "cached":
+            pipeline = pipeline.with_cache(MemoryCache())
+
+        def run(x: int) -> object:
+            try:
+                if kind == "many items":
+                    return [found["y"] for found in pipeline.map_iter({"x": itertools.count()}, "x")]
+                return pipeline.map({"x": [x]}, "x") if kind == "a loop" else pipeline.run({"x": x})
+            finally:
+                self.is_over.set()
+
+        return run
+
+    def release(self) -> None:
+        self._release.set()
+
+
+INSIDE = ["in order", "observed", "cached", "threads", "a loop", "a time limit", "a delay", "many items"]
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("is_map", [False, True])
+def test_cancelling_an_awaited_run_ends_the_runs_that_its_nodes_started(modes: Modes, kind: str, is_map: bool) -> None:
+    waiting = Waiting()
+    outer = Pipeline(nodes=[Node(waiting.inside(kind), "z", name="outer")], backend=LocalBackend(*modes, max_workers=2))
+
+    async def call() -> None:
+        task = asyncio.ensure_future(outer.amap({"x": [1]}, "x") if is_map else outer.arun({"x": 1}))
+        await asyncio.to_thread(waiting.has_begun.pass_through)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    guarded(lambda: asyncio.run(call()))
+    waiting.is_over.pass_through()
+    waiting.release()
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+@pytest.mark.parametrize("map_execution", CONCURRENT)
+def test_closing_an_iterator_ends_the_runs_that_its_nodes_started(map_execution: ExecutionMode, kind: str) -> None:
+    waiting = Waiting()
+    run = waiting.inside(kind)
+    backend = LocalBackend(map_execution=map_execution, max_workers=2)
+    outer = Pipeline(nodes=[Node(lambda x: run(x) if x else 0, "z", name="outer")], backend=backend)
+    stream: Any = outer.map_iter({"x": range(9)}, "x")
+    next(stream)
+    waiting.has_begun.pass_through()
+    guarded(stream.close)
+    waiting.is_over.pass_through()
+    waiting.release()

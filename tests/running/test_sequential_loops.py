@@ -217,6 +217,7 @@ def test_an_interrupt_ends_everything_that_was_announced() -> None:
         "map_start",
         "map_item_start",
         "node_start",
+        "error",
         "map_item_end",
         "map_end",
         "nested_end",

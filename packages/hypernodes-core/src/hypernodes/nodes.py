@@ -16,8 +16,9 @@ R = TypeVar("R")
 
 OutputName = str | tuple[str, ...]
 
-# Bits of `code.co_flags` (the inspect module's CO_VARARGS, CO_VARKEYWORDS and CO_COROUTINE).
-_VARARGS, _VARKEYWORDS, _COROUTINE = 0x04, 0x08, 0x80
+# Bits of `code.co_flags`: the inspect module's CO_VARARGS, CO_VARKEYWORDS, CO_COROUTINE or CO_ITERABLE_COROUTINE, and
+# CO_ASYNC_GENERATOR.
+_VARARGS, _VARKEYWORDS, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x180, 0x200
 
 
 class Node(Generic[P, R]):
@@ -26,7 +27,8 @@ class Node(Generic[P, R]):
     Calling a node calls the function that it wraps, with positional or keyword arguments.
 
     Args:
-        func: Any callable with a signature and no `*args` or `**kwargs`; may be an `async def` function.
+        func: Any callable with a signature and no `*args` or `**kwargs`; may be an `async def` function. A coroutine or
+            asyncio future that any other function returns is awaited as well; an async generator is refused.
         output_name: Name of the result, or one name for each element of the returned tuple.
         cache: False when the result must never come from a cache (a clock, a random draw, a side effect).
         name: Id of the node in events and messages; by default the name of the function.
@@ -44,7 +46,9 @@ class Node(Generic[P, R]):
         outputs: Names of its results.
         defaults: Values of the parameters that may be omitted.
         keyword_only: The inputs that can only be passed by keyword.
-        is_async: Whether calling it returns an awaitable.
+        is_async: Whether the function is a coroutine function, which is called in an event loop.
+        wraps_async: Whether it is an ordinary function around a coroutine function (a decorator), which may return
+            a coroutine.
         cache: Whether its results may be stored in a cache.
         version: Added to the signature of the code; None when there is none.
         cache_ignore: Parameters that are excluded from the signature of a result.
@@ -95,7 +99,14 @@ class Node(Generic[P, R]):
         self.inputs = parameters.names
         self.defaults: Mapping[str, Any] = MappingProxyType(parameters.defaults)
         self.keyword_only = parameters.keyword_only
-        self.is_async = _is_async(func)
+        self.is_async = _has_flag(func, _COROUTINE)
+        self.wraps_async = not self.is_async and _wraps_async(func)
+        if _has_flag(func, _ASYNC_GENERATOR):
+            raise InvalidNodeError(
+                f"node {self.name!r} is an async generator, which has no single result: return a list, e.g. "
+                "`return [x async for x in ...]`",
+                culprit=func,
+            )
         self.cache_ignore = _check_cache_ignore(cache_ignore, self.inputs, self.name)
 
     @property
@@ -187,8 +198,8 @@ def node(output_name: Any = None, **options: Any) -> Any:
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
             and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
-            it, and the thread ends when the function returns. The time starts when the call begins, not while it waits
-            for a worker.
+            it, and the thread ends when the function returns; a coroutine that blocks its event loop is noticed when it
+            ends. The time starts when the call begins, not while it waits for a worker.
         version: Added to the signature of the code. Change it after a change that is not visible in the code, e.g. of a
             service that it calls: cached results are then computed again.
         cache_ignore: Parameters that do not affect the result (`("verbose",)`), excluded from its signature.
@@ -344,10 +355,24 @@ def _from_code(func: FunctionType, code: CodeType) -> _Parameters:
     return _Parameters(positional + keyword_only, defaults | (func.__kwdefaults__ or {}), frozenset(keyword_only))
 
 
-def _is_async(func: Any) -> bool:
+def _has_flag(func: Any, flag: int) -> bool:
     while isinstance(func, functools.partial):
         func = func.func
+    if flag == _COROUTINE and hasattr(func, "_is_coroutine_marker"):  # by `inspect.markcoroutinefunction`
+        return True
     code = getattr(func, "__code__", None)
     if code is None and callable(func):
         code = getattr(type(func).__call__, "__code__", None)
-    return code is not None and bool(code.co_flags & _COROUTINE)
+    return code is not None and bool(code.co_flags & flag)
+
+
+def _wraps_async(func: Any) -> bool:
+    for _ in range(100):  # a chain may be a circle
+        while isinstance(func, functools.partial):
+            func = func.func
+        func = getattr(func, "__wrapped__", None)
+        if func is None:
+            return False
+        if _has_flag(func, _COROUTINE):
+            return True
+    return False

@@ -147,7 +147,8 @@ class Pipeline:
                 varying fastest.
             output_name: Compute only these outputs and what they need; all outputs when None.
             on_error: "raise" ends the map with the first failing item. "collect" computes every item; a `Failure`
-                replaces the outputs of a failed item, and `failures` lists them.
+                replaces the outputs of a failed item, and `failures` lists them. What is no `Exception` (SystemExit,
+                KeyboardInterrupt, asyncio.CancelledError, groups with one of them) ends the map also then.
 
         Returns:
             Each output name mapped to a list with one result per item, in item order; empty lists for no items.
@@ -177,6 +178,11 @@ class Pipeline:
 
         Mapped-over inputs are read as needed, so they may be infinite generators; only a bounded number of items is
         held at a time. New items are started while the caller waits for a result; started ones also go on in between.
+
+        Closing the iterator ends the map at once, as do leaving a loop over it, Ctrl-C in the body of the loop, and the
+        end of the program. What is under way is not waited for and its results are lost, also to the cache: calls in
+        threads go on until they return, coroutines are cancelled (and have a second to clean up), worker processes are
+        ended.
 
         Args:
             inputs: Value for every root input; see `map`.
@@ -208,7 +214,11 @@ class Pipeline:
         found = backend.map_iter(request)
         if type(backend) is not LocalBackend:
             found = checked_items(backend, request, found)
-        return (outputs for _, outputs in found)
+        from hypernodes.open_iterators import close_at_exit
+
+        outputs_of_items = (outputs for _, outputs in found)
+        close_at_exit(outputs_of_items)
+        return outputs_of_items
 
     async def arun(self, inputs: Mapping[str, Any] | None = None, output_name: OutputNames = None) -> dict[str, Any]:
         """Run the pipeline once, from `async` code.

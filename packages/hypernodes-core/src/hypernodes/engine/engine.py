@@ -43,7 +43,8 @@ class PipelineExecutionEngine:
 
     `arun` and `amap` use the caller's event loop. Otherwise the loop runs in the calling thread while that waits for
     results, so a callback that takes long delays coroutines. Where the calling thread runs a loop already (in a
-    notebook), or also executes the caller's code (`map_iter`), the loop runs in a thread of its own.
+    notebook), or also executes the caller's code (`map_iter`), the loop runs in a thread of its own. It ends with the
+    run, so that a lock or a client of asyncio that one run has used cannot be used by the next: create it in a node.
 
     A node starts as soon as its own inputs exist. Only calls of nodes occupy workers, so `max_workers` bounds the calls
     of a whole run at any depth of nesting.

@@ -29,6 +29,7 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.engine.workers.process_pool import ProcessPool, WorkerProcesses
 from hypernodes.engine.workers.workers import Workers
+from hypernodes.open_iterators import close_before_pools
 from hypernodes.plan import OnError, Plan
 
 _T = TypeVar("_T")
@@ -93,7 +94,7 @@ class Execution:
         self._outer_registry = current_registry.get()
         can_be_cancelled = is_nested or loop is not None or self._outer_registry is not None
         self._thread = CallingThread(loop, can_be_cancelled)
-        is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not is_nested and loop is None
+        is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not can_be_cancelled
         self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
         self._scheduler: Scheduler | None = None
 
@@ -171,6 +172,8 @@ class Execution:
             stream = ItemStream(scheduler, is_ordered, limit=workers.open_items)
             activity = scheduler.map_activity(PlannedMap(plan, state, root, given, on_error, deliver=stream))
             for index, outputs in stream.results(activity):
+                if workers.processes is not None:
+                    close_before_pools()
                 yield index, dict(zip(plan.outputs, outputs, strict=True))
 
     def _reported(self, frame: Frame, inputs: Mapping[str, Any], execute: Callable[[Frame], None]) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.awaitables import PLAIN, awaited, hint_at_event_loops, needs_await
+from hypernodes.engine.timing import now
 from hypernodes.errors import NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
+
+_T = TypeVar("_T")
 
 
 class NotTransferred:
@@ -59,31 +63,68 @@ class Returned(NamedTuple):
     duration_s: float
 
 
+class Unawaited:
+    """What an ordinary function returned: something that has to be awaited in the event loop of the run.
+
+    Args:
+        result: The same.
+        duration_s: How long the call took.
+    """
+
+    __slots__ = ("duration_s", "result")
+
+    def __init__(self, result: Any, duration_s: float) -> None:
+        self.result = result
+        self.duration_s = duration_s
+
+    def __del__(self) -> None:
+        for part in self.result if type(self.result) is tuple else (self.result,):
+            if hasattr(part, "close"):
+                part.close()  # does nothing after its end; else nobody wants it, e.g. after a time limit
+
+
 def prepare(step: CallStep, values: Sequence[Any]) -> Call:
     """Collect the arguments of a call."""
     by_keyword = {name: values[slot] for name, slot in step.by_keyword} if step.by_keyword else {}
     return Call(step, [values[slot] for slot in step.positional], by_keyword)
 
 
-def make(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
-    """Call a node's function; `wait_for` awaits the result of an `async def` function.
+def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawaited:
+    """Call a node's function.
+
+    Args:
+        call: The call.
+        wait_for: Returns the value of a coroutine; None if the caller awaits the result.
 
     Raises:
+        NodeTimeoutError: The call took longer than the node allows.
         OutputCountError: The node has several outputs and the function did not return one value for each.
         Exception: The error of the function.
     """
     node = call.step.node
-    started_at = perf_counter()
-    result = node.func(*call.arguments, **call.by_keyword)
-    if node.is_async:
-        result = wait_for(result)
+    started_at, end = perf_counter(), None if node.timeout is None else now() + node.timeout
+    try:
+        result = node.func(*call.arguments, **call.by_keyword)
+        if type(result) not in PLAIN and needs_await(node, result):
+            if wait_for is None:
+                return Unawaited(result, perf_counter() - started_at)
+            result = wait_for(awaited(node, result))
+    except Exception as error:
+        if end is not None and now() > end:
+            raise timeout_error(node) from error
+        raise
+    if end is not None and now() > end:  # it could not be stopped
+        raise timeout_error(node)
     return Returned(split(call.step, result), perf_counter() - started_at)
 
 
 async def make_async(call: Call) -> Returned:
     """Call an `async def` function in a running event loop."""
     started_at = perf_counter()
-    result: Any = await call.step.node.func(*call.arguments, **call.by_keyword)
+    node = call.step.node
+    result: Any = await node.func(*call.arguments, **call.by_keyword)
+    if type(result) not in PLAIN and needs_await(node, result):
+        result = await awaited(node, result)
     return Returned(split(call.step, result), perf_counter() - started_at)
 
 
@@ -93,18 +134,39 @@ async def make_within(call: Call, limit_s: float | None) -> Returned:
     Raises:
         NodeTimeoutError: The call took longer.
     """
+    return await within(make_async(call), call.step.node, limit_s)
+
+
+async def finish_within(call: Call, unawaited: Unawaited, limit_s: float | None) -> Returned:
+    """Await what an ordinary function returned; the time that the call took counts; see `make_within`."""
+    started_at = perf_counter() - unawaited.duration_s
+    node = call.step.node
+    left_s = None if limit_s is None else limit_s - unawaited.duration_s
+    result = await within(awaited(node, unawaited.result), node, left_s)
+    return Returned(split(call.step, result), perf_counter() - started_at)
+
+
+async def within(coroutine: Coroutine[Any, Any, _T], node: Node[..., Any], limit_s: float | None) -> _T:
+    """Await a coroutine of a node, with a time limit in seconds; None for no limit.
+
+    Raises:
+        NodeTimeoutError: It took longer.
+    """
     if limit_s is None:
-        return await make_async(call)
+        return await coroutine
     import asyncio
 
-    timer = asyncio.timeout(limit_s)
+    end = now() + limit_s
     try:
-        async with timer:
-            return await make_async(call)
-    except TimeoutError as error:
-        if timer.expired():
-            raise timeout_error(call.step.node) from error
+        async with asyncio.timeout(limit_s):
+            result = await coroutine
+    except Exception as error:
+        if now() > end:
+            raise timeout_error(node) from error
         raise
+    if now() > end:  # it blocked the event loop, so that it could not be stopped
+        raise timeout_error(node)
+    return result
 
 
 def timeout_error(node: Node[..., Any]) -> NodeTimeoutError:
@@ -116,26 +178,39 @@ def timeout_error(node: Node[..., Any]) -> NodeTimeoutError:
     )
 
 
-def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
+def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) -> tuple[Any, ...]:
     """Call an ordinary function with the values of a plan's slots; return one value for each output of the node.
+
+    Args:
+        step: The step.
+        values: Value of every slot.
+        wait_for: Returns the value of a coroutine.
 
     Raises:
         OutputCountError: The node has several outputs and the function did not return one value for each.
         Exception: The error of the function.
     """
+    node = step.node
     if step.by_keyword:
         made = prepare(step, values)
-        return split(step, step.node.func(*made.arguments, **made.by_keyword))
-    result = step.node.func(*[values[slot] for slot in step.positional])
+        result: Any = node.func(*made.arguments, **made.by_keyword)
+    else:
+        result = node.func(*[values[slot] for slot in step.positional])
+    if type(result) not in PLAIN and needs_await(node, result):
+        result = wait_for(awaited(node, result))
     return (result,) if len(step.outputs) == 1 else split(step, result)
 
 
 async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
     """Call an `async def` function in a running event loop; see `call`."""
+    node = step.node
     if step.by_keyword:
         made = prepare(step, values)
-        return split(step, await step.node.func(*made.arguments, **made.by_keyword))
-    result = await step.node.func(*[values[slot] for slot in step.positional])
+        result: Any = await node.func(*made.arguments, **made.by_keyword)
+    else:
+        result = await node.func(*[values[slot] for slot in step.positional])
+    if type(result) not in PLAIN and needs_await(node, result):
+        result = await awaited(node, result)
     return (result,) if len(step.outputs) == 1 else split(step, result)
 
 
@@ -183,6 +258,7 @@ def locate(
         f"in node {step.node.name!r}{location} of pipeline {' → '.join(path)}{items}; "
         f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {backend_name}"
     )
+    hint_at_event_loops(error)
     return (*path, step.node.name)
 
 

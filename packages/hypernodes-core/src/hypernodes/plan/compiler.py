@@ -10,7 +10,18 @@ from hypernodes.callbacks import PipelineCallback
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import GraphNode
 from hypernodes.nodes import Node
-from hypernodes.plan.plan import UNSET, CallStep, NestedNode, NestedStep, Plan, PlannedPipeline, Scope, Settings, Step
+from hypernodes.plan.plan import (
+    UNSET,
+    CallStep,
+    NestedNode,
+    NestedStep,
+    Plan,
+    PlannedPipeline,
+    ResultKinds,
+    Scope,
+    Settings,
+    Step,
+)
 
 
 def compile_plan(
@@ -255,6 +266,7 @@ class _Draft:
             callbacks=tuple(callbacks.values()),
             is_local=all(map(_is_local, steps)),
             needs_only_calls=needs_only_calls,
+            result_kinds=ResultKinds(),
             is_silent=needs_only_calls and not is_cached and not callbacks,
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
             program=tuple(map(_instruction, steps)),
@@ -274,7 +286,7 @@ class _Draft:
             needs=needs,
             positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
             by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
-            is_special=node.is_async or node.retries > 0 or node.timeout is not None,
+            is_special=node.is_async or node.wraps_async or node.retries > 0 or node.timeout is not None,
         )
 
     def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,9 +127,9 @@ class _Worker:
             execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
             try:
                 result = self._execute(execution)
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                    raise  # this process was interrupted; else a node raised it
                 kind = "raised"
                 result = self._packing.describe(error)
         unsent = self._outbox.close()

@@ -69,8 +69,8 @@ def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
         if step.is_special:
             outputs = thread.call(step, frame.values, lambda *failed: _retry(frame, step, *failed))
         else:
-            outputs = call(step, frame.values)
-    except Exception as error:
+            outputs = call(step, frame.values, thread.wait_for)
+    except BaseException as error:
         thread.failed_at = frame.fail(step, error)
         raise
     frame.complete(step, outputs, perf_counter() - started_at)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.awaitables import awaited, check_values, needs_await
 from hypernodes.engine.frames.columns import has_failure, nested_columns
 from hypernodes.engine.step import call, context_of, locate
 from hypernodes.failure import Failure
@@ -57,6 +59,56 @@ class Trace:
         self.failed_at: tuple[str, ...] = ()
 
 
+class Waiter:
+    """Stands for the `CallingThread` of a run that may not need one: it makes one for the first result to be awaited.
+
+    Args:
+        thread: That of the run, if it has one.
+
+    Attributes:
+        has_awaited: Whether an ordinary function returned something that had to be awaited.
+    """
+
+    def __init__(self, thread: CallingThread | Waiter | None) -> None:
+        self._thread = thread
+        self._own: CallingThread | None = None
+        self.has_awaited = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._thread is not None and self._thread.is_cancelled
+
+    def checked(self, steps: Iterable[Any]) -> Iterable[Any]:
+        return steps if self._thread is None else self._thread.checked(steps)
+
+    def call(self, step: CallStep, values: Any) -> tuple[Any, ...]:
+        assert self._thread is not None  # there are calls that need it
+        return self._thread.call(step, values)
+
+    def wait_for(self, coroutine: Any) -> Any:
+        self.has_awaited = True
+        if self._thread is not None:
+            return self._thread.wait_for(coroutine)
+        if self._own is None:
+            from hypernodes.engine.workers.calling_thread import CallingThread
+
+            self._own = CallingThread()
+        return self._own.wait_for(coroutine)
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()
+
+
+def wait_alone(coroutine: Any) -> Any:
+    """Return the value of a coroutine that came unexpectedly."""
+    waiter = Waiter(None)
+    try:
+        return waiter.wait_for(coroutine)
+    finally:
+        waiter.close()
+
+
 class _FailedInputError(Exception):
     """Ends a run at an item that has a `Failure` from an upstream step among its inputs."""
 
@@ -72,10 +124,11 @@ def run_silent(
     ctx: CallbackContext | None,
     backend_name: str,
     on_error: OnError = "raise",
-    thread: CallingThread | None = None,
+    thread: CallingThread | Waiter | None = None,
     indexes: Sequence[int] | None = None,
     trace: Trace | CallingThread | None = None,
     enclosing: _EnclosingMap | None = None,
+    program: Iterable[tuple[Any, ...]] | None = None,
 ) -> list[Any]:
     """Execute a plan once for each row.
 
@@ -93,6 +146,7 @@ def run_silent(
         indexes: Item index of each row; None when they are counted from 0.
         trace: Receives where the error that ends the map was raised.
         enclosing: The mapped pipeline that the rows are the items of, when that is a step of another plan.
+        program: The steps, in the form of `Plan.program`, if other than that.
 
     Returns:
         The value of every slot after the last row.
@@ -100,16 +154,47 @@ def run_silent(
     Raises:
         Exception: The error of a node, with a note that says where it was raised.
     """
-    program: Iterable[tuple[Any, ...]] = plan.program if thread is None else thread.checked(plan.program)
+    values: list[Any] = []
+    rows = iter(rows)
+    if program is None:
+        program = plan.program
+        if not plan.result_kinds.are_values:
+            waiter = Waiter(thread)
+            looking = [(-1, step, 0, 0, 0, 0) for step in plan.steps]  # at each result
+            try:
+                for row in rows:
+                    waiter.has_awaited = False
+                    values = run_silent(
+                        plan,
+                        (row,),
+                        rest,
+                        results,
+                        ctx,
+                        backend_name,
+                        on_error,
+                        waiter,
+                        indexes,
+                        trace,
+                        enclosing,
+                        looking,
+                    )
+                    has_failed = results and type(results[-1]) is Failure  # before some steps were called
+                    if not (waiter.has_awaited or has_failed or plan.result_kinds.vary):
+                        plan.result_kinds.are_values = True
+                        break
+                else:
+                    return values
+            finally:
+                waiter.close()
+    if thread is not None:
+        program = thread.checked(program)
     append, width = None, 1
     if results is not None:
         width = len(plan.outputs)
         append = results.append if width == 1 else results.extend
-    values: list[Any] = []
     count: int = 0
     function: Any = None
     out: int = 0
-    rows = iter(rows)
     while True:
         try:
             for row in rows:
@@ -127,7 +212,7 @@ def run_silent(
                         outputs = (
                             thread.call(function, values)
                             if thread is not None and function.is_special
-                            else call(function, values)
+                            else call(function, values, wait_alone if thread is None else thread.wait_for)
                         )
                         for slot, value in zip(function.outputs, outputs, strict=True):
                             if slot is not None:
@@ -154,8 +239,8 @@ def run_silent(
             number = len(results) // width
             error: BaseException = failed.failure.error
             path = failed.failure.node_path
-        except Exception as raised:
-            if thread is not None and thread.is_cancelled:
+        except BaseException as raised:
+            if function is None or (thread is not None and thread.is_cancelled):
                 raise
             error = raised
             number = len(results) // width if results is not None else 0
@@ -165,11 +250,15 @@ def run_silent(
                 step = function if count < 0 else plan.steps[plan.producers[out]]
                 index = None if results is None else number if indexes is None else indexes[number]
                 path = locate(error, plan, step, _base(plan, ctx, enclosing), backend_name, index)
-            if on_error == "raise" or results is None:
+            if on_error == "raise" or results is None or not isinstance(error, Exception):
                 if trace is not None:
                     trace.failed_at = path
                 raise
         else:
+            if results is not None:
+                check_values(plan, results)
+            elif values and values[out].__class__ is CoroutineType:
+                check_values(plan, (values[out],))
             return values
         text = "".join(traceback.format_exception(error))
         index = number if indexes is None else indexes[number]
@@ -187,7 +276,7 @@ def _run_items(
     enclosing: _EnclosingMap,
     values: list[Any],
     backend_name: str,
-    thread: CallingThread | None,
+    thread: CallingThread | Waiter | None,
     trace: Trace | CallingThread,
 ) -> None:
     """Execute the items of a mapped pipeline that is a step."""
@@ -226,7 +315,7 @@ def run_rows(
     ctx: CallbackContext | None,
     backend_name: str,
     on_error: OnError,
-    thread: CallingThread | None,
+    thread: CallingThread | Waiter | None,
     has_failures: bool,
     indexes: Sequence[int] | None = None,
     trace: Trace | CallingThread | None = None,
@@ -294,6 +383,7 @@ def run_observed(
     frame.expect_all()
     plan, values = frame.plan, frame.values
     has_scopes = len(plan.scopes) > 1
+    is_known = plan.result_kinds.are_values
     context: CallbackContext | None = None
     listeners = frame.listeners[0]
     on_start, on_end = listeners.on_node_start, listeners.on_node_end
@@ -327,8 +417,12 @@ def run_observed(
                 elif step.is_special:
                     outputs = thread.call(step, values, lambda *failed, step=step: frame.retry(step, *failed))
                 else:
-                    outputs = call(step, values)
-            except Exception as error:
+                    outputs = call(step, values, thread.wait_for)
+                if 0 < count < 3 and (
+                    result.__class__ is CoroutineType or (not is_known and needs_await(node, result))
+                ):
+                    result = thread.wait_for(awaited(node, result))
+            except BaseException as error:
                 thread.failed_at = frame.fail(step, error)
                 raise
             duration_s = perf_counter() - started_at

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as NotDoneError
+from concurrent.futures import CancelledError, wait
 from time import sleep
 from typing import Any, Generic, TypeVar
 
 from hypernodes.engine.cancellation import RunRegistry
-from hypernodes.engine.step import call, make_within, prepare, split, timeout_error
+from hypernodes.engine.step import (
+    Call,
+    Returned,
+    Unawaited,
+    call,
+    finish_within,
+    make,
+    make_within,
+    prepare,
+    timeout_error,
+)
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
-from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan
 
 _T = TypeVar("_T")
@@ -92,6 +100,10 @@ class CallingThread:
         """
         return _CheckedSteps(self, steps)
 
+    def wait_for(self, coroutine: Any) -> Any:
+        """Return the value of a coroutine."""
+        return self.coroutines.wait_for(coroutine)
+
     def call(self, step: CallStep, values: Any, retry: Retry | None = None) -> tuple[Any, ...]:
         """Call a function, with the retries of its node; return one value for each output.
 
@@ -121,38 +133,38 @@ class CallingThread:
     def _attempt(self, step: CallStep, values: Any) -> tuple[Any, ...]:
         node = step.node
         if node.is_async:
-            outputs: tuple[Any, ...] = self.coroutines.wait_for(
-                make_within(prepare(step, values), node.timeout)
-            ).outputs
+            outputs: tuple[Any, ...] = self.wait_for(make_within(prepare(step, values), node.timeout)).outputs
             return outputs
         if node.timeout is None:
-            return call(step, values)
+            return call(step, values, self.wait_for)
         made = prepare(step, values)
-        return split(step, self._within_limit(node, made.arguments, made.by_keyword))
+        returned = self._within_limit(made)
+        if isinstance(returned, Unawaited):
+            returned = self.wait_for(finish_within(made, returned, node.timeout))
+        return returned.outputs
 
-    def _within_limit(self, node: Node[..., Any], arguments: Any, by_keyword: dict[str, Any]) -> Any:
+    def _within_limit(self, made: Call) -> Returned | Unawaited:
         """Call an ordinary function in another thread, which is abandoned when the call takes too long."""
+        node = made.step.node
         assert node.timeout is not None
         if self._threads is None:
             self._threads = DaemonThreads("hypernodes")
         begun_at: list[float] = []
 
-        def function() -> Any:
+        def function() -> Returned | Unawaited:
             begun_at.append(now())
-            return node.func(*arguments, **by_keyword)
+            return make(made, None)
 
         future = run_in_copied_context(self._threads, self.registry, function)
-        while True:
-            left = CHECK_INTERVAL_S if not begun_at else begun_at[0] + node.timeout - now()
-            if left <= 0 and not future.done():
+        while not future.done():
+            left = begun_at[0] + node.timeout - now() if begun_at else CHECK_INTERVAL_S
+            if self.is_cancelled or (begun_at and left <= 0):
                 future.cancel()
                 self._threads.abandon(future)
+                self.check()
                 raise timeout_error(node)
-            try:
-                return future.result(min(max(left, 0), CHECK_INTERVAL_S))
-            except NotDoneError:
-                if future.done():
-                    raise  # a TimeoutError of the function itself
+            wait([future], min(max(left, 0), CHECK_INTERVAL_S))
+        return future.result()
 
     def _sleep(self, delay_s: float) -> None:
         end = now() + delay_s

@@ -16,6 +16,8 @@ from queue import Empty, SimpleQueue
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hypernodes.engine.cancellation import RunRegistry, current_registry
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 CHECK_INTERVAL_S = 0.2
 """Longest single wait, in seconds: Ctrl-C at the moment in which a thread goes to sleep, or that the system delivers to
 another thread, is noticed only when the thread wakes up."""
+
+_CLEANUP_S = 1.0  # for coroutines of a run that was ended at once
 
 _ARRIVALS = 16  # after so many, the loop in another thread gets a chance to start them
 _ARRIVALS_HERE = 4  # the same in this thread: tasks that start together end together, and then wait for each other
@@ -40,14 +44,20 @@ class Coroutines:
         is_here: Whether the calling thread waits for each coroutine of the run, and so runs the loop.
         may_run_here: Whether the calling thread mostly waits for messages of an `Inbox`, so that the loop can run there
             meanwhile.
+        registry: The runs that are started by coroutines; None to leave it to their context.
 
     Attributes:
         here: The loop in the calling thread; None when there is none, or none yet.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop | None = None, is_here: bool = False, may_run_here: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop | None = None,
+        is_here: bool = False,
+        may_run_here: bool = False,
+        registry: RunRegistry | None = None,
     ) -> None:
+        self._registry = registry
         self._loop = loop
         self._is_here = is_here
         self._may_be_here = may_run_here
@@ -56,9 +66,11 @@ class Coroutines:
         self._runner: asyncio.Runner | None = None
         self._helper: LoopThread | None = None
         self._awaited: TaskOutcome | None = None
+        self._task_here: asyncio.Task[Any] | None = None
         self._is_cancelled = False
         self._arriving: deque[TaskOutcome] = deque()
         self._is_loop_awake = False
+        self._cleanup_s: float | None = None
 
     def wait_for(self, coroutine: _Coroutine) -> Any:
         """Return the result of `coroutine`; runs it in this thread if the loop of the run is here."""
@@ -66,8 +78,15 @@ class Coroutines:
 
         if self._is_here and self._loop is None and self._helper is None and asyncio._get_running_loop() is None:
             if self._runner is None:
-                self._runner = asyncio.Runner()
-            return self._runner.run(coroutine, context=contextvars.copy_context())
+                self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # leaves the thread's own as it is
+            try:
+                return self._runner.run(self._cancellable(coroutine), context=contextvars.copy_context())
+            except asyncio.CancelledError:
+                if self._is_cancelled:
+                    raise CancelledError("the call was cancelled") from None
+                raise
+            finally:
+                self._task_here = None
         done = Inbox(self)
         self._awaited = self.submit(coroutine, done.put)
         if self._is_cancelled:  # the run was cancelled before there was a task to cancel
@@ -78,11 +97,24 @@ class Coroutines:
                 outcome = done.get(CHECK_INTERVAL_S)
         return outcome.result()
 
+    async def _cancellable(self, coroutine: _Coroutine) -> Any:
+        import asyncio
+
+        self._task_here = asyncio.current_task()
+        if self._is_cancelled:
+            coroutine.close()
+            raise asyncio.CancelledError
+        return await coroutine
+
     def cancel(self) -> None:
-        """Cancel the coroutine that `wait_for` awaits in another thread, and all later ones."""
+        """Cancel the coroutine that `wait_for` awaits, and all later ones; from any thread."""
         self._is_cancelled = True
         if self._awaited is not None:
             self._awaited.cancel()
+        task = self._task_here
+        if task is not None:
+            with suppress(RuntimeError):  # it has ended, and its loop as well
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     def submit(self, coroutine: _Coroutine, report: _Report) -> TaskOutcome:
         """Start `coroutine`, with the context variables of the caller.
@@ -92,8 +124,11 @@ class Coroutines:
             report: Called in the thread of the loop when it has ended.
         """
         loop = self._loop or self._new_loop()
+        context = contextvars.copy_context()
+        if self._registry is not None:
+            context.run(current_registry.set, self._registry)
         if self.here is not None:
-            outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_here=True)
+            outcome = TaskOutcome(loop, coroutine, context, report, is_here=True)
             outcome.start()
             self._unstarted += 1
             if self._unstarted >= _ARRIVALS_HERE:
@@ -101,7 +136,7 @@ class Coroutines:
                 self.here.turn()
             return outcome
         is_eager = self._helper is not None  # the caller's loop may have its own task factory
-        outcome = TaskOutcome(loop, coroutine, contextvars.copy_context(), report, is_eager)
+        outcome = TaskOutcome(loop, coroutine, context, report, is_eager)
         self._arriving.append(outcome)
         # Waking a loop takes a system call, so all coroutines that arrive before it has woken up share one.
         if not self._is_loop_awake:
@@ -111,8 +146,12 @@ class Coroutines:
             sleep(0)  # else the loop, in another thread, starts all of them together, and they end together as well
         return outcome
 
+    def kill(self) -> None:
+        """Let `close` wait only a second for tasks in another thread; those that need longer go on there."""
+        self._cleanup_s = _CLEANUP_S
+
     def close(self) -> None:
-        """Close our own loop; cancels the tasks in it."""
+        """Close our own loop; cancels the tasks in it, and waits until they have cleaned up."""
         if self._runner is not None:
             self._runner.close()
             self._runner = None
@@ -120,7 +159,7 @@ class Coroutines:
             here, self.here, self._loop = self.here, None, None  # first, so that `Inbox.put` does not wake it any more
             here.close()
         if self._helper is not None:
-            self._helper.close()
+            self._helper.close(self._cleanup_s)
             self._helper = self._loop = None
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
@@ -275,14 +314,23 @@ class TaskOutcome:
 
         try:
             self._result = await self._coroutine
-        except asyncio.CancelledError:
-            self._end(CancelledError("the call was cancelled"))
+        except asyncio.CancelledError as error:
+            is_own = not (self._is_cancelled or self._is_being_cancelled())
+            self._end(error if is_own else CancelledError("the call was cancelled"))
         except BaseException as error:  # also errors that would end the loop, and the other tasks in it
             if self._is_here and isinstance(error, KeyboardInterrupt):
+                self._error = error
                 raise
             self._end(error)
         else:
             self._end(None)
+
+    def _is_being_cancelled(self) -> bool:
+        """Whether the task has been asked to end, e.g. because its loop is closed."""
+        import asyncio
+
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def _end_unbegun(self, task: asyncio.Task[None]) -> None:
         if not self._is_done:

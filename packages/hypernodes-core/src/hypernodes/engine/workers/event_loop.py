@@ -24,10 +24,15 @@ class LoopThread:
         self._thread = threading.Thread(target=self._serve, name="hypernodes-event-loop", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Close the loop; cancels the tasks in it, and waits until they have cleaned up."""
+    def close(self, limit_s: float | None = None) -> None:
+        """Close the loop; cancels the tasks in it, and waits until they have cleaned up.
+
+        Args:
+            limit_s: How long to wait for them, in seconds; None for as long as it takes.
+        """
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # an iterator that nobody refers to is closed anywhere
+            self._thread.join(limit_s)
 
     def _serve(self) -> None:
         loop = self.loop

@@ -103,7 +103,7 @@ def work(packed: bytes) -> bytes:
     use_folder(order.folder)
     steps: tuple[CallStep, ...] = load_shared(order.program)
     shared = dict(order.shared)
-    loop, dumper = _Loop(), new_dumper(order.is_by_value)
+    loop, dumper = Loop(), new_dumper(order.is_by_value)
     try:
         outcomes = [_run(order, position, steps, shared, loop, dumper) for position in range(len(order.items))]
     finally:
@@ -118,7 +118,7 @@ def cannot_be_sent_back(node_name: str, error: SerializationError) -> Serializat
     )
 
 
-class _Loop:
+class Loop:
     """One event loop for the `async def` nodes of an order, created for the first one."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class _Loop:
         import asyncio  # not before it is needed: it is the slowest import of the standard library
 
         if self._runner is None:
-            self._runner = asyncio.Runner()
+            self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # the thread's own stays what it is
         try:
             return self._runner.run(coroutine)
         except NodeTimeoutError:  # it interrupted the loop, which still has the task
@@ -142,7 +142,7 @@ class _Loop:
 
 
 def _run(
-    order: WorkOrder, position: int, steps: Sequence[CallStep], shared: dict[int, Any], loop: _Loop, dumper: Dumper
+    order: WorkOrder, position: int, steps: Sequence[CallStep], shared: dict[int, Any], loop: Loop, dumper: Dumper
 ) -> ItemOutcome:
     item = order.items[position]
     values = {**shared, **item.values}
@@ -157,11 +157,10 @@ def _run(
                         shared[slot] = values[slot]
             with TimeLimit(step.node, order.folder, f"{order.number}-{position}-{index}"):
                 returned = make(prepare(step, values), loop.wait_for)  # type: ignore[arg-type]
+                assert isinstance(returned, Returned)
             values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
             outputs = _pack_results(order, step, returned, dumper)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
             return ItemOutcome(done, index, describe(error))
         done.append(Done(index, outputs, returned.duration_s))
     return ItemOutcome(done)

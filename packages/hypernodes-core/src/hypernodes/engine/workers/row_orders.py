@@ -12,6 +12,7 @@ from hypernodes.engine.step import call
 from hypernodes.engine.workers.payloads import Payload, is_sent_as_is, new_dumper, pack
 from hypernodes.engine.workers.pickling import PROTOCOL, Dumper
 from hypernodes.engine.workers.process_main import (
+    Loop,
     cannot_be_sent_back,
     evict_removed_files,
     load_shared,
@@ -93,6 +94,7 @@ def work_rows(packed: bytes) -> bytes:
     rest: list[Any] | None = None
     outputs: list[Any] = []
     failures: list[RowFailure] = []
+    loop = Loop()
     started_at = perf_counter()
     for number, row in enumerate(order.rows):
         count = len(outputs)
@@ -111,18 +113,17 @@ def work_rows(packed: bytes) -> bytes:
                     step = _taker(steps, slot)
                     values[slot] = open_payload(value, step, slot)
             for step in steps:
-                for out, value in zip(step.outputs, call(step, values), strict=True):
+                for out, value in zip(step.outputs, call(step, values, loop.wait_for), strict=True):
                     if out is not None:
                         values[out] = value
             for step, slot in wanted:
                 value = values[slot]
                 outputs.append(value if is_sent_as_is(value) else _pack(value, step, dumper, path))
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
             del outputs[count:]
             outputs += [None] * len(wanted)
             failures.append(RowFailure(number, step.index, describe(error)))
+    loop.close()
     return pickle.dumps(RowOutcomes(outputs, failures, perf_counter() - started_at), PROTOCOL)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hypernodes.engine.cancellation import RunRegistry, current_registry
 from hypernodes.engine.settings import ExecutionMode
-from hypernodes.engine.step import Call, Returned, make, make_within
+from hypernodes.engine.step import Call, Returned, Unawaited, finish_within, make, make_within
 from hypernodes.engine.workers.coroutines import Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
 from hypernodes.plan import CallStep
@@ -73,6 +73,7 @@ class Workers:
         has_executor: Whether calls are made on an executor of the caller's own.
         is_cancelled: Whether the run was cancelled, so that no new call may begin.
         registry: Runs that were started by the calls; cancelled when the run is aborted.
+        loop_runner: Awaits coroutines.
         open_items: The largest number of items of one map that are open at a time.
         must_help: Whether the calling thread is itself a worker of the caller's executor, so that it has to make calls
             rather than wait for a worker that may never be free.
@@ -103,9 +104,11 @@ class Workers:
         self.must_help = self._executor is not None and _current_executor.get() is self._executor
         self.is_cancelled = False
         self.registry = RunRegistry()
+        self._pid = os.getpid()
         is_here = not modes & {"async", "threaded"}
-        self.coroutines = Coroutines(loop, is_here, may_run_here=is_dedicated and not self.must_help)
-        self._loop_runner = LoopRunner(self.coroutines)
+        may_run_here = is_dedicated and not self.must_help
+        self.coroutines = Coroutines(loop, is_here, may_run_here, self.registry)
+        self.loop_runner = LoopRunner(self.coroutines)
 
     def is_in_process(self, is_item: bool) -> bool:
         """Whether calls are made in worker processes.
@@ -121,7 +124,7 @@ class Workers:
         """Return the runner of a step that is not called in a worker process; None for the calling thread."""
         is_here = self.node_execution == "sequential" and not (is_item and self.map_execution != "sequential")
         if step.node.is_async:
-            return None if is_here else self._loop_runner
+            return None if is_here else self.loop_runner
         if is_here and step.node.timeout is None:
             return None
         if self._executor is not None and not is_here:
@@ -134,15 +137,18 @@ class Workers:
 
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""
-        if call.step.node.is_async:
-            returned: Returned = self.coroutines.wait_for(_awaitable(call))
-            return returned
-        return make(call, _never)
+        token = current_registry.set(self.registry)
+        try:
+            if call.step.node.is_async:
+                returned: Returned = self.coroutines.wait_for(_awaitable(call))
+                return returned
+            return make(call, self.coroutines.wait_for)  # type: ignore[return-value]
+        finally:
+            current_registry.reset(token)
 
-    def make_instead(self, call: Call) -> Returned:
+    def make_instead(self, call: Call) -> Returned | Unawaited:
         """Make a call in this thread, a worker of the caller's executor, instead of submitting it to that executor."""
-        returned: Returned = contextvars.copy_context().run(make, call, _never)
-        return returned
+        return contextvars.copy_context().run(make, call, None)
 
     def submit_waiting(self, registry: RunRegistry, function: Any, *arguments: Any) -> Future[Any]:
         """Start a function that mostly waits, outside the workers; runs that it starts are registered in `registry`."""
@@ -165,8 +171,15 @@ class Workers:
         fair = size if remaining is None else remaining // (2 * self.max_workers) + 1
         return max(1, min(size, fair, _MAX_BATCH))
 
+    @property
+    def belong_to_parent(self) -> bool:
+        """Whether this process was forked from that of the run, whose threads and processes are not here."""
+        return self._pid != os.getpid()
+
     def close(self) -> None:
         """Release everything that belongs to the run."""
+        if self.belong_to_parent:
+            return
         self.coroutines.close()
         if self._threads is not None:
             self._threads.shutdown()
@@ -176,6 +189,7 @@ class Workers:
     def kill(self) -> None:
         """Release everything at once, without waiting for calls that cannot be stopped."""
         self.registry.cancel()
+        self.coroutines.kill()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -204,13 +218,13 @@ class ThreadRunner:
         if self._callers is not None:
             context.run(_current_executor.set, self._callers)
         function = make if begun is None else _reporting_begin(begun)
-        future = self._executor.submit(context.run, function, call, _never)
+        future = self._executor.submit(context.run, function, call, None)
         future.add_done_callback(report)
         return future
 
 
-def _reporting_begin(begun: Callable[[], object]) -> Callable[[Call, Callable[[Any], Any]], Returned]:
-    def make_reported(call: Call, wait_for: Callable[[Any], Any]) -> Returned:
+def _reporting_begin(begun: Callable[[], object]) -> Callable[[Call, None], Returned | Unawaited]:
+    def make_reported(call: Call, wait_for: None) -> Returned | Unawaited:
         begun()
         return make(call, wait_for)
 
@@ -228,6 +242,10 @@ class LoopRunner:
     def submit(self, call: Call, report: Callable[[Any], object], begun: Callable[[], object] | None) -> Outcome:
         return self._coroutines.submit(_awaitable(call), report)
 
+    def finish(self, call: Call, unawaited: Unawaited, report: Callable[[Any], object]) -> Outcome:
+        """Await what an ordinary function returned."""
+        return self._coroutines.submit(finish_within(call, unawaited, call.step.node.timeout), report)
+
 
 def _awaitable(call: Call) -> Coroutine[Any, Any, Returned]:
     return make_within(call, call.step.node.timeout)
@@ -241,7 +259,3 @@ def default_workers(modes: set[ExecutionMode]) -> int:
     if "async" in modes:
         return _ASYNC_WORKERS
     return min(32, cores + 4) if "threaded" in modes else 1
-
-
-def _never(awaitable: Any) -> Any:
-    raise AssertionError("async nodes are awaited in an event loop")  # pragma: no cover

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from hypernodes.engine.frames.frame import Frame
-from hypernodes.engine.step import Returned, timeout_error
+from hypernodes.engine.step import Returned, Unawaited, timeout_error
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.plan import CallStep, Step
@@ -44,7 +44,7 @@ class Host(Protocol):
     def post(self, task: Task, message: Any) -> None:
         """Send the loop a message about a task, from any thread: its finished future, or None to report progress."""
 
-    def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
+    def complete_call(self, task: CallTask, returned: Returned | Unawaited | bytes) -> None:
         """Record the results of a call; bytes come from a worker process."""
 
     def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:
@@ -206,6 +206,9 @@ class Task:
         """Record that it failed."""
         raise NotImplementedError
 
+    def explain(self, error: BaseException) -> None:
+        """Add a note to an error that it raised and that ends the run at once."""
+
     def on_progress(self, host: Host) -> None:
         """Handle a progress report while it goes on."""
 
@@ -242,9 +245,10 @@ class CallTask(Task):
         step: The step.
         key: Signature of the result, when there is one.
         attempt: Number of the attempt, from 1.
+        is_explained: Whether its error was reported by `explain`.
     """
 
-    __slots__ = ("attempt", "key", "step")
+    __slots__ = ("attempt", "is_explained", "key", "step")
 
     activity: PlanActivity
 
@@ -253,12 +257,17 @@ class CallTask(Task):
         self.step = step
         self.key = key
         self.attempt = 1
+        self.is_explained = False
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         host.complete_call(self, outcome.result())
 
     def fail(self, host: Host, error: BaseException) -> None:
         host.fail_call(self, error)
+
+    def explain(self, error: BaseException) -> None:
+        self.activity.frame.fail(self.step, error)
+        self.is_explained = True
 
     def submit_again(self, host: Host) -> None:
         host.submit(self)

@@ -7,7 +7,7 @@ from typing import Any
 from hypernodes.engine.drivers.concurrent.activity import Host, Task
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.rows import RowReader, fail_row
-from hypernodes.engine.step import call_async
+from hypernodes.engine.step import call_async, locate
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.plan import CallStep
 
@@ -36,6 +36,10 @@ class _CoroutineTask(Task):
         if not owner.is_stopped:
             fail_row(owner, host, self.index, self.step, error)
         host.wake(owner)
+
+    def explain(self, error: BaseException) -> None:
+        request = self.activity.request
+        locate(error, self.activity.plan, self.step, request.base, request.run.backend_name, self.index)
 
     async def execute(self, values: list[Any]) -> list[Any]:
         """Await the calls of the row, one after the other; return the outputs."""

@@ -91,6 +91,14 @@ class DelegatedCalls:
         """Remove a task that is over."""
         self._tasks.discard(task)
 
+    def abandon(self) -> None:
+        """Cancel all runs in flight, and report their ends without waiting for them."""
+        self.cancel()
+        for task in self._tasks:
+            task.future = None
+            task.activity.frame.end_nested(task.step, perf_counter() - task.started_at)
+        self._tasks.clear()
+
     def cancel(self, within: Activity | None = None) -> None:
         """Cancel the runs in flight: those within an activity, or all."""
         for task in self._tasks:

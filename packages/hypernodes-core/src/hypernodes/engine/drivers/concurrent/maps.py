@@ -196,8 +196,9 @@ class MapActivity(ItemOwner):
 
     def take_failed_input(self, host: Host, index: int, failure: Failure) -> None:
         """Record an item that is not executed because one of its inputs is a `Failure` of an upstream step."""
-        self.take_failure(index, failure)
-        if not self.collects:
+        if self.collects:
+            self.take_failure(index, failure)
+        else:
             host.fail(self, failure.error, failure.node_path)
 
     def end_item(self, item: PlanActivity, host: Host) -> None:

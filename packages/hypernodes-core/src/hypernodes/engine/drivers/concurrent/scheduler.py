@@ -25,9 +25,9 @@ from hypernodes.engine.drivers.concurrent.maps import MapActivity, NestedEnd, Pl
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import Call, Returned, prepare, timeout_error
+from hypernodes.engine.step import Call, Returned, Unawaited, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
-from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox
+from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
 from hypernodes.plan import CallStep, NestedStep, Step
 
@@ -100,13 +100,17 @@ class Scheduler:
                 self.workers.processes.stop_calls()
             self.drain(root)
             raise
-        except BaseException:
+        except BaseException as error:
+            for task in self._in_flight:
+                if isinstance(task.future, TaskOutcome) and task.future.exception() is error:
+                    task.explain(error)  # the node raised it itself, and it ended the event loop in this thread
             self.abort(root)
             raise
 
     def cancel(self) -> None:
         """Cancel the execution from another thread; `execute` raises `CancelledError` in its own."""
         self._is_cancelled = self.workers.is_cancelled = True
+        self.workers.registry.cancel()
         self.workers.coroutines.cancel()
         self._inbox.put(None)
 
@@ -284,6 +288,9 @@ class Scheduler:
         except Exception as error:
             self._in_flight.discard(task)
             self.fail_call(task, error)
+        except BaseException as error:
+            task.explain(error)
+            raise
         else:
             self.complete_call(task, returned)
 
@@ -302,7 +309,12 @@ class Scheduler:
                 task.generation = self.workers.processes.generation
             future.add_done_callback(lambda future: self._inbox.put((task, future)))
 
-    def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
+    def complete_call(self, task: CallTask, returned: Returned | Unawaited | bytes) -> None:
+        if isinstance(returned, Unawaited):
+            call = prepare(task.step, task.activity.frame.values)
+            outcome = self.workers.loop_runner.finish(call, returned, lambda outcome: self._inbox.put((task, outcome)))
+            self.wait_for(task, outcome)
+            return
         if task.order >= 0:
             assert self._process_calls is not None
             task.order = -1
@@ -362,6 +374,9 @@ class Scheduler:
             returned = self.workers.make_instead(call)
         except Exception as error:
             self.fail_call(task, error)
+        except BaseException as error:
+            task.explain(error)
+            raise
         else:
             self.complete_call(task, returned)
         return True
@@ -414,14 +429,21 @@ class Scheduler:
             self.wake(entry)
 
     def abort(self, root: Activity) -> None:
-        """Stop everything at once, after an interrupt, a cancelled run or a defect; completed results are stored."""
+        """Stop everything at once: after an interrupt or a defect, or because nobody wants more results.
+
+        Completed results are stored. Calls under way are not waited for; their results are lost.
+        """
         root.stop()
         try:
             if root.is_open:
                 self._settle_finished()
         finally:
-            self._delegated.cancel()
+            self._delegated.abandon()
             self.workers.kill()
+            for task in [*self._in_flight, *self._timers.delayed()]:
+                if isinstance(task, CallTask) and task.activity.is_open and not task.is_explained:
+                    task.activity.frame.report_error(task.step, CancelledError("the run ended before the call did"))
+            self._in_flight.clear()
             entries = list(_with_parts(root)) if root.is_open else []
             for entry in reversed(entries):
                 entry.pending = 0

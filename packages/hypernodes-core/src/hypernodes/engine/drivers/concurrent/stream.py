@@ -56,11 +56,9 @@ class ItemStream:
                     scheduler.wake(activity)
                 if activity.is_open:
                     scheduler.turn(activity)
-        except KeyboardInterrupt:
-            scheduler.abort(activity)
-            raise
-        except BaseException:  # the caller stopped iterating, or an input failed
-            scheduler.drain(activity)
+        except BaseException:  # the caller stopped iterating; or it was interrupted, and the loop has stopped already
+            if activity.is_open and not scheduler.workers.belong_to_parent:
+                scheduler.abort(activity)
             raise
         if activity.error is not None:
             raise activity.error[0]

@@ -57,6 +57,10 @@ class Timers:
         ]
         heapify(self._heap)
 
+    def delayed(self) -> list[CallTask]:
+        """Return the calls that wait for their next attempt."""
+        return [timer.task for timer in self._heap if not timer.is_limit]
+
     def seconds_left(self) -> float | None:
         """Return the time until the next timer is due, in seconds; None when there is none."""
         return max(self._heap[0].due - now(), 0) if self._heap else None
