@@ -87,7 +87,9 @@ def found(x: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("modes", MODES)
-@pytest.mark.parametrize("settings", [{}, {"callbacks": [Recorder()]}, {"cache": MemoryCache()}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"callbacks": [Recorder()]}, {"cache": MemoryCache()}], ids=["plain", "observed", "cached"]
+)
 def test_what_a_function_of_any_kind_returns_is_awaited(modes: Modes, settings: Any) -> None:
     backend = LocalBackend(*modes, max_workers=4)
     ten_times = Node(lambda y3: 10 * y3, "z", name="ten times")
