@@ -26,7 +26,8 @@ from hypernodes.engine.frames.prior_results import PriorResults, prior_results_o
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
-from hypernodes.engine.workers.process_pool import ProcessPool, WorkerProcesses
+from hypernodes.engine.workers.process_pool import ProcessPool
+from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.engine.workers.workers import Workers
 from hypernodes.plan import OnError, Plan
 

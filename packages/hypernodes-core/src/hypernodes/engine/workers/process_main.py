@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hypernodes.engine.step import NotTransferred, Returned, call, make, prepare
 from hypernodes.engine.workers.payloads import Payload, pack, unpack
 from hypernodes.engine.workers.pickling import PROTOCOL
+from hypernodes.engine.workers.process_start import use_folder
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
-from hypernodes.engine.workers.time_limits import TimeLimit, use_folder
+from hypernodes.engine.workers.time_limits import TimeLimit
 from hypernodes.errors import NodeTimeoutError, SerializationError
 from hypernodes.plan import CallStep
 
@@ -248,7 +249,7 @@ def _run(
                     values[slot] = _open(values[slot], step, slot)
                     if slot in shared and slot not in item.values:
                         shared[slot] = values[slot]
-            with TimeLimit(step.node, order.folder, f"{order.number}-{position}-{index}"):
+            with TimeLimit(step.node, position, index):
                 returned = make(prepare(step, values), loop.wait_for)  # type: ignore[arg-type]
             values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
             outputs = _pack_results(order, step, returned)

@@ -185,17 +185,15 @@ class Task:
         activity: The same.
         future: Its future; None before it is submitted, and when its result is not wanted any more.
         order: Number of the order to a worker process; -1 when there is none.
-        generation: Number of the process pool that it was submitted to.
         deaths: How many worker processes died while they executed it.
     """
 
-    __slots__ = ("activity", "deaths", "future", "generation", "order")
+    __slots__ = ("activity", "deaths", "future", "order")
 
     def __init__(self, activity: Activity) -> None:
         self.activity = activity
         self.future: Outcome | None = None
         self.order = -1
-        self.generation = 0
         self.deaths = 0
 
     def settle(self, host: Host, outcome: Outcome) -> None:

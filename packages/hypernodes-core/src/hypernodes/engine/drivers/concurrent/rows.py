@@ -25,8 +25,8 @@ from hypernodes.engine.frames.items import checked_rows
 from hypernodes.engine.step import add_note, path_of, split
 from hypernodes.engine.workers.payloads import Payload, unpack
 from hypernodes.engine.workers.process_main import RowOutcome
-from hypernodes.engine.workers.process_pool import WorkerProcesses
 from hypernodes.engine.workers.serialized_errors import restore
+from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.errors import SerializationError
 from hypernodes.failure import Failure

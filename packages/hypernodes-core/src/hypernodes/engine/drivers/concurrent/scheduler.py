@@ -209,7 +209,7 @@ class Scheduler:
         if error is None:
             task.settle(self, message)
         elif isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
-            self._lost_workers.handle(task, error, was_alone=not self._in_flight)
+            self._lost_workers.handle(task, error)
         else:
             task.fail(self, error)
 
@@ -310,8 +310,6 @@ class Scheduler:
         self._in_flight.add(task)
         task.future = future
         if isinstance(future, Future):
-            if task.order >= 0 and self.workers.processes is not None:
-                task.generation = self.workers.processes.generation
             future.add_done_callback(lambda future: self._inbox.put((task, future)))
 
     def complete_call(self, task: CallTask, returned: Returned | bytes) -> None:
