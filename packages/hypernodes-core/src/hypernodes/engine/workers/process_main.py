@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +18,7 @@ from hypernodes.engine.workers.process_start import use_folder
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
 from hypernodes.engine.workers.time_limits import TimeLimit
 from hypernodes.errors import NodeTimeoutError, SerializationError
+from hypernodes.locks import reset_after_fork
 from hypernodes.plan import CallStep
 
 if TYPE_CHECKING:
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 
 _MAX_LOADED_FILES = 64
 _loaded: OrderedDict[str, Any] = OrderedDict()  # values of shared files, the least recently used first
-_results = 0
+_table = reset_after_fork(threading.Lock())
+_result_numbers = count(1)
 
 
 class WorkItem(NamedTuple):
@@ -293,24 +297,31 @@ def _pack_results(order: WorkOrder, step: CallStep, returned: Returned) -> tuple
 
 
 def _new_path(folder: str) -> str:
-    global _results
-    _results += 1
-    return os.path.join(folder, f"result-{os.getpid()}-{_results}")
+    return os.path.join(folder, f"result-{os.getpid()}-{next(_result_numbers)}")
 
 
 # --- files that several orders refer to ---------------------------------------------------------------------------
 
 
 def _load_shared(path: str) -> Any:
-    if path not in _loaded:
-        _loaded[path] = unpack(Payload(None, path))
+    with _table:  # a caller's own executor may have threads rather than processes
+        value = _loaded.get(path, _loaded)
+        if value is not _loaded:
+            _loaded.move_to_end(path)
+            return value
+    value = unpack(Payload(None, path))
+    with _table:
+        _loaded[path] = value
         if len(_loaded) > _MAX_LOADED_FILES:
             _loaded.popitem(last=False)
-    _loaded.move_to_end(path)
-    return _loaded[path]
+    return value
 
 
 def _evict_removed_files() -> None:
     """Release values whose file was removed: no further order refers to them."""
-    for path in [path for path in _loaded if not os.path.exists(path)]:
-        _loaded.pop(path, None)
+    with _table:
+        known = list(_loaded)
+    removed = [path for path in known if not os.path.exists(path)]
+    with _table:
+        for path in removed:
+            _loaded.pop(path, None)

@@ -328,8 +328,8 @@ def _leave_worker_without_guard() -> None:
 def _why_none_starts(error: BaseException, is_loky: bool) -> BaseException:
     """Return what a run raises because no worker process can be started."""
     guard = (
-        "a script must start its runs under `if __name__ == '__main__':`, because worker processes import it; with "
-        "`pip install hypernodes-core[parallel]` no guard is needed"
+        "a script must start its runs under `if __name__ == '__main__':`, because each worker process imports it; "
+        "after `pip install hypernodes-core[parallel]` it need not"
     )
     if not isinstance(error, LostWorkerError):
         return ExecutionError(
@@ -337,7 +337,7 @@ def _why_none_starts(error: BaseException, is_loky: bool) -> BaseException:
             "memory of this user or container may have been reached; max_workers= sets how many are started"
         )
     if error.exit_code == WITHOUT_GUARD:
-        message = guard
+        message = f"worker processes cannot start: {guard}"
     else:
         message = f"a worker process {describe_exit(error.exit_code)} before it took any work; what it printed says why"
         message += "" if is_loky else f". One cause: {guard}"

@@ -13,8 +13,9 @@ from multiprocessing.connection import Connection
 
 from hypernodes.engine.workers.process_link import serve
 
+_MAX_FOLDERS = 100
 _PARENT_CHECK_S = 1.0  # between two checks whether the parent is alive
-_folders: set[str] = set()
+_folders: dict[str, None] = {}
 
 
 def serve_orders(connection: Connection, parent: int) -> None:
@@ -30,9 +31,11 @@ def serve_orders(connection: Connection, parent: int) -> None:
 
 def use_folder(folder: str) -> None:
     """Register the folder of a run, which the worker removes if the parent process is killed."""
-    _folders.add(folder)
-    if len(_folders) > 100:
-        _folders.intersection_update([known for known in _folders if os.path.exists(known)])
+    _folders[folder] = None
+    if len(_folders) > _MAX_FOLDERS:
+        for known in list(_folders):  # other threads may do the same: a caller's own executor may have threads
+            if not os.path.exists(known):
+                _folders.pop(known, None)
 
 
 def start_process(parent: int) -> None:

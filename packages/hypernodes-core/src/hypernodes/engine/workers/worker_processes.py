@@ -12,6 +12,7 @@ from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.pickling import PROTOCOL, dumps
 from hypernodes.engine.workers.process_main import RowOrder, WorkItem, WorkOrder, work, work_rows
 from hypernodes.engine.workers.process_pool import ProcessPool
+from hypernodes.errors import ConfigurationError
 from hypernodes.plan import CallStep, NestedStep, Plan
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class WorkerProcesses:
             broken: Future[Any] = Future()
             broken.set_exception(error)
             return broken
+        except RuntimeError as error:
+            raise ConfigurationError(f"the executor passed as executor= takes no work ({error})") from error
 
     def stop_calls(self) -> None:
         """Drop the orders of this run, and end the processes that work on them."""
