@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hypernodes import LocalBackend, Pipeline, PipelineExecutionEngine, node
+from hypernodes import ExecutionError, LocalBackend, Pipeline, PipelineExecutionEngine, node
 from tests.concurrency.kit import threads_since
 from tests.worker_processes import nodes
 from tests.worker_processes.observe import workers
@@ -136,6 +138,15 @@ def test_a_pool_of_the_callers_own_is_used_and_left_alone() -> None:
             backend = LocalBackend(*modes, max_workers=2, executor=executor)  # type: ignore[arg-type]
             assert pids(backend) <= {process.pid for process in workers()}
         assert executor.submit(pow, 2, 3).result() == 8
+
+
+def test_a_run_without_a_process_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(BaseProcess, "start", refuse)
+    with pytest.raises(ExecutionError, match=r"no worker process can be started \(BlockingIOError: .*\). The limit of"):
+        pids(LocalBackend(map_execution="parallel", max_workers=2))
 
 
 DAEMONIC = """

@@ -27,6 +27,7 @@ from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.engine.workers.process_pool import ProcessPool
+from hypernodes.engine.workers.threads import start_thread
 from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.engine.workers.workers import Workers
 from hypernodes.plan import OnError, Plan
@@ -299,7 +300,7 @@ async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _
             loop.call_soon_threadsafe(outcome.set_result, result)
 
     thread = threading.Thread(target=work, name="hypernodes-scheduler")
-    thread.start()
+    start_thread(thread)
     try:
         return await asyncio.shield(outcome)
     except asyncio.CancelledError:

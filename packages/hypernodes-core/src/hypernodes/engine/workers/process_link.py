@@ -275,19 +275,14 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Let it end, with whatever it does at its end, and release what belongs to it here."""
+        if not self._is_running:  # it could not be started
+            self._connection.close()
+            return
         with contextlib.suppress(OSError):  # it has ended
             self._connection.send_bytes(b"")
         if not self._join(_END_S):
             self.kill()
             self._join(_END_S)
-        self.release()
-
-    def disown(self) -> None:
-        """Forget that the process is a child of this one, after a fork of its parent."""
-        getattr(multiprocessing.process, "_children", set()).discard(self._process)
-
-    def release(self) -> None:
-        """Release what belongs to it here, after its end."""
         self._connection.close()
         with self._lock:
             self._is_running = False
@@ -295,6 +290,10 @@ class WorkerProcess:
             ended, self._ended = self._ended, -1
         if ended >= 0:
             os.close(ended)
+
+    def disown(self) -> None:
+        """Forget that the process is a child of this one, after a fork of its parent."""
+        getattr(multiprocessing.process, "_children", set()).discard(self._process)
 
     def _join(self, timeout_s: float) -> bool:
         """Wait for its end; return whether it came."""

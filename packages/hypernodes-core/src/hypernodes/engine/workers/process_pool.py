@@ -21,6 +21,7 @@ from hypernodes.engine.workers.process_link import (
     describe_exit,
 )
 from hypernodes.engine.workers.process_start import serve_orders
+from hypernodes.engine.workers.threads import start_thread
 from hypernodes.errors import ConfigurationError, ExecutionError, WorkerDiedError
 
 _NAME = "hypernodes-worker"
@@ -213,8 +214,8 @@ class ProcessPool:
             self._drivers.append(driver)
             self._starting += 1
             try:
-                driver.thread.start()
-            except RuntimeError as error:
+                start_thread(driver.thread)
+            except ExecutionError as error:
                 self._give_up(driver, error)
                 return
 
@@ -331,10 +332,12 @@ def _why_none_starts(error: BaseException, is_loky: bool) -> BaseException:
         "a script must start its runs under `if __name__ == '__main__':`, because each worker process imports it; "
         "after `pip install hypernodes-core[parallel]` it need not"
     )
+    if isinstance(error, ExecutionError):
+        return error
     if not isinstance(error, LostWorkerError):
         return ExecutionError(
-            f"no worker process can be started ({type(error).__name__}: {error}). The limit of processes, threads or "
-            "memory of this user or container may have been reached; max_workers= sets how many are started"
+            f"no worker process can be started ({type(error).__name__}: {error}). The limit of processes, threads, files "
+            "or memory of this user or container may have been reached; max_workers= sets how many are started"
         )
     if error.exit_code == WITHOUT_GUARD:
         message = f"worker processes cannot start: {guard}"
