@@ -60,7 +60,7 @@ def _worker_pickler() -> Any:
                     owner = code_owner.get()
                     if owner is not None and owner.modules:
                         return _make_beside, (list(owner.modules.values()), *obj.reduce_by_value())
-                    if obj.__module__ == "__main__" or not obj.is_importable:
+                    if obj.__module__ in ("__main__", "__mp_main__") or not obj.is_importable:
                         return obj.reduce_by_value()
                 owner = code_owner.get()
                 found = None if owner is not None and owner.modules else reduce_sentinel(obj)

@@ -62,7 +62,9 @@ class DaemonThreads(Executor):
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: dict[threading.Thread, Future[Any] | None] = {}  # each with the call that it is making
-        self._free = 0  # threads that wait for a job that has not been submitted yet; less than 0: jobs without a thread
+        self._free = (
+            0  # threads that wait for a job that has not been submitted yet; less than 0: jobs without a thread
+        )
         self._numbers = count(1)
         self._is_shut_down = False
 
