@@ -34,7 +34,7 @@ def test_items_fail_one_by_one_when_a_process_of_the_caller_dies(
     found = pipeline.map(inputs=inputs, map_over="x", on_error="collect")
     assert {1, 2, 3, 4, 5} <= {failure.item_index for failure in failures(found)}
     assert [type(failure.error) for failure in failures(found)] == [WorkerDiedError] * len(failures(found))
-    with pytest.raises(WorkerDiedError, match="'die_if_told' for map item 0 cannot be computed.* executor="):
+    with pytest.raises(WorkerDiedError, match=r"'die_if_told' for map item 0 cannot be computed.* executor="):
         pipeline.map(inputs={**inputs, "x": [9]}, map_over="x")
 
 

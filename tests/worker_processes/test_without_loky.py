@@ -111,7 +111,8 @@ def test_without_loky_a_forgotten_main_guard_is_explained_once(scripts_without_l
     from hypernodes import LocalBackend, Node, Pipeline
 
     open("imported", "a").write(".")
-    pipeline = Pipeline(nodes=[Node(abs, output_name="y")], backend=LocalBackend(map_execution="parallel", max_workers=8))
+    backend = LocalBackend(map_execution="parallel", max_workers=8)
+    pipeline = Pipeline(nodes=[Node(abs, output_name="y")], backend=backend)
     pipeline.map(inputs={{"x": range(100)}}, map_over="x", on_error={on_error!r})
     """
     process = scripts.start(scripts.write(body))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 import weakref
 from collections import deque
@@ -11,20 +12,18 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from itertools import count
 from multiprocessing import util
-from typing import Any
+from typing import Any, Protocol
 
-from hypernodes.engine.workers.process_link import (
-    WITHOUT_GUARD,
-    LostWorkerError,
-    NotBegunError,
-    WorkerProcess,
-    describe_exit,
-)
+from hypernodes.engine.workers.caller_settings import take_over
+from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.process_start import serve_orders
 from hypernodes.engine.workers.threads import start_thread
+from hypernodes.engine.workers.worker_process import LostWorkerError, NotBegunError, WorkerProcess, describe_exit
 from hypernodes.errors import ConfigurationError, ExecutionError, WorkerDiedError
 
 _NAME = "hypernodes-worker"
+_WITHOUT_GUARD = 79  # exit code of a worker whose script starts a run while the worker imports it
+_TAKE_OVER = pickle.dumps(take_over, PROTOCOL)
 _MAX_ATTEMPTS = 5
 _EXIT_PRIORITY = 20  # before multiprocessing, at the exit of the interpreter, waits for processes
 _numbers = count(1)
@@ -43,6 +42,16 @@ class NoWorkersError(BrokenExecutor):
         self.reason = reason
 
 
+class User(Protocol):
+    """A run that submits orders.
+
+    Attributes:
+        settings: What its processes take over from this one; see `caller_settings`.
+    """
+
+    settings: bytes
+
+
 class _Order:
     """Work for a process.
 
@@ -58,7 +67,7 @@ class _Order:
 
     __slots__ = ("argument", "attempts", "function", "future", "user")
 
-    def __init__(self, user: object, function: bytes, argument: bytes) -> None:
+    def __init__(self, user: User, function: bytes, argument: bytes) -> None:
         self.future: Future[bytes] = Future()
         self.user = user
         self.function = function
@@ -74,6 +83,7 @@ class _Driver:
         process: The process; None before it is started.
         order: What it executes now.
         is_up: Whether the process has come up.
+        settings: What the process took over from this one.
     """
 
     def __init__(self, serve: Callable[[_Driver], None]) -> None:
@@ -81,6 +91,7 @@ class _Driver:
         self.process: WorkerProcess | None = None
         self.order: _Order | None = None
         self.is_up = False
+        self.settings = b""
 
     def kill(self) -> None:
         """End the process."""
@@ -140,7 +151,7 @@ class ProcessPool:
 
     # --- for runs -------------------------------------------------------------------------------------------------
 
-    def submit(self, user: object, function: bytes, argument: bytes) -> Future[bytes]:
+    def submit(self, user: User, function: bytes, argument: bytes) -> Future[bytes]:
         """Let a process call a function.
 
         Args:
@@ -155,7 +166,7 @@ class ProcessPool:
             self._changed.notify()
         return order.future
 
-    def drop(self, user: object) -> None:
+    def drop(self, user: User) -> None:
         """Cancel the orders of a run that have not begun, and end the processes that execute one."""
         with self._changed:  # so that no thread turns to the work of another run meanwhile
             waiting = [order for order in self._queue if order.user is user]
@@ -286,9 +297,13 @@ class ProcessPool:
 
     def _execute(self, driver: _Driver, order: _Order) -> bool:
         """Let a process execute an order; return whether the process can go on."""
-        assert driver.process is not None
+        process = driver.process
+        assert process is not None
         try:
-            outcome = driver.process.call(order.function, order.argument)
+            if driver.settings != order.user.settings:
+                driver.settings = order.user.settings
+                process.call(_TAKE_OVER, driver.settings)
+            outcome = process.call(order.function, order.argument)
         except NotBegunError:
             order.attempts += 1
             if order.attempts < _MAX_ATTEMPTS:
@@ -298,6 +313,10 @@ class ProcessPool:
                 order.future.set_exception(LostWorkerError(None))
             return False
         except LostWorkerError as error:
+            order.future.set_exception(error)
+            return False
+        except BaseException as error:
+            process.kill()
             order.future.set_exception(error)
             return False
         if isinstance(outcome, BaseException):
@@ -323,7 +342,7 @@ def _leave_worker_without_guard() -> None:
     """End a worker process whose script starts a run while the worker imports it; the caller then says why."""
     process = multiprocessing.current_process()
     if process.name.startswith(_NAME) and getattr(process, "_inheriting", False):
-        os._exit(WITHOUT_GUARD)
+        os._exit(_WITHOUT_GUARD)
 
 
 def _why_none_starts(error: BaseException, is_loky: bool) -> BaseException:
@@ -336,10 +355,10 @@ def _why_none_starts(error: BaseException, is_loky: bool) -> BaseException:
         return error
     if not isinstance(error, LostWorkerError):
         return ExecutionError(
-            f"no worker process can be started ({type(error).__name__}: {error}). The limit of processes, threads, files "
-            "or memory of this user or container may have been reached; max_workers= sets how many are started"
+            f"no worker process can be started ({type(error).__name__}: {error}). The limit of processes, threads, "
+            "files or memory of this user or container may have been reached; max_workers= sets how many are started"
         )
-    if error.exit_code == WITHOUT_GUARD:
+    if error.exit_code == _WITHOUT_GUARD:
         message = f"worker processes cannot start: {guard}"
     else:
         message = f"a worker process {describe_exit(error.exit_code)} before it took any work; what it printed says why"

@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor, Future
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.pickling import PROTOCOL, dumps
 from hypernodes.engine.workers.process_main import RowOrder, WorkItem, WorkOrder, work, work_rows
@@ -28,6 +29,7 @@ class WorkerProcesses:
 
     Attributes:
         payloads: The values sent to the processes.
+        settings: What the processes take over from this one.
     """
 
     def __init__(self, pool: ProcessPool | None, executor: Executor | None = None) -> None:
@@ -37,6 +39,7 @@ class WorkerProcesses:
         self._numbers = count()
         self._is_by_value = pool.is_loky if pool else _has_cloudpickle()
         self.payloads = Payloads(self._is_by_value)
+        self.settings = settings_of_caller(self._is_by_value) if pool else b""
 
     def prefetch(self, workers: int) -> int:
         """Return how many tasks to submit at a time: one extra for each process of our pool, so that none is idle."""

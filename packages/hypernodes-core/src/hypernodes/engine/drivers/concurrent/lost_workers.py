@@ -6,8 +6,8 @@ from collections import deque
 from concurrent.futures import BrokenExecutor, CancelledError
 
 from hypernodes.engine.drivers.concurrent.activity import Host, Task
-from hypernodes.engine.workers.process_link import LostWorkerError
 from hypernodes.engine.workers.process_pool import NoWorkersError
+from hypernodes.engine.workers.worker_process import LostWorkerError
 from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.errors import WorkerDiedError
 from hypernodes.plan import CallStep
