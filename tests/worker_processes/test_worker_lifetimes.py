@@ -22,6 +22,7 @@ import pytest
 from hypernodes import ExecutionError, LocalBackend, Pipeline, PipelineExecutionEngine, node
 from tests.concurrency.kit import threads_since
 from tests.worker_processes import nodes
+from tests.worker_processes.conftest import Scripts
 from tests.worker_processes.observe import workers
 
 
@@ -147,6 +148,41 @@ def test_a_run_without_a_process_says_why(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(BaseProcess, "start", refuse)
     with pytest.raises(ExecutionError, match=r"no worker process can be started \(BlockingIOError: .*\). The limit of"):
         pids(LocalBackend(map_execution="parallel", max_workers=2))
+
+
+LIMITS = """
+import os, users_module
+from hypernodes import LocalBackend, Pipeline
+
+if __name__ == "__main__":
+    backend = LocalBackend(map_execution="parallel", max_workers=10**6)
+    print(Pipeline(nodes=[users_module.tell], backend=backend).map({"x": [1]}, map_over="x")["limits"])
+    print([os.environ.get(name) for name in users_module.NAMES])
+"""
+TELL_LIMITS = """
+import os
+from hypernodes import node
+
+NAMES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+
+@node(output_name="limits")
+def tell(x):
+    return [os.environ.get(name) for name in NAMES]
+"""
+
+
+@pytest.mark.parametrize("kind", ["scripts", "scripts_without_loky"])
+def test_workers_share_the_cores_between_the_threads_of_libraries(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    scripts: Scripts = request.getfixturevalue(kind)
+    scripts.write(TELL_LIMITS, "users_module.py")
+    script = scripts.write(LIMITS)
+    assert scripts.run(script) == "[['1', '1']]\n[None, None]\n"
+    scripts.environ["OMP_NUM_THREADS"] = "3"
+    assert scripts.run(script) == "[['3', None]]\n['3', None]\n"
 
 
 DAEMONIC = """

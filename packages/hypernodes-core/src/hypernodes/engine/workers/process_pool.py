@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from hypernodes.engine.workers.caller_settings import take_over
 from hypernodes.engine.workers.pickling import PROTOCOL
-from hypernodes.engine.workers.process_start import serve_orders
+from hypernodes.engine.workers.process_start import serve_orders, thread_limits
 from hypernodes.engine.workers.threads import start_thread
 from hypernodes.engine.workers.worker_process import LostWorkerError, NotBegunError, WorkerProcess, describe_exit
 from hypernodes.errors import ConfigurationError, ExecutionError, WorkerDiedError
@@ -248,8 +248,10 @@ class ProcessPool:
     def _start(self, driver: _Driver) -> None:
         ours, theirs = multiprocessing.Pipe()
         name = f"{_NAME}-{next(_numbers)}"
-        process = self._context.Process(target=serve_orders, args=(theirs, os.getpid()), name=name)
-        driver.process = WorkerProcess(process, ours, theirs)
+        limits = thread_limits(self._size)
+        of_loky: dict[str, Any] = {"env": limits} if self.is_loky else {}
+        process = self._context.Process(target=serve_orders, args=(theirs, os.getpid()), name=name, **of_loky)
+        driver.process = WorkerProcess(process, ours, theirs, {} if self.is_loky else limits)
         driver.process.start()
 
     def _give_up(self, driver: _Driver, error: BaseException) -> None:

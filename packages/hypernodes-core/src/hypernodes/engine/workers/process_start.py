@@ -1,4 +1,4 @@
-"""The beginning of a worker process, and its end when its parent process has ended."""
+"""The beginning of a worker process, its environment, and its end when its parent process has ended."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ from multiprocessing.connection import Connection
 from hypernodes.engine.workers.process_link import serve
 
 _MAX_FOLDERS = 100
+_THREAD_LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
 _PARENT_CHECK_S = 1.0  # between two checks whether the parent is alive
 _folders: dict[str, None] = {}
 
@@ -27,6 +37,21 @@ def serve_orders(connection: Connection, parent: int) -> None:
     """
     start_process(parent)
     serve(connection)
+
+
+def thread_limits(workers: int) -> dict[str, str]:
+    """Return environment variables that share the cores between the thread pools of libraries in several processes.
+
+    Otherwise each process would have a thread for each core. Where `OMP_NUM_THREADS` is set, the user has decided.
+
+    Args:
+        workers: Number of processes.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = str(max(1, cores // workers))
+    return {name: share for name in _THREAD_LIMITS if name not in os.environ}
 
 
 def use_folder(folder: str) -> None:

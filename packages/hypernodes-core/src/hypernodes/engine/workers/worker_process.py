@@ -9,6 +9,7 @@ import pickle
 import signal
 import threading
 import traceback
+from collections.abc import Iterator, Mapping
 from concurrent.futures import BrokenExecutor
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -81,15 +82,19 @@ class WorkerProcess:
         process: The process, to be started.
         connection: The caller's end of the connection.
         other_end: The other end, which the process inherits.
+        environ: Environment variables of the process beside those of this one.
 
     Attributes:
         is_killed: Whether it was killed.
     """
 
-    def __init__(self, process: Process, connection: Connection, other_end: Connection) -> None:
+    def __init__(
+        self, process: Process, connection: Connection, other_end: Connection, environ: Mapping[str, str]
+    ) -> None:
         self._process = process
         self._connection = connection
         self._other_end = other_end
+        self._environ = environ
         self._lock = threading.RLock()
         self._is_running = False
         self.is_killed = False
@@ -103,7 +108,7 @@ class WorkerProcess:
             OSError: It cannot be started.
         """
         try:
-            with _starting:
+            with _starting, _set_in_environment(self._environ):
                 self._process.start()
         finally:
             self._other_end.close()
@@ -229,6 +234,17 @@ class WorkerProcess:
             else:  # which tells nothing while something that the process started lives
                 wait([self._process.sentinel], _SHORT_S)
         return self.has_ended
+
+
+@contextlib.contextmanager
+def _set_in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables of this process, which the standard library gives to a process that it starts."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
 
 
 def _take_report(packed: bytes) -> None:
