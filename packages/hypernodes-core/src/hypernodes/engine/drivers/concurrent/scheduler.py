@@ -28,6 +28,7 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.step import Call, Returned, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox
+from hypernodes.engine.workers.shared_generators import inputs_of_several_steps, warn_of_generators
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
 from hypernodes.plan import CallStep, NestedStep, Step
 
@@ -113,10 +114,18 @@ class Scheduler:
     def open(self, activity: Activity) -> None:
         processes = self.workers.processes
         if processes is not None and isinstance(activity, MapActivity):
-            for value in activity.shared_values().values():
+            shared = activity.shared_values()
+            if self.workers.is_in_process(is_item=True):
+                warn_of_generators(activity.plan, shared, shared, "the items of a map")
+            for value in shared.values():
                 activity.share(processes.payloads, value)
                 if activity.parent is not None:  # other maps and steps of the parent may take the same value
                     activity.parent.share(processes.payloads, value)
+        elif (
+            isinstance(activity, PlanActivity) and activity.owner is None and self.workers.is_in_process(is_item=False)
+        ):
+            plan = activity.frame.plan
+            warn_of_generators(plan, inputs_of_several_steps(plan), activity.frame.values, "several nodes")
         self.wake(activity)
 
     def wake(self, activity: Activity) -> None:
