@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.errors import NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
@@ -97,7 +98,8 @@ async def make_within(call: Call, limit_s: float | None) -> Returned:
         return await make_async(call)
     import asyncio
 
-    timer = asyncio.timeout(limit_s)
+    timer, report = asyncio.timeout(limit_s), LimitReport(call.step.node)
+    report.begin()
     try:
         async with timer:
             return await make_async(call)
@@ -105,6 +107,8 @@ async def make_within(call: Call, limit_s: float | None) -> Returned:
         if timer.expired():
             raise timeout_error(call.step.node) from error
         raise
+    finally:
+        report.end()
 
 
 def timeout_error(node: Node[..., Any]) -> NodeTimeoutError:

@@ -9,6 +9,7 @@ from time import sleep
 from typing import Any, Generic, TypeVar
 
 from hypernodes.engine.cancellation import RunRegistry
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.step import call, make_within, prepare, split, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Coroutines
@@ -136,23 +137,28 @@ class CallingThread:
         if self._threads is None:
             self._threads = DaemonThreads("hypernodes")
         begun_at: list[float] = []
+        report = LimitReport(node)
 
         def function() -> Any:
+            report.begin()
             begun_at.append(now())
             return node.func(*arguments, **by_keyword)
 
         future = run_in_copied_context(self._threads, self.registry, function)
-        while True:
-            left = CHECK_INTERVAL_S if not begun_at else begun_at[0] + node.timeout - now()
-            if left <= 0 and not future.done():
-                future.cancel()
-                self._threads.abandon(future)
-                raise timeout_error(node)
-            try:
-                return future.result(min(max(left, 0), CHECK_INTERVAL_S))
-            except NotDoneError:
-                if future.done():
-                    raise  # a TimeoutError of the function itself
+        try:
+            while True:
+                left = CHECK_INTERVAL_S if not begun_at else begun_at[0] + node.timeout - now()
+                if left <= 0 and not future.done():
+                    future.cancel()
+                    self._threads.abandon(future)
+                    raise timeout_error(node)
+                try:
+                    return future.result(min(max(left, 0), CHECK_INTERVAL_S))
+                except NotDoneError:
+                    if future.done():
+                        raise  # a TimeoutError of the function itself
+        finally:
+            report.end()
 
     def _sleep(self, delay_s: float) -> None:
         end = now() + delay_s

@@ -118,15 +118,15 @@ class DaemonThreads(Executor):
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._serve, name=f"{self._name}-{next(self._numbers)}", daemon=True)
+        self._threads[thread] = None
         try:
             start_thread(thread)
         except ExecutionError:
+            del self._threads[thread]
             if not self._threads:
                 self._jobs.get()  # nobody else will
                 raise
             self._free -= 1  # those that are there make the call when they have made theirs
-        else:
-            self._threads[thread] = None
 
     def _serve(self) -> None:
         thread = threading.current_thread()

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.step import Returned, timeout_error
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.workers import Outcome, Workers
@@ -240,9 +241,10 @@ class CallTask(Task):
         step: The step.
         key: Signature of the result, when there is one.
         attempt: Number of the attempt, from 1.
+        limit_report: Reports its time limit; None when it has none here.
     """
 
-    __slots__ = ("attempt", "key", "step")
+    __slots__ = ("attempt", "key", "limit_report", "step")
 
     activity: PlanActivity
 
@@ -251,6 +253,7 @@ class CallTask(Task):
         self.step = step
         self.key = key
         self.attempt = 1
+        self.limit_report: LimitReport | None = None
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         host.complete_call(self, outcome.result())

@@ -24,6 +24,7 @@ from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, 
 from hypernodes.engine.drivers.concurrent.rows import row_starter
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import Call, Returned, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
@@ -214,6 +215,8 @@ class Scheduler:
         self._in_flight.discard(task)
         if isinstance(task, CallTask) and task.step.node.timeout is not None:
             self._timers.remove(task)
+            if task.limit_report is not None:
+                task.limit_report.end()
         error = CancelledError("the call was cancelled") if cancelled(message) else message.exception()
         if error is None:
             task.settle(self, message)
@@ -311,9 +314,19 @@ class Scheduler:
     def _submit_to(self, runner: CallRunner, task: CallTask, call: Call) -> None:
         begun = None
         if task.step.node.timeout is not None and not runner.enforces_time_limits:
-            begun = lambda: self._inbox.put((task, _Begun(now())))  # noqa: E731
+            begun = self._report_begin(task)
         self._in_flight.add(task)
         task.future = runner.submit(call, lambda outcome: self._inbox.put((task, outcome)), begun)
+
+    def _report_begin(self, task: CallTask) -> Callable[[], object]:
+        """Return what the thread of a call with a time limit is to do when it begins."""
+        task.limit_report = limit_report = LimitReport(task.step.node)
+
+        def report() -> None:
+            limit_report.begin()
+            self._inbox.put((task, _Begun(now())))
+
+        return report
 
     def wait_for(self, task: Task, future: Outcome) -> None:
         self._in_flight.add(task)
@@ -399,6 +412,8 @@ class Scheduler:
                 self.submit(task)
         elif task in self._in_flight:
             self._in_flight.discard(task)
+            if task.limit_report is not None:
+                task.limit_report.end()
             future, task.future = task.future, None
             if future is not None:
                 future.cancel()
