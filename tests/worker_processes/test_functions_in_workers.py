@@ -121,6 +121,41 @@ def test_everything_defined_on_the_command_line_runs_in_workers(scripts: Scripts
     assert scripts.run("-c", SCRIPT + "\nmain()\n") == "all there\n"
 
 
+SENTINELS = """
+from hypernodes import LocalBackend, MemoryCache, Pipeline, node
+
+class Missing:
+    pass
+
+UNSET = object()
+MISSING = Missing()
+
+@node(output_name=("seen", "same"))
+def look(x, given, default=UNSET):
+    first, second = given
+    return (first is UNSET, second is MISSING, isinstance(second, Missing), default is UNSET), given
+
+@node(output_name="again")
+def look_again(same):
+    return same == [UNSET, MISSING] and same[0] is UNSET
+
+for modes in ({"map_execution": "parallel"}, {"node_execution": "parallel"}):
+    with LocalBackend(max_workers=1, **modes) as backend:
+        for cache in (None, MemoryCache()):
+            pipeline = Pipeline(nodes=[look, look_again], backend=backend, cache=cache)
+            for _ in range(2):
+                found = pipeline.map({"x": [1, 2], "given": [UNSET, MISSING]}, map_over="x")
+                assert found["seen"] == 2 * [(True, True, True, True)], found
+                assert found["again"] == [True, True]
+                assert all(first is UNSET and second is MISSING for first, second in found["same"])
+print("themselves")
+"""
+
+
+def test_sentinels_of_a_script_are_themselves_in_workers_and_on_the_way_back(scripts: Scripts) -> None:
+    assert scripts.run(scripts.write(SENTINELS)) == "themselves\n"
+
+
 SPAWNED = """
 import multiprocessing, pickle
 from hypernodes import LocalBackend, Pipeline, node

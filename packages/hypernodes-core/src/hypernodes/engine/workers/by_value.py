@@ -32,8 +32,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     names that tracebacks show, and code of `__main__` that can be pickled again where it arrived.
     """
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **by_keyword: Any) -> None:
+        super().__init__(*arguments, **by_keyword)
         if _SPAWNED_MAIN in sys.modules and _SPAWNED_MAIN not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(sys.modules[_SPAWNED_MAIN])  # no other process can import it
 

@@ -172,6 +172,8 @@ class ProcessPool:
             waiting = [order for order in self._queue if order.user is user]
             self._queue = deque(order for order in self._queue if order.user is not user)
             at_work = [driver for driver in self._drivers if driver.order is not None and driver.order.user is user]
+            if self.users <= 1:
+                at_work += [driver for driver in self._drivers if not driver.is_up]  # nobody else waits for them
             for driver in at_work:
                 driver.kill()
             self._changed.notify_all()

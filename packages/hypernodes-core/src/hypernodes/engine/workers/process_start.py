@@ -74,6 +74,8 @@ def start_process(parent: int) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _use_ordinary_start_method()
     if "PYTHONFAULTHANDLER" not in os.environ and not faulthandler.is_enabled() and sys.stderr is not None:
         faulthandler.enable()  # where a crash in native code happened can be told by nobody else

@@ -108,7 +108,7 @@ class WorkerProcess:
             OSError: It cannot be started.
         """
         try:
-            with _starting, _set_in_environment(self._environ):
+            with _starting, _set_in_environment(self._environ), _without_interrupts():
                 self._process.start()
         finally:
             self._other_end.close()
@@ -245,6 +245,19 @@ def _set_in_environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in variables:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start a process without interrupts from the keyboard, until it ignores them (see `start_process`)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _take_report(packed: bytes) -> None:
