@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from hypernodes import ExecutionError, LocalBackend, Pipeline, PipelineExecutionEngine, node
+from hypernodes.engine.workers.worker_process import WorkerProcess
 from tests.concurrency.kit import threads_since
 from tests.worker_processes import nodes
 from tests.worker_processes.conftest import Scripts
-from tests.worker_processes.observe import workers
+from tests.worker_processes.observe import wait_until, workers
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,26 @@ def test_cancelling_ends_the_calls_in_worker_processes(modes: Any, is_kept: bool
         asyncio.run(cancel_while_asleep(pipeline))
         assert list(tmp_path.glob("awake-*")) == []
         assert pipeline.map(inputs={"x": [0], "folder": str(tmp_path)}, map_over="x") == {"y": [0]}
+
+
+def test_cancelling_ends_a_call_that_is_just_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    send, is_about_to_send = WorkerProcess.call, threading.Event()
+
+    def send_after_the_end(process: WorkerProcess, function: bytes, argument: bytes) -> Any:
+        is_about_to_send.set()
+        assert wait_until(lambda: process.has_ended)
+        return send(process, function, argument)
+
+    async def cancel_before_it_is_sent() -> None:
+        backend = LocalBackend(map_execution="parallel", max_workers=1)
+        task = asyncio.create_task(Pipeline(nodes=[nodes.sleep_long], backend=backend).amap({"x": [1]}, map_over="x"))
+        await asyncio.to_thread(is_about_to_send.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(WorkerProcess, "call", send_after_the_end)
+    asyncio.run(cancel_before_it_is_sent())
 
 
 def test_no_worker_is_left_after_a_stream_that_is_closed_early() -> None:

@@ -310,7 +310,7 @@ class ProcessPool:
             outcome = process.call(order.function, order.argument)
         except NotBegunError:
             order.attempts += 1
-            if order.attempts < _MAX_ATTEMPTS:
+            if order.attempts < _MAX_ATTEMPTS and not process.is_killed:  # else its run was aborted
                 with self._changed:
                     self._queue.appendleft(order)
             else:
