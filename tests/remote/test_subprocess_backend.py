@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import os
 import pickle
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ import pytest
 
 from hypernodes import (
     CallbackContext,
+    Failure,
     LocalBackend,
     MemoryCache,
+    NodeTimeoutError,
     Pipeline,
     PipelineCallback,
     WorkerLostError,
@@ -288,6 +292,59 @@ def test_cancelling_the_task_that_awaits_a_run_ends_the_work(tmp_path: Path) -> 
         (path,) = tmp_path.glob("pid-*")
         assert wait_until(lambda path=path: int(path.name[4:]) not in {p.pid for p in processes()})
         path.unlink()
+
+
+@node(output_name="y", timeout=0.3)
+def stop_its_process(x: int) -> int:
+    os.kill(os.getpid(), signal.SIGSTOP if x else 0)
+    return x
+
+
+@node(output_name="y", timeout=0.3)
+def hold_the_interpreter(x: int) -> int:
+    return sum(itertools.repeat(0)) if x else x
+
+
+@node(output_name="y", timeout=0.3)
+async def hold_interpreter_and_loop(x: int) -> int:
+    return sum(itertools.repeat(0)) if x else x
+
+
+@pytest.mark.parametrize(
+    ("slow", "node_execution"),
+    [
+        (stop_its_process, "sequential"),
+        (hold_the_interpreter, "threaded"),
+        (hold_interpreter_and_loop, "async"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_time_limit_holds_also_where_the_process_cannot_enforce_it(slow: Any, node_execution: Any) -> None:
+    backend = SubprocessBackend(node_execution=node_execution)
+    pipeline = Pipeline(nodes=[slow], backend=backend)
+    with backend:
+        assert pipeline.run(inputs={"x": 0}) == {"y": 0}
+        with pytest.raises(NodeTimeoutError, match=f"'{slow.name}' took longer than its timeout of 0.3 s") as caught:
+            pipeline.run(inputs={"x": 1})
+        assert (caught.value.node_name, caught.value.timeout_s) == (slow.name, 0.3)
+        assert not any("transport" in note for note in getattr(caught.value, "__notes__", ()))
+        assert pipeline.run(inputs={"x": 0}) == {"y": 0}
+
+
+def test_a_call_that_is_given_up_in_time_costs_the_process_nothing(tmp_path: Path) -> None:
+    @node(output_name="y", timeout=0.1)
+    def sleep_long(x: int) -> int:
+        threading.Event().wait(3600 if x == 0 else 0)
+        return x
+
+    @node(output_name="pid")
+    def wait_for_the_grace_of_the_other(y: Any) -> int:
+        time.sleep(1.5)  # longer than the caller waits for a process that does not give up
+        return os.getpid()
+
+    pipeline = Pipeline(nodes=[sleep_long, wait_for_the_grace_of_the_other], backend=SubprocessBackend())
+    found = pipeline.map(inputs={"x": [0, 1]}, map_over="x", on_error="collect")
+    assert [type(value) for value in found["pid"]] == [Failure, int]
 
 
 def test_a_failure_elsewhere_in_the_run_ends_the_work(tmp_path: Path) -> None:

@@ -45,11 +45,14 @@ class Scripts:
     Args:
         folder: Where they are written; also their working directory.
         environ: Added to the environment.
+
+    Attributes:
+        environ: Their environment.
     """
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self.folder = folder
-        self._environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environ}
+        self.environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environ}
 
     def write(self, source: str, name: str = "script.py") -> Path:
         path = self.folder / name
@@ -61,7 +64,7 @@ class Scripts:
         return subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=self.folder,
-            env=self._environ,
+            env=self.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

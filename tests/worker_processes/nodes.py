@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import pickle
 import signal
@@ -65,6 +66,21 @@ def stay_in_native_code(x: int) -> int:
     if x == 2:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
         time.sleep(FOREVER_S)
+    return x
+
+
+@node(output_name="y", timeout=0.3)
+def hold_the_interpreter(x: int) -> int:
+    """Neither a signal handler nor another thread gets a turn in its process."""
+    if x == 2:
+        sum(itertools.repeat(0))
+    return x
+
+
+@node(output_name="y", timeout=0.3)
+def stop_its_process(x: int) -> int:
+    if x == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
     return x
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypernodes import LocalBackend, MemoryCache, Node, Pipeline, WorkerDiedError, failures
 from tests.support import Recorder
 from tests.worker_processes.nodes import die_if_told, note_line, read_lines, tell_process
-from tests.worker_processes.observe import wait_until, workers
+from tests.worker_processes.observe import processes, wait_until, workers
 
 
 @pytest.fixture(params=["items", "nodes"])
@@ -36,22 +36,23 @@ def test_what_was_in_flight_is_computed_again(how: str, backend: LocalBackend, t
     assert recorder.computed == ["die_if_told"] * 12
 
 
-def test_a_death_nearby_does_not_count_against_an_item(items_backend: LocalBackend, tmp_path: Path) -> None:
-    def die_in_turn(x: int, folder: str) -> int:
+def test_a_death_takes_nothing_else_with_it(items_backend: LocalBackend, tmp_path: Path) -> None:
+    def die_beside_another(x: int, folder: str) -> int:
         path = Path(folder) / f"call-{x}"
         note_line(path, os.getpid())
-        call = len(read_lines(path))
-        if x == 0 and call == 1:
-            wait_until((Path(folder) / "call-1").exists)
+        if x == 0 and len(read_lines(path)) == 1:
+            assert wait_until((Path(folder) / "call-1").exists)
             os._exit(3)
-        if x == 1 and call == 1:
-            wait_until(lambda: False, 60)  # until the death of the other worker ends this one too
-        if x == 1 and call == 2:
-            os._exit(3)
+        if x == 1:
+            assert wait_until(lambda: read_lines(Path(folder) / "call-0"))
+            dead = int(read_lines(Path(folder) / "call-0")[0])
+            assert wait_until(lambda: dead not in {process.pid for process in processes()})
         return x
 
-    pipeline = Pipeline(nodes=[Node(die_in_turn, output_name="y")], backend=items_backend)
+    pipeline = Pipeline(nodes=[Node(die_beside_another, output_name="y")], backend=items_backend)
     assert pipeline.map(inputs={"x": [0, 1], "folder": str(tmp_path)}, map_over="x") == {"y": [0, 1]}
+    assert len(read_lines(tmp_path / "call-0")) == 2
+    assert len(read_lines(tmp_path / "call-1")) == 1
 
 
 def test_an_item_that_always_kills_its_worker_is_named(backend: LocalBackend, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import threading
 import traceback
@@ -15,6 +16,7 @@ from hypernodes import (
     Failure,
     LocalBackend,
     MemoryCache,
+    Node,
     Pipeline,
     RemoteNodeError,
     SerializationError,
@@ -58,6 +60,20 @@ def test_an_exception_arrives_as_itself(error: BaseException | None, backend: Lo
     cause = "".join(traceback.format_exception(caught.value.__cause__))
     assert "in fail_in_worker" in cause
     assert "raise" in cause
+
+
+def test_tracebacks_show_the_lines_of_notebook_cells(backend: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "def divide(x):\n    # a comment\n    return check(x) / 0\n\ndef check(x):\n    return 1 if x else {}[x]\n"
+    monkeypatch.setitem(linecache.cache, "<cell 7>", (len(source), None, source.splitlines(True), "<cell 7>"))
+    cell: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(source, "<cell 7>", "exec"), cell)
+    pipeline = Pipeline(nodes=[Node(cell["divide"], output_name="y")], backend=backend)
+    for x, line in ((1, "return check(x) / 0"), (0, "return 1 if x else {}[x]")):
+        with pytest.raises((ZeroDivisionError, KeyError)) as caught:
+            pipeline.map(inputs={"x": [x]}, map_over="x")
+        text = "".join(traceback.format_exception(caught.value))
+        assert text.count(f"    {line}\n") == 1
+        assert text.count('File "<cell 7>", line 3, in divide\n    return check(x) / 0\n') == 1
 
 
 def test_the_cause_of_an_exception_is_not_lost(backend: LocalBackend) -> None:

@@ -121,6 +121,98 @@ def test_everything_defined_on_the_command_line_runs_in_workers(scripts: Scripts
     assert scripts.run("-c", SCRIPT + "\nmain()\n") == "all there\n"
 
 
+SENTINELS = """
+from hypernodes import LocalBackend, MemoryCache, Pipeline, node
+
+class Missing:
+    pass
+
+UNSET = object()
+MISSING = Missing()
+
+@node(output_name=("seen", "same"))
+def look(x, given, default=UNSET):
+    first, second = given
+    return (first is UNSET, second is MISSING, isinstance(second, Missing), default is UNSET), given
+
+@node(output_name="again")
+def look_again(same):
+    return same == [UNSET, MISSING] and same[0] is UNSET
+
+for modes in ({"map_execution": "parallel"}, {"node_execution": "parallel"}):
+    with LocalBackend(max_workers=1, **modes) as backend:
+        for cache in (None, MemoryCache()):
+            pipeline = Pipeline(nodes=[look, look_again], backend=backend, cache=cache)
+            for _ in range(2):
+                found = pipeline.map({"x": [1, 2], "given": [UNSET, MISSING]}, map_over="x")
+                assert found["seen"] == 2 * [(True, True, True, True)], found
+                assert found["again"] == [True, True]
+                assert all(first is UNSET and second is MISSING for first, second in found["same"])
+print("themselves")
+"""
+
+
+def test_sentinels_of_a_script_are_themselves_in_workers_and_on_the_way_back(scripts: Scripts) -> None:
+    assert scripts.run(scripts.write(SENTINELS)) == "themselves\n"
+
+
+SPAWNED = """
+import multiprocessing, pickle
+from hypernodes import LocalBackend, Pipeline, node
+
+OFFSET = 100
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+class AwkwardError(Exception):
+    def __init__(self, code, *, reason):
+        super().__init__(code)
+
+@node(output_name="point")
+def make_point(x):
+    return pickle.loads(pickle.dumps(Point(x + OFFSET)))
+
+@node(output_name="moved")
+def move(point):
+    if point.x > 102:
+        raise AwkwardError(1, reason="too far")
+    return Point(-point.x)
+
+def run(answers, mode):
+    with LocalBackend(max_workers=1, **{mode: "parallel"}) as backend:
+        pipeline = Pipeline(nodes=[make_point, move], backend=backend)
+        found = pipeline.map({"x": [1, 2]}, map_over="x")
+        assert [type(point) for points in found.values() for point in points] == 4 * [Point]
+        assert [point.x for point in found["moved"]] == [-101, -102]
+        try:
+            pipeline.map({"x": [3]}, map_over="x")
+        except AwkwardError as error:
+            answers.put("ran")
+
+class Process(multiprocessing.get_context("spawn").Process):
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+
+    def run(self):
+        run(self.answers, "map_execution")
+
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    answers = spawn.SimpleQueue()
+    for process in (spawn.Process(target=run, args=(answers, "node_execution")), Process(answers)):
+        process.start()
+        process.join()
+        print(answers.get())
+"""
+
+
+def test_functions_of_a_script_run_in_workers_of_a_process_that_multiprocessing_started(scripts: Scripts) -> None:
+    assert scripts.run(scripts.write(SPAWNED)) == 2 * "ran\n"
+
+
 def test_nodes_of_a_module_beside_the_script_run_in_workers(scripts: Scripts) -> None:
     scripts.write(SCRIPT, "users_module.py")
     assert scripts.run(scripts.write("import users_module; users_module.main()")) == "all there\n"

@@ -11,7 +11,8 @@ import pytest
 from hypernodes import LocalBackend, NodeTimeoutError, Pipeline, failures, node
 from tests.worker_processes import nodes
 
-SLOW = [nodes.sleep_too_long, nodes.compute_too_long, nodes.await_too_long, nodes.stay_in_native_code]
+INTERRUPTED = [nodes.sleep_too_long, nodes.compute_too_long, nodes.await_too_long]
+ENDED_WITH_THEIR_WORKER = [nodes.stay_in_native_code, nodes.hold_the_interpreter, nodes.stop_its_process]
 
 
 @pytest.fixture(params=["items", "nodes"])
@@ -19,7 +20,7 @@ def backend(request: pytest.FixtureRequest) -> LocalBackend:
     return request.getfixturevalue(f"{request.param}_backend")  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("slow", SLOW, ids=lambda slow: slow.name)
+@pytest.mark.parametrize("slow", INTERRUPTED + ENDED_WITH_THEIR_WORKER, ids=lambda slow: slow.name)
 def test_a_call_that_takes_too_long_is_stopped_and_its_worker_goes_on(slow: Any, backend: LocalBackend) -> None:
     tell = Pipeline(nodes=[nodes.tell_process], backend=backend)
     before = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
@@ -31,7 +32,7 @@ def test_a_call_that_takes_too_long_is_stopped_and_its_worker_goes_on(slow: Any,
     assert failure.error.timeout_s == 0.3
     assert "took longer than its timeout of 0.3 s" in str(failure.error)
     assert [y for y in found["y"] if y is not failure] == [0, 1, 3, 4]
-    if slow is not nodes.stay_in_native_code:  # which only ends with its worker
+    if slow in INTERRUPTED:
         after = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
         assert before & after
 

@@ -104,11 +104,45 @@ def test_without_loky_a_dead_worker_is_replaced(scripts_without_loky: Scripts) -
     assert scripts.run(scripts.write(HEAD + body)) == "{'z': [1, 2, 3]}\n"
 
 
-def test_without_loky_a_forgotten_main_guard_is_explained(scripts_without_loky: Scripts) -> None:
+@pytest.mark.parametrize("on_error", ["raise", "collect"])
+def test_without_loky_a_forgotten_main_guard_is_explained_once(scripts_without_loky: Scripts, on_error: str) -> None:
     scripts = scripts_without_loky
-    scripts.write(USERS_MODULE, "users_module.py")
-    process = scripts.start(scripts.write(HEAD + '\n    print(run({"map_execution": "parallel"}, square))\n'))
+    body = f"""
+    from hypernodes import LocalBackend, Node, Pipeline
+
+    open("imported", "a").write(".")
+    backend = LocalBackend(map_execution="parallel", max_workers=8)
+    pipeline = Pipeline(nodes=[Node(abs, output_name="y")], backend=backend)
+    pipeline.map(inputs={{"x": range(100)}}, map_over="x", on_error={on_error!r})
+    """
+    process = scripts.start(scripts.write(body))
     out, err = finish(process)
     assert process.returncode == 1
     assert out == ""
-    assert "if __name__ == '__main__':" in err.strip().splitlines()[-1] or "WorkerDiedError" in err
+    assert err.count("Traceback") == 1
+    assert err.splitlines()[-1].startswith(
+        "hypernodes.errors.WorkerDiedError: worker processes cannot start: a script must start its runs under "
+        "`if __name__ == '__main__':`"
+    )
+    assert "pip install hypernodes-core[parallel]" in err.splitlines()[-1]
+    assert (scripts.folder / "imported").read_text() == ".."  # by the script itself, and by one worker
+
+
+def test_without_loky_a_script_that_workers_cannot_import_is_told_from_a_crash(scripts_without_loky: Scripts) -> None:
+    scripts = scripts_without_loky
+    body = """
+    from hypernodes import LocalBackend, Node, Pipeline
+
+    if __name__ == "__main__":
+        pipeline = Pipeline(nodes=[Node(abs, output_name="y")], backend=LocalBackend(map_execution="parallel"))
+        pipeline.map(inputs={"x": range(100)}, map_over="x", on_error="collect")
+    else:
+        open("imported", "a").write(".")
+        raise RuntimeError("not twice")
+    """
+    process = scripts.start(scripts.write(body))
+    _, err = finish(process)
+    assert process.returncode == 1
+    assert "RuntimeError: not twice" in err  # said by the worker
+    assert "WorkerDiedError: a worker process ended with exit code 1 before it took any work" in err.splitlines()[-1]
+    assert (scripts.folder / "imported").read_text() == "."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import subprocess
 import sys
@@ -12,15 +13,18 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hypernodes import LocalBackend, Pipeline, PipelineExecutionEngine, node
+from hypernodes import ExecutionError, LocalBackend, Pipeline, PipelineExecutionEngine, node
+from hypernodes.engine.workers.worker_process import WorkerProcess
 from tests.concurrency.kit import threads_since
 from tests.worker_processes import nodes
-from tests.worker_processes.observe import workers
+from tests.worker_processes.conftest import Scripts
+from tests.worker_processes.observe import wait_until, workers
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +90,26 @@ def test_cancelling_ends_the_calls_in_worker_processes(modes: Any, is_kept: bool
         assert pipeline.map(inputs={"x": [0], "folder": str(tmp_path)}, map_over="x") == {"y": [0]}
 
 
+def test_cancelling_ends_a_call_that_is_just_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    send, is_about_to_send = WorkerProcess.call, threading.Event()
+
+    def send_after_the_end(process: WorkerProcess, function: bytes, argument: bytes) -> Any:
+        is_about_to_send.set()
+        assert wait_until(lambda: process.has_ended)
+        return send(process, function, argument)
+
+    async def cancel_before_it_is_sent() -> None:
+        backend = LocalBackend(map_execution="parallel", max_workers=1)
+        task = asyncio.create_task(Pipeline(nodes=[nodes.sleep_long], backend=backend).amap({"x": [1]}, map_over="x"))
+        await asyncio.to_thread(is_about_to_send.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(WorkerProcess, "call", send_after_the_end)
+    asyncio.run(cancel_before_it_is_sent())
+
+
 def test_no_worker_is_left_after_a_stream_that_is_closed_early() -> None:
     backend = LocalBackend(map_execution="parallel", max_workers=2)
     stream = Pipeline(nodes=[nodes.double], backend=backend).map_iter(inputs={"x": iter(int, 1)}, map_over="x")
@@ -136,6 +160,50 @@ def test_a_pool_of_the_callers_own_is_used_and_left_alone() -> None:
             backend = LocalBackend(*modes, max_workers=2, executor=executor)  # type: ignore[arg-type]
             assert pids(backend) <= {process.pid for process in workers()}
         assert executor.submit(pow, 2, 3).result() == 8
+
+
+def test_a_run_without_a_process_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(BaseProcess, "start", refuse)
+    with pytest.raises(ExecutionError, match=r"no worker process can be started \(BlockingIOError: .*\). The limit of"):
+        pids(LocalBackend(map_execution="parallel", max_workers=2))
+
+
+LIMITS = """
+import os, users_module
+from hypernodes import LocalBackend, Pipeline
+
+if __name__ == "__main__":
+    backend = LocalBackend(map_execution="parallel", max_workers=10**6)
+    print(Pipeline(nodes=[users_module.tell], backend=backend).map({"x": [1]}, map_over="x")["limits"])
+    print([os.environ.get(name) for name in users_module.NAMES])
+"""
+TELL_LIMITS = """
+import os
+from hypernodes import node
+
+NAMES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+
+@node(output_name="limits")
+def tell(x):
+    return [os.environ.get(name) for name in NAMES]
+"""
+
+
+@pytest.mark.parametrize("kind", ["scripts", "scripts_without_loky"])
+def test_workers_share_the_cores_between_the_threads_of_libraries(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    scripts: Scripts = request.getfixturevalue(kind)
+    scripts.write(TELL_LIMITS, "users_module.py")
+    script = scripts.write(LIMITS)
+    assert scripts.run(script) == "[['1', '1']]\n[None, None]\n"
+    scripts.environ["OMP_NUM_THREADS"] = "3"
+    assert scripts.run(script) == "[['3', None]]\n['3', None]\n"
 
 
 DAEMONIC = """

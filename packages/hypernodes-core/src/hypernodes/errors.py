@@ -178,8 +178,11 @@ class NodeTimeoutError(ExecutionError, TimeoutError):
 class WorkerDiedError(ExecutionError):
     """A worker process died twice while it computed the same call: a crash, a kill, `os._exit`, out of memory.
 
+    Once is enough on an executor of the caller's own, whose processes are not replaced, and for one that dies before it
+    takes any work.
+
     Attributes:
-        node_names: The nodes that it was to call.
+        node_names: The nodes that it was to call; none before it took any work.
         item_index: Index of the map item; None outside maps.
     """
 

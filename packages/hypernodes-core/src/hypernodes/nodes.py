@@ -197,9 +197,11 @@ def node(output_name: Any = None, **options: Any) -> Any:
             do not retry at the same time (exponential backoff with jitter).
         retry_on: Exceptions after which a call is made again.
         timeout: Limit for one call, in seconds; beyond it the call raises `NodeTimeoutError`. An `async def` function
-            and a call in a worker process are stopped. A call in a thread cannot be stopped: the run goes on without
-            it, and the thread ends when the function returns; a coroutine that blocks its event loop is noticed when it
-            ends. The time starts when the call begins, not while it waits for a worker.
+            and a call in a worker process are stopped, if need be with the process. A call in a thread cannot be
+            stopped: the run goes on without it, and the thread ends when the function returns; a coroutine that blocks
+            its event loop is noticed when it ends. (A call that keeps all threads from running can hold up a run in
+            this process, and ends the process of a `SubprocessBackend`.) The time starts when the call begins, not
+            while it waits for a worker.
         version: Added to the signature of the code. Change it after a change that is not visible in the code, e.g. of a
             service that it calls: cached results are then computed again.
         cache_ignore: Parameters that do not affect the result (`("verbose",)`), excluded from its signature.

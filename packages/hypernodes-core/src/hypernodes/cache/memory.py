@@ -9,6 +9,7 @@ from typing import Any
 from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.record import RECORD_PREFIX
 from hypernodes.errors import ConfigurationError, is_positive
+from hypernodes.locks import reset_after_fork
 
 
 class MemoryCache(Cache):
@@ -50,7 +51,7 @@ class MemoryCache(Cache):
         self._records: dict[str, Any] = {}  # one record per node, not counted by the limits
         self._hits = 0
         self._misses = 0
-        self._lock = threading.Lock()
+        self._lock = reset_after_fork(threading.Lock())
 
     def get(self, key: str) -> Any:
         with self._lock:

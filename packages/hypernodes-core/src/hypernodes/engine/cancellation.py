@@ -6,6 +6,8 @@ import contextvars
 import threading
 from typing import Protocol
 
+from hypernodes.locks import reset_after_fork
+
 
 class Run(Protocol):
     """A run that can be cancelled from another thread."""
@@ -19,7 +21,7 @@ class RunRegistry:
 
     def __init__(self) -> None:
         self._open: set[Run] = set()
-        self._lock = threading.Lock()
+        self._lock = reset_after_fork(threading.Lock())
         self._is_cancelled = False
 
     def add(self, run: Run) -> None:

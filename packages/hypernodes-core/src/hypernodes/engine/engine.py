@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -12,6 +12,7 @@ from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
 from hypernodes.engine.frames.columns import MapInputs, check_given_columns, has_failure
 from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.workers.pool_owner import PoolOwner
 from hypernodes.errors import ConfigurationError, is_positive
 from hypernodes.plan import Plan
 from hypernodes.request import (
@@ -51,6 +52,8 @@ class PipelineExecutionEngine:
 
     Worker processes live as long as the run. To keep them for several runs, use the engine (or a backend with it) as a
     context manager; they then hold the values that the last run shared between its items until they get other work.
+    Runs of several threads share them, so that all together have `max_workers` processes; a run that is aborted ends
+    only the processes that work for it. A forked process starts processes of its own.
 
     Args:
         node_execution: How the nodes of one run are executed.
@@ -98,8 +101,7 @@ class PipelineExecutionEngine:
         self.max_workers = max_workers
         self.executor = executor
         self.backend_name = "local"
-        self._kept_pool: ProcessPool | None = None
-        self._is_kept_open = 0
+        self._pools = PoolOwner()
 
     # --- single runs ----------------------------------------------------------------------------------------------
 
@@ -206,41 +208,29 @@ class PipelineExecutionEngine:
     # --- worker processes -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the worker processes that stayed alive for further runs."""
-        pool, self._kept_pool = self._kept_pool, None
-        if pool is not None:
-            pool.close()
+        """End the worker processes that stayed alive for further runs, once no run of another thread uses them."""
+        self._pools.close()
 
     def __enter__(self) -> Self:
-        self._is_kept_open += 1
+        self._pools.enter()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._is_kept_open -= 1
-        if not self._is_kept_open:
-            self.close()
+        self._pools.leave()
 
-    @contextmanager
-    def process_pool(self) -> Iterator[ProcessPool | None]:
+    def process_pool(self) -> AbstractContextManager[ProcessPool | None]:
         """Provide worker processes for a run: those shared by several runs, or new ones that end with it."""
         if self.executor is not None or "parallel" not in (self.node_execution, self.map_execution):
-            yield None
-            return
-        from hypernodes.engine.workers.process_pool import ProcessPool
+            return nullcontext()
         from hypernodes.engine.workers.workers import default_workers
 
-        pool = self._kept_pool or ProcessPool(self.max_workers or default_workers({"parallel"}))
-        if self._is_kept_open:
-            self._kept_pool = pool
-            yield pool
-            return
-        try:
-            yield pool
-        finally:
-            pool.close()
+        return self._pools.lease(self.max_workers or default_workers({"parallel"}))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept_pool": None, "_is_kept_open": 0, "executor": None}
+        return {**self.__dict__, "_pools": None, "executor": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _pools=PoolOwner())
 
     def __repr__(self) -> str:
         workers = "" if self.max_workers is None else f", max_workers={self.max_workers}"

@@ -27,7 +27,9 @@ from hypernodes.engine.frames.prior_results import PriorResults, prior_results_o
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
-from hypernodes.engine.workers.process_pool import ProcessPool, WorkerProcesses
+from hypernodes.engine.workers.process_pool import ProcessPool
+from hypernodes.engine.workers.threads import start_thread
+from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.engine.workers.workers import Workers
 from hypernodes.open_iterators import close_before_pools
 from hypernodes.plan import OnError, Plan
@@ -302,7 +304,7 @@ async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _
             loop.call_soon_threadsafe(outcome.set_result, result)
 
     thread = threading.Thread(target=work, name="hypernodes-scheduler")
-    thread.start()
+    start_thread(thread)
     try:
         return await asyncio.shield(outcome)
     except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.awaitables import PLAIN, awaited, hint_at_event_loops, needs_await
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
 from hypernodes.errors import NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
@@ -156,7 +157,8 @@ async def within(coroutine: Coroutine[Any, Any, _T], node: Node[..., Any], limit
         return await coroutine
     import asyncio
 
-    end = now() + limit_s
+    end, report = now() + limit_s, LimitReport(node)
+    report.begin()
     try:
         async with asyncio.timeout(limit_s):
             result = await coroutine
@@ -164,6 +166,8 @@ async def within(coroutine: Coroutine[Any, Any, _T], node: Node[..., Any], limit
         if now() > end:
             raise timeout_error(node) from error
         raise
+    finally:
+        report.end()
     if now() > end:  # it blocked the event loop, so that it could not be stopped
         raise timeout_error(node)
     return result

@@ -18,6 +18,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from hypernodes.engine.workers.code_owner import CodeOwner, code_owner
+from hypernodes.locks import reset_after_fork
 
 _LEFT_OUT = "__hypernodes_left_out__"
 _JOB = "__hypernodes_job__"  # in the globals of functions: the job that brought them
@@ -187,7 +188,7 @@ class JobModules:
 
 # --- jobs that are executed here ----------------------------------------------------------------------------------
 
-_lock = threading.RLock()
+_lock = reset_after_fork(threading.RLock())
 _jobs: list[JobModules] = []  # those that are executed, and those that are over but may have left threads running
 _over: set[str] = set()
 _shown: dict[str, ModuleType] = {}  # what was put into `sys.modules`

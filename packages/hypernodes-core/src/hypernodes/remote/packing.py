@@ -27,6 +27,7 @@ from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
 from hypernodes.failure import Failure
+from hypernodes.locks import reset_after_fork
 from hypernodes.nodes import Node
 from hypernodes.remote import wire
 from hypernodes.remote.modules import (
@@ -43,7 +44,7 @@ from hypernodes.signature.origin import origin_of_module
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
 
 _ON_BOTH_SIDES = frozenset(("hypernodes", "cloudpickle"))
-_registering = threading.RLock()
+_registering = reset_after_fork(threading.RLock())
 _SCALARS = frozenset((bool, int, float, complex, str, bytes, type(None)))
 _TEXTS = frozenset((str, bytes))
 _NEVER_REFERRED_TO = _SCALARS | {tuple, list, dict, set}

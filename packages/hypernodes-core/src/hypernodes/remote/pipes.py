@@ -7,9 +7,11 @@ import select
 import struct
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import NamedTuple
 
-JOB, OUTCOME, MESSAGE, REPLY, PRINTED, PING, PONG = b"J", b"O", b"M", b"R", b"P", b"?", b"!"
+JOB, OUTCOME, MESSAGE, REPLY, PRINTED, LIMIT, PING, PONG = b"J", b"O", b"M", b"R", b"P", b"L", b"?", b"!"
+LIMIT_FORMAT = struct.Struct(">Qd")  # of a call: its number, and its time limit in seconds; then the name of its node
 _HEAD = struct.Struct(">cQ")
 _LOOK_MS = 200  # between looks whether the other process is still there, where the system does not tell
 _MAX_WRITE = 1 << 30
@@ -60,8 +62,17 @@ class PipeConnection:
             self._write(memoryview(_HEAD.pack(kind, len(content))))
             self._write(memoryview(content))
 
-    def receive(self) -> Received | None:
-        """Return the next message; None when the other end is closed, or the process there has ended."""
+    def receive(self, due: float | None = None) -> Received | None:
+        """Return the next message; None when the other end is closed, or the process there has ended.
+
+        Args:
+            due: The time on the monotonic clock at which it must have begun to arrive; None for no limit.
+
+        Raises:
+            TimeoutError: It did not.
+        """
+        if due is not None and self._polls and not self._wait(self._incoming, select.POLLIN, due):
+            return None
         head = self._read(_HEAD.size)
         if head is None:
             return None
@@ -95,7 +106,7 @@ class PipeConnection:
             except BlockingIOError:
                 continue
 
-    def _wait(self, descriptor: int, event: int) -> bool:
+    def _wait(self, descriptor: int, event: int, due: float | None = None) -> bool:
         """Wait until something can be done with a pipe; return whether it can, rather than the other end being gone."""
         if not self._polls:
             return True
@@ -104,8 +115,12 @@ class PipeConnection:
         if self._peer >= 0:
             poll.register(self._peer, select.POLLIN)
         while True:
-            ready = dict(poll.poll(None if self._peer >= 0 else _LOOK_MS))
+            left_ms = None if due is None else max(due - monotonic(), 0) * 1000
+            limits_ms = [limit for limit in (left_ms, None if self._peer >= 0 else _LOOK_MS) if limit is not None]
+            ready = dict(poll.poll(min(limits_ms, default=None)))
             if descriptor in ready:
                 return True
             if self._peer in ready or self._is_peer_gone():
                 return bool(dict(poll.poll(0)).get(descriptor))  # what it wrote before it ended is still to be read
+            if due is not None and monotonic() >= due:
+                raise TimeoutError

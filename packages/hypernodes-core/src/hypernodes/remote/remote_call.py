@@ -17,7 +17,7 @@ from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
-from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
+from hypernodes.errors import NodeTimeoutError, RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
@@ -123,7 +123,7 @@ class RemoteCall:
         try:
             return self._backend.submit(packed.pop(), channel)
         except Exception as error:
-            if not isinstance(error, RemoteError):
+            if not isinstance(error, (RemoteError, NodeTimeoutError)):
                 name = self._engine.backend_name
                 kind = type(self._backend).__name__
                 error.add_note(f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")

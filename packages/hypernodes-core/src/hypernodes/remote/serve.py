@@ -16,8 +16,9 @@ import sys
 import threading
 from queue import SimpleQueue
 
+from hypernodes.engine.limit_reports import report_limits_to
 from hypernodes.remote.messages import wants_reply
-from hypernodes.remote.pipes import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, PipeConnection
+from hypernodes.remote.pipes import JOB, LIMIT, LIMIT_FORMAT, MESSAGE, OUTCOME, PING, PONG, PRINTED, PipeConnection
 from hypernodes.remote.worker import close_engines, execute
 
 _THREADS_TIMEOUT_S = 1.0  # for threads that nodes left running, when the process is to end
@@ -50,6 +51,7 @@ class _Server:
         self._pid = os.getpid()
 
     def serve(self) -> None:
+        report_limits_to(self._report_limit)
         threading.Thread(target=self._receive, name="hypernodes-receive", daemon=True).start()
         while (job := self._jobs.get()) is not None:
             outcome = execute(job, self._exchange)
@@ -64,6 +66,10 @@ class _Server:
     def _exchange(self, message: bytes) -> bytes | None:
         self._connection.send(MESSAGE, message)
         return bytes(self._replies.get()) if wants_reply(message) else None
+
+    def _report_limit(self, number: int, node_name: str, limit_s: float) -> None:
+        with contextlib.suppress(OSError):  # the caller is gone
+            self._connection.send(LIMIT, LIMIT_FORMAT.pack(number, limit_s) + node_name.encode())
 
     def _receive(self) -> None:
         with contextlib.suppress(OSError):

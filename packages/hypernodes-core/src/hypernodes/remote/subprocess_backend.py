@@ -13,13 +13,27 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
+from math import inf
+from time import monotonic
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from hypernodes.engine.settings import ExecutionMode
-from hypernodes.errors import ConfigurationError, WorkerLostError
+from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError
 from hypernodes.remote.backend import RemoteBackend
 from hypernodes.remote.messages import wants_reply
-from hypernodes.remote.pipes import JOB, MESSAGE, OUTCOME, PING, PONG, PRINTED, REPLY, PipeConnection
+from hypernodes.remote.pipes import (
+    JOB,
+    LIMIT,
+    LIMIT_FORMAT,
+    MESSAGE,
+    OUTCOME,
+    PING,
+    PONG,
+    PRINTED,
+    REPLY,
+    PipeConnection,
+    Received,
+)
 from hypernodes.remote.preflight import OWN_PYTHON
 from hypernodes.request import MapRequest
 
@@ -31,6 +45,7 @@ _T = TypeVar("_T")
 _TAIL_LINES = 30
 _PIPE_BYTES = 1 << 20  # fewer switches between the processes for large values
 _END_TIMEOUT_S = 5
+_GRACE_S = 1.0  # after the time limit of a call, for a process that stops it itself
 _SERVE = "__import__('hypernodes.remote.serve', fromlist=['main']).main()"  # which leaves no names in `__main__`
 
 
@@ -183,6 +198,20 @@ _of_parents: list[_Process] = []
 """Processes of the process that this one was forked from; not closed, because that might wait for ever."""
 
 
+class _Limit(NamedTuple):
+    """A time limit of a call in a process.
+
+    Attributes:
+        due: When the process has to be ended, on the monotonic clock.
+        limit_s: The limit, in seconds.
+        node_name: The node that is called.
+    """
+
+    due: float
+    limit_s: float
+    node_name: str
+
+
 class _Process:
     """A Python process that executes jobs; started when it is given the first one."""
 
@@ -248,15 +277,24 @@ class _Process:
 
         Raises:
             WorkerLostError: The process ended before.
+            NodeTimeoutError: A call exceeded its time limit, and the process could not stop it.
         """
         assert self._connection is not None
         assert self._reader is not None
-        while (received := self._connection.receive()) is not None:
+        limits: dict[int, _Limit] = {}
+        while (received := self._receive(limits)) is not None:
             if received.kind == OUTCOME:
                 self._reader.catch_up()
                 return received.content
             if received.kind == PRINTED:
                 _print(received.content)
+            elif received.kind == LIMIT:
+                number, limit_s = LIMIT_FORMAT.unpack_from(received.content)
+                if limit_s == inf:
+                    limits.pop(number, None)
+                else:
+                    name = received.content[LIMIT_FORMAT.size :].decode()
+                    limits[number] = _Limit(monotonic() + limit_s + _GRACE_S, limit_s, name)
             elif received.kind == MESSAGE:
                 message = bytes(received.content)
                 reply = channel.handle(message)
@@ -266,6 +304,21 @@ class _Process:
                     except BrokenPipeError:  # it ended while it was answered
                         break
         raise self._lost()
+
+    def _receive(self, limits: dict[int, _Limit]) -> Received | None:
+        """Return the next message; see `outcome`."""
+        assert self._connection is not None
+        first = min(limits.values(), default=None)
+        try:
+            return self._connection.receive(first and first.due)
+        except TimeoutError:
+            assert first is not None
+            raise NodeTimeoutError(
+                f"node {first.node_name!r} took longer than its timeout of {first.limit_s:g} s and could not be "
+                "stopped, so the process of SubprocessBackend was ended with everything that it was computing",
+                node_name=first.node_name,
+                timeout_s=first.limit_s,
+            ) from None
 
     def _lost(self) -> WorkerLostError:
         assert self._process is not None

@@ -17,6 +17,7 @@ from hypernodes.engine.execution import Execution
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.state import RunState
 from hypernodes.errors import RemoteVersionError, SerializationError
+from hypernodes.locks import reset_after_fork
 from hypernodes.remote import wire
 from hypernodes.remote.job import EngineSettings, Job, KnownResults, MapPart, MapResult, RunPart
 from hypernodes.remote.messages import Warned
@@ -164,7 +165,7 @@ class _Worker:
 # --- engines that stay for the jobs to come -----------------------------------------------------------------------
 
 _idle_engines: list[tuple[EngineSettings, PipelineExecutionEngine]] = []
-_engines_lock = threading.Lock()
+_engines_lock = reset_after_fork(threading.Lock())
 
 
 @contextmanager

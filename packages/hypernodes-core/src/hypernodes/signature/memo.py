@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from hypernodes.locks import reset_after_fork
+
 _MOST_ENTRIES = 65_536
 
 
@@ -57,7 +59,7 @@ class KnownCode:
 
 
 _entries: OrderedDict[int, KnownCode] = OrderedDict()
-_lock = threading.Lock()
+_lock = reset_after_fork(threading.Lock())
 
 
 class Memo:

@@ -46,7 +46,7 @@ def sentinel_name(value: Any) -> SentinelName | None:
 def reduce_sentinel(value: Any) -> Any:
     """Return how pickle finds an object again that is a sentinel; None for any other."""
     name = sentinel_name(value)
-    return None if name is None or name.module == "__main__" else (find_sentinel, tuple(name))
+    return None if name is None or name.module in ("__main__", "__mp_main__") else (find_sentinel, tuple(name))
 
 
 def find_sentinel(module: str, name: str) -> Any:

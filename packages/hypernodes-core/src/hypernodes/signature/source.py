@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
+from hypernodes.locks import reset_after_fork
+
 # In CPython 3.11 parsing in two threads at a time fails now and then ("AST constructor recursion depth mismatch").
-_parsing = threading.Lock()
+_parsing = reset_after_fork(threading.Lock())
 _KEPT_FILES = 64
 _HAS_DOCSTRING = 0x4000000  # a flag of code objects since Python 3.13
 _FUTURE_FLAGS = functools.reduce(

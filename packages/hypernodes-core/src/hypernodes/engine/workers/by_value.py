@@ -20,6 +20,8 @@ from hypernodes.engine.workers.code_owner import code_owner
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others
 _arrived: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of other processes that were made again here
 _put_into_main: dict[str, Any] = {}
+_SPAWNED_MAIN = "__mp_main__"  # the name of the main module in a process that multiprocessing spawned
+_MAIN = ("__main__", _SPAWNED_MAIN)
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
@@ -29,6 +31,11 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     keys or values, `functools.cached_property` where it holds a lock (Python 3.11), classes with `__slots__`, the file
     names that tracebacks show, and code of `__main__` that can be pickled again where it arrived.
     """
+
+    def __init__(self, *arguments: Any, **by_keyword: Any) -> None:
+        super().__init__(*arguments, **by_keyword)
+        if _SPAWNED_MAIN in sys.modules and _SPAWNED_MAIN not in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.register_pickle_by_value(sys.modules[_SPAWNED_MAIN])  # no other process can import it
 
     def reducer_override(self, obj: Any) -> Any:
         reduce = _REDUCERS.get(type(obj))
@@ -54,7 +61,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 def is_imported_by_name(obj: Any) -> bool:
     """Whether a function or class is sent as the name from which the other side imports it."""
     module = sys.modules.get(getattr(obj, "__module__", None) or "__main__")
-    if module is None or module.__name__ == "__main__":
+    if module is None or module.__name__ in _MAIN:
         return False
     by_value = cloudpickle.list_registry_pickle_by_value()
     package = module.__name__
@@ -74,7 +81,7 @@ def _find(module: ModuleType, obj: Any) -> Any:
 
 def _name_in_main(obj: Any) -> str | None:
     """Return the name under which plain pickle finds something in the `__main__` module; None when it does not."""
-    if getattr(obj, "__module__", None) != "__main__" or "." in obj.__qualname__:
+    if getattr(obj, "__module__", None) not in _MAIN or "." in obj.__qualname__:
         return None
     return obj.__qualname__ if _find(sys.modules["__main__"], obj) is obj else None
 
@@ -190,4 +197,6 @@ def _adopt(name: str | None, made: Any) -> Any:
     if current is None or (name in _put_into_main and current is _put_into_main[name]):
         _put_into_main[name] = made
         setattr(main, name, made)
+        if made.__module__ == _SPAWNED_MAIN:
+            sys.modules.setdefault(_SPAWNED_MAIN, main)
     return made

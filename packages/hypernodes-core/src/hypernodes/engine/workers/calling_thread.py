@@ -8,6 +8,7 @@ from time import sleep
 from typing import Any, Generic, TypeVar
 
 from hypernodes.engine.cancellation import RunRegistry
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.step import (
     Call,
     Returned,
@@ -150,21 +151,26 @@ class CallingThread:
         if self._threads is None:
             self._threads = DaemonThreads("hypernodes")
         begun_at: list[float] = []
+        report = LimitReport(node)
 
         def function() -> Returned | Unawaited:
+            report.begin()
             begun_at.append(now())
             return make(made, None)
 
         future = run_in_copied_context(self._threads, self.registry, function)
-        while not future.done():
-            left = begun_at[0] + node.timeout - now() if begun_at else CHECK_INTERVAL_S
-            if self.is_cancelled or (begun_at and left <= 0):
-                future.cancel()
-                self._threads.abandon(future)
-                self.check()
-                raise timeout_error(node)
-            wait([future], min(max(left, 0), CHECK_INTERVAL_S))
-        return future.result()
+        try:
+            while not future.done():
+                left = begun_at[0] + node.timeout - now() if begun_at else CHECK_INTERVAL_S
+                if self.is_cancelled or (begun_at and left <= 0):
+                    future.cancel()
+                    self._threads.abandon(future)
+                    self.check()
+                    raise timeout_error(node)
+                wait([future], min(max(left, 0), CHECK_INTERVAL_S))
+            return future.result()
+        finally:
+            report.end()
 
     def _sleep(self, delay_s: float) -> None:
         end = now() + delay_s

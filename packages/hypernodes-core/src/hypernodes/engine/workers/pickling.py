@@ -91,6 +91,7 @@ def _worker_pickler() -> Any:
     global _pickler_class
     if _pickler_class is None:
         from hypernodes.engine.workers.by_value import ByValuePickler  # needs cloudpickle
+        from hypernodes.engine.workers.main_sentinels import reduce_sentinel_of_main
 
         class WorkerPickler(ByValuePickler):
             """Knows that the name of a decorated function stands for a node."""
@@ -100,10 +101,11 @@ def _worker_pickler() -> Any:
                     owner = code_owner.get()
                     if owner is not None and owner.modules:
                         return _make_beside, (list(owner.modules.values()), *obj.reduce_by_value())
-                    if obj.__module__ == "__main__" or not obj.is_importable:
+                    if obj.__module__ in ("__main__", "__mp_main__") or not obj.is_importable:
                         return obj.reduce_by_value()
                 owner = code_owner.get()
                 found = None if owner is not None and owner.modules else reduce_sentinel(obj)
+                found = reduce_sentinel_of_main(obj) if found is None else found
                 return super().reducer_override(obj) if found is None else found
 
         _pickler_class = WorkerPickler

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
 from hypernodes.engine.workers.payloads import Payload, new_dumper, pack, unpack
 from hypernodes.engine.workers.pickling import PROTOCOL, Dumper
+from hypernodes.engine.workers.process_start import use_folder
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
-from hypernodes.engine.workers.time_limits import TimeLimit, use_folder
+from hypernodes.engine.workers.time_limits import TimeLimit
 from hypernodes.errors import NodeTimeoutError, SerializationError
+from hypernodes.locks import reset_after_fork
 from hypernodes.plan import CallStep
 
 if TYPE_CHECKING:
@@ -22,7 +26,8 @@ if TYPE_CHECKING:
 
 _MAX_LOADED_FILES = 64
 _loaded: OrderedDict[str, Any] = OrderedDict()  # values of shared files, the least recently used first
-_results = 0
+_table = reset_after_fork(threading.Lock())
+_result_numbers = count(1)
 
 
 class WorkItem(NamedTuple):
@@ -155,7 +160,7 @@ def _run(
                     values[slot] = open_payload(values[slot], step, slot)
                     if slot in shared and slot not in item.values:
                         shared[slot] = values[slot]
-            with TimeLimit(step.node, order.folder, f"{order.number}-{position}-{index}"):
+            with TimeLimit(step.node, position, index):
                 returned = make(prepare(step, values), loop.wait_for)  # type: ignore[arg-type]
                 assert isinstance(returned, Returned)
             values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
@@ -197,24 +202,31 @@ def _pack_results(order: WorkOrder, step: CallStep, returned: Returned, dumper: 
 
 
 def new_path(folder: str) -> str:
-    global _results
-    _results += 1
-    return os.path.join(folder, f"result-{os.getpid()}-{_results}")
+    return os.path.join(folder, f"result-{os.getpid()}-{next(_result_numbers)}")
 
 
 # --- files that several orders refer to ---------------------------------------------------------------------------
 
 
 def load_shared(path: str) -> Any:
-    if path not in _loaded:
-        _loaded[path] = unpack(Payload(None, path))
+    with _table:  # a caller's own executor may have threads rather than processes
+        value = _loaded.get(path, _loaded)
+        if value is not _loaded:
+            _loaded.move_to_end(path)
+            return value
+    value = unpack(Payload(None, path))
+    with _table:
+        _loaded[path] = value
         if len(_loaded) > _MAX_LOADED_FILES:
             _loaded.popitem(last=False)
-    _loaded.move_to_end(path)
-    return _loaded[path]
+    return value
 
 
 def evict_removed_files() -> None:
     """Release values whose file was removed: no further order refers to them."""
-    for path in [path for path in _loaded if not os.path.exists(path)]:
-        _loaded.pop(path, None)
+    with _table:
+        known = list(_loaded)
+    removed = [path for path in known if not os.path.exists(path)]
+    with _table:
+        for path in removed:
+            _loaded.pop(path, None)

@@ -1,245 +1,370 @@
-"""Worker processes: the pool, and the orders that one run sends to it."""
+"""The pool of worker processes, and the threads that drive them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from multiprocessing import util
+from typing import Any, Protocol
 
-from hypernodes.engine.workers.payloads import Payloads
-from hypernodes.engine.workers.pickling import PROTOCOL, dumps
-from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
-from hypernodes.engine.workers.row_orders import RowOrder, work_rows
-from hypernodes.engine.workers.time_limits import late_call, start_process
-from hypernodes.errors import ConfigurationError
-from hypernodes.plan import CallStep, NestedStep, Plan
+from hypernodes.engine.workers.caller_settings import take_over
+from hypernodes.engine.workers.pickling import PROTOCOL
+from hypernodes.engine.workers.process_start import serve_orders, thread_limits
+from hypernodes.engine.workers.threads import start_thread
+from hypernodes.engine.workers.worker_process import LostWorkerError, NotBegunError, WorkerProcess, describe_exit
+from hypernodes.errors import ConfigurationError, ExecutionError, WorkerDiedError
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
+_NAME = "hypernodes-worker"
+_WITHOUT_GUARD = 79  # exit code of a worker whose script starts a run while the worker imports it
+_TAKE_OVER = pickle.dumps(take_over, PROTOCOL)
+_MAX_ATTEMPTS = 5
+_EXIT_PRIORITY = 20  # before multiprocessing, at the exit of the interpreter, waits for processes
+_numbers = count(1)
+_pools: weakref.WeakSet[ProcessPool] = weakref.WeakSet()
+
+
+class NoWorkersError(BrokenExecutor):
+    """No worker process can be started.
+
+    Args:
+        reason: What a run raises because of it.
+    """
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class User(Protocol):
+    """A run that submits orders.
+
+    Attributes:
+        settings: What its processes take over from this one; see `caller_settings`.
+    """
+
+    settings: bytes
+
+
+class _Order:
+    """Work for a process.
+
+    Args:
+        user: The run that it belongs to.
+        function: The function to call, as a pickle.
+        argument: The argument of the function.
+
+    Attributes:
+        future: Its outcome.
+        attempts: How often it was given to a process that turned out to have ended.
+    """
+
+    __slots__ = ("argument", "attempts", "function", "future", "user")
+
+    def __init__(self, user: User, function: bytes, argument: bytes) -> None:
+        self.future: Future[bytes] = Future()
+        self.user = user
+        self.function = function
+        self.argument = argument
+        self.attempts = 0
+
+
+class _Driver:
+    """A worker process and the thread that drives it.
+
+    Attributes:
+        thread: The thread.
+        process: The process; None before it is started.
+        order: What it executes now.
+        is_up: Whether the process has come up.
+        settings: What the process took over from this one.
+    """
+
+    def __init__(self, serve: Callable[[_Driver], None]) -> None:
+        self.thread = threading.Thread(target=serve, args=(self,), name=_NAME, daemon=True)
+        self.process: WorkerProcess | None = None
+        self.order: _Order | None = None
+        self.is_up = False
+        self.settings = b""
+
+    def kill(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
 
 
 class ProcessPool:
-    """A pool of worker processes: loky's when it is installed, else the standard library's with spawned processes.
+    """Worker processes, started when they are needed, each driven by a thread of its own.
+
+    So it is known what each process executes: one that dies, or is killed because a run is aborted or a call takes too
+    long, takes nothing else with it. Several runs may use a pool at the same time.
+
+    Processes are started by loky where it is installed, so that scripts need no `__main__` guard and functions of every
+    kind can be sent; otherwise by the standard library.
 
     Args:
-        workers: Number of processes.
+        size: The largest number of processes.
 
     Attributes:
-        is_loky: Whether the pool is loky's, so that functions of every kind can be sent.
-        generation: How many times the pool has been created.
-        runs: Number of runs that use it now.
+        is_loky: Whether loky starts the processes.
+        users: Number of runs that use it now; for its owner.
 
     Raises:
         ConfigurationError: This process is daemonic, so that it may not start processes.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, size: int) -> None:
         if multiprocessing.current_process().daemon:
             raise ConfigurationError(
                 '"parallel" needs worker processes, but this is a daemonic process (as in a multiprocessing.Pool or a '
                 'Celery worker), which may not start any; use "threaded" or "sequential" here'
             )
-        self._workers = workers
-        self._executor: Any = None
-        self.generation = 0
-        self.runs = 0
+        _leave_worker_without_guard()
+        self._size = size
+        self._changed = threading.Condition()
+        self._queue: deque[_Order] = deque()
+        self._drivers: list[_Driver] = []
+        self._idle = 0
+        self._starting = 0
+        self._is_closed = False
+        self._finalizer: util.Finalize | None = None
+        self.users = 0
         try:
-            import loky
+            from loky.backend import get_context
 
-            self.is_loky = bool(loky)
+            self._context: Any = get_context("loky")
+            self.is_loky = True
         except ImportError:
+            self._context = multiprocessing.get_context("spawn")
             self.is_loky = False
+        self._has_started = False
+        self._failed_starts = 0  # in a row
+        _pools.add(self)
+        # Without loky a worker imports the script; should that fail, it must not fail in all of them.
+        self._may_start_several = self.is_loky
 
-    def submit(self, *arguments: Any) -> Future[Any]:
-        """Submit a call to a process."""
-        if self._executor is None:
-            self._executor = self._make()
-            self.generation += 1
-        return self._executor.submit(*arguments)  # type: ignore[no-any-return]
+    # --- for runs -------------------------------------------------------------------------------------------------
 
-    def restart(self, generation: int) -> None:
-        """Replace a broken pool, unless it has been replaced already."""
-        if generation == self.generation:
-            self.kill()
+    def submit(self, user: User, function: bytes, argument: bytes) -> Future[bytes]:
+        """Let a process call a function.
+
+        Args:
+            user: The run that wants it.
+            function: The function, as a pickle; it takes and returns bytes.
+            argument: Its argument.
+        """
+        order = _Order(user, function, argument)
+        with self._changed:
+            self._queue.append(order)
+            self._grow()
+            self._changed.notify()
+        return order.future
+
+    def drop(self, user: User) -> None:
+        """Cancel the orders of a run that have not begun, and end the processes that execute one."""
+        with self._changed:  # so that no thread turns to the work of another run meanwhile
+            waiting = [order for order in self._queue if order.user is user]
+            self._queue = deque(order for order in self._queue if order.user is not user)
+            at_work = [driver for driver in self._drivers if driver.order is not None and driver.order.user is user]
+            if self.users <= 1:
+                at_work += [driver for driver in self._drivers if not driver.is_up]  # nobody else waits for them
+            for driver in at_work:
+                driver.kill()
+            self._changed.notify_all()
+        for order in waiting:
+            order.future.cancel()
+        for driver in at_work:
+            driver.thread.join()
+
+    # --- for the owner --------------------------------------------------------------------------------------------
+
+    def kill_at_exit(self, owner: object) -> None:
+        """End the processes when the interpreter exits, or when an owner is lost that did not close the pool."""
+        self._finalizer = util.Finalize(owner, ProcessPool.kill, args=(self,), exitpriority=_EXIT_PRIORITY)
 
     def close(self) -> None:
         """End the processes once they are idle."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True)
-            self._executor = None
-
-    def kill(self) -> None:
-        """End the processes at once."""
-        executor, self._executor = self._executor, None
-        if executor is None:
-            return
-        if self.is_loky:
-            executor.shutdown(wait=True, kill_workers=True)
-            return
-        processes = list((getattr(executor, "_processes", None) or {}).values())
-        for process in processes:
-            process.kill()
-        executor.shutdown(wait=True, cancel_futures=True)
-
-    def _make(self) -> Any:
-        if self.is_loky:
-            import loky
-
-            return loky.ProcessPoolExecutor(self._workers, initializer=start_process, initargs=(os.getpid(),))
-        from concurrent.futures import ProcessPoolExecutor
-
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(
-            self._workers, mp_context=context, initializer=start_process, initargs=(os.getpid(),)
-        )
-
-
-class WorkerProcesses:
-    """The worker processes of one run.
-
-    Args:
-        pool: The processes; None when the caller gave an executor.
-        executor: The caller's own executor, instead of a pool of ours.
-
-    Attributes:
-        payloads: The values sent to the processes.
-    """
-
-    def __init__(self, pool: ProcessPool | None, executor: Executor | None = None) -> None:
-        self._pool = pool
-        self._executor = executor
-        self._programs: dict[int, tuple[str, Sequence[Any]]] = {}
-        self._numbers = count()
-        self._is_by_value = pool.is_loky if pool else _has_cloudpickle()
-        self.payloads = Payloads(self._is_by_value)
-        self._is_open = True
-        if pool is not None:
-            pool.runs += 1
-
-    def prefetch(self, workers: int) -> int:
-        """Return how many tasks to submit at a time: one extra for each process of our pool, so that none is idle."""
-        return 2 * workers if self._pool is not None else workers
-
-    @property
-    def generation(self) -> int:
-        """Generation of the pool that receives new tasks."""
-        return self._pool.generation if self._pool else 0
-
-    @property
-    def can_restart(self) -> bool:
-        """Whether dead workers can be replaced."""
-        return self._pool is not None
-
-    def restart(self, generation: int) -> None:
-        """Replace the pool in which a worker died."""
-        if self._pool is not None:
-            self._pool.restart(generation)
-
-    def check(self, plan: Plan) -> None:
-        """Refuse a plan whose functions cannot be sent.
-
-        Raises:
-            SerializationError: A node cannot be sent; the message names it.
-        """
-        for step in plan.steps:
-            if isinstance(step, CallStep):
-                where = f" ({step.node.location})" if step.node.location else ""
-                dumps(step.node, f"node {step.node.name!r}{where}", self._is_by_value)
-            elif not step.node.pipeline.has_own_backend:
-                self.check(step.inner)
-
-    def submit(
-        self,
-        steps: Sequence[CallStep | NestedStep],
-        shared: Mapping[int, Any],
-        needed: frozenset[int],
-        returns_everything: bool,
-        items: Sequence[WorkItem],
-    ) -> tuple[int, Future[Any]]:
-        """Start the calls of some work items.
-
-        Args:
-            steps: The program.
-            shared: Payloads of values that all items share, by slot.
-            needed: Slots whose values must be sent back.
-            returns_everything: Whether the other results are sent back as well, if possible.
-            items: The work items.
-
-        Returns:
-            The number of the order, and the future of its outcomes.
-        """
-        number = next(self._numbers)
-        program = self._program(steps)
-        order = WorkOrder(
-            self.payloads.folder, number, program, dict(shared), needed, returns_everything, self._is_by_value, [*items]
-        )
-        return number, self._submit(work, order)
-
-    def submit_rows(self, plan: Plan, rest: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> tuple[int, Future[Any]]:
-        """Start executing a plan of calls for some rows.
-
-        Args:
-            plan: The plan.
-            rest: Payloads of the values after those of a row.
-            rows: For each execution, payloads of the values of the first slots.
-
-        Returns:
-            The number of the order, and the future of its outcomes.
-        """
-        number = next(self._numbers)
-        program, outputs = self._program(plan.steps), tuple(plan.outputs.values())
-        order = RowOrder(self.payloads.folder, number, program, outputs, rest, self._is_by_value, rows)
-        return number, self._submit(work_rows, order)
-
-    def _submit(self, function: Callable[[bytes], bytes], order: WorkOrder | RowOrder) -> Future[Any]:
-        packed = pickle.dumps(order, PROTOCOL)
-        if self._executor is not None:
-            return self._executor.submit(function, packed)
-        assert self._pool is not None
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            drivers = list(self._drivers)
         try:
-            return self._pool.submit(function, packed)
-        except BrokenExecutor:  # it broke while it was idle
-            self._pool.restart(self._pool.generation)
-            return self._pool.submit(function, packed)
-
-    def late_call(self, number: int) -> tuple[int, int] | None:
-        """Return which call of an order ended its worker by exceeding its time limit (see `time_limits.late_call`)."""
-        return late_call(self.payloads.folder, number)
-
-    def stop_calls(self) -> None:
-        """Kill the calls in flight, unless that would kill those of another run as well."""
-        if self._pool is not None and self._pool.runs == 1:
-            self._pool.kill()
-
-    def end_run(self) -> None:
-        """Release the pool and remove the files of the run."""
-        if self._pool is not None and self._is_open:
-            self._pool.runs -= 1
-        self._is_open = False
-        self.payloads.close()
-        self._programs.clear()
+            for driver in drivers:
+                driver.thread.join()
+        except BaseException:
+            self.kill()
+            raise
+        if self._finalizer is not None:
+            self._finalizer.cancel()
 
     def kill(self) -> None:
         """End the processes at once."""
-        if self._pool is not None:
-            self._pool.kill()
-        self.end_run()
+        with self._changed:
+            self._is_closed = True
+            waiting = list(self._queue)
+            self._queue.clear()
+            self._changed.notify_all()
+            drivers = list(self._drivers)
+        for order in waiting:
+            order.future.cancel()
+        for driver in drivers:
+            driver.kill()
 
-    def _program(self, steps: Sequence[Any]) -> str:
-        key = id(steps[0]) if len(steps) == 1 else id(steps)
-        known = self._programs.get(key)
-        if known is None:
-            path = self.payloads.new_path()
-            self.payloads.write(path, tuple(s if isinstance(s, CallStep) else None for s in steps), "a plan")
-            known = self._programs[key] = (path, steps)  # referencing the steps keeps their id from being reused
-        return known[0]
+    # --- threads --------------------------------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        """Start processes for the orders that none is free for."""
+        while len(self._drivers) < self._size and len(self._queue) > self._idle + self._starting:
+            if not self._may_start_several and self._drivers:
+                return
+            driver = _Driver(self._drive)
+            self._drivers.append(driver)
+            self._starting += 1
+            try:
+                start_thread(driver.thread)
+            except ExecutionError as error:
+                self._give_up(driver, error)
+                return
+
+    def _drive(self, driver: _Driver) -> None:
+        """Drive one process; in a thread of its own."""
+        try:
+            self._start(driver)
+        except BaseException as error:
+            self._give_up(driver, error)
+            return
+        while (order := self._take(driver)) is not None and self._execute(driver, order):
+            del order  # an idle thread must not keep it
+        assert driver.process is not None
+        driver.process.end()
+        with self._changed:
+            self._drivers.remove(driver)
+            self._grow()
+
+    def _start(self, driver: _Driver) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        name = f"{_NAME}-{next(_numbers)}"
+        limits = thread_limits(self._size)
+        of_loky: dict[str, Any] = {"env": limits} if self.is_loky else {}
+        process = self._context.Process(target=serve_orders, args=(theirs, os.getpid()), name=name, **of_loky)
+        driver.process = WorkerProcess(process, ours, theirs, {} if self.is_loky else limits)
+        driver.process.start()
+
+    def _give_up(self, driver: _Driver, error: BaseException) -> None:
+        """Do without a process that cannot be started; without any, what waits for one fails."""
+        if driver.process is not None:
+            driver.process.end()
+        with self._changed:
+            self._starting -= 1
+            self._drivers.remove(driver)
+            self._failed_starts += 1
+            was_killed = isinstance(error, LostWorkerError) and (error.exit_code is None or error.exit_code < 0)
+            if (was_killed or self._has_started) and self._failed_starts < _MAX_ATTEMPTS:
+                self._grow()
+            if self._drivers:
+                return
+            waiting = list(self._queue)
+            self._queue.clear()
+        for order in waiting:
+            if order.future.running() or order.future.set_running_or_notify_cancel():
+                order.future.set_exception(NoWorkersError(_why_none_starts(error, self.is_loky)))
+
+    def _take(self, driver: _Driver) -> _Order | None:
+        """Wait for the next order; None when the process is to end."""
+        assert driver.process is not None
+        with self._changed:
+            is_first = not driver.is_up
+            if is_first:
+                driver.is_up = self._has_started = self._may_start_several = True
+                self._starting -= 1
+                self._failed_starts = 0
+            driver.order = None
+            while not driver.process.is_killed:
+                while self._queue and driver.order is None:
+                    order = self._queue.popleft()
+                    if order.future.running() or order.future.set_running_or_notify_cancel():
+                        driver.order = order
+                if is_first:
+                    self._grow()
+                if driver.order is not None or self._is_closed:
+                    break
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+            return driver.order
+
+    def _execute(self, driver: _Driver, order: _Order) -> bool:
+        """Let a process execute an order; return whether the process can go on."""
+        process = driver.process
+        assert process is not None
+        try:
+            if driver.settings != order.user.settings:
+                driver.settings = order.user.settings
+                process.call(_TAKE_OVER, driver.settings)
+            outcome = process.call(order.function, order.argument)
+        except NotBegunError:
+            order.attempts += 1
+            if order.attempts < _MAX_ATTEMPTS and not process.is_killed:  # else its run was aborted
+                with self._changed:
+                    self._queue.appendleft(order)
+            else:
+                order.future.set_exception(LostWorkerError(None))
+            return False
+        except LostWorkerError as error:
+            order.future.set_exception(error)
+            return False
+        except BaseException as error:
+            process.kill()
+            order.future.set_exception(error)
+            return False
+        if isinstance(outcome, BaseException):
+            order.future.set_exception(outcome)
+        else:
+            order.future.set_result(outcome)
+        return True
 
 
-def _has_cloudpickle() -> bool:
-    from importlib.util import find_spec
+def _disown_processes() -> None:
+    """Let a forked process, at its exit, not wait for the workers of its parent."""
+    for pool in list(_pools):
+        for driver in list(pool._drivers):
+            if driver.process is not None:
+                driver.process.disown()
 
-    return find_spec("cloudpickle") is not None
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_processes)
+
+
+def _leave_worker_without_guard() -> None:
+    """End a worker process whose script starts a run while the worker imports it; the caller then says why."""
+    process = multiprocessing.current_process()
+    if process.name.startswith(_NAME) and getattr(process, "_inheriting", False):
+        os._exit(_WITHOUT_GUARD)
+
+
+def _why_none_starts(error: BaseException, is_loky: bool) -> BaseException:
+    """Return what a run raises because no worker process can be started."""
+    guard = (
+        "a script must start its runs under `if __name__ == '__main__':`, because each worker process imports it; "
+        "after `pip install hypernodes-core[parallel]` it need not"
+    )
+    if isinstance(error, ExecutionError):
+        return error
+    if not isinstance(error, LostWorkerError):
+        return ExecutionError(
+            f"no worker process can be started ({type(error).__name__}: {error}). The limit of processes, threads, "
+            "files or memory of this user or container may have been reached; max_workers= sets how many are started"
+        )
+    if error.exit_code == _WITHOUT_GUARD:
+        message = f"worker processes cannot start: {guard}"
+    else:
+        message = f"a worker process {describe_exit(error.exit_code)} before it took any work; what it printed says why"
+        message += "" if is_loky else f". One cause: {guard}"
+    return WorkerDiedError(message, node_names=(), item_index=None)

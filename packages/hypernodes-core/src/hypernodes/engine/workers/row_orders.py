@@ -19,8 +19,8 @@ from hypernodes.engine.workers.process_main import (
     new_path,
     open_payload,
 )
+from hypernodes.engine.workers.process_start import use_folder
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
-from hypernodes.engine.workers.time_limits import use_folder
 from hypernodes.errors import SerializationError
 from hypernodes.plan import CallStep
 

@@ -7,7 +7,9 @@ on. What it holds that cannot be sent is left out; everything else arrives.
 from __future__ import annotations
 
 import io
+import linecache
 import pickle
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from hypernodes.errors import RemoteNodeError
 
 _Pack = Callable[[Any], bytes]
 _Unpack = Callable[[bytes], Any]
+_FRAME = re.compile(r'(?P<indent>[ |+-]*)File "(?P<file>.+)", line (?P<line>\d+), in ')
 _ATTRIBUTES = ("name", "path", "obj")  # of ImportError, NameError and AttributeError, outside of their `__dict__`
 _HOW_IT_IS_PICKLED = {"__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__"}
 
@@ -198,6 +201,7 @@ def _build(loaded: Any) -> Any:
 
 def restore(serialized: SerializedError, loads: _Unpack = pickle.loads) -> BaseException:
     """Return an exception that was sent: itself if it can be made again, else one that describes it."""
+    serialized = serialized._replace(traceback_text=_with_source_of_cells(serialized.traceback_text))
     error: BaseException | None = None
     if serialized.packed:
         try:
@@ -217,3 +221,18 @@ def restore(serialized: SerializedError, loads: _Unpack = pickle.loads) -> BaseE
             error.add_note(note)
     error.__cause__ = RemoteTraceback(serialized.traceback_text)
     return error
+
+
+def _with_source_of_cells(text: str) -> str:
+    """Add to a traceback the lines of notebook cells, which only this process knows."""
+    lines = text.splitlines(keepends=True)
+    shown: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        shown.append(line)
+        frame = _FRAME.match(line)
+        if frame and not following.startswith(frame["indent"] + "  "):
+            known: Any = linecache.cache.get(frame["file"], ())
+            number = int(frame["line"])
+            if len(known) == 4 and known[1] is None and number <= len(known[2]):  # that of a file has a time
+                shown.append(f"{frame['indent']}  {known[2][number - 1].strip()}\n")
+    return "".join(shown)

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from hypernodes.engine.cancellation import RunRegistry, current_registry
+from hypernodes.errors import ExecutionError
 
 _T = TypeVar("_T")
 
@@ -31,6 +32,21 @@ def run_in_copied_context(
     return executor.submit(context.run, function, *arguments, **by_keyword)
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    Raises:
+        ExecutionError: The system allows no more of them.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise ExecutionError(
+            f"no thread can be started ({error}): the limit of threads and processes of this user or container, or its "
+            "memory, is exhausted"
+        ) from error
+
+
 class DaemonThreads(Executor):
     """An executor with daemon threads, which are created when a call finds none idle, and reused.
 
@@ -46,7 +62,9 @@ class DaemonThreads(Executor):
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: dict[threading.Thread, Future[Any] | None] = {}  # each with the call that it is making
-        self._free = 0  # threads that wait for a job that has not been submitted yet
+        self._free = (
+            0  # threads that wait for a job that has not been submitted yet; less than 0: jobs without a thread
+        )
         self._numbers = count(1)
         self._is_shut_down = False
 
@@ -55,13 +73,14 @@ class DaemonThreads(Executor):
 
         Raises:
             RuntimeError: The executor has been shut down.
+            ExecutionError: It has no thread, and none can be started.
         """
         future: Future[_T] = Future()
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("the threads of this run have been released")
             self._jobs.put(_Job(future, fn, args, kwargs))
-            if self._free:
+            if self._free > 0:
                 self._free -= 1
             else:
                 self._start_thread()
@@ -100,7 +119,14 @@ class DaemonThreads(Executor):
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._serve, name=f"{self._name}-{next(self._numbers)}", daemon=True)
         self._threads[thread] = None
-        thread.start()
+        try:
+            start_thread(thread)
+        except ExecutionError:
+            del self._threads[thread]
+            if not self._threads:
+                self._jobs.get()  # nobody else will
+                raise
+            self._free -= 1  # those that are there make the call when they have made theirs
 
     def _serve(self) -> None:
         thread = threading.current_thread()

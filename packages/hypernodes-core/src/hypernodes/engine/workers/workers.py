@@ -18,7 +18,7 @@ from hypernodes.plan import CallStep
 if TYPE_CHECKING:
     import asyncio
 
-    from hypernodes.engine.workers.process_pool import WorkerProcesses
+    from hypernodes.engine.workers.worker_processes import WorkerProcesses
 
 _current_executor: contextvars.ContextVar[Executor | None] = contextvars.ContextVar("executor", default=None)
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.step import Returned, Unawaited, timeout_error
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.workers import Outcome, Workers
@@ -185,17 +186,15 @@ class Task:
         activity: The same.
         future: Its future; None before it is submitted, and when its result is not wanted any more.
         order: Number of the order to a worker process; -1 when there is none.
-        generation: Number of the process pool that it was submitted to.
         deaths: How many worker processes died while they executed it.
     """
 
-    __slots__ = ("activity", "deaths", "future", "generation", "order")
+    __slots__ = ("activity", "deaths", "future", "order")
 
     def __init__(self, activity: Activity) -> None:
         self.activity = activity
         self.future: Outcome | None = None
         self.order = -1
-        self.generation = 0
         self.deaths = 0
 
     def settle(self, host: Host, outcome: Outcome) -> None:
@@ -246,9 +245,10 @@ class CallTask(Task):
         key: Signature of the result, when there is one.
         attempt: Number of the attempt, from 1.
         is_explained: Whether its error was reported by `explain`.
+        limit_report: Reports its time limit; None when it has none here.
     """
 
-    __slots__ = ("attempt", "is_explained", "key", "step")
+    __slots__ = ("attempt", "is_explained", "key", "limit_report", "step")
 
     activity: PlanActivity
 
@@ -258,6 +258,7 @@ class CallTask(Task):
         self.key = key
         self.attempt = 1
         self.is_explained = False
+        self.limit_report: LimitReport | None = None
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         host.complete_call(self, outcome.result())

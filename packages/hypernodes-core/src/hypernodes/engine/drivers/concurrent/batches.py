@@ -11,8 +11,8 @@ from hypernodes.engine.drivers.concurrent.maps import FrameReader, MapActivity
 from hypernodes.engine.step import NotTransferred, Returned, timeout_error
 from hypernodes.engine.workers.payloads import Payload, unpack
 from hypernodes.engine.workers.process_main import Done, ItemOutcome, WorkItem
-from hypernodes.engine.workers.process_pool import WorkerProcesses
 from hypernodes.engine.workers.serialized_errors import restore
+from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.errors import SerializationError
 from hypernodes.plan import CallStep, Plan

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError
 
 from hypernodes.engine.drivers.concurrent.activity import Host, Task
-from hypernodes.engine.workers.process_pool import WorkerProcesses
+from hypernodes.engine.workers.process_pool import NoWorkersError
+from hypernodes.engine.workers.worker_process import LostWorkerError
+from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.errors import WorkerDiedError
 from hypernodes.plan import CallStep
 
 
 class LostWorkers:
-    """Resubmits the work in flight when a worker died, one call or item at a time, to find the one that killed it.
+    """Submits what a worker was executing when it died once more, one call or item at a time.
+
+    That finds the item that killed it, and lets a call succeed that needs all the memory for itself.
 
     Args:
         host: The loop.
@@ -23,38 +27,37 @@ class LostWorkers:
         self._host = host
         self._processes = processes
         self._suspects: deque[Task] = deque()
-        self._broken_generation = -1
 
     def __bool__(self) -> bool:
         return bool(self._suspects)
 
-    def handle(self, task: Task, error: BaseException, was_alone: bool) -> None:
+    def handle(self, task: Task, error: BrokenExecutor) -> None:
         """Handle a task whose worker died.
 
         Args:
             task: The task.
-            error: The error of the process pool.
-            was_alone: Whether nothing else is in flight.
+            error: How its worker ended, or the error of the caller's own executor.
+
+        Raises:
+            BaseException: No worker can be started.
         """
-        can_restart = self._processes.can_restart
-        self._processes.restart(task.generation)
         if self._drop_if_stopped(task):
             return
-        late = self._processes.late_call(task.order)
-        is_first_report = task.generation != self._broken_generation
-        self._broken_generation = task.generation
-        if late is not None:
-            self._suspects += task.settle_time_limit(self._host, *late)
+        if isinstance(error, NoWorkersError):
+            raise error.reason
+        if isinstance(error, LostWorkerError) and error.late_call is not None:
+            self._suspects += task.settle_time_limit(self._host, *error.late_call)
             return
-        if (was_alone and is_first_report) or not can_restart:
+        parts = task.parts()
+        if len(parts) == 1:
             task.deaths += 1
-        for part in task.parts():
+        for part in parts:
             part.deaths = task.deaths
-            if part.deaths < 2 and can_restart:
+            if part.deaths < 2 and self._processes.can_restart:
                 self._suspects.append(part)
             else:
                 steps, item_index = part.described()
-                died = worker_died(steps, item_index)
+                died = worker_died(steps, item_index, error, self._processes.can_restart)
                 died.__cause__ = error
                 part.fail(self._host, died)
 
@@ -72,14 +75,28 @@ class LostWorkers:
         return True
 
 
-def worker_died(steps: list[CallStep], item_index: int | None) -> WorkerDiedError:
-    """Return the error of a call, or of the calls of an item, that killed its worker twice."""
+def worker_died(
+    steps: list[CallStep], item_index: int | None, error: BrokenExecutor, is_replaced: bool
+) -> WorkerDiedError:
+    """Return the error of a call, or of the calls of an item, that killed its worker.
+
+    Args:
+        steps: The calls.
+        item_index: Index of the item; None outside maps.
+        error: How the worker ended.
+        is_replaced: Whether dead workers are replaced, so that it was the second one.
+    """
     names = tuple(step.node.name for step in steps)
     nodes = f"node{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
     item = "" if item_index is None else f" for map item {item_index}"
-    return WorkerDiedError(
-        f"the worker process died twice while it computed {nodes}{item}: a crash in native code, a kill, or out of "
-        "memory. (If no worker ever starts: a script must begin its work under `if __name__ == '__main__':`.)",
-        node_names=names,
-        item_index=item_index,
-    )
+    if is_replaced:
+        message = (
+            f"the worker process died twice while it computed {nodes}{item}: a crash in native code, a kill, or out of "
+            f"memory; the second one {error}"
+        )
+    else:
+        message = (
+            f"{nodes}{item} cannot be computed, because a worker process of the executor passed as executor= died "
+            f"({type(error).__name__}: {error}); without executor=, workers that die are replaced"
+        )
+    return WorkerDiedError(message, node_names=names, item_index=item_index)

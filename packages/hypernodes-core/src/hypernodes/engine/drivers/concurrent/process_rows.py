@@ -12,9 +12,9 @@ from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.workers.payloads import Payload, is_sent_as_is, unpack
-from hypernodes.engine.workers.process_pool import WorkerProcesses
 from hypernodes.engine.workers.row_orders import RowOutcomes
 from hypernodes.engine.workers.serialized_errors import restore
+from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.errors import SerializationError
 from hypernodes.plan import CallStep

@@ -24,10 +24,12 @@ from hypernodes.engine.drivers.concurrent.lost_workers import LostWorkers
 from hypernodes.engine.drivers.concurrent.maps import MapActivity, NestedEnd, PlannedMap
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import Call, Returned, Unawaited, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
+from hypernodes.engine.workers.shared_generators import inputs_of_several_steps, warn_of_generators
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
 from hypernodes.plan import CallStep, NestedStep, Step
 
@@ -117,10 +119,18 @@ class Scheduler:
     def open(self, activity: Activity) -> None:
         processes = self.workers.processes
         if processes is not None and isinstance(activity, MapActivity):
-            for value in activity.shared_values().values():
+            shared = activity.shared_values()
+            if self.workers.is_in_process(is_item=True):
+                warn_of_generators(activity.plan, shared, shared, "the items of a map")
+            for value in shared.values():
                 activity.share(processes.payloads, value)
                 if activity.parent is not None:  # other maps and steps of the parent may take the same value
                     activity.parent.share(processes.payloads, value)
+        elif (
+            isinstance(activity, PlanActivity) and activity.owner is None and self.workers.is_in_process(is_item=False)
+        ):
+            plan = activity.frame.plan
+            warn_of_generators(plan, inputs_of_several_steps(plan), activity.frame.values, "several nodes")
         self.wake(activity)
 
     def wake(self, activity: Activity) -> None:
@@ -209,11 +219,13 @@ class Scheduler:
         self._in_flight.discard(task)
         if isinstance(task, CallTask) and task.step.node.timeout is not None:
             self._timers.remove(task)
+            if task.limit_report is not None:
+                task.limit_report.end()
         error = CancelledError("the call was cancelled") if cancelled(message) else message.exception()
         if error is None:
             task.settle(self, message)
         elif isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
-            self._lost_workers.handle(task, error, was_alone=not self._in_flight)
+            self._lost_workers.handle(task, error)
         else:
             task.fail(self, error)
 
@@ -297,16 +309,24 @@ class Scheduler:
     def _submit_to(self, runner: CallRunner, task: CallTask, call: Call) -> None:
         begun = None
         if task.step.node.timeout is not None and not runner.enforces_time_limits:
-            begun = lambda: self._inbox.put((task, _Begun(now())))  # noqa: E731
+            begun = self._report_begin(task)
         self._in_flight.add(task)
         task.future = runner.submit(call, lambda outcome: self._inbox.put((task, outcome)), begun)
+
+    def _report_begin(self, task: CallTask) -> Callable[[], object]:
+        """Return what the thread of a call with a time limit is to do when it begins."""
+        task.limit_report = limit_report = LimitReport(task.step.node)
+
+        def report() -> None:
+            limit_report.begin()
+            self._inbox.put((task, _Begun(now())))
+
+        return report
 
     def wait_for(self, task: Task, future: Outcome) -> None:
         self._in_flight.add(task)
         task.future = future
         if isinstance(future, Future):
-            if task.order >= 0 and self.workers.processes is not None:
-                task.generation = self.workers.processes.generation
             future.add_done_callback(lambda future: self._inbox.put((task, future)))
 
     def complete_call(self, task: CallTask, returned: Returned | Unawaited | bytes) -> None:
@@ -395,6 +415,8 @@ class Scheduler:
                 self.submit(task)
         elif task in self._in_flight:
             self._in_flight.discard(task)
+            if task.limit_report is not None:
+                task.limit_report.end()
             future, task.future = task.future, None
             if future is not None:
                 future.cancel()

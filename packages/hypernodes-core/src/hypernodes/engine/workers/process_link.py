@@ -1,0 +1,117 @@
+"""The worker's end of the connection to the thread of the caller that drives it, and the messages on it.
+
+The thread sends a function and its argument, and waits for the result. Meanwhile the worker announces calls that have a
+time limit, so that a worker that cannot end such a call itself, because it is stopped or in native code, can be ended;
+and it lets the caller call functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+from hypernodes.engine.workers.pickling import PROTOCOL
+from hypernodes.engine.workers.serialized_errors import describe
+
+DONE, FAILED, LIMIT, LIMIT_OVER, READY, REPORT = b"D", b"F", b"L", b"O", b"R", b"T"
+LIMIT_FORMAT = struct.Struct("<dqq")
+
+
+_own: _WorkerEnd | None = None
+
+
+class _WorkerEnd:
+    """The end of a worker process, which receives calls and answers them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self.process_id = os.getpid()  # a node may fork, and the fork does not talk to the caller
+
+    def serve(self) -> None:
+        """Make calls, one after the other, until there are no more."""
+        connection = self._connection
+        connection.send_bytes(READY)
+        while True:
+            try:
+                function = connection.recv_bytes()
+                if not function:
+                    return
+                argument = connection.recv_bytes()
+            except (EOFError, OSError):
+                return
+            kind, content = self._make(function, argument)
+            del argument
+            self.send(kind, content)
+            del content  # an idle worker must not keep it
+
+    def _make(self, function: bytes, argument: bytes) -> tuple[bytes, bytes]:
+        try:
+            return DONE, pickle.loads(function)(argument)
+        except BaseException as error:
+            return FAILED, pickle.dumps(describe(error), PROTOCOL)
+
+    def send(self, *messages: bytes) -> None:
+        """Send messages that belong together. A time limit must not interrupt that, halfway through a message."""
+        with self._sending, _no_alarm():
+            for message in messages:
+                self._connection.send_bytes(message)
+
+
+def serve(connection: Connection) -> None:
+    """Make the calls that arrive, in a worker process, until there are no more."""
+    global _own
+    _own = _WorkerEnd(connection)
+    _own.serve()
+
+
+def announce_time_limit(limit_s: float, item: int, step: int) -> bool:
+    """Announce, in a worker process, that a call with a time limit begins; return whether anybody is told.
+
+    Args:
+        limit_s: The limit, in seconds.
+        item: Position of its item in the order.
+        step: Position of the call in the plan.
+    """
+    if _own is None or _own.process_id != os.getpid():
+        return False
+    _own.send(LIMIT + LIMIT_FORMAT.pack(limit_s, item, step))
+    return True
+
+
+def announce_end_of_limit() -> None:
+    """Announce that the call has ended whose time limit was announced."""
+    if _own is not None and _own.process_id == os.getpid():
+        _own.send(LIMIT_OVER)
+
+
+def report(function: Callable[..., object], *arguments: Any) -> bool:
+    """Let the caller of this worker process call a function; return whether there is one that is told.
+
+    Args:
+        function: A function that can be imported.
+        arguments: What can be pickled.
+    """
+    if _own is None or _own.process_id != os.getpid():
+        return False
+    _own.send(REPORT + pickle.dumps((function, arguments), PROTOCOL))
+    return True
+
+
+@contextlib.contextmanager
+def _no_alarm() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
