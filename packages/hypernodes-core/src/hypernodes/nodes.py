@@ -10,6 +10,7 @@ from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from hypernodes.errors import ConfigurationError, InvalidNodeError
+from hypernodes.nearest import suggest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -264,7 +265,7 @@ def _check_cache_ignore(names: Any, inputs: tuple[str, ...], node_name: str) -> 
     for name in found:
         if name not in inputs:
             raise InvalidNodeError(
-                f"cache_ignore of node {node_name!r} names {name!r}, which is not a parameter; "
+                f"cache_ignore of node {node_name!r} names {name!r}, which is not a parameter{suggest(str(name), inputs)}; "
                 f"its parameters are {', '.join(inputs) or 'none'}",
                 culprit=name,
             )

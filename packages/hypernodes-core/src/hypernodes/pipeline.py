@@ -17,7 +17,8 @@ from hypernodes.errors import (
     UnknownInputError,
     UnknownOutputError,
 )
-from hypernodes.graph import Graph, GraphNode, suggest
+from hypernodes.graph import Graph, GraphNode
+from hypernodes.nearest import suggest
 from hypernodes.nodes import Node
 from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode, check_on_error
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
@@ -508,8 +509,10 @@ class Pipeline:
         graph = self._graph
         unknown = tuple(n for n in given if n not in graph.root_inputs and n not in graph.producers)
         if unknown:
+            from hypernodes.plan.meant_names import hint
+
             available = (*graph.root_inputs, *graph.outputs)
-            hints = ", ".join(f"{name!r}{suggest(name, available)}" for name in unknown)
+            hints = ", ".join([f"{name!r}{hint(graph, name, with_inputs=True)}" for name in unknown])
             raise UnknownInputError(
                 f"pipeline {self._id!r} has no input {hints}. It takes: {', '.join(graph.root_inputs) or 'nothing'}; "
                 f"outputs that a value may replace: {', '.join(graph.outputs)}",
@@ -521,7 +524,9 @@ class Pipeline:
         graph = self._graph
         unknown = tuple(name for name in requested or () if name not in graph.producers)
         if unknown:
-            hints = ", ".join(f"{name!r}{suggest(name, graph.outputs)}" for name in unknown)
+            from hypernodes.plan.meant_names import hint
+
+            hints = ", ".join([f"{name!r}{hint(graph, name, with_inputs=False)}" for name in unknown])
             raise UnknownOutputError(
                 f"pipeline {self._id!r} has no output {hints}. It has: {', '.join(graph.outputs)}",
                 unknown=unknown,

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes.errors import ConfigurationError, MappingError
-from hypernodes.graph import suggest
+from hypernodes.nearest import suggest
 from hypernodes.plan import MapMode, OnError
 
 if TYPE_CHECKING:
@@ -47,7 +47,14 @@ class PipelineNode:
         self.input_mapping = MappingProxyType(dict(input_mapping or {}))
         self.output_mapping = MappingProxyType(dict(output_mapping or {}))
         self._outer_of_input = _invert(self.input_mapping, own_inputs, "input", self.name)
-        for inner in self.output_mapping:
+        for inner, outer in self.output_mapping.items():
+            if inner not in graph.outputs and outer in graph.outputs:
+                raise MappingError(
+                    f"output_mapping of node {self.name!r} maps {inner!r}, which is not one of its outputs, to {outer!r}; "
+                    f"the direction is {{inner name: outer name}}, so perhaps {{{outer!r}: {inner!r}}} was meant",
+                    unknown=inner,
+                    available=graph.outputs,
+                )
             _check_known(inner, graph.outputs, "output_mapping", "output", self.name)
         outer_outputs = [self.output_mapping.get(inner, inner) for inner in graph.outputs]
         self._inner_of_output = dict(zip(outer_outputs, graph.outputs, strict=True))
@@ -72,7 +79,7 @@ class PipelineNode:
         self.outputs = tuple(outer_outputs)
         self.map_over = as_names(map_over)
         for outer in self.map_over:
-            _check_known(outer, self.inputs, "map_over", "input", self.name)
+            _check_known(outer, self.inputs, "map_over", "input", self.name, self._outer_of_input)
         outer_defaults = {self._outer_of_input.get(n, n): value for n, value in pipeline.defaults.items()}
         self.defaults: Mapping[str, Any] = MappingProxyType(
             {name: value for name, value in outer_defaults.items() if name not in self.map_over}
@@ -140,11 +147,19 @@ def as_names(names: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(as_tuple))
 
 
-def _check_known(name: str, available: Collection[str], parameter: str, kind: str, node_name: str) -> None:
+def _check_known(
+    name: str,
+    available: Collection[str],
+    parameter: str,
+    kind: str,
+    node_name: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     if name not in available:
+        hint = f" (did you mean {renamed[name]!r}?)" if name in renamed else suggest(name, available)
         raise MappingError(
             f"{parameter} of node {node_name!r} names {name!r}, which is not one of its {kind}s"
-            f"{suggest(name, available)}; its {kind}s are: {', '.join(available) or 'none'}",
+            f"{hint}; its {kind}s are: {', '.join(available) or 'none'}",
             unknown=name,
             available=tuple(available),
         )

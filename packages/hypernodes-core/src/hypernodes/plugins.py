@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hypernodes.errors import MissingPluginError, PluginError
-from hypernodes.graph import suggest
+from hypernodes.nearest import suggest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

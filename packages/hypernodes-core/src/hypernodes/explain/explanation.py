@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+from hypernodes.nearest import suggest
+
 Status: TypeAlias = Literal["hit", "run", "partly", "unknown", "not needed", "overridden"]
 
 _STATUS_WORDS: dict[Status, str] = {
@@ -140,7 +142,10 @@ class Explanation:
         if found:
             paths = ", ".join(repr((*node.path, node.name)) for node in found)
             raise KeyError(f"several nodes are called {name!r}; use one of {paths}")
-        raise KeyError(f"no node is called {name!r}; there are {', '.join(repr(node.name) for node in self.nodes)}")
+        names = [node.name for node in self.nodes]
+        raise KeyError(
+            f"no node is called {name!r}{suggest(path[-1] if path else '', names)}; there are {', '.join(map(repr, names))}"
+        )
 
     @property
     def summary(self) -> str:

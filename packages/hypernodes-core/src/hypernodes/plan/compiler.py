@@ -220,9 +220,14 @@ class _Draft:
             for name, users in missing.items()
         )
         given = ", ".join(map(repr, self.inputs)) or "nothing"
+        from hypernodes.plan.meant_names import meant_by_missing
+
+        meant = {name: found for name in missing if (found := meant_by_missing(self.pipeline.graph, name, self.inputs))}
+        questions = "".join([f". {found.text}" for found in meant.values()])
         raise MissingInputError(
-            f"pipeline {self.pipeline.id!r} needs a value for {listing}; inputs has {given}",
+            f"pipeline {self.pipeline.id!r} needs a value for {listing}; inputs has {given}{questions}",
             missing={name: tuple(users) for name, users in missing.items()},
+            meant={name: found.name for name, found in meant.items()},
         )
 
     def _assemble(self, needed_steps: list[_DraftStep], outputs: dict[str, int]) -> Plan:
