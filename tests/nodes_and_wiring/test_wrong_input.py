@@ -153,7 +153,8 @@ def test_an_unknown_output_lists_those_there_are() -> None:
     with pytest.raises(UnknownOutputError) as caught:
         scored.run({"text": "a", "weight": 1}, output_name="totl")
     assert str(caught.value) == (
-        f"pipeline 'scored' has no output 'totl' (did you mean 'total', which 'count' ({count.location}) makes?). It has: clean, words, total"
+        f"pipeline 'scored' has no output 'totl' (did you mean 'total', which 'count' ({count.location}) makes?). "
+        "It has: clean, words, total"
     )
     assert caught.value.unknown == ("totl",)
     assert caught.value.available == ("clean", "words", "total")

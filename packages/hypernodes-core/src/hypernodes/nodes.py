@@ -264,8 +264,9 @@ def _check_cache_ignore(names: Any, inputs: tuple[str, ...], node_name: str) -> 
     found = (names,) if isinstance(names, str) else tuple(names)
     for name in found:
         if name not in inputs:
+            hint = suggest(str(name), inputs)
             raise InvalidNodeError(
-                f"cache_ignore of node {node_name!r} names {name!r}, which is not a parameter{suggest(str(name), inputs)}; "
+                f"cache_ignore of node {node_name!r} names {name!r}, which is not a parameter{hint}; "
                 f"its parameters are {', '.join(inputs) or 'none'}",
                 culprit=name,
             )

@@ -143,9 +143,8 @@ class Explanation:
             paths = ", ".join(repr((*node.path, node.name)) for node in found)
             raise KeyError(f"several nodes are called {name!r}; use one of {paths}")
         names = [node.name for node in self.nodes]
-        raise KeyError(
-            f"no node is called {name!r}{suggest(path[-1] if path else '', names)}; there are {', '.join(map(repr, names))}"
-        )
+        hint = suggest(path[-1] if path else "", names)
+        raise KeyError(f"no node is called {name!r}{hint}; there are {', '.join(map(repr, names))}")
 
     @property
     def summary(self) -> str:
