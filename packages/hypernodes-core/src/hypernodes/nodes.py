@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar, overload
 
 from hypernodes.errors import ConfigurationError, InvalidNodeError
 from hypernodes.nearest import suggest
@@ -74,7 +74,7 @@ class Node(Generic[P, R]):
                 f"{func.name!r} is already a node; decorate the function itself: node({func.name}.func)", culprit=func
             )
         if not callable(func):
-            raise InvalidNodeError(f"a node wraps a function; got {func!r}", culprit=func)
+            _refuse_uncallable(func)
         functools.update_wrapper(self, func)
         function_name = _function_name(func)
         if output_name is None:
@@ -94,6 +94,7 @@ class Node(Generic[P, R]):
         self.code_signature: bytes | None = None
         parameters = _read_parameters(func, self.name)
         self.inputs = parameters.names
+        _check_no_method(func, self.inputs, self.name)
         self.defaults: Mapping[str, Any] = MappingProxyType(parameters.defaults)
         self.keyword_only = parameters.keyword_only
         self.is_async = _is_async(func)
@@ -249,6 +250,31 @@ def sign_travelling_nodes_with(signer: Callable[[Node[..., Any]], bytes | None])
     """Set the function that signs the code of a node when it is pickled; called when the signing layer is imported."""
     global _signer
     _signer = signer
+
+
+def _refuse_uncallable(func: Any) -> NoReturn:
+    kind = type(func).__name__
+    advice = ""
+    if isinstance(func, (classmethod, property)):
+        advice = f": a {kind} belongs to a class. Write a function outside the class"
+        if isinstance(func, classmethod):
+            advice += ", or make a node of the method that the class has: node(output_name=...)(Class.method)"
+    raise InvalidNodeError(f"a node wraps a function; got {func!r:.200}{advice}", culprit=func)
+
+
+def _check_no_method(func: Any, inputs: tuple[str, ...], node_name: str) -> None:
+    """Refuse a function that a class defines as its method, which would ask for a value for `self`."""
+    if type(func) is not FunctionType or inputs[:1] not in (("self",), ("cls",)):
+        return
+    class_name, _, method = func.__qualname__.rpartition("<locals>.")[2].rpartition(".")
+    if class_name:
+        owner = class_name.rpartition(".")[2]
+        raise InvalidNodeError(
+            f"node {node_name!r} is a method of class {owner!r}, so it would need a value for {inputs[0]!r}. Make a "
+            f"node of the method of an object, outside the class: node(output_name=...)({owner}(...).{method}); or "
+            "write a function that takes the object as an input",
+            culprit=func,
+        )
 
 
 def _check_version(version: Any, node_name: str) -> str | None:

@@ -50,8 +50,9 @@ class PipelineNode:
         for inner, outer in self.output_mapping.items():
             if inner not in graph.outputs and outer in graph.outputs:
                 raise MappingError(
-                    f"output_mapping of node {self.name!r} maps {inner!r} to {outer!r}, but {inner!r} is not one of its "
-                    f"outputs; the direction is {{inner name: outer name}}, so perhaps {{{outer!r}: {inner!r}}} was meant",
+                    f"output_mapping of node {self.name!r} maps {inner!r} to {outer!r}, but {inner!r} is not one of "
+                    "its outputs; the direction is {inner name: outer name}, so perhaps "
+                    f"{{{outer!r}: {inner!r}}} was meant",
                     unknown=inner,
                     available=graph.outputs,
                 )

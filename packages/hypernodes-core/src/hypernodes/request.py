@@ -217,8 +217,8 @@ def check_column(name: str, values: Any, where: str) -> None:
     """Check that a value can be mapped over.
 
     Raises:
-        MapInputError: It is not iterable, or iterating over it would not give its values: a single string, a mapping
-            (its keys) or a table (the names of its columns).
+        MapInputError: It is not iterable, or iterating over it would not give its values in an order: a single string,
+            a mapping (its keys), a table (the names of its columns) or a set.
     """
     kind = type(values)
     advice = None
@@ -226,6 +226,9 @@ def check_column(name: str, values: Any, where: str) -> None:
         advice = f"is a single {kind.__name__}; pass a list of values, e.g. [{name}]"
     elif isinstance(values, Mapping):
         advice = f"is a {kind.__name__}; pass list({name}), list({name}.values()) or list({name}.items())"
+    elif isinstance(values, (set, frozenset)):
+        advice = f"is a {kind.__name__}, whose order is arbitrary, so that results could not be told apart; "
+        advice += f"pass sorted({name})"
     elif hasattr(kind, "columns") and hasattr(kind, "shape"):  # what tables of pandas, Polars and Arrow have in common
         advice = f"is a table ({kind.__name__}); pass one of its columns, or a list of its rows"
     if advice is not None:

@@ -19,8 +19,8 @@ class LocalBackend(Backend):
     """Runs pipelines in this process, with an engine of the given settings.
 
     Args:
-        node_execution: How the nodes of one run are executed.
-        map_execution: How the items of a map are executed.
+        node_execution: How the nodes of one run are executed; None for "sequential".
+        map_execution: How the items of a map are executed; None for "sequential".
         max_workers: The largest number of node calls at a time; None for a number that suits the strategy.
         executor: An executor of the caller's own to make node calls on.
         engine: A ready-made engine, instead of the settings above.
@@ -31,8 +31,8 @@ class LocalBackend(Backend):
 
     def __init__(
         self,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         *,
         max_workers: int | None = None,
         executor: Executor | None = None,
@@ -40,7 +40,7 @@ class LocalBackend(Backend):
     ) -> None:
         if engine is None:
             engine = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, executor=executor)
-        elif (node_execution, map_execution, max_workers, executor) != ("sequential", "sequential", None, None):
+        elif (node_execution, map_execution, max_workers, executor) != (None,) * 4:
             raise ConfigurationError("pass LocalBackend either engine= or the settings of an engine, not both")
         self.engine = engine
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
-from hypernodes.engine.frames.columns import MapInputs, check_given_columns, has_failure
+from hypernodes.engine.frames.columns import (
+    MapInputs,
+    check_given_columns,
+    check_inputs,
+    check_items,
+    check_shared,
+    has_failure,
+)
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, is_positive
 from hypernodes.plan import Plan
@@ -52,8 +59,8 @@ class PipelineExecutionEngine:
     context manager; they then hold the values that the last run shared between its items until they get other work.
 
     Args:
-        node_execution: How the nodes of one run are executed.
-        map_execution: How the items of a map are executed.
+        node_execution: How the nodes of one run are executed; None for "sequential".
+        map_execution: How the items of a map are executed; None for "sequential".
         max_workers: The largest number of calls at a time; None for a number that suits the modes (1, 100 for "async",
             the number of cores and four more for "threaded", the number of cores for "parallel").
         executor: An executor of the caller's own to make calls on, instead of the threads or processes of the run. A
@@ -78,22 +85,26 @@ class PipelineExecutionEngine:
 
     def __init__(
         self,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         *,
         max_workers: int | None = None,
         executor: Executor | None = None,
     ) -> None:
-        for parameter, mode in (("node_execution", node_execution), ("map_execution", map_execution)):
-            if mode not in get_args(ExecutionMode):
-                known = ", ".join(map(repr, get_args(ExecutionMode)))
-                raise ConfigurationError(f"{parameter} must be one of {known}; got {mode!r}")
+        is_unset = node_execution is None and map_execution is None
+        node_execution = _check_mode("node_execution", node_execution)
+        map_execution = _check_mode("map_execution", map_execution)
         if max_workers is not None and not is_positive(max_workers):
-            raise ConfigurationError(f"max_workers must be a positive whole number or None; got {max_workers!r}")
+            raise ConfigurationError(f"max_workers must be a positive whole number or None; got {max_workers!r:.200}")
+        if max_workers is not None and max_workers > 1 and is_unset:
+            raise ConfigurationError(
+                f"max_workers={max_workers} has no use without a mode: calls are made one after the other. Choose e.g. "
+                "map_execution='threaded' for the items of maps, or node_execution='threaded' for the nodes of a run"
+            )
         if executor is not None:
             _check_executor(executor, {node_execution, map_execution})
-        self.node_execution: ExecutionMode = node_execution
-        self.map_execution: ExecutionMode = map_execution
+        self.node_execution = node_execution
+        self.map_execution = map_execution
         self.max_workers = max_workers
         self.executor = executor
         self.backend_name = "local"
@@ -126,6 +137,8 @@ class PipelineExecutionEngine:
     ) -> dict[str, Any]:
         """Run a pipeline once; see `run`. Without a request, for runs that take a few microseconds."""
         plan = pipeline.plan_for(inputs, output_name)
+        if plan.inputs_read_often:
+            check_inputs(plan, inputs, f"pipeline {pipeline.id!r}")
         if plan.is_silent and current_registry.get() is None:
             if not plan.maps and self.node_execution == "sequential":
                 values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
@@ -143,6 +156,8 @@ class PipelineExecutionEngine:
         Cancelling the awaiting task ends the run. Arguments, result and errors are those of `run`.
         """
         plan = request.plan()
+        if plan.inputs_read_often:
+            check_inputs(plan, request.inputs, f"pipeline {request.pipeline.id!r}")
         values = _values(plan, request.inputs)
         import asyncio
 
@@ -268,7 +283,10 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
     else:
         columns = {name: as_column(name, values, where) for name, values in columns.items()}
     check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, mode, where)
-    return plan, MapInputs(columns, mode, _checked_shared(plan, request.inputs), {}, {})
+    check_items(plan, columns, mode, where)
+    shared = _checked_shared(plan, request.inputs)
+    check_shared(plan, shared, where)
+    return plan, MapInputs(columns, mode, shared, {}, {})
 
 
 @cache
@@ -296,6 +314,16 @@ def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         values[plan.inputs[name]] = value
     check_given_columns(plan, values)
     return {name: values[plan.inputs[name]] for name in inputs}
+
+
+def _check_mode(parameter: str, mode: object) -> ExecutionMode:
+    for known in get_args(ExecutionMode):
+        if mode == known:
+            return known  # type: ignore[no-any-return]
+    if mode is None:
+        return "sequential"
+    modes = ", ".join(map(repr, get_args(ExecutionMode)))
+    raise ConfigurationError(f"{parameter} must be one of {modes}; got {mode!r:.200}")
 
 
 def _check_executor(executor: Any, modes: set[str]) -> None:

@@ -7,9 +7,10 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.errors import NodeTimeoutError, OutputCountError
+from hypernodes.errors import ExecutionError, NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
+from hypernodes.read_once import is_read_once, kind_of, listing, remedy
 
 
 class NotTransferred:
@@ -121,27 +122,62 @@ def call(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
 
     Raises:
         OutputCountError: The node has several outputs and the function did not return one value for each.
+        ExecutionError: It returned an iterator that several steps read.
         Exception: The error of the function.
     """
     if step.by_keyword:
         made = prepare(step, values)
         return split(step, step.node.func(*made.arguments, **made.by_keyword))
     result = step.node.func(*[values[slot] for slot in step.positional])
-    return (result,) if len(step.outputs) == 1 else split(step, result)
+    if len(step.outputs) == 1 and not (step.read_often and hasattr(type(result), "__next__")):
+        return (result,)
+    return split(step, result)
 
 
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:
-    """Return the result of a function as one value for each output."""
+    """Return the result of a function as one value for each output.
+
+    Raises:
+        OutputCountError: There is not one value for each.
+        ExecutionError: A value can be read only once, and several steps read it.
+    """
     names = step.node.outputs
+    outputs: tuple[Any, ...] | None = None
     if len(names) == 1:
-        return (result,)
-    if isinstance(result, (tuple, list)) and len(result) == len(names):
-        return tuple(result)
+        outputs = (result,)
+    elif isinstance(result, (tuple, list)) and len(result) == len(names):
+        outputs = tuple(result)
+    if outputs is not None:
+        for position, readers in step.read_often:
+            error = read_once_error(step, position, readers, outputs[position])
+            if error is not None:
+                raise error
+        return outputs
     got = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
     raise OutputCountError(
         f"node {step.node.name!r} must return a tuple of {len(names)} values ({', '.join(names)}); it returned {got}",
         node_name=step.node.name,
         expected=names,
+    )
+
+
+def read_once_error(step: CallStep, position: int, readers: tuple[str, ...], value: Any) -> ExecutionError | None:
+    """Return the error of a result that can be read only once and is read more often; None for any other.
+
+    Args:
+        step: The call.
+        position: Position of the output.
+        readers: The names of its readers.
+        value: The result.
+    """
+    if not is_read_once(value):
+        return None
+    name = step.node.outputs[position]
+    return ExecutionError(
+        f"node {step.node.name!r} returned {kind_of(value)} for {name!r}, which can be read only once, but "
+        f"{listing(readers)}. Return {remedy(value, '...')}",
+        node_name=step.node.name,
+        readers=readers,
     )
 
 

@@ -46,8 +46,8 @@ class RemoteBackend(Backend):
     installed on the remote side too, with the same version of Python.
 
     Args:
-        node_execution: How the nodes of one run are executed on the remote side.
-        map_execution: How the items of a map are executed on the remote side.
+        node_execution: How the nodes of one run are executed on the remote side; None for "sequential".
+        map_execution: How the items of a map are executed on the remote side; None for "sequential".
         max_workers: The largest number of calls at a time on the remote side; None for a number that suits.
 
     Attributes:
@@ -63,19 +63,19 @@ class RemoteBackend(Backend):
 
     def __init__(
         self,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         *,
         max_workers: int | None = None,
     ) -> None:
-        PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers)  # checks them
+        checked = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers)
         if find_spec("cloudpickle") is None:
             raise ConfigurationError(
                 f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
                 "pip install hypernodes-core[remote]"
             )
-        self.node_execution: ExecutionMode = node_execution
-        self.map_execution: ExecutionMode = map_execution
+        self.node_execution = checked.node_execution
+        self.map_execution = checked.map_execution
         self.max_workers = max_workers
 
     @abstractmethod

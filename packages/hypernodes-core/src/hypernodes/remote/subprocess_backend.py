@@ -44,8 +44,8 @@ class SubprocessBackend(RemoteBackend):
         python: The interpreter; None for the one that runs here.
         env: Environment variables, in addition to those of this process.
         cwd: Folder in which the process starts; None for the current one.
-        node_execution: How the nodes of one run are executed there.
-        map_execution: How the items of a map are executed there.
+        node_execution: How the nodes of one run are executed there; None for "sequential".
+        map_execution: How the items of a map are executed there; None for "sequential".
         max_workers: The largest number of calls at a time there.
 
     Raises:
@@ -70,8 +70,8 @@ class SubprocessBackend(RemoteBackend):
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
     ) -> None:
         super().__init__(node_execution, map_execution, max_workers=max_workers)

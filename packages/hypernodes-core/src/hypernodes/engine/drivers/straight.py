@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.columns import has_failure, nested_columns
-from hypernodes.engine.step import add_note, call, context_of, path_of
+from hypernodes.engine.step import add_note, call, context_of, path_of, read_once_error, split
+from hypernodes.errors import ExecutionError
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
 from hypernodes.request import rows_of
@@ -55,6 +56,10 @@ class Trace:
 
     def __init__(self) -> None:
         self.failed_at: tuple[str, ...] = ()
+
+
+class _UsedUpError(Exception):
+    """Ends a row that has a result which can be read only once and was read more often."""
 
 
 class _FailedInputError(Exception):
@@ -110,6 +115,7 @@ def run_silent(
     function: Any = None
     out: int = 0
     rows = iter(rows)
+    unchecked = plan.results_read_often
     while True:
         try:
             for row in rows:
@@ -141,6 +147,11 @@ def run_silent(
                         _run_items(
                             _EnclosingMap(plan, function, number, ctx, enclosing), values, backend_name, thread, trace
                         )
+                if unchecked:  # as `step.split` does after each call; here for the first row
+                    for out in unchecked:
+                        if hasattr(type(values[out]), "__next__") and _used_up(plan, (out,), values) is not None:
+                            raise _UsedUpError
+                    unchecked = ()
                 if append is not None:
                     append(plan.pick(values))
         except _FailedInputError as failed:
@@ -158,6 +169,9 @@ def run_silent(
             if thread is not None and thread.is_cancelled:
                 raise
             error = raised
+            used_up = _used_up(plan, unchecked, values) if unchecked else None
+            if used_up is not None:  # which is why a step failed that found nothing left
+                (out, error), count, function = used_up, 1, None
             number = len(results) // width if results is not None else 0
             if isinstance(function, NestedStep) and trace is not None:
                 path = trace.failed_at  # set by the innermost plan
@@ -168,6 +182,8 @@ def run_silent(
             if on_error == "raise" or results is None:
                 if trace is not None:
                     trace.failed_at = path
+                if error is not raised:
+                    raise error from (None if isinstance(raised, _UsedUpError) else raised)
                 raise
         else:
             return values
@@ -175,6 +191,18 @@ def run_silent(
         index = number if indexes is None else indexes[number]
         results.extend([Failure(error, text, index, path)] * width)
     raise upstream
+
+
+def _used_up(plan: Plan, slots: Sequence[int], values: Sequence[Any]) -> tuple[int, ExecutionError] | None:
+    """Return the first slot with a result that can be read only once and is read more often, and the error of it."""
+    for slot in slots:
+        step = plan.steps[plan.producers[slot]]
+        if isinstance(step, CallStep):
+            position = step.outputs.index(slot)
+            error = read_once_error(step, position, dict(step.read_often)[position], values[slot])
+            if error is not None:
+                return slot, error
+    return None
 
 
 def columns_of(plan: Plan, results: list[Any]) -> list[list[Any]]:
@@ -336,6 +364,8 @@ def run_observed(
                     outputs = thread.call(step, values, lambda *failed, step=step: frame.retry(step, *failed))
                 else:
                     outputs = call(step, values)
+                if 0 < count < 3 and step.read_often and hasattr(type(result), "__next__"):
+                    split(step, result)
             except Exception as error:
                 thread.failed_at = frame.fail(step, error)
                 raise
