@@ -161,14 +161,14 @@ def test_a_lambda_needs_an_output_name() -> None:
 
 
 def test_what_cannot_be_called_cannot_be_a_node() -> None:
-    with pytest.raises(InvalidNodeError, match=r"a node wraps a function; got 3") as caught:
+    with pytest.raises(InvalidNodeError, match=r"a node wraps a function \(func\); got 3") as caught:
         Node(3, "three")  # type: ignore[arg-type]
     assert caught.value.culprit == 3
 
 
 @pytest.mark.parametrize("name", ["two words", "1st", "", "a.b"])
 def test_an_output_name_that_no_parameter_could_have_is_refused(name: str) -> None:
-    with pytest.raises(InvalidNodeError, match=r"output name .* of node 'f' must be a valid Python name"):
+    with pytest.raises(InvalidNodeError, match=r"output_name .* of node 'f' must be a valid Python name"):
 
         @node(output_name=name)
         def f(x: int) -> int:
@@ -176,7 +176,7 @@ def test_an_output_name_that_no_parameter_could_have_is_refused(name: str) -> No
 
 
 def test_an_output_name_that_is_no_string_is_refused() -> None:
-    with pytest.raises(InvalidNodeError, match=r"output name 3 of node 'f' must be a valid Python name"):
+    with pytest.raises(InvalidNodeError, match=r"output_name 3 of node 'f' must be a valid Python name"):
 
         @node(output_name=("a", 3))  # type: ignore[arg-type]
         def f(x: int) -> int:
@@ -184,7 +184,7 @@ def test_an_output_name_that_is_no_string_is_refused() -> None:
 
 
 def test_no_output_name_at_all_is_refused() -> None:
-    with pytest.raises(InvalidNodeError, match=r"node 'f' has no output name"):
+    with pytest.raises(InvalidNodeError, match=r"output_name of node 'f' names no output"):
 
         @node(output_name=())
         def f(x: int) -> int:

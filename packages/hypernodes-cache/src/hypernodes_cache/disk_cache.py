@@ -68,6 +68,8 @@ class DiskCache(Cache):
         {'doubled': 8}
     """
 
+    _set_by_init = ("path", "_lock")
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -77,14 +79,15 @@ class DiskCache(Cache):
         key: str | bytes | None = None,
         lock_timeout_s: float = 30.0,
     ) -> None:
-        if not os.fspath(path):
-            raise ConfigurationError(f"path must be a directory; got {path!r}")
+        given: Any = path
+        if not isinstance(given, (str, bytes, os.PathLike)) or not os.fspath(path):
+            raise ConfigurationError(f"path must be a directory; got {given!r:.200}")
         if size_limit is not None and (not _is_whole(size_limit) or size_limit < 1):
-            raise ConfigurationError(f"size_limit must be a positive number of bytes or None; got {size_limit!r}")
+            raise ConfigurationError(f"size_limit must be a positive number of bytes or None; got {size_limit!r:.200}")
         if not isinstance(compress, bool) and (not _is_whole(compress) or not 0 <= compress <= 9):
-            raise ConfigurationError(f"compress must be True, False or a level from 0 to 9; got {compress!r}")
+            raise ConfigurationError(f"compress must be True, False or a level from 0 to 9; got {compress!r:.200}")
         if not _is_seconds(lock_timeout_s):
-            raise ConfigurationError(f"lock_timeout_s must be a number of seconds; got {lock_timeout_s!r}")
+            raise ConfigurationError(f"lock_timeout_s must be a number of seconds; got {lock_timeout_s!r:.200}")
         # Absolute, so that a later change of the working directory makes no difference.
         self.path = os.path.abspath(os.path.expandvars(os.path.expanduser(os.fspath(path))))
         self.size_limit = size_limit

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from hypernodes.errors import ConfigurationError
+
 Hooks: TypeAlias = tuple[Callable[..., None], ...]
 
 HOOKS = (
@@ -57,9 +59,12 @@ class CallbackContext:
         item_path: Sequence[int] = (),
         around: CallbackContext | None = None,
     ) -> None:
-        self.hierarchy_path = tuple(hierarchy_path)
-        self.node_path = self.hierarchy_path if node_path is None else tuple(node_path)
-        self.item_path = tuple(item_path)
+        try:
+            self.hierarchy_path = tuple(hierarchy_path)
+            self.node_path = self.hierarchy_path if node_path is None else tuple(node_path)
+            self.item_path = tuple(item_path)
+        except TypeError as error:
+            raise ConfigurationError("hierarchy_path, node_path and item_path must be sequences") from error
         self._data: dict[str, Any] = {} if around is None else around._data
         self.switched_off: set[int] = set() if around is None else around.switched_off
         self.lock: threading.RLock = threading.RLock() if around is None else around.lock

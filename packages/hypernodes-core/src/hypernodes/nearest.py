@@ -24,7 +24,7 @@ def nearest(name: str, available: Iterable[str], cutoff: float = _CUTOFF) -> tup
     return (near[0], SequenceMatcher(None, near[0], name).ratio()) if near else None
 
 
-def suggest(name: str, available: Iterable[str]) -> str:
+def suggest(name: str, available: Iterable[str], cutoff: float = _CUTOFF) -> str:
     """Return " (did you mean 'x'?)" for the name most similar to `name`; empty when none is similar."""
-    near = nearest(name, available)
+    near = nearest(name, available, cutoff)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from hypernodes.backend.base import Backend
+from hypernodes.checks import check_initialised, shown
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError
@@ -29,6 +30,8 @@ class LocalBackend(Backend):
         engine: The engine that runs the pipelines.
     """
 
+    _set_by_init = ("engine",)
+
     def __init__(
         self,
         node_execution: ExecutionMode | None = None,
@@ -42,6 +45,9 @@ class LocalBackend(Backend):
             engine = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, executor=executor)
         elif (node_execution, map_execution, max_workers, executor) != (None,) * 4:
             raise ConfigurationError("pass LocalBackend either engine= or the settings of an engine, not both")
+        if not isinstance(engine, PipelineExecutionEngine):
+            raise ConfigurationError(f"engine must be a PipelineExecutionEngine or None; got {shown(engine)}")
+        check_initialised(engine, PipelineExecutionEngine)
         self.engine = engine
 
     def run(self, request: RunRequest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.checks import check_choice, shown
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
 from hypernodes.engine.frames.columns import (
@@ -29,6 +30,7 @@ from hypernodes.request import (
     as_column,
     check_column,
     check_lengths,
+    check_request,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class PipelineExecutionEngine:
         {'doubled': [2, 4]}
     """
 
+    _set_by_init = ("node_execution", "map_execution")
+
     def __init__(
         self,
         node_execution: ExecutionMode | None = None,
@@ -95,7 +99,7 @@ class PipelineExecutionEngine:
         node_execution = _check_mode("node_execution", node_execution)
         map_execution = _check_mode("map_execution", map_execution)
         if max_workers is not None and not is_positive(max_workers):
-            raise ConfigurationError(f"max_workers must be a positive whole number or None; got {max_workers!r:.200}")
+            raise ConfigurationError(f"max_workers must be a positive whole number or None; got {shown(max_workers)}")
         if max_workers is not None and max_workers > 1 and is_unset:
             raise ConfigurationError(
                 f"max_workers={max_workers} has no use without a mode: calls are made one after the other. Choose e.g. "
@@ -126,6 +130,7 @@ class PipelineExecutionEngine:
             DependencyError: The inputs or outputs do not fit; nothing has run.
             Exception: The error of a node, with a note that says where it was raised.
         """
+        check_request(request, RunRequest)
         return self.run_pipeline(request.pipeline, request.inputs, request.output_name, request.ctx)
 
     def run_pipeline(
@@ -155,6 +160,7 @@ class PipelineExecutionEngine:
 
         Cancelling the awaiting task ends the run. Arguments, result and errors are those of `run`.
         """
+        check_request(request, RunRequest)
         plan = request.plan()
         if plan.inputs_read_often:
             check_inputs(plan, request.inputs, f"pipeline {request.pipeline.id!r}")
@@ -274,6 +280,7 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
     Raises:
         DependencyError: The inputs or outputs do not fit.
     """
+    check_request(request, MapRequest)
     plan, mode = request.plan(), request.map_mode
     where = f"pipeline {request.pipeline.id!r}"
     columns = request.columns
@@ -317,20 +324,16 @@ def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_mode(parameter: str, mode: object) -> ExecutionMode:
-    for known in get_args(ExecutionMode):
-        if mode == known:
-            return known  # type: ignore[no-any-return]
     if mode is None:
         return "sequential"
-    modes = ", ".join(map(repr, get_args(ExecutionMode)))
-    raise ConfigurationError(f"{parameter} must be one of {modes}; got {mode!r:.200}")
+    return check_choice(parameter, mode, get_args(ExecutionMode))  # type: ignore[no-any-return]
 
 
 def _check_executor(executor: Any, modes: set[str]) -> None:
     from concurrent.futures import Executor, ProcessPoolExecutor
 
     if not isinstance(executor, Executor):
-        raise ConfigurationError(f"executor must be a concurrent.futures.Executor; got {executor!r}")
+        raise ConfigurationError(f"executor must be a concurrent.futures.Executor; got {shown(executor)}")
     if modes == {"sequential"}:
         raise ConfigurationError("executor= has no use when both modes are 'sequential'; choose e.g. 'threaded'")
     if isinstance(executor, ProcessPoolExecutor) and "parallel" not in modes:

@@ -6,6 +6,8 @@ import os
 from types import FunctionType, ModuleType
 from typing import Any
 
+from hypernodes.checks import shown
+from hypernodes.errors import ConfigurationError
 from hypernodes.nodes import Node
 from hypernodes.signature import code
 from hypernodes.signature.origin import INTERPRETER, origin_of_class, origin_of_function, origin_of_module
@@ -38,6 +40,8 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
         >>> sorted(label.partition(" (")[0] for label in code_components(node(capped)) if "python" not in label)
         ['constant LIMIT', 'default k', 'function capped']
     """
+    if not isinstance(node, Node):
+        raise ConfigurationError(f"node must be a Node; got {shown(node)}")
     found: dict[str, bytes] = {}
     memo = new_memo()
     rules = _Rules(memo)
