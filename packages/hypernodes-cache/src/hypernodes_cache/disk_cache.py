@@ -6,12 +6,12 @@ import math
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from hypernodes import MISS, Cache, CacheStats, CacheWarning, ConfigurationError
+from hypernodes.extension import warn_caller
 from hypernodes_cache import eviction, inspection, recovery, secret_key
 from hypernodes_cache.database import INLINE_SIZE_LIMIT, EntryDatabase, NewRow, StoredRow, file_row, inline_row
 from hypernodes_cache.entry_format import Sealer
@@ -435,7 +435,7 @@ class DiskCache(Cache):
         """Warn about a topic, once for each cache object."""
         if topic not in self._warned:
             self._warned.add(topic)
-            warnings.warn(message, CacheWarning, stacklevel=3)
+            warn_caller(message, CacheWarning)
 
     # --- representation and pickling ---------------------------------------------------------------------------------
 

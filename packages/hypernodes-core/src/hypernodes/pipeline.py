@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -10,6 +11,7 @@ from hypernodes.backend.base import Backend, check_backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
+from hypernodes.caller import remember_awaiting_line
 from hypernodes.checks import as_names, check_bool, check_initialised, check_name, shown
 from hypernodes.errors import (
     ConfigurationError,
@@ -80,9 +82,10 @@ class Pipeline:
         parent: Pipeline | None = None,
     ) -> None:
         checked = _check_nodes(nodes)
-        self._configure(backend, Settings(*_check_settings(cache, callbacks)), name, parent)
+        check_name("name", name)
         self._id = name or _derived_id(checked)
         self._graph = Graph(checked, self._id)
+        self._configure(backend, Settings(*_check_settings(cache, callbacks)), name, parent)
         self._defaults = MappingProxyType(_find_defaults(self._graph))
 
     def _configure(
@@ -99,7 +102,7 @@ class Pipeline:
         self._parent = parent
         self._inherited: Settings = parent._settings.or_else(parent._inherited) if parent else Settings()
         self._effective_backend: Backend = backend or (parent._effective_backend if parent else _DEFAULT_BACKEND)
-        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._plans = _new_plans(self._graph)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -219,6 +222,7 @@ class Pipeline:
         """
         if inputs is not None and not isinstance(inputs, Mapping):
             _refuse_inputs(inputs)
+        remember_awaiting_line()
         request = RunRequest(self, inputs or {}, output_name)
         backend = self._effective_backend
         return checked_run(backend, request, await checked_awaitable(backend, "arun", backend.arun(request)))
@@ -233,6 +237,7 @@ class Pipeline:
         on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         """Run the pipeline once per item, from `async` code; see `arun` and `map`."""
+        remember_awaiting_line()
         request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
         backend = self._effective_backend
         return checked_map(backend, request, await checked_awaitable(backend, "amap", backend.amap(request)))
@@ -550,13 +555,23 @@ class Pipeline:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         backend = state["_effective_backend"] or _DEFAULT_BACKEND
-        self.__dict__.update(state, _defaults=MappingProxyType(state["_defaults"]), _effective_backend=backend)
+        defaults = MappingProxyType(state["_defaults"])
+        self.__dict__.update(state, _defaults=defaults, _effective_backend=backend)
 
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
         return (
             f"<Pipeline{name}: {len(self._graph.nodes)} nodes, ({_shorten(self.inputs)}) -> ({_shorten(self.outputs)})>"
         )
+
+
+def _new_plans(graph: Graph) -> dict[tuple[Any, ...], Plan]:
+    """Return the memo for the plans of a pipeline; in a notebook it looks for functions that were defined anew."""
+    if not hasattr(sys, "ps1") and "IPython" not in sys.modules:
+        return {}
+    from hypernodes.newer_code import WatchedPlans, is_interactive
+
+    return WatchedPlans(graph) if is_interactive() else {}
 
 
 def _check_nodes(nodes: Any) -> list[GraphNode]:
