@@ -84,7 +84,7 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
                 elif part == ".__kwdefaults__":
                     waiting += [(f"default {name}", value) for name, value in (child or {}).items()]
                 else:
-                    waiting.append((_name_of_reference(part), child))
+                    waiting.append((name_of_reference(part), child))
         elif isinstance(piece, (type, ModuleType)) or type(piece) is MissingModule:
             if isinstance(piece, type):
                 origin = origin_of_class(piece)
@@ -115,7 +115,7 @@ def _named(kind: str, function: FunctionType) -> str:
     return f"{kind} {function.__qualname__.replace('<locals>.', '')} ({place})"
 
 
-def _name_of_reference(label: str) -> str:
+def name_of_reference(label: str) -> str:
     """Return what people call the thing that a function refers to."""
     start, _, name = label.removeprefix(" → ").partition(" ")
     name = name.replace("'", "")
