@@ -91,6 +91,27 @@ def test_the_items_of_a_map_are_refused_too(go: Any) -> None:
         asyncio.run(pipeline.amap({"count": [2, 3]}, map_over="count"))
 
 
+@pytest.mark.parametrize("mode", ["sequential", "async", "threaded"])
+def test_what_a_coroutine_returns_is_refused_likewise(mode: Any) -> None:
+    @node(output_name="lines", name="read")
+    async def read_awaited(count: int) -> Iterator[str]:
+        return iter("abc"[:count])
+
+    @node(output_name="number")
+    async def count_awaited(lines: Iterator[str]) -> int:
+        return len(list(lines))
+
+    @node(output_name="longest")
+    async def find_awaited(lines: Iterator[str], number: int) -> str:
+        return max(lines, key=len, default="")
+
+    pipeline = Pipeline(nodes=[read_awaited, count_awaited, find_awaited], backend=LocalBackend(mode, mode))
+    with pytest.raises(ExecutionError, match=MESSAGE):
+        pipeline.run({"count": 3})
+    with pytest.raises(ExecutionError, match=MESSAGE):
+        pipeline.map({"count": [2, 3] * 4}, map_over="count")
+
+
 @pytest.mark.filterwarnings("ignore:the result of node 'read' is not cached")
 def test_one_reader_may_take_an_iterator(go: Any) -> None:
     assert go(Pipeline(nodes=[read, count_lines])).run({"count": 3}, "number") == {"number": 3}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import count, cycle, repeat
 from typing import Any
 
+# Types of most values, which are not used up by reading; asking for more takes longer.
+REREADABLE = frozenset({int, float, bool, str, bytes, list, tuple, dict, set, frozenset, type(None)})
 _ENDLESS = frozenset({count, cycle, repeat})  # several readers may well share one
 
 

@@ -20,6 +20,7 @@ from hypernodes.engine.step import add_note, call, context_of, path_of, read_onc
 from hypernodes.errors import ExecutionError
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
+from hypernodes.read_once import REREADABLE
 from hypernodes.request import rows_of
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def run_silent(
                         )
                 if unchecked:  # as `step.split` does after each call; here for the first row
                     for out in unchecked:
-                        if hasattr(type(values[out]), "__next__") and _used_up(plan, (out,), values) is not None:
+                        if type(values[out]) not in REREADABLE and _used_up(plan, (out,), values) is not None:
                             raise _UsedUpError
                     unchecked = ()
                 if append is not None:

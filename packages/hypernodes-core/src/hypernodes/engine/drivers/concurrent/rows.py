@@ -263,7 +263,7 @@ class _CoroutineTask(Task):
                 result = await step.node.func(*arguments, **{name: values[slot] for name, slot in step.by_keyword})
             else:
                 result = await step.node.func(*arguments)
-            outputs = (result,) if len(step.outputs) == 1 else split(step, result)
+            outputs = (result,) if len(step.outputs) == 1 and not step.read_often else split(step, result)
             for slot, value in zip(step.outputs, outputs, strict=True):
                 if slot is not None:
                     values[slot] = value
