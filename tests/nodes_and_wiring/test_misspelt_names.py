@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from hypernodes import (
+    ConfigurationError,
+    HyperNodesWarning,
     InvalidNodeError,
     LocalBackend,
     MappingError,
     MissingInputError,
     Pipeline,
+    PipelineCallback,
     UnknownInputError,
     UnknownOutputError,
     node,
@@ -106,10 +109,59 @@ def test_a_misspelt_parameter_in_a_nested_pipeline_is_found_there() -> None:
 def test_an_input_of_a_nested_pipeline_suggests_input_mapping(backend: LocalBackend | None, is_mapped: bool) -> None:
     nested = encoding.with_backend(backend).as_node(map_over="document" if is_mapped else None)
     error = raised_by(Pipeline(nodes=[load, nested], name="outer"), count=3)
+    over = " and map_over='documents'" if is_mapped else ""
     assert str(error).endswith(
         f"Did you mean 'documents', which 'load' ({load.location}) makes? "
-        "Then pass input_mapping={'documents': 'document'} to as_node of 'encoding'"
+        f"Then pass input_mapping={{'documents': 'document'}}{over} to as_node of 'encoding'"
     )
+
+
+def test_an_output_of_a_nested_pipeline_suggests_output_mapping() -> None:
+    @node(output_name="size")
+    def build(embeddings: int) -> int:
+        return embeddings
+
+    error = raised_by(Pipeline(nodes=[encoding, build], name="outer"), document="a")
+    assert str(error).endswith(
+        "Did you mean 'embedding', which 'encoding' makes? "
+        "Then pass output_mapping={'embedding': 'embeddings'} to as_node of 'encoding'"
+    )
+
+
+def test_map_over_the_name_of_the_enclosing_pipeline_suggests_input_mapping() -> None:
+    hint = r"\(did you mean 'document'\? To map over 'documents', add input_mapping=\{'documents': 'document'\}\)"
+    with pytest.raises(MappingError, match=hint):
+        encoding.as_node(map_over="documents")
+
+
+def test_words_of_settings_get_the_nearest_too() -> None:
+    with pytest.raises(ConfigurationError, match=r"got 'thread' \(did you mean 'threaded'\?\)"):
+        LocalBackend("thread")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"got 'colect' \(did you mean 'collect'\?\)"):
+        encoding.map({"document": ["a"]}, "document", on_error="colect")  # type: ignore[arg-type]
+
+
+def test_a_misspelt_method_of_a_callback_is_a_warning_since_nothing_calls_it() -> None:
+    class Misspelt(PipelineCallback):
+        def on_node_strat(self, *arguments: object) -> None:
+            raise AssertionError
+
+        def on_click(self) -> None:
+            raise AssertionError
+
+    class OwnHelper(PipelineCallback):
+        def on_node_end(self, *arguments: object) -> None:
+            self.on_node_ended()
+
+        def on_node_ended(self) -> None:
+            pass
+
+    with pytest.warns(HyperNodesWarning) as shown:
+        Pipeline(nodes=[strip], callbacks=[Misspelt(), OwnHelper()])
+    assert [str(warning.message) for warning in shown] == [
+        "Misspelt.on_node_strat is never called (did you mean 'on_node_start'?)"
+    ]
+    assert shown[0].filename == __file__
 
 
 def test_each_of_several_misspelt_parameters_gets_its_suggestion() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from reprlib import Repr
 from typing import Any
 
 from hypernodes.errors import ConfigurationError
+from hypernodes.nearest import suggest
 
 _short = Repr()
 _short.maxstring = _short.maxother = 100
@@ -42,7 +43,7 @@ def check_name(name: str, value: object) -> str | None:
     return value
 
 
-def check_choice(name: str, value: object, choices: Iterable[str]) -> Any:
+def check_choice(name: str, value: object, choices: Sequence[str]) -> Any:
     """Return a setting that is one of a few words.
 
     Raises:
@@ -54,7 +55,8 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> Any:
     words = ", ".join(map(repr, choices))
     before, comma, last = words.rpartition(", ")
     one_of = f"one of {words}" if words.count(",") > 1 else f"{before} or {last}" if comma else last
-    raise ConfigurationError(f"{name} must be {one_of}; got {shown(value)}")
+    hint = suggest(value, choices) if isinstance(value, str) else ""
+    raise ConfigurationError(f"{name} must be {one_of}; got {shown(value)}{hint}")
 
 
 def check_initialised(obj: object, kind: type) -> None:

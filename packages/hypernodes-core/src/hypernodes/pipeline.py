@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from hypernodes.backend.base import Backend, check_backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.cache.base import Cache
-from hypernodes.callbacks import PipelineCallback
-from hypernodes.caller import remember_awaiting_line
+from hypernodes.callbacks import PipelineCallback, misspelt_hooks
+from hypernodes.caller import remember_awaiting_line, warn_caller
 from hypernodes.checks import as_names, check_bool, check_initialised, check_name, shown
 from hypernodes.errors import (
     ConfigurationError,
     DependencyError,
+    HyperNodesWarning,
     InvalidNodeError,
     UnknownInputError,
     UnknownOutputError,
@@ -613,6 +614,9 @@ def _check_settings(cache: Any, callbacks: Any) -> tuple[Any, tuple[PipelineCall
         if not isinstance(callback, PipelineCallback):
             hint = " (a class: make an object of it)" if isinstance(callback, type) else ""
             raise ConfigurationError(f"{shown(callback)} in callbacks is not a PipelineCallback{hint}")
+        for name, hook in misspelt_hooks(type(callback)):
+            text = f"{type(callback).__name__}.{name} is never called (did you mean {hook!r}?)"
+            warn_caller(text, HyperNodesWarning)
     return cache, callbacks
 
 

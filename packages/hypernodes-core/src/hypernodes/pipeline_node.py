@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes.checks import as_mapping, as_names, check_name, shown
 from hypernodes.errors import ConfigurationError, MappingError
-from hypernodes.nearest import suggest
+from hypernodes.nearest import nearest, suggest
 from hypernodes.plan import MapMode, OnError
 from hypernodes.request import check_map_mode, check_on_error, check_pipeline
 
@@ -141,6 +141,9 @@ def _check_known(
 ) -> None:
     if name not in available:
         hint = f" (did you mean {renamed[name]!r}?)" if name in renamed else suggest(name, available)
+        near = nearest(name, available) if parameter == "map_over" and name not in renamed else None
+        if near is not None:
+            hint = f" (did you mean {near[0]!r}? To map over {name!r}, add input_mapping={{{name!r}: {near[0]!r}}})"
         raise MappingError(
             f"{parameter} of node {node_name!r} names {shown(name)}, which is not one of its {kind}s"
             f"{hint}; its {kind}s are: {', '.join(available) or 'none'}",

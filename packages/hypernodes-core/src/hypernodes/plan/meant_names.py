@@ -96,7 +96,11 @@ def _advice(graph: Graph, name: str, meant: str) -> str:
     mapped = [node for node in users if not isinstance(node, Node)]
     if mapped:
         node: Any = mapped[0]
-        return f"Then pass input_mapping={{{meant!r}: {node.inner_input(name)!r}}} to as_node of {node.name!r}"
+        over = f" and map_over={meant!r}" if name in node.map_over else ""
+        return f"Then pass input_mapping={{{meant!r}: {node.inner_input(name)!r}}}{over} to as_node of {node.name!r}"
+    maker: Any = graph.nodes[graph.producers[meant]] if meant in graph.producers else None
+    if maker is not None and not isinstance(maker, Node):
+        return f"Then pass output_mapping={{{maker.inner_output(meant)!r}: {name!r}}} to as_node of {maker.name!r}"
     return f"Then rename the parameter {name!r} of {_listing(users)}"
 
 
