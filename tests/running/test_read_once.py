@@ -135,8 +135,8 @@ def test_an_input_that_two_nodes_read_is_refused_before_anything_runs(go: Any) -
     assert caught.value.input_name == "lines"
     with pytest.raises(DependencyError, match=r"Pass list\(lines\)"):
         asyncio.run(pipeline.arun({"lines": iter("ab")}))
-    with pytest.raises(DependencyError, match=r"input 'lines\[0\]' .* is a \w+, which"):
-        pipeline.map({"lines": [iter("ab")]}, map_over="lines")
+    with pytest.raises(DependencyError, match=r"input 'lines\[1\]' .* is a \w+, which"):
+        pipeline.map({"lines": ["ab", iter("ab")]}, map_over="lines")
 
 
 def test_readers_inside_nested_pipelines_count(go: Any) -> None:

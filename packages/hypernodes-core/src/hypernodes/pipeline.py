@@ -614,8 +614,9 @@ def _check_settings(cache: Any, callbacks: Any) -> tuple[Any, tuple[PipelineCall
         if not isinstance(callback, PipelineCallback):
             hint = " (a class: make an object of it)" if isinstance(callback, type) else ""
             raise ConfigurationError(f"{shown(callback)} in callbacks is not a PipelineCallback{hint}")
-        for name, hook in misspelt_hooks(type(callback)):
-            text = f"{type(callback).__name__}.{name} is never called (did you mean {hook!r}?)"
+        kind: Any = type(callback)
+        for name, hook in misspelt_hooks(kind):
+            text = f"{kind.__name__}.{name} is never called (did you mean {hook!r}?)"
             warn_caller(text, HyperNodesWarning)
     return cache, callbacks
 

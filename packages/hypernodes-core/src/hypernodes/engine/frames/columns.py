@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 from hypernodes.errors import DependencyError
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
-from hypernodes.read_once import is_read_once, kind_of, listing, remedy
+from hypernodes.read_once import REREADABLE, is_read_once, kind_of, listing, remedy
 from hypernodes.request import as_column, check_lengths, rows_of
 
 
@@ -82,7 +82,7 @@ def check_shared(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
 
 
 def check_items(plan: Plan, columns: Mapping[str, Iterable[Any]], mode: MapMode, where: str) -> None:
-    """Refuse items that can be read only once and are read more often, by the first one of each column.
+    """Refuse items that can be read only once and are read more often.
 
     Raises:
         DependencyError: There is one.
@@ -90,9 +90,14 @@ def check_items(plan: Plan, columns: Mapping[str, Iterable[Any]], mode: MapMode,
     is_combined = mode == "product" and len(columns) > 1
     for name, column in columns.items():
         readers = plan.inputs_read_often.get(plan.inputs[name], ())
-        if (readers or is_combined) and isinstance(column, Sequence) and column and is_read_once(column[0]):
-            needed = listing(readers) if readers else "every combination needs it"
-            _refuse_input(f"{name}[0]", column[0], where, needed)
+        if not (readers or is_combined) or not isinstance(column, (list, tuple)):
+            continue
+        if REREADABLE.issuperset(map(type, column)):
+            continue
+        for index, item in enumerate(column):
+            if is_read_once(item):
+                needed = listing(readers) if readers else "every combination needs it"
+                _refuse_input(f"{name}[{index}]", item, where, needed)
 
 
 def _refuse_input(name: str, value: Any, where: str, needed: str) -> NoReturn:
