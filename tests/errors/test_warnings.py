@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from hypernodes import CacheWarning, LocalBackend, MemoryCache, Pipeline, node
 from hypernodes.backend import SubprocessBackend
+from hypernodes.extension import Channel
 from tests.remote.transports import InProcess
 
 
@@ -107,6 +109,28 @@ def test_a_run_inside_a_node_points_at_the_node() -> None:
 def test_a_warning_of_another_process() -> None:
     pipeline = Pipeline(nodes=[hold, give], cache=MemoryCache(), backend=SubprocessBackend())
     assert lines_of(lambda: pipeline.run({"x": 1}, "y")) == {here()}
+
+
+class HandlesInAThread(InProcess):
+    """Gives the channel a message that cannot be read, in a thread of its own."""
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        thread = threading.Thread(target=channel.handle, args=(b"what?",))
+        thread.start()
+        thread.join()
+        return super().submit(job, channel)
+
+
+def test_a_warning_that_a_thread_of_a_backend_causes() -> None:
+    plain = Pipeline(nodes=[node("y")(lambda x: x)], cache=MemoryCache(), backend=HandlesInAThread())
+    assert lines_of(lambda: plain.run({"x": 1})) == {here()}
+    expected: list[Line] = []
+
+    async def await_it() -> None:
+        expected.append(here(1))
+        await plain.arun({"x": 2})
+
+    assert lines_of(lambda: asyncio.run(await_it())) == set(expected)
 
 
 def test_the_disk_cache(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners, observes_steps
-from hypernodes.caller import warn_caller
+from hypernodes.caller import awaiting_line, warn_caller_of_run
 from hypernodes.engine.identity.plan_code import PlanCodes
 from hypernodes.engine.identity.records import RunRecords
 from hypernodes.engine.store.run_store import RunStore, Warn
@@ -47,6 +47,7 @@ class RunState:
         self.is_single_threaded = is_single_threaded
         self.show_warning: Warn | None = None
         self._started_in = threading.get_ident()
+        self._awaited_at = awaiting_line()
         self.is_dry_run = False
         self._observed: dict[Plan, bool] = {}
         self.look_ahead = 1
@@ -132,4 +133,4 @@ class RunState:
             if self.show_warning is not None:
                 self.show_warning(subject, reason, message)
             else:
-                warn_caller(message, CacheWarning, self._started_in)
+                warn_caller_of_run(message, CacheWarning, self._started_in, self._awaited_at)
