@@ -134,9 +134,10 @@ def test_a_warning_that_a_thread_of_a_backend_causes() -> None:
 
 
 def test_the_disk_cache(tmp_path: Path) -> None:
-    cache_module = pytest.importorskip("hypernodes_cache")
+    from hypernodes_cache import DiskCache
+
     (tmp_path / "cache.db").mkdir()
-    cache = cache_module.DiskCache(path=tmp_path)
+    cache = DiskCache(path=tmp_path)
     assert lines_of(lambda: cache.put("a", 1)) == {here()}
 
 
