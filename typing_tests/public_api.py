@@ -27,7 +27,8 @@ from hypernodes import (
     RunRequest,
     node,
 )
-from hypernodes.backend import SubprocessBackend
+from hypernodes.backend import ModalBackend, SubprocessBackend
+from hypernodes.cache import DiskCache as DiskCacheOfCaches
 from hypernodes.explain import Explanation, NodeExplanation
 from hypernodes.plugins import Plugin
 from hypernodes.remote.channel import Channel
@@ -251,7 +252,14 @@ assert_type(Cluster().preflight(pipeline).problems, tuple[str, ...])
 RemoteBackend()  # type: ignore[abstract]
 Cluster(node_execution="fast")  # type: ignore[arg-type]
 
-with SubprocessBackend(env={"A": "1"}, cwd="/", max_workers=2) as subprocess_backend:
+with SubprocessBackend(env={"A": "1"}, cwd="/", map_execution="threaded", max_workers=2) as subprocess_backend:
     assert_type(subprocess_backend, SubprocessBackend)
     assert_type(pipeline.with_backend(subprocess_backend), Pipeline)
 SubprocessBackend(env=["A"])  # type: ignore[arg-type]
+
+# --- classes of extensions, by the names that core has for them -----------------------------------------------------
+
+assert_type(DiskCacheOfCaches(path=".cache"), DiskCache)
+assert_type(ModalBackend.deployed("app"), ModalBackend)
+assert_type(hypernodes.ModalBackend.deployed("app"), ModalBackend)
+DiskCacheOfCaches()  # type: ignore[call-arg]

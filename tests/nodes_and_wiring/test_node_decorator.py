@@ -161,14 +161,14 @@ def test_a_lambda_needs_an_output_name() -> None:
 
 
 def test_what_cannot_be_called_cannot_be_a_node() -> None:
-    with pytest.raises(InvalidNodeError, match=r"a node wraps a function; got 3") as caught:
+    with pytest.raises(InvalidNodeError, match=r"a node wraps a function \(func\); got 3") as caught:
         Node(3, "three")  # type: ignore[arg-type]
     assert caught.value.culprit == 3
 
 
 @pytest.mark.parametrize("name", ["two words", "1st", "", "a.b"])
 def test_an_output_name_that_no_parameter_could_have_is_refused(name: str) -> None:
-    with pytest.raises(InvalidNodeError, match=r"output name .* of node 'f' must be a valid Python name"):
+    with pytest.raises(InvalidNodeError, match=r"output_name .* of node 'f' must be a valid Python name"):
 
         @node(output_name=name)
         def f(x: int) -> int:
@@ -176,7 +176,7 @@ def test_an_output_name_that_no_parameter_could_have_is_refused(name: str) -> No
 
 
 def test_an_output_name_that_is_no_string_is_refused() -> None:
-    with pytest.raises(InvalidNodeError, match=r"output name 3 of node 'f' must be a valid Python name"):
+    with pytest.raises(InvalidNodeError, match=r"output_name 3 of node 'f' must be a valid Python name"):
 
         @node(output_name=("a", 3))  # type: ignore[arg-type]
         def f(x: int) -> int:
@@ -184,7 +184,7 @@ def test_an_output_name_that_is_no_string_is_refused() -> None:
 
 
 def test_no_output_name_at_all_is_refused() -> None:
-    with pytest.raises(InvalidNodeError, match=r"node 'f' has no output name"):
+    with pytest.raises(InvalidNodeError, match=r"output_name of node 'f' names no output"):
 
         @node(output_name=())
         def f(x: int) -> int:
@@ -202,3 +202,47 @@ def test_the_same_output_name_twice_is_refused() -> None:
 def test_a_callable_without_readable_parameters_is_refused() -> None:
     with pytest.raises(InvalidNodeError, match=r"the parameters of 'max' cannot be read|takes \*"):
         Node(max, "largest")
+
+
+def test_a_method_in_a_class_body_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(InvalidNodeError) as caught:
+
+        class Model:
+            @node(output_name="y")
+            def encode(self, x: int) -> int:
+                return x
+
+    assert str(caught.value) == (
+        "node 'encode' is a method of class 'Model', so it would need a value for 'self'. Make a node of the method of "
+        "an object, outside the class: node(output_name=...)(Model(...).encode); or write a function that takes the "
+        "object as an input"
+    )
+    with pytest.raises(InvalidNodeError, match=r"a classmethod belongs to a class.*\(Class\.method\)"):
+
+        class Other:
+            @node(output_name="y")  # type: ignore[arg-type]
+            @classmethod
+            def make(cls, x: int) -> int:
+                return x
+
+
+def test_what_belongs_to_no_object_may_stand_in_a_class() -> None:
+    class Nodes:
+        @staticmethod
+        @node(output_name="y")
+        def of_static(x: int) -> int:
+            return x + 1
+
+        @node(output_name="z")
+        def of_function(y: int) -> int:  # type: ignore[misc]  # noqa: N805
+            return y * 2
+
+        def scale(self, z: int) -> int:
+            return z * 3
+
+    def takes_itself(self: int) -> int:
+        return self
+
+    nodes = [Nodes.of_static, Nodes.of_function, node(output_name="scaled")(Nodes().scale), node("own")(takes_itself)]
+    found = Pipeline(nodes=nodes).run({"x": 1, "self": 0})
+    assert found == {"y": 2, "z": 4, "scaled": 12, "own": 0}

@@ -30,6 +30,7 @@ from hypernodes import (
     UnknownOutputError,
     node,
 )
+from hypernodes.backend import SubprocessBackend
 from tests.support import Recorder
 
 
@@ -153,7 +154,8 @@ def test_an_unknown_output_lists_those_there_are() -> None:
     with pytest.raises(UnknownOutputError) as caught:
         scored.run({"text": "a", "weight": 1}, output_name="totl")
     assert str(caught.value) == (
-        "pipeline 'scored' has no output 'totl' (did you mean 'total'?). It has: clean, words, total"
+        f"pipeline 'scored' has no output 'totl' (did you mean 'total', which 'count' ({count.location}) makes?). "
+        "It has: clean, words, total"
     )
     assert caught.value.unknown == ("totl",)
     assert caught.value.available == ("clean", "words", "total")
@@ -486,6 +488,15 @@ def test_a_mode_that_does_not_exist_is_refused(make: Any) -> None:
 def test_max_workers_must_be_a_positive_whole_number(max_workers: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"max_workers must be a positive whole number or None; got"):
         PipelineExecutionEngine(max_workers=max_workers)
+
+
+@pytest.mark.parametrize("make", [PipelineExecutionEngine, LocalBackend, SubprocessBackend])
+def test_workers_without_a_mode_that_uses_them_are_refused(make: Any) -> None:
+    message = r"max_workers=8 has no use without a mode: .* map_execution='threaded' .* node_execution='threaded'"
+    with pytest.raises(ConfigurationError, match=message):
+        make(max_workers=8)
+    assert make(max_workers=1) is not None
+    assert make(map_execution="sequential", max_workers=8) is not None  # chosen, e.g. one of several in a loop
 
 
 def test_an_executor_that_is_none_is_refused() -> None:

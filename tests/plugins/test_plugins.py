@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_name_unlike_any_other_suggests_nothing() -> None:
     assert str(caught.value) == "module 'hypernodes' has no attribute 'Quux'"
 
 
-@pytest.mark.parametrize("module", [hypernodes, hypernodes.backend])
+@pytest.mark.parametrize("module", [hypernodes, hypernodes.backend, hypernodes.cache])
 def test_private_and_special_names_are_not_looked_up_in_extensions(
     module: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,8 +63,72 @@ def test_private_and_special_names_are_not_looked_up_in_extensions(
 
 
 def test_a_backend_is_not_found_among_caches_nor_a_cache_among_backends() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'MemoryCache'"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'MemoryCache' \(it is in hypernodes\.cache\)"):
         hypernodes.backend.MemoryCache  # noqa: B018
+    with pytest.raises(AttributeError, match=r"has no attribute 'LocalBackend' \(it is in hypernodes\.backend\)"):
+        hypernodes.cache.LocalBackend  # noqa: B018
+
+
+def test_caches_are_looked_up_like_backends() -> None:
+    from hypernodes.cache import DiskCache
+    from hypernodes_cache import DiskCache as OwnName
+
+    assert DiskCache is OwnName
+    with pytest.raises(AttributeError, match=r"no attribute 'DiskCashe' \(did you mean 'DiskCache'\?\)"):
+        hypernodes.cache.DiskCashe  # noqa: B018
+    assert "DiskCache" in dir(hypernodes.cache)
+    with pytest.raises(MissingPluginError, match="pip install hypernodes-cache"):
+        plugins.find_class("DiskCache", [], "hypernodes.cache")
+
+
+@pytest.mark.parametrize("module", [hypernodes.backend, hypernodes.cache])
+def test_a_class_that_no_distribution_provides_lists_those_that_there_are(module: object) -> None:
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'RayThing'; installed distributions provide .*(Local|Memory)"
+    ):
+        module.RayThing  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError) as caught:
+        module.RayBackend  # type: ignore[attr-defined]  # noqa: B018
+    assert "did you mean" not in str(caught.value)
+
+
+def installed(folder: Path, group: str, source: str) -> dict[str, plugins.Plugin]:
+    """Install a plug-in named "toy" into a folder that is on the path; return what is listed then."""
+    metadata = folder / "acme_toy-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-toy\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\ntoy = acme_toy_{folder.name}:Toy\n")
+    (folder / f"acme_toy_{folder.name}.py").write_text(source)
+    listing = hypernodes.backends() if group == plugins.BACKENDS else hypernodes.caches()
+    return {plugin.name: plugin for plugin in listing}
+
+
+@pytest.mark.parametrize("group", [plugins.BACKENDS, plugins.CACHES])
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("raise SystemExit(3)", "cannot be loaded from .*: SystemExit: 3"),
+        ("import sys; sys.exit('no licence')", "cannot be loaded from .*: SystemExit: no licence"),
+        ("Toy = 3", r"must name a subclass of hypernodes\.\w+, not a int"),
+        ("class Toy: pass", r"must name a subclass of hypernodes\.\w+, which class Toy is not"),
+        ("from hypernodes import PipelineCallback as Toy", "which class PipelineCallback is not"),
+        ("def Toy(): pass", "not a function"),
+        ("", "AttributeError"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_listed_with_the_reason_and_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, source: str, problem: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    listed = installed(tmp_path, group, source)
+    toy = listed.pop("toy")
+    assert not toy.loadable
+    assert re.search(problem, toy.error or "")
+    assert "acme-toy 1.0" in (toy.error or "")
+    assert any(plugin.loadable for plugin in listed.values())
+    module = hypernodes.backend if group == plugins.BACKENDS else hypernodes.cache
+    with pytest.raises(PluginError, match=problem):
+        module.Toy  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_a_known_extension_that_is_missing_says_what_to_install() -> None:
@@ -121,5 +186,5 @@ def test_distributions_are_read_again_only_when_something_was_installed(
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-backend\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[hypernodes.backends]\ntoy = toy_backend:ToyBackend\n")
-    (tmp_path / "toy_backend.py").write_text("class ToyBackend: pass\n")
+    (tmp_path / "toy_backend.py").write_text("from hypernodes import Backend\n\nclass ToyBackend(Backend): pass\n")
     assert hypernodes.backend.ToyBackend.__module__ == "toy_backend"

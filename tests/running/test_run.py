@@ -378,8 +378,8 @@ def test_a_pipeline_runs_on_the_backend_it_was_given() -> None:
 
 
 def test_a_backend_and_its_engine_show_their_settings() -> None:
-    assert repr(LocalBackend(max_workers=2)) == (
-        "LocalBackend(PipelineExecutionEngine(node_execution='sequential', map_execution='sequential', max_workers=2))"
+    assert repr(LocalBackend(map_execution="threaded", max_workers=2)) == (
+        "LocalBackend(PipelineExecutionEngine(node_execution='sequential', map_execution='threaded', max_workers=2))"
     )
 
 

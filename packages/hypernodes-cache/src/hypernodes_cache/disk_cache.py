@@ -6,12 +6,12 @@ import math
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from hypernodes import MISS, Cache, CacheStats, CacheWarning, ConfigurationError
+from hypernodes.extension import warn_caller
 from hypernodes_cache import eviction, inspection, recovery, secret_key
 from hypernodes_cache.database import INLINE_SIZE_LIMIT, EntryDatabase, NewRow, StoredRow, file_row, inline_row
 from hypernodes_cache.entry_format import Sealer
@@ -68,6 +68,8 @@ class DiskCache(Cache):
         {'doubled': 8}
     """
 
+    _set_by_init = ("path", "_lock")
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -77,14 +79,15 @@ class DiskCache(Cache):
         key: str | bytes | None = None,
         lock_timeout_s: float = 30.0,
     ) -> None:
-        if not os.fspath(path):
-            raise ConfigurationError(f"path must be a directory; got {path!r}")
+        given: Any = path
+        if not isinstance(given, (str, bytes, os.PathLike)) or not os.fspath(path):
+            raise ConfigurationError(f"path must be a directory; got {given!r:.200}")
         if size_limit is not None and (not _is_whole(size_limit) or size_limit < 1):
-            raise ConfigurationError(f"size_limit must be a positive number of bytes or None; got {size_limit!r}")
+            raise ConfigurationError(f"size_limit must be a positive number of bytes or None; got {size_limit!r:.200}")
         if not isinstance(compress, bool) and (not _is_whole(compress) or not 0 <= compress <= 9):
-            raise ConfigurationError(f"compress must be True, False or a level from 0 to 9; got {compress!r}")
+            raise ConfigurationError(f"compress must be True, False or a level from 0 to 9; got {compress!r:.200}")
         if not _is_seconds(lock_timeout_s):
-            raise ConfigurationError(f"lock_timeout_s must be a number of seconds; got {lock_timeout_s!r}")
+            raise ConfigurationError(f"lock_timeout_s must be a number of seconds; got {lock_timeout_s!r:.200}")
         # Absolute, so that a later change of the working directory makes no difference.
         self.path = os.path.abspath(os.path.expandvars(os.path.expanduser(os.fspath(path))))
         self.size_limit = size_limit
@@ -432,7 +435,7 @@ class DiskCache(Cache):
         """Warn about a topic, once for each cache object."""
         if topic not in self._warned:
             self._warned.add(topic)
-            warnings.warn(message, CacheWarning, stacklevel=3)
+            warn_caller(message, CacheWarning)
 
     # --- representation and pickling ---------------------------------------------------------------------------------
 

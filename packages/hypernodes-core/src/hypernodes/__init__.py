@@ -51,7 +51,9 @@ from hypernodes.request import MapRequest, RunRequest
 
 if TYPE_CHECKING:
     from hypernodes.remote.backend import RemoteBackend as RemoteBackend
+    from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
     from hypernodes_cache import DiskCache as DiskCache
+    from hypernodes_modal import ModalBackend as ModalBackend
 
 __all__ = [
     "MISS",

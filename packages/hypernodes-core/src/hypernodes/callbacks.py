@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
+
+from hypernodes.errors import ConfigurationError
+from hypernodes.nearest import nearest
 
 Hooks: TypeAlias = tuple[Callable[..., None], ...]
 
@@ -57,9 +61,12 @@ class CallbackContext:
         item_path: Sequence[int] = (),
         around: CallbackContext | None = None,
     ) -> None:
-        self.hierarchy_path = tuple(hierarchy_path)
-        self.node_path = self.hierarchy_path if node_path is None else tuple(node_path)
-        self.item_path = tuple(item_path)
+        try:
+            self.hierarchy_path = tuple(hierarchy_path)
+            self.node_path = self.hierarchy_path if node_path is None else tuple(node_path)
+            self.item_path = tuple(item_path)
+        except TypeError as error:
+            raise ConfigurationError("hierarchy_path, node_path and item_path must be sequences") from error
         self._data: dict[str, Any] = {} if around is None else around._data
         self.switched_off: set[int] = set() if around is None else around.switched_off
         self.lock: threading.RLock = threading.RLock() if around is None else around.lock
@@ -246,6 +253,15 @@ def overridden_hooks(callback: PipelineCallback) -> tuple[str, ...]:
     """Return the names of the hooks that a callback overrides, in its class or on the object."""
     own, kind = callback.__dict__, type(callback)
     return tuple([n for n in HOOKS if n in own or getattr(kind, n) is not getattr(PipelineCallback, n)])
+
+
+@functools.lru_cache(maxsize=1024)
+def misspelt_hooks(kind: Any) -> tuple[tuple[str, str], ...]:
+    """Return the methods of a callback that no event calls and whose names are nearly those of hooks, with these."""
+    own = {name for base in kind.__mro__ if base is not PipelineCallback for name in base.__dict__}
+    unknown = sorted(name for name in own if name.startswith("on") and name not in HOOKS)
+    found = ((name, nearest(name, HOOKS, 0.85)) for name in unknown)
+    return tuple([(name, near[0]) for name, near in found if near is not None and near[0] not in own])
 
 
 def observes_steps(callback: PipelineCallback, has_maps: bool) -> bool:

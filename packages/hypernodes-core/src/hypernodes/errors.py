@@ -86,9 +86,11 @@ class MissingInputError(DependencyError):
 
     Attributes:
         missing: Each missing name with the names of the nodes that need it.
+        meant: For missing names that look misspelt, the name that was probably meant.
     """
 
     missing: dict[str, tuple[str, ...]]
+    meant: dict[str, str]
 
 
 class UnknownInputError(DependencyError):

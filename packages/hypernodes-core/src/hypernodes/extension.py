@@ -25,6 +25,10 @@ for `Pipeline.explain`:
 - `reduce_sentinel`: how an object that means something by being itself (`UNSET = object()`) is pickled, or None;
 - `new_buffer`: writable memory for large values that are read from storage.
 
+Backends and caches that have something to tell the user:
+
+- `warn_caller`: shows a warning at the line of the user's code that is being executed.
+
 **A hasher** (group `hypernodes.hashers`) is a function that returns what identifies an object of one class:
 
 - `digest`: the 32-byte digest of a value or of code, by content;
@@ -44,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hypernodes.buffers import new_buffer
     from hypernodes.cache.record import RECORD_PREFIX, describe_record, is_record_key
+    from hypernodes.caller import warn_caller
     from hypernodes.engine.settings import ExecutionMode
     from hypernodes.plan import MapMode, OnError
     from hypernodes.remote.channel import Channel
@@ -68,6 +73,7 @@ __all__ = [
     "reduce_sentinel",
     "register",
     "wants_reply",
+    "warn_caller",
 ]
 
 _MODULES = {
@@ -86,6 +92,7 @@ _MODULES = {
     "reduce_sentinel": "signature",
     "register": "signature",
     "wants_reply": "remote.messages",
+    "warn_caller": "caller",
 }
 
 

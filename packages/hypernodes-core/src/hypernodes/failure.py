@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from hypernodes.checks import shown
+from hypernodes.errors import DependencyError
+
 
 class Failure(NamedTuple):
     """A failed item; it replaces the item's outputs (`on_error="collect"`).
@@ -28,6 +31,9 @@ class Failure(NamedTuple):
 def failures(result: Mapping[str, Any]) -> list[Failure]:
     """Return the failures in a result of `run` or `map`, each one once, in item order.
 
+    Raises:
+        DependencyError: It is no such result.
+
     Example:
         >>> from hypernodes import Pipeline, failures, node
         >>> @node(output_name="inverse")
@@ -37,6 +43,10 @@ def failures(result: Mapping[str, Any]) -> list[Failure]:
         >>> failures(result)
         [<Failure of item 1 in pipeline_f4789488 → invert: ZeroDivisionError('division by zero')>]
     """
+    if not isinstance(result, Mapping):
+        raise DependencyError(
+            f"failures takes the result of run or map, a dict of values by output name; got {shown(result)}"
+        )
     found: dict[int, Failure] = {}
     for value in result.values():
         for failure in _search(value):

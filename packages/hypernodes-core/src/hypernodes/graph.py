@@ -70,14 +70,6 @@ class Graph:
         self.required_inputs = frozenset(required)
 
 
-def suggest(name: str, available: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the name most similar to `name`; empty when none is similar."""
-    from difflib import get_close_matches  # slow to import, and needed for messages only
-
-    near = get_close_matches(name, list(available), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def describe(node: GraphNode) -> str:
     """Return the name of a node with its location, for messages."""
     return f"{node.name!r} ({node.location})" if node.location else f"{node.name!r}"

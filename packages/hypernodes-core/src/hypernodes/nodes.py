@@ -5,11 +5,20 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-from hypernodes.errors import ConfigurationError, InvalidNodeError
+from hypernodes.checks import check_bool, check_name
+from hypernodes.errors import InvalidNodeError
+from hypernodes.node_options import (
+    check_cache_ignore,
+    check_no_method,
+    check_output_names,
+    check_policy,
+    check_version,
+    refuse_uncallable,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,7 +86,7 @@ class Node(Generic[P, R]):
                 f"{func.name!r} is already a node; decorate the function itself: node({func.name}.func)", culprit=func
             )
         if not callable(func):
-            raise InvalidNodeError(f"a node wraps a function; got {func!r}", culprit=func)
+            refuse_uncallable(func)
         functools.update_wrapper(self, func)
         function_name = _function_name(func)
         if output_name is None:
@@ -85,18 +94,20 @@ class Node(Generic[P, R]):
                 raise InvalidNodeError("a lambda has no name: give it one with output_name=...", culprit=func)
             output_name = function_name
         self.func: Callable[P, R] = func
-        self.outputs = _check_output_names(output_name, function_name)
-        self.name: str = name or (function_name if function_name.isidentifier() else self.outputs[0])
-        self.cache = cache
-        _check_policy(self.name, retries, retry_delay, timeout)
+        self.outputs = check_output_names(output_name, function_name)
+        own_name = check_name(f"name of node {function_name!r}", name)
+        self.name: str = own_name or (function_name if function_name.isidentifier() else self.outputs[0])
+        self.cache = check_bool(f"cache of node {self.name!r}", cache)
+        check_policy(self.name, retries, retry_delay, retry_on, timeout)
         self.retries = retries
         self.retry_delay = retry_delay
         self.retry_on = retry_on
         self.timeout = timeout
-        self.version = _check_version(version, self.name)
+        self.version = check_version(version, self.name)
         self.code_signature: bytes | None = None
         parameters = _read_parameters(func, self.name)
         self.inputs = parameters.names
+        check_no_method(func, self.inputs, self.name)
         self.defaults: Mapping[str, Any] = MappingProxyType(parameters.defaults)
         self.keyword_only = parameters.keyword_only
         self.is_async = _has_flag(func, _COROUTINE)
@@ -107,7 +118,7 @@ class Node(Generic[P, R]):
                 "`return [x async for x in ...]`",
                 culprit=func,
             )
-        self.cache_ignore = _check_cache_ignore(cache_ignore, self.inputs, self.name)
+        self.cache_ignore = check_cache_ignore(cache_ignore, self.inputs, self.name)
 
     @property
     def output_name(self) -> OutputName:
@@ -263,56 +274,10 @@ def sign_travelling_nodes_with(signer: Callable[[Node[..., Any]], bytes | None])
     _signer = signer
 
 
-def _check_version(version: Any, node_name: str) -> str | None:
-    if version is not None and not isinstance(version, str):
-        raise InvalidNodeError(
-            f"version of node {node_name!r} must be a string; got {version!r}: write version={str(version)!r}",
-            culprit=version,
-        )
-    return version
-
-
-def _check_cache_ignore(names: Any, inputs: tuple[str, ...], node_name: str) -> frozenset[str]:
-    found = (names,) if isinstance(names, str) else tuple(names)
-    for name in found:
-        if name not in inputs:
-            raise InvalidNodeError(
-                f"cache_ignore of node {node_name!r} names {name!r}, which is not a parameter; "
-                f"its parameters are {', '.join(inputs) or 'none'}",
-                culprit=name,
-            )
-    return frozenset(found)
-
-
-def _check_policy(node_name: str, retries: Any, retry_delay: Any, timeout: Any) -> None:
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise ConfigurationError(f"retries of node {node_name!r} must be a whole number, 0 or more; got {retries!r}")
-    if not isinstance(retry_delay, (int, float)) or not 0 <= retry_delay < float("inf"):
-        raise ConfigurationError(f"retry_delay of node {node_name!r} must be seconds, 0 or more; got {retry_delay!r}")
-    if timeout is not None and (not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf")):
-        raise ConfigurationError(f"timeout of node {node_name!r} must be seconds, more than 0; got {timeout!r}")
-
-
 def _function_name(func: Callable[..., Any]) -> str:
     while isinstance(func, functools.partial):
         func = func.func
     return str(getattr(func, "__name__", type(func).__name__))
-
-
-def _check_output_names(output_name: OutputName | Sequence[str], function_name: str) -> tuple[str, ...]:
-    names: tuple[Any, ...] = (output_name,) if isinstance(output_name, str) else tuple(output_name)
-    if not names:
-        raise InvalidNodeError(f"node {function_name!r} has no output name", culprit=output_name)
-    for output in names:
-        if not isinstance(output, str) or not output.isidentifier():
-            raise InvalidNodeError(
-                f"output name {output!r} of node {function_name!r} must be a valid Python name: "
-                "other nodes refer to it by the name of a parameter",
-                culprit=output_name,
-            )
-    if len(set(names)) != len(names):
-        raise InvalidNodeError(f"node {function_name!r} names an output twice: {', '.join(names)}", culprit=output_name)
-    return names
 
 
 class _Parameters(NamedTuple):

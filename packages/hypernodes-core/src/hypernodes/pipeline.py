@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -9,20 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from hypernodes.backend.base import Backend, check_backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.cache.base import Cache
-from hypernodes.callbacks import PipelineCallback
+from hypernodes.callbacks import PipelineCallback, misspelt_hooks
+from hypernodes.caller import remember_awaiting_line, warn_caller
+from hypernodes.checks import as_names, check_bool, check_initialised, check_name, shown
 from hypernodes.errors import (
     ConfigurationError,
     DependencyError,
+    HyperNodesWarning,
     InvalidNodeError,
     UnknownInputError,
     UnknownOutputError,
 )
-from hypernodes.graph import Graph, GraphNode, suggest
+from hypernodes.graph import Graph, GraphNode
+from hypernodes.nearest import suggest
 from hypernodes.nodes import Node
-from hypernodes.pipeline_node import PipelineNode, as_names, check_map_mode, check_on_error
+from hypernodes.pipeline_node import PipelineNode
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
-from hypernodes.request import MapRequest, OutputNames, RunRequest
-from hypernodes.results import checked_items, checked_map, checked_run
+from hypernodes.request import MapRequest, OutputNames, RunRequest, check_map_mode
+from hypernodes.results import checked_awaitable, checked_items, checked_map, checked_run
 
 if TYPE_CHECKING:
     from hypernodes.explain import Explanation
@@ -78,9 +83,10 @@ class Pipeline:
         parent: Pipeline | None = None,
     ) -> None:
         checked = _check_nodes(nodes)
-        self._configure(backend, Settings(*_check_settings(cache, callbacks)), name, parent)
+        check_name("name", name)
         self._id = name or _derived_id(checked)
         self._graph = Graph(checked, self._id)
+        self._configure(backend, Settings(*_check_settings(cache, callbacks)), name, parent)
         self._defaults = MappingProxyType(_find_defaults(self._graph))
 
     def _configure(
@@ -88,17 +94,16 @@ class Pipeline:
     ) -> None:
         if backend is not None and type(backend) is not LocalBackend:
             check_backend(backend)
-        if name is not None and not _is_name(name):
-            raise ConfigurationError(f"name must be a non-empty string; got {name!r}")
+        check_name("name", name)
         if parent is not None and not isinstance(parent, Pipeline):
-            raise ConfigurationError(f"parent must be a Pipeline; got {parent!r}")
+            raise ConfigurationError(f"parent must be a Pipeline; got {shown(parent)}")
         self._backend = backend
         self._settings = settings
         self._name = name
         self._parent = parent
         self._inherited: Settings = parent._settings.or_else(parent._inherited) if parent else Settings()
         self._effective_backend: Backend = backend or (parent._effective_backend if parent else _DEFAULT_BACKEND)
-        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._plans = _new_plans(self._graph)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -209,7 +214,7 @@ class Pipeline:
             ({'square': 0}, {'square': 1}, {'square': 4})
         """
         request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
-        request.in_order = in_order
+        request.in_order = check_bool("in_order", in_order)
         backend = self._effective_backend
         found = backend.map_iter(request)
         if type(backend) is not LocalBackend:
@@ -228,8 +233,10 @@ class Pipeline:
         """
         if inputs is not None and not isinstance(inputs, Mapping):
             _refuse_inputs(inputs)
+        remember_awaiting_line()
         request = RunRequest(self, inputs or {}, output_name)
-        return checked_run(self._effective_backend, request, await self._effective_backend.arun(request))
+        backend = self._effective_backend
+        return checked_run(backend, request, await checked_awaitable(backend, "arun", backend.arun(request)))
 
     async def amap(
         self,
@@ -241,8 +248,10 @@ class Pipeline:
         on_error: OnError = "raise",
     ) -> dict[str, list[Any]]:
         """Run the pipeline once per item, from `async` code; see `arun` and `map`."""
+        remember_awaiting_line()
         request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
-        return checked_map(self._effective_backend, request, await self._effective_backend.amap(request))
+        backend = self._effective_backend
+        return checked_map(backend, request, await checked_awaitable(backend, "amap", backend.amap(request)))
 
     # --- explaining -----------------------------------------------------------------------------------------------
 
@@ -289,6 +298,7 @@ class Pipeline:
         from hypernodes.explain import explain_map, explain_run
 
         if map_over is None:
+            check_map_mode(map_mode)
             if inputs is not None and not isinstance(inputs, Mapping):
                 _refuse_inputs(inputs)
             return explain_run(self, RunRequest(self, inputs or {}, output_name))
@@ -306,14 +316,14 @@ class Pipeline:
     ) -> MapRequest:
         """Return the request that `map` sends to the backend, for authors of backends. For the arguments, see `map`."""
         _check_inputs(inputs)
-        names = as_names(map_over)
+        names = as_names(map_over, "map_over")
         if not names:
             raise ConfigurationError("map_over names no input; use run() for a single run")
         self._check_given(inputs)
         for name in names:
             if name not in inputs:
                 raise UnknownInputError(
-                    f"map_over names {name!r}, for which inputs has no values{suggest(name, inputs)}",
+                    f"map_over names {shown(name)}, for which inputs has no values{suggest(name, inputs)}",
                     unknown=(name,),
                     available=tuple(inputs),
                 )
@@ -323,9 +333,9 @@ class Pipeline:
             self,
             columns,
             shared,
-            map_mode=check_map_mode(map_mode),
+            map_mode=map_mode,
             output_name=output_name,
-            on_error=check_on_error(on_error),
+            on_error=on_error,
         )
 
     def as_node(
@@ -390,6 +400,8 @@ class Pipeline:
 
     def with_settings(self, settings: Settings) -> Pipeline:
         """Return the same pipeline with these settings of its own; backends use it to pass on inherited settings."""
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(f"settings must be the settings of a pipeline; got {shown(settings)}")
         return self._copy(self._backend, settings, self._name)
 
     def _copy(self, backend: Backend | None, settings: Settings, name: str | None) -> Pipeline:
@@ -497,13 +509,13 @@ class Pipeline:
         try:
             return self._plans[output_name, *given]
         except (KeyError, TypeError):
-            names = tuple(given)
+            names = _as_given(given)
             _check_names(names)
         self._check_given(names)
         try:
-            requested = None if output_name is None else as_names(output_name)
+            requested = None if output_name is None else as_names(output_name, "output_name")
         except ConfigurationError as error:
-            raise DependencyError(f"output_name must be a name or a list of names; got {output_name!r}") from error
+            raise DependencyError(str(error)) from None
         self._check_requested(requested)
         key = (requested[0] if requested is not None and len(requested) == 1 else requested, *names)
         plan = self._plans.get(key)
@@ -518,8 +530,10 @@ class Pipeline:
         graph = self._graph
         unknown = tuple(n for n in given if n not in graph.root_inputs and n not in graph.producers)
         if unknown:
+            from hypernodes.plan.meant_names import hint
+
             available = (*graph.root_inputs, *graph.outputs)
-            hints = ", ".join(f"{name!r}{suggest(name, available)}" for name in unknown)
+            hints = ", ".join([f"{shown(name)}{hint(graph, name, with_inputs=True)}" for name in unknown])
             raise UnknownInputError(
                 f"pipeline {self._id!r} has no input {hints}. It takes: {', '.join(graph.root_inputs) or 'nothing'}; "
                 f"outputs that a value may replace: {', '.join(graph.outputs)}",
@@ -531,7 +545,9 @@ class Pipeline:
         graph = self._graph
         unknown = tuple(name for name in requested or () if name not in graph.producers)
         if unknown:
-            hints = ", ".join(f"{name!r}{suggest(name, graph.outputs)}" for name in unknown)
+            from hypernodes.plan.meant_names import hint
+
+            hints = ", ".join([f"{shown(name)}{hint(graph, name, with_inputs=False)}" for name in unknown])
             raise UnknownOutputError(
                 f"pipeline {self._id!r} has no output {hints}. It has: {', '.join(graph.outputs)}",
                 unknown=unknown,
@@ -550,7 +566,8 @@ class Pipeline:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         backend = state["_effective_backend"] or _DEFAULT_BACKEND
-        self.__dict__.update(state, _defaults=MappingProxyType(state["_defaults"]), _effective_backend=backend)
+        defaults = MappingProxyType(state["_defaults"])
+        self.__dict__.update(state, _defaults=defaults, _effective_backend=backend)
 
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
@@ -559,9 +576,18 @@ class Pipeline:
         )
 
 
+def _new_plans(graph: Graph) -> dict[tuple[Any, ...], Plan]:
+    """Return the memo for the plans of a pipeline; in a notebook it looks for functions that were defined anew."""
+    if not hasattr(sys, "ps1") and "IPython" not in sys.modules:
+        return {}
+    from hypernodes.newer_code import WatchedPlans, is_interactive
+
+    return WatchedPlans(graph) if is_interactive() else {}
+
+
 def _check_nodes(nodes: Any) -> list[GraphNode]:
     if isinstance(nodes, (Node, PipelineNode, Pipeline)) or not isinstance(nodes, Iterable):
-        raise InvalidNodeError(f"nodes must be a list of nodes and pipelines; got {nodes!r}", culprit=nodes)
+        raise InvalidNodeError(f"nodes must be a list of nodes and pipelines; got {shown(nodes)}", culprit=nodes)
     checked: list[GraphNode] = []
     for entry in nodes:
         if isinstance(entry, Pipeline):
@@ -576,7 +602,7 @@ def _check_nodes(nodes: Any) -> list[GraphNode]:
                 culprit=entry,
             )
         else:
-            raise InvalidNodeError(f"{entry!r} in nodes= is neither a node nor a pipeline", culprit=entry)
+            raise InvalidNodeError(f"{shown(entry)} in nodes= is neither a node nor a pipeline", culprit=entry)
     if not checked:
         raise InvalidNodeError("nodes is empty: a pipeline needs at least one node", culprit=nodes)
     return checked
@@ -584,25 +610,29 @@ def _check_nodes(nodes: Any) -> list[GraphNode]:
 
 def _check_settings(cache: Any, callbacks: Any) -> tuple[Any, tuple[PipelineCallback, ...] | None]:
     if cache is not None and cache is not False and not isinstance(cache, Cache):
-        raise ConfigurationError(f"cache must be a Cache such as DiskCache(path=...), False or None; got {cache!r}")
+        raise ConfigurationError(
+            f"cache must be a Cache such as DiskCache(path=...), False or None; got {shown(cache)}"
+        )
+    if isinstance(cache, Cache):
+        check_initialised(cache, Cache)
     if callbacks is None:
         return cache, None
     if isinstance(callbacks, PipelineCallback) or not isinstance(callbacks, Iterable):
-        raise ConfigurationError(f"callbacks must be a list of callbacks; got {callbacks!r}")
+        raise ConfigurationError(f"callbacks must be a list of callbacks; got {shown(callbacks)}")
     callbacks = tuple(callbacks)
     for callback in callbacks:
         if not isinstance(callback, PipelineCallback):
             hint = " (a class: make an object of it)" if isinstance(callback, type) else ""
-            raise ConfigurationError(f"{callback!r} in callbacks is not a PipelineCallback{hint}")
+            raise ConfigurationError(f"{shown(callback)} in callbacks is not a PipelineCallback{hint}")
+        kind: Any = type(callback)
+        for name, hook in misspelt_hooks(kind):
+            text = f"{kind.__name__}.{name} is never called (did you mean {hook!r}?)"
+            warn_caller(text, HyperNodesWarning)
     return cache, callbacks
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
 def _refuse_inputs(inputs: object) -> NoReturn:
-    raise DependencyError(f"inputs must be a dict of values by name; got {inputs!r:.200}")
+    raise DependencyError(f"inputs must be a dict of values by name; got {shown(inputs)}")
 
 
 def _check_inputs(inputs: Any) -> None:
@@ -611,10 +641,16 @@ def _check_inputs(inputs: Any) -> None:
     _check_names(inputs)
 
 
+def _as_given(given: Any) -> tuple[Any, ...]:
+    if not isinstance(given, Iterable) or isinstance(given, (str, type)):
+        raise DependencyError(f"given must be the names of inputs; got {shown(given)}")
+    return tuple(given)
+
+
 def _check_names(given: Iterable[object]) -> None:
     for name in given:
         if not isinstance(name, str):
-            raise DependencyError(f"inputs must be a dict of values by name; names must be str, got {name!r}")
+            raise DependencyError(f"inputs must be a dict of values by name; names must be str, got {shown(name)}")
 
 
 def _find_defaults(graph: Graph) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from hypernodes.checks import as_mapping, as_names, check_name, shown
 from hypernodes.errors import ConfigurationError, MappingError
-from hypernodes.graph import suggest
+from hypernodes.nearest import nearest, suggest
 from hypernodes.plan import MapMode, OnError
+from hypernodes.request import check_map_mode, check_on_error, check_pipeline
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
@@ -40,14 +42,23 @@ class PipelineNode:
         name: str | None = None,
         on_error: OnError = "raise",
     ) -> None:
+        check_pipeline(pipeline, "pipeline")
         self.pipeline = pipeline
-        self.name = name or pipeline.name or pipeline.id
+        self.name = check_name("name", name) or pipeline.name or pipeline.id
         graph = pipeline.graph
         own_inputs = (*graph.root_inputs,)
-        self.input_mapping = MappingProxyType(dict(input_mapping or {}))
-        self.output_mapping = MappingProxyType(dict(output_mapping or {}))
+        self.input_mapping = MappingProxyType(_names("input_mapping", input_mapping, "from outer to inner names"))
+        self.output_mapping = MappingProxyType(_names("output_mapping", output_mapping, "from inner to outer names"))
         self._outer_of_input = _invert(self.input_mapping, own_inputs, "input", self.name)
-        for inner in self.output_mapping:
+        for inner, outer in self.output_mapping.items():
+            if inner not in graph.outputs and outer in graph.outputs:
+                raise MappingError(
+                    f"output_mapping of node {self.name!r} maps {inner!r} to {outer!r}, but {inner!r} is not one of "
+                    "its outputs; the direction is {inner name: outer name}, so perhaps "
+                    f"{{{outer!r}: {inner!r}}} was meant",
+                    unknown=inner,
+                    available=graph.outputs,
+                )
             _check_known(inner, graph.outputs, "output_mapping", "output", self.name)
         outer_outputs = [self.output_mapping.get(inner, inner) for inner in graph.outputs]
         self._inner_of_output = dict(zip(outer_outputs, graph.outputs, strict=True))
@@ -70,9 +81,9 @@ class PipelineNode:
             )
         self.inputs = tuple(outer_inputs)
         self.outputs = tuple(outer_outputs)
-        self.map_over = as_names(map_over)
+        self.map_over = as_names(map_over, "map_over")
         for outer in self.map_over:
-            _check_known(outer, self.inputs, "map_over", "input", self.name)
+            _check_known(outer, self.inputs, "map_over", "input", self.name, self._outer_of_input)
         outer_defaults = {self._outer_of_input.get(n, n): value for n, value in pipeline.defaults.items()}
         self.defaults: Mapping[str, Any] = MappingProxyType(
             {name: value for name, value in outer_defaults.items() if name not in self.map_over}
@@ -112,39 +123,30 @@ class PipelineNode:
         return f"<pipeline node {self.name}({', '.join(self.inputs)}) -> {', '.join(self.outputs)}{mapped}>"
 
 
-def check_map_mode(map_mode: object) -> MapMode:
-    """Return `map_mode` if it is valid."""
-    if map_mode not in ("zip", "product"):
-        raise ConfigurationError(f"map_mode must be 'zip' or 'product'; got {map_mode!r}")
-    return map_mode
+def _names(parameter: str, mapping: object, of: str) -> dict[str, str]:
+    names = as_mapping(parameter, mapping, of)
+    for name in (*names, *names.values()):
+        if not isinstance(name, str):
+            raise ConfigurationError(f"{parameter} must be a dict {of}, which are strings; got {shown(name)}")
+    return names
 
 
-def check_on_error(on_error: object) -> OnError:
-    """Return `on_error` if it is valid."""
-    if on_error not in ("raise", "collect"):
-        raise ConfigurationError(f"on_error must be 'raise' or 'collect'; got {on_error!r}")
-    return on_error
-
-
-def as_names(names: object) -> tuple[str, ...]:
-    """Return one name, several or none as a tuple without duplicates.
-
-    Raises:
-        ConfigurationError: The argument is not a name or a list of names.
-    """
-    if names is None:
-        return ()
-    as_tuple = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (names,)
-    if not all(isinstance(name, str) for name in as_tuple):
-        raise ConfigurationError(f"a name or a list of names is needed; got {names!r}")
-    return tuple(dict.fromkeys(as_tuple))
-
-
-def _check_known(name: str, available: Collection[str], parameter: str, kind: str, node_name: str) -> None:
+def _check_known(
+    name: str,
+    available: Collection[str],
+    parameter: str,
+    kind: str,
+    node_name: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     if name not in available:
+        hint = f" (did you mean {renamed[name]!r}?)" if name in renamed else suggest(name, available)
+        near = nearest(name, available) if parameter == "map_over" and name not in renamed else None
+        if near is not None:
+            hint = f" (did you mean {near[0]!r}? To map over {name!r}, add input_mapping={{{name!r}: {near[0]!r}}})"
         raise MappingError(
-            f"{parameter} of node {node_name!r} names {name!r}, which is not one of its {kind}s"
-            f"{suggest(name, available)}; its {kind}s are: {', '.join(available) or 'none'}",
+            f"{parameter} of node {node_name!r} names {shown(name)}, which is not one of its {kind}s"
+            f"{hint}; its {kind}s are: {', '.join(available) or 'none'}",
             unknown=name,
             available=tuple(available),
         )
@@ -155,8 +157,8 @@ def _invert(mapping: Mapping[str, str], own: Collection[str], kind: str, node_na
     for outer, inner in mapping.items():
         if inner not in own and outer in own:
             raise MappingError(
-                f"input_mapping of node {node_name!r} maps {outer!r} to {inner!r}, which is not one of its inputs; "
-                f"the direction is {{outer name: inner name}}, so perhaps {{{inner!r}: {outer!r}}} was meant",
+                f"input_mapping of node {node_name!r} maps {shown(outer)} to {shown(inner)}, which is not one of its "
+                f"inputs; the direction is {{outer name: inner name}}, so perhaps {{{inner!r}: {outer!r}}} was meant",
                 unknown=inner,
                 available=tuple(own),
             )

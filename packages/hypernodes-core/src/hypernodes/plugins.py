@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hypernodes.errors import MissingPluginError, PluginError
-from hypernodes.graph import suggest
+from hypernodes.nearest import suggest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -24,10 +24,18 @@ CALLBACKS = "hypernodes.callbacks"
 COMMANDS = "hypernodes.commands"
 HASHERS = "hypernodes.hashers"
 
+# The classes whose subclasses the entries of a group name: by module and name, since these are in layers above.
+_BASES = {
+    BACKENDS: ("hypernodes.backend.base", "Backend"),
+    CACHES: ("hypernodes.cache.base", "Cache"),
+    CALLBACKS: ("hypernodes.callbacks", "PipelineCallback"),
+}
+_MODULES = {BACKENDS: "hypernodes.backend", CACHES: "hypernodes.cache", CALLBACKS: "hypernodes"}
+_CUTOFF = 0.8  # names of classes end alike: what is less similar than this is another class, e.g. `RayBackend`
 # The distributions of our own extensions, so that the message about a missing one can name what to install.
 _KNOWN_DISTRIBUTIONS = {
-    "DiskCache": "hypernodes-cache",
-    "ModalBackend": "hypernodes-modal",
+    "DiskCache": (CACHES, "hypernodes-cache"),
+    "ModalBackend": (BACKENDS, "hypernodes-modal"),
 }
 _KNOWN_COMMANDS = {"cache": "hypernodes-cache"}
 
@@ -44,8 +52,8 @@ class Plugin(NamedTuple):
         class_name: The class that it provides.
         distribution: Name of the distribution it comes from.
         version: Version of that distribution.
-        loadable: Whether importing it works.
-        error: Why importing it fails, or why its name is ambiguous; None when it can be used.
+        loadable: Whether it can be used.
+        error: Why not: importing it fails, it is not such a class, or its name is ambiguous; None when it can be used.
     """
 
     name: str
@@ -61,7 +69,7 @@ class Plugin(NamedTuple):
         )
 
 
-def find_class(class_name: str, groups: Iterable[str], module_name: str) -> Any:
+def find_class(class_name: str, groups: Sequence[str], module_name: str) -> Any:
     """Return the class that an installed distribution registers under `class_name`.
 
     Args:
@@ -71,7 +79,7 @@ def find_class(class_name: str, groups: Iterable[str], module_name: str) -> Any:
 
     Raises:
         MissingPluginError: It is one of ours, and its distribution is not installed.
-        PluginError: It is installed but cannot be loaded, or two distributions claim the name.
+        PluginError: It is installed but cannot be used, or two distributions claim the name.
         AttributeError: No installed distribution registers the name.
     """
     entries = _entries(groups)
@@ -80,15 +88,33 @@ def find_class(class_name: str, groups: Iterable[str], module_name: str) -> Any:
         rivals = [entry for entry in entries if any(entry.name == m.name and entry.group == m.group for m in matching)]
         _check_unique(class_name, {_key(entry): entry for entry in (*matching, *rivals)}.values())
         return _load(matching[0])
-    if class_name in _KNOWN_DISTRIBUTIONS:
-        distribution = _KNOWN_DISTRIBUTIONS[class_name]
+    known = {name: dist for name, (group, dist) in _KNOWN_DISTRIBUTIONS.items() if not groups or group in groups}
+    if class_name in known:
+        distribution = known[class_name]
         raise MissingPluginError(
             f"{class_name} is in the distribution {distribution}, which is not installed: pip install {distribution}",
             plugin_name=class_name,
             distributions=(distribution,),
         )
-    hint = suggest(class_name, (*map(_class_name, entries), *_KNOWN_DISTRIBUTIONS))
+    hint = _elsewhere(class_name, groups) or suggest(class_name, (*map(_class_name, entries), *known), _CUTOFF)
+    hint = hint or _listing(groups, entries)
     raise AttributeError(f"module {module_name!r} has no attribute {class_name!r}{hint}", name=class_name)
+
+
+def _elsewhere(class_name: str, groups: Sequence[str]) -> str:
+    """Return where a class of another group is; empty when there is none."""
+    for group, module in _MODULES.items():
+        known = _KNOWN_DISTRIBUTIONS.get(class_name, ("", ""))[0]
+        if group not in groups and (known == group or class_name in map(_class_name, _entries([group]))):
+            return f" (it is in {module})"
+    return ""
+
+
+def _listing(groups: Sequence[str], entries: Iterable[EntryPoint]) -> str:
+    """Return what the distributions that are installed provide, where classes of one kind are looked up."""
+    if len(groups) != 1:
+        return ""
+    return f"; installed distributions provide {', '.join(sorted(set(map(_class_name, entries)))) or 'none'}"
 
 
 def command_names() -> list[str]:
@@ -229,16 +255,31 @@ def _check_unique(name: str, entries: Iterable[EntryPoint]) -> None:
 
 
 def _load(entry: EntryPoint) -> Any:
+    distribution, version = _distribution(entry)
+    what = f"{_class_name(entry) or entry.name} of {distribution} {version}"
+    facts: dict[str, Any] = {"plugin_name": entry.name, "distributions": (distribution,)}
     try:
-        return entry.load()
-    except Exception as error:
-        distribution, version = _distribution(entry)
-        raise PluginError(
-            f"{_class_name(entry)} of {distribution} {version} cannot be loaded from {entry.value!r}: "
-            f"{type(error).__name__}: {error}",
-            plugin_name=entry.name,
-            distributions=(distribution,),
-        ) from error
+        found = entry.load()
+    except (Exception, SystemExit) as error:  # a module that ends the process when it is imported is no plug-in
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{what} cannot be loaded from {entry.value!r}: {reason:.500}", **facts) from error
+    problem = _misfit(entry.group, found)
+    if problem:
+        role = f"the entry point {entry.name!r} in the group {entry.group!r}"
+        raise PluginError(f"{what} is not usable: {role} must name {problem}; it names {entry.value!r}", **facts)
+    return found
+
+
+def _misfit(group: str, found: Any) -> str:
+    """Return what an entry of a group must be instead of what was found; empty when that is right."""
+    if group not in _BASES:
+        return "" if callable(found) else f"a function, not a {type(found).__name__}"
+    module, name = _BASES[group]
+    if isinstance(found, type):
+        if any((base.__module__, base.__name__) == (module, name) for base in found.__mro__):
+            return ""
+        return f"a subclass of hypernodes.{name}, which class {found.__qualname__} is not"
+    return f"a subclass of hypernodes.{name}, not a {type(found).__name__}"
 
 
 def _class_name(entry: EntryPoint) -> str:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any, Protocol, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.checks import check_choice, shown
 from hypernodes.errors import ConfigurationError, DependencyError, MapInputError, MapLengthError
 from hypernodes.plan import MapMode, OnError, Plan, Settings
 
@@ -54,6 +55,8 @@ class RunRequest:
         output_name: OutputNames = None,
         ctx: CallbackContext | None = None,
     ) -> None:
+        check_pipeline(pipeline, "pipeline")
+        _check_values("inputs", inputs)
         self.pipeline = pipeline
         self.inputs = inputs
         self.output_name = output_name
@@ -114,12 +117,16 @@ class MapRequest:
         ctx: CallbackContext | None = None,
         in_order: bool = True,
     ) -> None:
+        check_pipeline(pipeline, "pipeline")
+        _check_values("columns", columns)
         self.pipeline = pipeline
         self.columns = columns
+        if inputs is not None:
+            _check_values("inputs", inputs)
         self.inputs: Mapping[str, Any] = inputs or {}
-        self.map_mode: MapMode = map_mode
+        self.map_mode: MapMode = check_map_mode(map_mode)
         self.output_name = output_name
-        self.on_error: OnError = on_error
+        self.on_error: OnError = check_on_error(on_error)
         self.ctx = ctx
         self.in_order = in_order
 
@@ -142,7 +149,9 @@ class MapRequest:
         Raises:
             DependencyError: The items have different names.
         """
-        rows = list(items)
+        rows = _as_items(items)
+        for row in rows:
+            _check_values("each of items", row)
         names = tuple(rows[0]) if rows else ()
         for index, row in enumerate(rows):
             if row.keys() != rows[0].keys():
@@ -177,7 +186,14 @@ class MapRequest:
 
     def to_columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """Return the outputs of all items, given in item order, as one list for each requested output."""
-        return {name: [row[name] for row in rows] for name in self.plan().outputs}
+        names = self.plan().outputs
+        try:
+            return {name: [row[name] for row in rows] for name in names}
+        except (KeyError, TypeError, IndexError) as error:
+            expected = ", ".join(map(repr, names))
+            raise ConfigurationError(
+                f"rows must be one dict for each item, with a value of each of {expected}"
+            ) from error
 
     def plan(self) -> Plan:
         """Return the pipeline compiled for one item of this request.
@@ -194,6 +210,47 @@ class MapRequest:
 
     def __repr__(self) -> str:
         return f"MapRequest({self.pipeline!r}, map over: {', '.join(self.columns)}, {self.map_mode})"
+
+
+def check_pipeline(pipeline: object, parameter: str) -> None:
+    """Check that an argument is a pipeline.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(pipeline, type) or not hasattr(pipeline, "plan_for"):
+        raise ConfigurationError(f"{parameter} must be a Pipeline; got {shown(pipeline)}")
+
+
+def check_request(request: object, kind: type) -> None:
+    """Check that a backend or an engine got what it takes.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if not isinstance(request, kind):
+        raise ConfigurationError(f"request must be a {kind.__name__}; got {shown(request)}")
+
+
+def _as_items(items: Any) -> list[Any]:
+    if not isinstance(items, Iterable) or isinstance(items, type):
+        raise DependencyError(f"items must be a list of dicts of values by name; got {shown(items)}")
+    return list(items)
+
+
+def _check_values(parameter: str, values: object) -> None:
+    if type(values) is not dict and not isinstance(values, Mapping):
+        raise DependencyError(f"{parameter} must be a dict of values by name; got {shown(values)}")
+
+
+def check_map_mode(map_mode: object) -> MapMode:
+    """Return `map_mode` if it is valid."""
+    return check_choice("map_mode", map_mode, ("zip", "product"))  # type: ignore[no-any-return]
+
+
+def check_on_error(on_error: object) -> OnError:
+    """Return `on_error` if it is valid."""
+    return check_choice("on_error", on_error, ("raise", "collect"))  # type: ignore[no-any-return]
 
 
 def rows_of(columns: Iterable[Iterable[Any]], mode: MapMode) -> Iterator[tuple[Any, ...]]:
@@ -217,8 +274,8 @@ def check_column(name: str, values: Any, where: str) -> None:
     """Check that a value can be mapped over.
 
     Raises:
-        MapInputError: It is not iterable, or iterating over it would not give its values: a single string, a mapping
-            (its keys) or a table (the names of its columns).
+        MapInputError: It is not iterable, or iterating over it would not give its values in an order: a single string,
+            a mapping (its keys), a table (the names of its columns) or a set.
     """
     kind = type(values)
     advice = None
@@ -226,6 +283,9 @@ def check_column(name: str, values: Any, where: str) -> None:
         advice = f"is a single {kind.__name__}; pass a list of values, e.g. [{name}]"
     elif isinstance(values, Mapping):
         advice = f"is a {kind.__name__}; pass list({name}), list({name}.values()) or list({name}.items())"
+    elif isinstance(values, (set, frozenset)):
+        advice = f"is a {kind.__name__}, whose order is arbitrary, so that results could not be told apart; "
+        advice += f"pass sorted({name})"
     elif hasattr(kind, "columns") and hasattr(kind, "shape"):  # what tables of pandas, Polars and Arrow have in common
         advice = f"is a table ({kind.__name__}); pass one of its columns, or a list of its rows"
     if advice is not None:

@@ -46,9 +46,23 @@ def checked_map(backend: Any, request: MapRequest, found: Any) -> dict[str, list
     return columns
 
 
-def checked_items(
-    backend: Any, request: MapRequest, found: Iterable[tuple[int, Any]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def checked_awaitable(backend: Any, method: str, found: Any) -> Any:
+    """Return what `Backend.arun` or `Backend.amap` returned, to be awaited.
+
+    Args:
+        backend: The backend.
+        method: Name of the method.
+        found: What it returned.
+
+    Raises:
+        RemoteError: It cannot be awaited.
+    """
+    if not hasattr(type(found), "__await__"):
+        raise _wrong(backend, f"a {type(found).__name__} from {method}, which must be an `async def` method")
+    return found
+
+
+def checked_items(backend: Any, request: MapRequest, found: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield what `Backend.map_iter` yields.
 
     Args:
@@ -62,7 +76,12 @@ def checked_items(
     expected, count = set(request.plan().outputs), _count_of_items(request)
     ahead: set[int] = set()  # indexes that came before an earlier one
     following = 0
-    for index, outputs in found:
+    if not hasattr(type(found), "__iter__"):
+        raise _wrong(backend, f"a {type(found).__name__} instead of an iterator over index and outputs of each item")
+    for pair in found:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], int):
+            raise _wrong(backend, f"a {type(pair).__name__} instead of index and outputs of an item")
+        index, outputs = pair
         if index < following or index in ahead or (request.in_order and index != following):
             raise _wrong(backend, f"item {index} where item {following} was to come")
         ahead.add(index)

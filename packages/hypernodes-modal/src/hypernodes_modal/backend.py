@@ -108,8 +108,8 @@ class ModalBackend(RemoteBackend):
         detach: bool = False,
         show_logs: bool = False,
         cache_location: Literal["local", "remote"] = "local",
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
     ) -> None:
         super().__init__(node_execution=node_execution, map_execution=map_execution, max_workers=max_workers)
@@ -159,8 +159,8 @@ class ModalBackend(RemoteBackend):
         app_name: str,
         *,
         environment_name: str | None = None,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
     ) -> Self:
         """Return a backend that uses an app deployed by `hypernodes-modal deploy`, instead of an app of its own.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from hypernodes.checks import check_initialised, shown
 from hypernodes.errors import ConfigurationError
 from hypernodes.request import MapRequest, RunRequest
+from hypernodes.results import checked_map
 
 
 class Backend(ABC):
@@ -16,6 +18,8 @@ class Backend(ABC):
     A backend decides *where* pipelines run; `PipelineExecutionEngine` decides *how* nodes and items are scheduled, so
     that caching, callbacks, nesting and errors mean the same on every backend.
     """
+
+    _set_by_init: ClassVar[tuple[str, ...]] = ()  # attributes that a subclass needs, which `__init__` sets
 
     @abstractmethod
     def run(self, request: RunRequest) -> dict[str, Any]:
@@ -45,7 +49,7 @@ class Backend(ABC):
         Args:
             request: The pipeline, columns, inputs and outputs.
         """
-        columns = self.map(request)
+        columns = checked_map(self, request, self.map(request))
         for index, row in enumerate(zip(*columns.values(), strict=True)):
             yield index, dict(zip(columns, row, strict=True))
 
@@ -71,6 +75,15 @@ class Backend(ABC):
         self.close()
 
 
+_REQUEST = ("self", "request")
+_METHODS = {
+    "run": _REQUEST,
+    "map": _REQUEST,
+    "map_iter": _REQUEST,
+    "arun": _REQUEST,
+    "amap": _REQUEST,
+    "submit": ("self", "job", "channel"),  # of remote backends
+}
 _OBSOLETE = {"map_columns": "map", "amap_columns": "amap"}
 
 
@@ -82,19 +95,24 @@ def check_backend(backend: Any) -> None:
     """
     if not isinstance(backend, Backend):
         hint = " (a class: make an object of it)" if isinstance(backend, type) else ""
-        raise ConfigurationError(f"backend must be a Backend, e.g. LocalBackend(); got {backend!r:.200}{hint}")
+        raise ConfigurationError(f"backend must be a Backend, e.g. LocalBackend(); got {shown(backend)}{hint}")
     kind = type(backend)
     for name, instead in _OBSOLETE.items():
         if hasattr(kind, name):
             raise ConfigurationError(f"{kind.__name__}.{name} is never called: implement {instead}(self, request)")
-    for name in ("run", "map", "map_iter", "arun", "amap"):
-        code = getattr(getattr(kind, name), "__code__", None)
+    for name, expected in _METHODS.items():
+        function = getattr(kind, name, None)
+        code = getattr(function, "__code__", None)
         if code is None:
             continue
-        needed = code.co_argcount - len(getattr(kind, name).__defaults__ or ())
+        needed = code.co_argcount - len(getattr(function, "__defaults__", None) or ())
         takes_more = bool(code.co_flags & 0x04)  # *args
-        if needed > 2 or (code.co_argcount < 2 and not takes_more):
+        if needed > len(expected) or (code.co_argcount < len(expected) and not takes_more):
             parameters = ", ".join(code.co_varnames[: code.co_argcount])
             raise ConfigurationError(
-                f"{kind.__name__}.{name}({parameters}) cannot be called: it must take (self, request)"
+                f"{kind.__name__}.{name}({parameters}) cannot be called: it must take ({', '.join(expected)})"
             )
+        if code.co_flags & 0x80 and not name.startswith("a"):
+            advice = f"await in a{name}" if f"a{name}" in _METHODS else "wait for the result in it"
+            raise ConfigurationError(f"{kind.__name__}.{name} must be an ordinary function, not `async def`: {advice}")
+    check_initialised(backend, Backend)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from hypernodes.backend.base import Backend
+from hypernodes.checks import check_initialised, shown
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError
@@ -19,8 +20,8 @@ class LocalBackend(Backend):
     """Runs pipelines in this process, with an engine of the given settings.
 
     Args:
-        node_execution: How the nodes of one run are executed.
-        map_execution: How the items of a map are executed.
+        node_execution: How the nodes of one run are executed; None for "sequential".
+        map_execution: How the items of a map are executed; None for "sequential".
         max_workers: The largest number of node calls at a time; None for a number that suits the strategy.
         executor: An executor of the caller's own to make node calls on.
         engine: A ready-made engine, instead of the settings above.
@@ -29,10 +30,12 @@ class LocalBackend(Backend):
         engine: The engine that runs the pipelines.
     """
 
+    _set_by_init = ("engine",)
+
     def __init__(
         self,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         *,
         max_workers: int | None = None,
         executor: Executor | None = None,
@@ -40,8 +43,11 @@ class LocalBackend(Backend):
     ) -> None:
         if engine is None:
             engine = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, executor=executor)
-        elif (node_execution, map_execution, max_workers, executor) != ("sequential", "sequential", None, None):
+        elif (node_execution, map_execution, max_workers, executor) != (None,) * 4:
             raise ConfigurationError("pass LocalBackend either engine= or the settings of an engine, not both")
+        if not isinstance(engine, PipelineExecutionEngine):
+            raise ConfigurationError(f"engine must be a PipelineExecutionEngine or None; got {shown(engine)}")
+        check_initialised(engine, PipelineExecutionEngine)
         self.engine = engine
 
     def run(self, request: RunRequest) -> dict[str, Any]:

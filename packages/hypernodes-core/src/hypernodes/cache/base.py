@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, final
+from typing import Any, ClassVar, Final, NamedTuple, Self, final
 
 
 @final
@@ -46,6 +46,8 @@ class Cache(ABC):
     which is replaced when the node is computed again (see `hypernodes.cache.record`). Implementations must be
     thread-safe.
     """
+
+    _set_by_init: ClassVar[tuple[str, ...]] = ()  # attributes that a subclass needs, which `__init__` sets
 
     @abstractmethod
     def get(self, key: str) -> Any:

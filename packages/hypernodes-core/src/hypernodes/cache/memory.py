@@ -8,6 +8,7 @@ from typing import Any
 
 from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.record import RECORD_PREFIX
+from hypernodes.checks import shown
 from hypernodes.errors import ConfigurationError, is_positive
 from hypernodes.locks import reset_after_fork
 
@@ -38,10 +39,12 @@ class MemoryCache(Cache):
         {'doubled': 8}
     """
 
+    _set_by_init = ("_entries",)
+
     def __init__(self, *, max_items: int | None = None, max_bytes: int | None = None) -> None:
         for name, limit in (("max_items", max_items), ("max_bytes", max_bytes)):
             if limit is not None and not is_positive(limit):
-                raise ConfigurationError(f"{name} must be a positive whole number or None; got {limit!r}")
+                raise ConfigurationError(f"{name} must be a positive whole number or None; got {shown(limit)}")
         self.max_items = max_items
         self.max_bytes = max_bytes
         self._is_limited = max_items is not None or max_bytes is not None

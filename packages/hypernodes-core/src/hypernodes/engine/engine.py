@@ -8,9 +8,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.checks import check_choice, shown
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
-from hypernodes.engine.frames.columns import MapInputs, check_given_columns, has_failure
+from hypernodes.engine.frames.columns import (
+    MapInputs,
+    check_given_columns,
+    check_inputs,
+    check_items,
+    check_shared,
+    has_failure,
+)
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.workers.pool_owner import PoolOwner
 from hypernodes.errors import ConfigurationError, is_positive
@@ -23,6 +31,7 @@ from hypernodes.request import (
     as_column,
     check_column,
     check_lengths,
+    check_request,
 )
 
 if TYPE_CHECKING:
@@ -56,8 +65,8 @@ class PipelineExecutionEngine:
     only the processes that work for it. A forked process starts processes of its own.
 
     Args:
-        node_execution: How the nodes of one run are executed.
-        map_execution: How the items of a map are executed.
+        node_execution: How the nodes of one run are executed; None for "sequential".
+        map_execution: How the items of a map are executed; None for "sequential".
         max_workers: The largest number of calls at a time; None for a number that suits the modes (1, 100 for "async",
             the number of cores and four more for "threaded", the number of cores for "parallel").
         executor: An executor of the caller's own to make calls on, instead of the threads or processes of the run. A
@@ -80,24 +89,30 @@ class PipelineExecutionEngine:
         {'doubled': [2, 4]}
     """
 
+    _set_by_init = ("node_execution", "map_execution")
+
     def __init__(
         self,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         *,
         max_workers: int | None = None,
         executor: Executor | None = None,
     ) -> None:
-        for parameter, mode in (("node_execution", node_execution), ("map_execution", map_execution)):
-            if mode not in get_args(ExecutionMode):
-                known = ", ".join(map(repr, get_args(ExecutionMode)))
-                raise ConfigurationError(f"{parameter} must be one of {known}; got {mode!r}")
+        is_unset = node_execution is None and map_execution is None
+        node_execution = _check_mode("node_execution", node_execution)
+        map_execution = _check_mode("map_execution", map_execution)
         if max_workers is not None and not is_positive(max_workers):
-            raise ConfigurationError(f"max_workers must be a positive whole number or None; got {max_workers!r}")
+            raise ConfigurationError(f"max_workers must be a positive whole number or None; got {shown(max_workers)}")
+        if max_workers is not None and max_workers > 1 and is_unset:
+            raise ConfigurationError(
+                f"max_workers={max_workers} has no use without a mode: calls are made one after the other. Choose e.g. "
+                "map_execution='threaded' for the items of maps, or node_execution='threaded' for the nodes of a run"
+            )
         if executor is not None:
             _check_executor(executor, {node_execution, map_execution})
-        self.node_execution: ExecutionMode = node_execution
-        self.map_execution: ExecutionMode = map_execution
+        self.node_execution = node_execution
+        self.map_execution = map_execution
         self.max_workers = max_workers
         self.executor = executor
         self.backend_name = "local"
@@ -118,6 +133,7 @@ class PipelineExecutionEngine:
             DependencyError: The inputs or outputs do not fit; nothing has run.
             Exception: The error of a node, with a note that says where it was raised.
         """
+        check_request(request, RunRequest)
         return self.run_pipeline(request.pipeline, request.inputs, request.output_name, request.ctx)
 
     def run_pipeline(
@@ -129,6 +145,8 @@ class PipelineExecutionEngine:
     ) -> dict[str, Any]:
         """Run a pipeline once; see `run`. Without a request, for runs that take a few microseconds."""
         plan = pipeline.plan_for(inputs, output_name)
+        if plan.inputs_read_often:
+            check_inputs(plan, inputs, f"pipeline {pipeline.id!r}")
         if plan.is_silent and current_registry.get() is None:
             if not plan.maps and self.node_execution == "sequential":
                 values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
@@ -145,7 +163,10 @@ class PipelineExecutionEngine:
 
         Cancelling the awaiting task ends the run. Arguments, result and errors are those of `run`.
         """
+        check_request(request, RunRequest)
         plan = request.plan()
+        if plan.inputs_read_often:
+            check_inputs(plan, request.inputs, f"pipeline {request.pipeline.id!r}")
         values = _values(plan, request.inputs)
         import asyncio
 
@@ -250,6 +271,7 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
     Raises:
         DependencyError: The inputs or outputs do not fit.
     """
+    check_request(request, MapRequest)
     plan, mode = request.plan(), request.map_mode
     where = f"pipeline {request.pipeline.id!r}"
     columns = request.columns
@@ -259,7 +281,10 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
     else:
         columns = {name: as_column(name, values, where) for name, values in columns.items()}
     check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, mode, where)
-    return plan, MapInputs(columns, mode, _checked_shared(plan, request.inputs), {}, {})
+    check_items(plan, columns, mode, where)
+    shared = _checked_shared(plan, request.inputs)
+    check_shared(plan, shared, where)
+    return plan, MapInputs(columns, mode, shared, {}, {})
 
 
 @cache
@@ -289,11 +314,17 @@ def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: values[plan.inputs[name]] for name in inputs}
 
 
+def _check_mode(parameter: str, mode: object) -> ExecutionMode:
+    if mode is None:
+        return "sequential"
+    return check_choice(parameter, mode, get_args(ExecutionMode))  # type: ignore[no-any-return]
+
+
 def _check_executor(executor: Any, modes: set[str]) -> None:
     from concurrent.futures import Executor, ProcessPoolExecutor
 
     if not isinstance(executor, Executor):
-        raise ConfigurationError(f"executor must be a concurrent.futures.Executor; got {executor!r}")
+        raise ConfigurationError(f"executor must be a concurrent.futures.Executor; got {shown(executor)}")
     if modes == {"sequential"}:
         raise ConfigurationError("executor= has no use when both modes are 'sequential'; choose e.g. 'threaded'")
     if isinstance(executor, ProcessPoolExecutor) and "parallel" not in modes:

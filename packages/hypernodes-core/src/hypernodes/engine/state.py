@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
+import threading
 from collections import OrderedDict
 from functools import cached_property
 from typing import Any
 
 from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners, observes_steps
+from hypernodes.caller import awaiting_line, warn_caller_of_run
 from hypernodes.engine.identity.plan_code import PlanCodes
 from hypernodes.engine.identity.records import RunRecords
 from hypernodes.engine.store.run_store import RunStore, Warn
@@ -28,7 +29,7 @@ class RunState:
         is_nested: Whether the run is part of another one, which then reports its start and end.
         is_single_threaded: Whether all of its events are reported in one thread.
         codes: Signatures of the code of its plans.
-        show_warning: Shows the user a warning about a subject, for a reason, with a text.
+        show_warning: Takes a warning about a subject, for a reason, with a text; None to show it to the user.
         store: Reads results from caches and writes them.
         records: Writes the records that `explain` reads.
         is_dry_run: Whether results are only looked up: nothing is executed and no callback is called.
@@ -44,7 +45,9 @@ class RunState:
         self.backend_name = backend_name
         self.is_nested = is_nested
         self.is_single_threaded = is_single_threaded
-        self.show_warning: Warn = _show_warning
+        self.show_warning: Warn | None = None
+        self._started_in = threading.get_ident()
+        self._awaited_at = awaiting_line()
         self.is_dry_run = False
         self._observed: dict[Plan, bool] = {}
         self.look_ahead = 1
@@ -127,8 +130,7 @@ class RunState:
         """Warn once per run about `subject`."""
         if (subject, reason) not in self._warned:
             self._warned.add((subject, reason))
-            self.show_warning(subject, reason, message)
-
-
-def _show_warning(subject: str, reason: str, message: str) -> None:
-    warnings.warn(message, CacheWarning, stacklevel=3)
+            if self.show_warning is not None:
+                self.show_warning(subject, reason, message)
+            else:
+                warn_caller_of_run(message, CacheWarning, self._started_in, self._awaited_at)

@@ -10,9 +10,10 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.awaitables import PLAIN, awaited, hint_at_event_loops, needs_await
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
-from hypernodes.errors import NodeTimeoutError, OutputCountError
+from hypernodes.errors import ExecutionError, NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
+from hypernodes.read_once import is_read_once, kind_of, listing, remedy
 
 _T = TypeVar("_T")
 
@@ -192,6 +193,7 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
 
     Raises:
         OutputCountError: The node has several outputs and the function did not return one value for each.
+        ExecutionError: It returned an iterator that several steps read.
         Exception: The error of the function.
     """
     node = step.node
@@ -202,7 +204,9 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
         result = node.func(*[values[slot] for slot in step.positional])
     if type(result) not in PLAIN and needs_await(node, result):
         result = wait_for(awaited(node, result))
-    return (result,) if len(step.outputs) == 1 else split(step, result)
+    if len(step.outputs) == 1 and not (step.read_often and hasattr(type(result), "__next__")):
+        return (result,)
+    return split(step, result)
 
 
 async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
@@ -215,22 +219,58 @@ async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
         result = await node.func(*[values[slot] for slot in step.positional])
     if type(result) not in PLAIN and needs_await(node, result):
         result = await awaited(node, result)
-    return (result,) if len(step.outputs) == 1 else split(step, result)
+    if len(step.outputs) == 1 and not (step.read_often and hasattr(type(result), "__next__")):
+        return (result,)
+    return split(step, result)
 
 
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:
-    """Return the result of a function as one value for each output."""
+    """Return the result of a function as one value for each output.
+
+    Raises:
+        OutputCountError: There is not one value for each.
+        ExecutionError: A value can be read only once, and several steps read it.
+    """
     names = step.node.outputs
+    outputs: tuple[Any, ...] | None = None
     if len(names) == 1:
-        return (result,)
-    if isinstance(result, (tuple, list)) and len(result) == len(names):
-        return tuple(result)
+        outputs = (result,)
+    elif isinstance(result, (tuple, list)) and len(result) == len(names):
+        outputs = tuple(result)
+    if outputs is not None:
+        for position, _ in step.read_often:
+            slot = step.outputs[position]
+            assert slot is not None  # it is read
+            check_read_once(step, slot, outputs[position])
+        return outputs
     got = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
     raise OutputCountError(
         f"node {step.node.name!r} must return a tuple of {len(names)} values ({', '.join(names)}); it returned {got}",
         node_name=step.node.name,
         expected=names,
     )
+
+
+def check_read_once(step: Step, slot: int, value: Any) -> None:
+    """Refuse a result that can be read only once, where it is read more often.
+
+    Args:
+        step: The step that made it.
+        slot: Its slot.
+        value: The result.
+
+    Raises:
+        ExecutionError: It can be read only once.
+    """
+    if isinstance(step, CallStep) and is_read_once(value):
+        position = step.outputs.index(slot)
+        name, readers = step.node.outputs[position], dict(step.read_often)[position]
+        raise ExecutionError(
+            f"node {step.node.name!r} returned {kind_of(value)} for {name!r}, which can be read only once, but "
+            f"{listing(readers)}. Return {remedy(value, '...')}",
+            node_name=step.node.name,
+            readers=readers,
+        )
 
 
 def locate(

@@ -24,6 +24,7 @@ from hypernodes.explain.probing import CachedValue, ProbingStore, UnavailableErr
 from hypernodes.explain.reasons import Reasons
 from hypernodes.failure import Failure
 from hypernodes.graph import Graph
+from hypernodes.newer_code import newer_functions
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 from hypernodes.request import MapRequest, RunnablePipeline, RunRequest
 
@@ -131,6 +132,8 @@ class _DryRunCounter:
         self.state.show_warning = self._note_warning
         self._outline = Outline(plan, varying)
         self._tallies = {step: Tally() for step in self._outline.keys}
+        for node, text in newer_functions(pipeline.graph):
+            self._warnings[node.name, "newer"] = f"{text}: build the pipeline again to use it"
 
     def _note_warning(self, subject: str, reason: str, message: str) -> None:
         self._warnings[subject, reason] = message

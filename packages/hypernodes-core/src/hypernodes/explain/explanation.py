@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from hypernodes.checks import shown
+from hypernodes.nearest import suggest
 
 Status: TypeAlias = Literal["hit", "run", "partly", "unknown", "not needed", "overridden"]
 
@@ -133,14 +136,19 @@ class Explanation:
         Raises:
             KeyError: No node has this name, or several have.
         """
-        path = (name,) if isinstance(name, str) else tuple(name)
+        given: Any = name
+        path: tuple[str, ...] = (name,) if isinstance(name, str) else ()
+        if isinstance(given, (tuple, list)):
+            path = tuple(given)
         found = [node for node in self.nodes if (*node.path, node.name)[-len(path) :] == path]
-        if len(found) == 1:
+        if len(found) == 1 and path:
             return found[0]
-        if found:
+        if found and path:
             paths = ", ".join(repr((*node.path, node.name)) for node in found)
             raise KeyError(f"several nodes are called {name!r}; use one of {paths}")
-        raise KeyError(f"no node is called {name!r}; there are {', '.join(repr(node.name) for node in self.nodes)}")
+        names = [node.name for node in self.nodes]
+        hint = suggest(str(path[-1]) if path else "", names)
+        raise KeyError(f"no node is called {shown(name)}{hint}; there are {', '.join(map(repr, names))}")
 
     @property
     def summary(self) -> str:

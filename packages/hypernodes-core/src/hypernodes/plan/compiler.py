@@ -22,6 +22,9 @@ from hypernodes.plan.plan import (
     Settings,
     Step,
 )
+from hypernodes.plan.readers import readers_of
+
+_GENERATOR = 0x20  # a bit of `code.co_flags` (the inspect module's CO_GENERATOR)
 
 
 def compile_plan(
@@ -30,6 +33,7 @@ def compile_plan(
     requested: tuple[str, ...] | None = None,
     outer: Scope | None = None,
     node_name: str | None = None,
+    outside: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
     """Compile a pipeline.
 
@@ -39,6 +43,7 @@ def compile_plan(
         requested: Outputs to compute; None for all except those given and those needed only to compute given ones.
         outer: The scope of the enclosing pipeline, whose settings this one inherits.
         node_name: Name of the pipeline as a node of the enclosing one.
+        outside: For each requested output, the names of its readers in the enclosing pipeline; None for the caller.
 
     Raises:
         MissingInputError: A root input that is needed has neither a value nor a default.
@@ -47,7 +52,9 @@ def compile_plan(
     settings = settings.or_else(pipeline.inherited_settings)
     scope = Scope(pipeline.id, node_name or pipeline.id, -1, settings)
     draft = _Draft(pipeline, given, scope)
-    return draft.finish(requested)
+    if outside is None:
+        outside = dict.fromkeys(requested or (), ("the caller",))
+    return draft.finish(requested, outside)
 
 
 class _DraftStep(NamedTuple):
@@ -78,6 +85,7 @@ class _Draft:
         self.pipeline = pipeline
         self.scopes = [scope]
         self.template: list[Any] = []
+        self.read_often: Mapping[int, tuple[str, ...]] = {}  # the results that are read more than once
         self.steps: list[_DraftStep] = []
         self.inputs = {name: self._new_slot() for name in given}
         graph = pipeline.graph
@@ -142,25 +150,29 @@ class _Draft:
 
     # --- removing unneeded steps ----------------------------------------------------------------------------------
 
-    def finish(self, requested: tuple[str, ...] | None) -> Plan:
+    def finish(self, requested: tuple[str, ...] | None, outside: Mapping[str, Sequence[str]]) -> Plan:
         producer_of = {slot: i for i, step in enumerate(self.steps) for slot in step.outputs.values()}
         if requested is None:
             outputs = self._default_outputs(producer_of)
         else:
             outputs = {name: self.outputs[name] for name in requested}
         needed_slots = set(outputs.values())
+        reads = {self.outputs[name]: list(names) for name, names in outside.items()}
+        from_outside = {slot: tuple(names) for slot, names in reads.items()}
         needed_steps: list[_DraftStep] = []
         for step in reversed(self.steps):  # consumers come after producers
             if not needed_slots.isdisjoint(step.outputs.values()):
                 if not isinstance(step.node, Node):
-                    step = self._compile_nested(step, needed_slots)
+                    step = self._compile_nested(step, needed_slots, reads)
                 needed_steps.append(step)
                 needed_slots.update(step.arguments.values())
+                for slot in step.arguments.values():
+                    reads.setdefault(slot, []).append(step.node.name)
         needed_steps.reverse()
         self._check_missing(needed_steps)
-        return self._assemble(needed_steps, outputs)
+        return self._assemble(needed_steps, outputs, from_outside)
 
-    def _compile_nested(self, step: _DraftStep, needed_slots: set[int]) -> _DraftStep:
+    def _compile_nested(self, step: _DraftStep, needed_slots: set[int], reads: Mapping[int, list[str]]) -> _DraftStep:
         """Compile a nested pipeline that is not inlined; removes the inputs that only unrequested outputs need."""
         node: NestedNode = step.node
         wanted = {node.inner_output(name): slot for name, slot in step.outputs.items() if slot in needed_slots}
@@ -169,11 +181,14 @@ class _Draft:
         mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly prepared
         names = (*mapped, *(name for name in given if name not in mapped))
         outer = self.scopes[step.scope]
-        inner = compile_plan(node.pipeline, tuple(map(node.inner_input, names)), tuple(wanted), outer, node.name)
+        outside = {name: reads.get(slot, ()) for name, slot in wanted.items()}
+        own = tuple(map(node.inner_input, names))
+        inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
         taken = [name for name in names if name in mapped or inner.inputs[node.inner_input(name)] in used]
         if len(taken) < len(names):
-            inner = compile_plan(node.pipeline, tuple(map(node.inner_input, taken)), tuple(wanted), outer, node.name)
+            own = tuple(map(node.inner_input, taken))
+            inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)
         return step._replace(
             arguments={name: step.arguments[name] for name in taken if name in step.arguments},
             missing={name: missing[name] for name in taken if name in missing},
@@ -231,12 +246,22 @@ class _Draft:
             for name, users in missing.items()
         )
         given = ", ".join(map(repr, self.inputs)) or "nothing"
+        from hypernodes.plan.meant_names import meant_by_missing
+
+        meant = {name: found for name in missing if (found := meant_by_missing(self.pipeline.graph, name, self.inputs))}
+        questions = "".join([f". {found.text}" for found in meant.values()])
         raise MissingInputError(
-            f"pipeline {self.pipeline.id!r} needs a value for {listing}; inputs has {given}",
+            f"pipeline {self.pipeline.id!r} needs a value for {listing}; inputs has {given}{questions}",
             missing={name: tuple(users) for name, users in missing.items()},
+            meant={name: found.name for name, found in meant.items()},
         )
 
-    def _assemble(self, needed_steps: list[_DraftStep], outputs: dict[str, int]) -> Plan:
+    def _assemble(
+        self, needed_steps: list[_DraftStep], outputs: dict[str, int], outside: Mapping[int, Sequence[str]]
+    ) -> Plan:
+        readers = readers_of(needed_steps, outside)
+        made = [slot for draft in needed_steps for slot in draft.outputs.values()]
+        self.read_often = readers.several(made, is_input=False)
         producers = [-1] * len(self.template)
         steps: list[Step] = []
         consumers: list[list[int]] = []
@@ -269,6 +294,9 @@ class _Draft:
             result_kinds=ResultKinds(),
             is_silent=needs_only_calls and not is_cached and not callbacks,
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
+            readers=readers,
+            inputs_read_often=readers.several(self.inputs.values(), is_input=True),
+            results_read_often=tuple(self.read_often),
             program=tuple(map(_instruction, steps)),
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
@@ -287,6 +315,13 @@ class _Draft:
             positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
             by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
             is_special=node.is_async or node.wraps_async or node.retries > 0 or node.timeout is not None,
+            read_often=tuple(
+                [
+                    (position, self.read_often[slot])
+                    for position, slot in enumerate(draft.outputs.values())
+                    if slot in self.read_often
+                ]
+            ),
         )
 
     def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
@@ -338,6 +373,12 @@ def _nothing(values: Sequence[Any]) -> tuple[()]:
     return ()
 
 
+def _returns_generator(step: CallStep) -> bool:
+    """Whether a call is known to return a generator that is read more than once, which is checked at once then."""
+    code = getattr(step.node.func, "__code__", None)
+    return bool(step.read_often) and code is not None and bool(code.co_flags & _GENERATOR)
+
+
 def _instruction(step: Step) -> tuple[Any, ...]:
     """Return the form of a step that the silent loop reads: number of arguments, function, their slots, result slot.
 
@@ -346,7 +387,7 @@ def _instruction(step: Step) -> tuple[Any, ...]:
     """
     if isinstance(step, NestedStep) or step.is_special:
         return (-1, step, 0, 0, 0, 0)
-    if step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3:
+    if step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3 or _returns_generator(step):
         return (-1, step, 0, 0, 0, 0)
     first, second, third = (*step.positional, 0, 0, 0)[:3]
     return (len(step.positional), step.node.func, first, second, third, step.outputs[0])

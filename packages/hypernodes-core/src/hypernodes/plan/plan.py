@@ -14,6 +14,7 @@ from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
 from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
+from hypernodes.plan.readers import Readers
 
 MapMode: TypeAlias = Literal["zip", "product"]
 OnError: TypeAlias = Literal["raise", "collect"]
@@ -131,6 +132,7 @@ class CallStep(Record):
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
         is_special: Whether a call has retries or a time limit, or is awaited.
+        read_often: Position of each output that is read more than once, with the names of its readers.
         needs: Positions of the steps whose results it reads.
     """
 
@@ -144,6 +146,7 @@ class CallStep(Record):
     positional: tuple[int, ...]
     by_keyword: tuple[tuple[str, int], ...]
     is_special: bool
+    read_often: tuple[tuple[int, tuple[str, ...]], ...]
 
 
 class NestedStep(Record):
@@ -214,6 +217,9 @@ class Plan(Record):
         is_silent: Whether it needs only calls, and there is neither a cache nor a callback.
         is_chain: Whether each step reads a result of the previous one, so that no two can run at a time.
         result_kinds: What is known of the results of its calls.
+        readers: Who reads the values in its slots.
+        inputs_read_often: The inputs that are read more than once in one execution, by slot, with their readers.
+        results_read_often: The slots of the results that are read more than once.
         program: The steps in the form that the silent loop reads.
         pick: Returns the requested outputs from the slots: a single value, else a tuple.
     """
@@ -234,6 +240,9 @@ class Plan(Record):
     is_silent: bool
     is_chain: bool
     result_kinds: ResultKinds
+    readers: Readers
+    inputs_read_often: Mapping[int, tuple[str, ...]]
+    results_read_often: tuple[int, ...]
     program: tuple[tuple[Any, ...], ...]
     pick: Callable[[Sequence[Any]], Any]
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
@@ -23,7 +23,14 @@ from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError, Plan
 from hypernodes.remote.chunks import chunks_of
 from hypernodes.remote.job import EngineSettings
-from hypernodes.request import MapRequest, OutputNames, RunRequest
+from hypernodes.request import (
+    MapRequest,
+    OutputNames,
+    RunRequest,
+    check_map_mode,
+    check_pipeline,
+    check_request,
+)
 
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
@@ -46,8 +53,8 @@ class RemoteBackend(Backend):
     installed on the remote side too, with the same version of Python.
 
     Args:
-        node_execution: How the nodes of one run are executed on the remote side.
-        map_execution: How the items of a map are executed on the remote side.
+        node_execution: How the nodes of one run are executed on the remote side; None for "sequential".
+        map_execution: How the items of a map are executed on the remote side; None for "sequential".
         max_workers: The largest number of calls at a time on the remote side; None for a number that suits.
 
     Attributes:
@@ -60,22 +67,23 @@ class RemoteBackend(Backend):
 
     backend_name = "remote"
     keeps_caches_there = False
+    _set_by_init: ClassVar[tuple[str, ...]] = ("node_execution", "map_execution", "max_workers")
 
     def __init__(
         self,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         *,
         max_workers: int | None = None,
     ) -> None:
-        PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers)  # checks them
+        checked = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers)
         if find_spec("cloudpickle") is None:
             raise ConfigurationError(
                 f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
                 "pip install hypernodes-core[remote]"
             )
-        self.node_execution: ExecutionMode = node_execution
-        self.map_execution: ExecutionMode = map_execution
+        self.node_execution = checked.node_execution
+        self.map_execution = checked.map_execution
         self.max_workers = max_workers
 
     @abstractmethod
@@ -110,6 +118,7 @@ class RemoteBackend(Backend):
     # --- once -----------------------------------------------------------------------------------------------------
 
     def run(self, request: RunRequest) -> dict[str, Any]:
+        check_request(request, RunRequest)
         inputs, ctx = request.inputs, request.ctx
         plan = request.plan()
         values = _fill(plan, inputs)
@@ -233,6 +242,8 @@ class RemoteBackend(Backend):
         Raises:
             DependencyError: The inputs or outputs do not fit.
         """
+        check_pipeline(pipeline, "pipeline")
+        check_map_mode(map_mode)
         if map_over is not None:
             return self._preflight_map(pipeline.map_request(inputs or {}, map_over, map_mode, output_name))
         request = RunRequest(pipeline, inputs or {}, output_name)

@@ -155,7 +155,9 @@ def open_reply(reply: bytes, job_id: str, attempt: bytes, number: int) -> memory
     return content
 
 
-def _open(message: bytes, job_id: str) -> tuple[bytes, bytes, int, memoryview]:
+def _open(message: object, job_id: str) -> tuple[bytes, bytes, int, memoryview]:
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise SerializationError(f"messages are bytes; got {type(message).__name__}", path="message")
     start = _HEAD.size + _CHECKSUM.size
     if len(message) < start:
         raise SerializationError(f"a message of {len(message)} bytes: it is not whole", path="message")

@@ -17,6 +17,7 @@ from math import inf
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
+from hypernodes.checks import as_mapping, shown
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError
 from hypernodes.remote.backend import RemoteBackend
@@ -59,8 +60,8 @@ class SubprocessBackend(RemoteBackend):
         python: The interpreter; None for the one that runs here.
         env: Environment variables, in addition to those of this process.
         cwd: Folder in which the process starts; None for the current one.
-        node_execution: How the nodes of one run are executed there.
-        map_execution: How the items of a map are executed there.
+        node_execution: How the nodes of one run are executed there; None for "sequential".
+        map_execution: How the items of a map are executed there; None for "sequential".
         max_workers: The largest number of calls at a time there.
 
     Raises:
@@ -85,20 +86,24 @@ class SubprocessBackend(RemoteBackend):
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
-        node_execution: ExecutionMode = "sequential",
-        map_execution: ExecutionMode = "sequential",
+        node_execution: ExecutionMode | None = None,
+        map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
     ) -> None:
         super().__init__(node_execution, map_execution, max_workers=max_workers)
+        if python is not None and not isinstance(python, (str, os.PathLike)):
+            raise ConfigurationError(f"python must be the path of an interpreter; got {shown(python)}")
         self.python = sys.executable if python is None else os.fspath(python)
         if shutil.which(self.python) is None:
-            raise ConfigurationError(f"python must be an interpreter; there is none at {self.python!r}")
+            raise ConfigurationError(f"python must be an interpreter; there is none at {shown(self.python)}")
+        if cwd is not None and not isinstance(cwd, (str, os.PathLike)):
+            raise ConfigurationError(f"cwd must be the path of a folder; got {shown(cwd)}")
         if cwd is not None and not os.path.isdir(cwd):
-            raise ConfigurationError(f"cwd must be a folder; there is none at {os.fspath(cwd)!r}")
-        self.env = dict(env or {})
+            raise ConfigurationError(f"cwd must be a folder; there is none at {shown(os.fspath(cwd))}")
+        self.env = as_mapping("env", env, "of strings by name")
         for name, value in self.env.items():
-            if not isinstance(value, str):
-                raise ConfigurationError(f"env must map names to strings; the value of {name!r} is no string")
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise ConfigurationError(f"env must map names to strings; the value of {shown(name)} is no string")
         self.cwd = None if cwd is None else os.path.abspath(cwd)
         self._python_version: str | None = None
         self._idle: list[_Process] = []

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hypernodes.nodes import Node, sign_travelling_nodes_with
 
 if TYPE_CHECKING:
+    from hypernodes.signature.advice import advice
+    from hypernodes.signature.changed import changed_parts
     from hypernodes.signature.components import code_components
     from hypernodes.signature.hashers import register
     from hypernodes.signature.memo import Memo
@@ -24,7 +26,9 @@ __all__ = [
     "Memo",
     "Parts",
     "UnhashableValueError",
+    "advice",
     "atom",
+    "changed_parts",
     "code_components",
     "code_digest",
     "combine",
@@ -40,7 +44,9 @@ _MODULES = {
     "Memo": "memo",
     "Parts": "walk",
     "UnhashableValueError": "walk",
+    "advice": "advice",
     "atom": "walk",
+    "changed_parts": "changed",
     "code_components": "components",
     "code_digest": "travel",
     "combine": "walk",

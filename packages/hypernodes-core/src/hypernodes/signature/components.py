@@ -6,6 +6,8 @@ import os
 from types import FunctionType, ModuleType
 from typing import Any
 
+from hypernodes.checks import shown
+from hypernodes.errors import ConfigurationError
 from hypernodes.nodes import Node
 from hypernodes.signature import code
 from hypernodes.signature.origin import INTERPRETER, origin_of_class, origin_of_function, origin_of_module
@@ -38,6 +40,8 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
         >>> sorted(label.partition(" (")[0] for label in code_components(node(capped)) if "python" not in label)
         ['constant LIMIT', 'default k', 'function capped']
     """
+    if not isinstance(node, Node):
+        raise ConfigurationError(f"node must be a Node; got {shown(node)}")
     found: dict[str, bytes] = {}
     memo = new_memo()
     rules = _Rules(memo)
@@ -80,7 +84,7 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
                 elif part == ".__kwdefaults__":
                     waiting += [(f"default {name}", value) for name, value in (child or {}).items()]
                 else:
-                    waiting.append((_name_of_reference(part), child))
+                    waiting.append((name_of_reference(part), child))
         elif isinstance(piece, (type, ModuleType)) or type(piece) is MissingModule:
             if isinstance(piece, type):
                 origin = origin_of_class(piece)
@@ -111,7 +115,7 @@ def _named(kind: str, function: FunctionType) -> str:
     return f"{kind} {function.__qualname__.replace('<locals>.', '')} ({place})"
 
 
-def _name_of_reference(label: str) -> str:
+def name_of_reference(label: str) -> str:
     """Return what people call the thing that a function refers to."""
     start, _, name = label.removeprefix(" → ").partition(" ")
     name = name.replace("'", "")

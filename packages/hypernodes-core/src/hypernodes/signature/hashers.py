@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from hypernodes.checks import shown
 from hypernodes.signature.origin import PYTHON, origin_of_class
 from hypernodes.signature.state import class_name
 from hypernodes.signature.walk import Parts, UnhashableValueError
@@ -39,9 +40,9 @@ def register(value_type: type, function: Callable[[Any], Any]) -> None:
         True
     """
     if not isinstance(value_type, type):
-        raise TypeError(f"register(type, function) takes a class first; got {value_type!r}")
+        raise TypeError(f"register(type, function) takes a class first; got {shown(value_type)}")
     if not callable(function):
-        raise TypeError(f"register({value_type.__name__}, function) takes a function second; got {function!r}")
+        raise TypeError(f"register({value_type.__name__}, function) takes a function second; got {shown(function)}")
     _registered[value_type] = function
 
 
@@ -90,7 +91,7 @@ def _load(name: str, entries: list[Any]) -> Callable[[Any], Any]:
         function = entry.load()
         if not callable(function):
             raise TypeError(f"{function!r} is no function")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         owner = entry.dist.name if entry.dist else "an installed distribution"
         raise UnhashableValueError(
             f"the hasher of {owner} cannot be loaded from {entry.value!r}: {type(error).__name__}: {error}",

@@ -176,6 +176,22 @@ class Memo:
                     return False
         return True
 
+    def changes_of(self, watched: Watched) -> list[tuple[Any, str, bytes]]:
+        """Return what a piece of code refers to that is not what it was; see `changes`."""
+        assert self._children is not None
+        target = _target(watched.target)
+        if target is None:
+            return []
+        children = self._children(target)
+        known = dict(zip(watched.labels, watched.checks, strict=True))
+        found = [(target, label, known[label].digest) for label in known.keys() - {label for label, _ in children}]
+        for label, child in children:
+            if label not in known:
+                found.append((target, label, b""))
+            elif not self._is_same(child, known[label]):
+                found.append((target, label, known[label].digest))
+        return found
+
     def _is_same(self, child: Any, check: Check) -> bool:
         expected = check.expected
         if expected is not None:
@@ -191,6 +207,31 @@ class Memo:
             return self._digest(value, self) == digest
         except Exception:
             return False
+
+
+def changes(obj: Any, memo: Memo) -> list[tuple[Any, str, bytes]] | None:
+    """Return what a piece of code refers to that is not what it was when it was identified last.
+
+    Args:
+        obj: The code.
+        memo: A new memo, which has not taken anything to be unchanged yet.
+
+    Returns:
+        The piece of code below, how it gets to what changed, and the digest that this had; None where nothing is known.
+    """
+    entry = _entries.get(id(obj))
+    if entry is None or _target(entry.target) is not obj:
+        return None
+    found: list[tuple[Any, str, bytes]] = []
+    waiting, seen = [entry], {id(entry)}
+    while waiting:
+        current = waiting.pop()
+        for watched in current.watched:
+            found += memo.changes_of(watched)
+        new = [other for other in current.depends_on if id(other) not in seen]
+        seen.update(map(id, new))
+        waiting += new
+    return found
 
 
 def reference_to(obj: Any) -> Any:

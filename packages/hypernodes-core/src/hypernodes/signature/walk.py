@@ -58,10 +58,12 @@ class UnhashableValueError(HyperNodesError, TypeError):
     Attributes:
         path: Where it is, from the object asked about, e.g. `.client._lock`.
         culprit_type: Name of its type.
+        chain: The types of the objects on the way to it, from the object asked about, each with how one gets there.
     """
 
     path: str
     culprit_type: str
+    chain: tuple[tuple[Any, type], ...] = ()
 
 
 class _Open:
@@ -182,16 +184,20 @@ class _Walk:
             name = error.culprit_type
             reason = error.args[0] if error.args else ""
             raise UnhashableValueError(
-                f"{path} is a {name}: {reason}", path=path, culprit_type=name
+                f"{path} is a {name}: {reason}", path=path, culprit_type=name, chain=self._chain_to(label, obj)
             ) from error.__cause__
         except Exception as error:  # of the object's own code: a __cache_key__, a __reduce__
             path, name = self._path_to(label), type(obj).__name__
             text = f"{path} is a {name} that cannot be identified: {type(error).__name__}: {error}"
-            raise UnhashableValueError(text, path=path, culprit_type=name) from error
+            chain = self._chain_to(label, obj)
+            raise UnhashableValueError(text, path=path, culprit_type=name, chain=chain) from error
         number = self._numbers[id(obj)] = len(self._numbers)
         frame = _Open(obj, label, parts, number, self._rules.is_code(obj))
         self._stack.append(frame)
         return frame
+
+    def _chain_to(self, label: Any, obj: Any) -> tuple[tuple[Any, type], ...]:
+        return (*((frame.label, type(frame.obj)) for frame in self._stack), (label, type(obj)))
 
     def _path_to(self, label: Any) -> str:
         return "".join([_text_of(frame.label) for frame in self._stack]) + _text_of(label)

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.awaitables import awaited, check_values, needs_await
 from hypernodes.engine.frames.columns import has_failure, nested_columns
-from hypernodes.engine.step import call, context_of, locate
+from hypernodes.engine.step import call, check_read_once, context_of, locate, split
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
+from hypernodes.read_once import REREADABLE
 from hypernodes.request import rows_of
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def run_silent(
     count: int = 0
     function: Any = None
     out: int = 0
+    unchecked = plan.results_read_often
     while True:
         try:
             for row in rows:
@@ -226,6 +228,12 @@ def run_silent(
                         _run_items(
                             _EnclosingMap(plan, function, number, ctx, enclosing), values, backend_name, thread, trace
                         )
+                if unchecked:  # as `step.split` does after each call; here for the first row
+                    for slot in unchecked:
+                        if type(values[slot]) not in REREADABLE:
+                            count, function = -1, plan.steps[plan.producers[slot]]
+                            check_read_once(function, slot, values[slot])
+                    unchecked = ()
                 if append is not None:
                     append(plan.pick(values))
         except _FailedInputError as failed:
@@ -418,10 +426,11 @@ def run_observed(
                     outputs = thread.call(step, values, lambda *failed, step=step: frame.retry(step, *failed))
                 else:
                     outputs = call(step, values, thread.wait_for)
-                if 0 < count < 3 and (
-                    result.__class__ is CoroutineType or (not is_known and needs_await(node, result))
-                ):
-                    result = thread.wait_for(awaited(node, result))
+                if 0 < count < 3:
+                    if result.__class__ is CoroutineType or (not is_known and needs_await(node, result)):
+                        result = thread.wait_for(awaited(node, result))
+                    if step.read_often and hasattr(type(result), "__next__"):
+                        split(step, result)
             except BaseException as error:
                 thread.failed_at = frame.fail(step, error)
                 raise

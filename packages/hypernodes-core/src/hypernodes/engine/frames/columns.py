@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from hypernodes.errors import DependencyError
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
+from hypernodes.read_once import REREADABLE, is_read_once, kind_of, listing, remedy
 from hypernodes.request import as_column, check_lengths, rows_of
 
 
@@ -56,6 +58,56 @@ class MapInputs(NamedTuple):
         return list(map(list, zip(*self.rows(), strict=True))) or [[] for _ in columns]
 
 
+def check_inputs(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
+    """Refuse inputs of one execution that can be read only once and are read more often.
+
+    Raises:
+        DependencyError: There is one.
+    """
+    for name, value in inputs.items():
+        readers = plan.inputs_read_often.get(plan.inputs[name])
+        if readers is not None and is_read_once(value):
+            _refuse_input(name, value, where, listing(readers))
+
+
+def check_shared(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
+    """Refuse inputs that the items of a map share and that can be read only once.
+
+    Raises:
+        DependencyError: There is one.
+    """
+    for name, value in inputs.items():
+        if hasattr(type(value), "__next__") and plan.inputs[name] in plan.readers.of and is_read_once(value):
+            _refuse_input(name, value, where, "every item needs it")
+
+
+def check_items(plan: Plan, columns: Mapping[str, Iterable[Any]], mode: MapMode, where: str) -> None:
+    """Refuse items that can be read only once and are read more often.
+
+    Raises:
+        DependencyError: There is one.
+    """
+    is_combined = mode == "product" and len(columns) > 1
+    for name, column in columns.items():
+        readers = plan.inputs_read_often.get(plan.inputs[name], ())
+        if not (readers or is_combined) or not isinstance(column, (list, tuple)):
+            continue
+        if REREADABLE.issuperset(map(type, column)):
+            continue
+        for index, item in enumerate(column):
+            if is_read_once(item):
+                needed = listing(readers) if readers else "every combination needs it"
+                _refuse_input(f"{name}[{index}]", item, where, needed)
+
+
+def _refuse_input(name: str, value: Any, where: str, needed: str) -> NoReturn:
+    raise DependencyError(
+        f"input {name!r} of {where} is {kind_of(value)}, which can be read only once, but {needed}. "
+        f"Pass {remedy(value, name)}",
+        input_name=name,
+    )
+
+
 def has_failure(column: Iterable[Any]) -> bool:
     """Return whether any of these values is a `Failure` of an upstream step, so that its item cannot be executed."""
     return Failure in map(type, column)
@@ -81,6 +133,8 @@ def nested_columns(step: NestedStep, values: list[Any]) -> list[Sequence[Any]]:
     where = f"node {step.node.name!r}"
     names = step.node.map_over
     columns = [column_in(values, slot, name, where) for name, slot in zip(names, step.arguments, strict=False)]
+    if step.inner.inputs_read_often or len(columns) > 1:
+        check_items(step.inner, dict(zip(step.mapped, columns, strict=True)), step.node.map_mode, where)
     materialize_shared_iterators(step, values)
     if len(columns) > 1:
         check_lengths(dict(zip(names, columns, strict=True)), step.node.map_mode, where)

@@ -161,8 +161,8 @@ def _call_code(plan: Plan, step: CallStep, codes: PlanCodes) -> bytes | None:
         codes.warn(
             step.node.name,
             "code",
-            f"node {step.node.name!r} runs uncached: its function cannot be identified: {_reason(error)}. Pass the "
-            "object as an input instead, or give its class __cache_key__() or __cache_ignore__.",
+            f"node {step.node.name!r} runs uncached: its function cannot be identified: {_reason(error)}. "
+            f"{signature.advice(error)}".rstrip(),
         )
         return None
 

@@ -21,6 +21,8 @@ _SECRETS = ("auth", "credential", "key", "passphrase", "password", "passwd", "se
 
 # The components of each node's code, with the digest that they belong to.
 _components: WeakKeyDictionary[Node[..., Any], tuple[bytes, Mapping[str, bytes]]] = WeakKeyDictionary()
+# The digest with which each node was called first, after which it was checked whether it is still the same.
+_checked: WeakKeyDictionary[Node[..., Any], bytes] = WeakKeyDictionary()
 
 
 class Outline:
@@ -112,16 +114,43 @@ class RunRecords:
         digest = self._codes.of(frame.plan).calls[step.index]
         if self._outline is None or step not in self._outline.keys or cache is None or digest is None:
             return
+        components = components_of(step.node, digest)
+        if components and _checked.get(step.node) != digest:
+            _checked[step.node] = digest
+            components = self._as_it_was(step.node, digest, components)
         record: dict[str, Any] = {"format": FORMAT, "node": step.node.name}
         if step.node.version is not None:
             record["version"] = repr(step.node.version)[:_LONGEST_SHOWN]
         record |= {
             "computed_at": time.time(),
             "code_digest": digest,
-            "code": dict(components_of(step.node, digest)),
+            "code": dict(components),
             "inputs": inputs_of(frame, step, self._outline.varying[frame.plan]),
         }
         self._store.put(cache, {self._outline.keys[step]: record}, step.node.name)
+
+    def _as_it_was(self, node: Node[..., Any], digest: bytes, components: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return the components of a node's code as they were before its first call, and warn of what that changed.
+
+        A call that changes something that the node refers to (`seen.append(x)`) makes it another node for later runs.
+        """
+        try:
+            changed = signature.changed_parts(node, digest)
+        except Exception:  # e.g. another thread is changing it at this moment
+            return components
+        if not changed:
+            return components
+        names = [name.partition(" ")[2] for name in changed if " " in name] or list(changed)
+        self._codes.warn(
+            node.name,
+            "changed",
+            f"{', '.join(f'`{name}`' for name in names)}, which node {node.name!r} is known by, changed while the node "
+            "ran: later runs in this process compute it again. Return the value or pass it as an input instead of "
+            "changing it, or mark the node @node(cache=False).",
+        )
+        before = {name: own or b"unknown" for name, own in changed.items() if name in components}
+        _components[node] = (digest, {**components, **before})
+        return _components[node][1]
 
     def completed(self, key: str, record: Any) -> Any:
         """Return a record from a remote worker, completed with the components of the code, which the caller has."""

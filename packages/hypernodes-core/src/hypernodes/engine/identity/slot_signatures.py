@@ -192,7 +192,7 @@ def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any) -> bytes:
             name,
             "value",
             f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {problem}. "
-            "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
+            f"{signature.advice(error, name)}".rstrip(),
         )
         return NEVER
 
