@@ -176,7 +176,7 @@ class ThreadRows:
         base, backend_name = request.base, request.run.backend_name
         trace = Trace()
         low = self._limit // 2
-        is_awaited = request.deliver is not None  # the next row may take long
+        is_stream = request.deliver is not None  # then each result is reported at once: the next row may take long
         rows, reported_at = 0, perf_counter()
         since = reported_at
         while not (owner.is_stopped or self._workers.is_cancelled):
@@ -199,7 +199,7 @@ class ThreadRows:
             del values, outputs, error
             rows += 1
             now = perf_counter()
-            if is_awaited or now - reported_at > _REPORT_S or rows >= _REPORT_ROWS or len(queue) < low:
+            if is_stream or now - reported_at > _REPORT_S or rows >= _REPORT_ROWS or len(queue) < low:
                 self._seconds_per_row = (now - since) / rows
                 rows, since = 0, now
                 reported_at = now
