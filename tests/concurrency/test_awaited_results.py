@@ -129,11 +129,10 @@ def test_it_is_awaited_in_other_processes(place: Backend) -> None:
 
 
 @pytest.mark.parametrize("modes", MODES)
-def test_each_part_of_several_outputs_is_awaited(modes: Modes) -> None:
-    pipeline = Pipeline(
-        nodes=[Node(lambda x: (add_one(x), x, add_one(-x)), ("a", "b", "c"), name="split")],
-        backend=LocalBackend(*modes),
-    )
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_each_part_of_several_outputs_is_awaited(modes: Modes, kind: Callable[..., Any]) -> None:
+    split = Node(lambda x: kind([add_one(x), x, add_one(-x)]), ("a", "b", "c"), name="split")
+    pipeline = Pipeline(nodes=[split], backend=LocalBackend(*modes))
     assert pipeline.run({"x": 1}) == {"a": 2, "b": 1, "c": 0}
     assert pipeline.map({"x": [1, 2]}, "x", output_name="a") == {"a": [2, 3]}
 

@@ -10,12 +10,12 @@ from hypernodes.errors import ExecutionError
 from hypernodes.nodes import Node
 from hypernodes.plan import Plan
 
-PLAIN = frozenset({NoneType, bool, int, float, complex, str, bytes, list, dict, set, frozenset})
+PLAIN = frozenset({NoneType, bool, int, float, complex, str, bytes, dict, set, frozenset})
 """Frequent types of values, told from others without a call."""
 
 
 def needs_await(node: Node[..., Any], result: Any) -> bool:
-    """Whether what a function returned is not its result yet: a coroutine, a future of asyncio, or a tuple with one.
+    """Whether what a function returned is not its result yet: a coroutine, a future of asyncio, or one among several.
 
     Other objects with `__await__` are values, such as the references of Ray and Dask.
 
@@ -32,13 +32,13 @@ def needs_await(node: Node[..., Any], result: Any) -> bool:
         )
     if hasattr(kind, "__await__"):
         return hasattr(kind, "send") or hasattr(result, "_asyncio_future_blocking")
-    return kind is tuple and len(node.outputs) > 1 and any(needs_await(node, part) for part in result)
+    return kind in (tuple, list) and len(node.outputs) > 1 and any(needs_await(node, part) for part in result)
 
 
 async def awaited(node: Node[..., Any], result: Any) -> Any:
     """Return the value of what `needs_await`."""
     while needs_await(node, result):
-        if type(result) is tuple:
+        if isinstance(result, (tuple, list)):
             result = tuple([await part if needs_await(node, part) else part for part in result])
         else:
             result = await result

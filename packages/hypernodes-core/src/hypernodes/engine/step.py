@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.awaitables import PLAIN, awaited, hint_at_event_loops, needs_await
@@ -14,6 +14,9 @@ from hypernodes.errors import ExecutionError, NodeTimeoutError, OutputCountError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
 from hypernodes.read_once import is_read_once, kind_of, listing, remedy
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _T = TypeVar("_T")
 
@@ -79,10 +82,20 @@ class Unawaited:
         self.result = result
         self.duration_s = duration_s
 
-    def __del__(self) -> None:
-        for part in self.result if type(self.result) is tuple else (self.result,):
+    def close(self) -> None:
+        """Close the coroutines that nobody will await, without a warning of Python's."""
+        for part in self.result if isinstance(self.result, (tuple, list)) else (self.result,):
             if hasattr(part, "close"):
-                part.close()  # does nothing after its end; else nobody wants it, e.g. after a time limit
+                part.close()
+
+    def __del__(self) -> None:
+        self.close()  # which does nothing after their end
+
+
+def close_unwanted(future: Future[Any]) -> None:
+    """Close what a call returned that nobody waits for any more, e.g. because it took too long."""
+    if not future.cancelled() and future.exception() is None and isinstance(future.result(), Unawaited):
+        future.result().close()
 
 
 def prepare(step: CallStep, values: Sequence[Any]) -> Call:
@@ -158,13 +171,13 @@ async def within(coroutine: Coroutine[Any, Any, _T], node: Node[..., Any], limit
         return await coroutine
     import asyncio
 
-    end, report = now() + limit_s, LimitReport(node)
+    end, timer, report = now() + limit_s, asyncio.timeout(limit_s), LimitReport(node)
     report.begin()
     try:
-        async with asyncio.timeout(limit_s):
+        async with timer:
             result = await coroutine
     except Exception as error:
-        if now() > end:
+        if timer.expired() or now() > end:
             raise timeout_error(node) from error
         raise
     finally:

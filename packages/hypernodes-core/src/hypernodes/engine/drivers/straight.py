@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.awaitables import awaited, check_values, needs_await
+from hypernodes.engine.drivers.waiting import Waiter, wait_alone
 from hypernodes.engine.frames.columns import has_failure, nested_columns
 from hypernodes.engine.step import call, check_read_once, context_of, locate, split
 from hypernodes.failure import Failure
@@ -60,56 +61,6 @@ class Trace:
         self.failed_at: tuple[str, ...] = ()
 
 
-class Waiter:
-    """Stands for the `CallingThread` of a run that may not need one: it makes one for the first result to be awaited.
-
-    Args:
-        thread: That of the run, if it has one.
-
-    Attributes:
-        has_awaited: Whether an ordinary function returned something that had to be awaited.
-    """
-
-    def __init__(self, thread: CallingThread | Waiter | None) -> None:
-        self._thread = thread
-        self._own: CallingThread | None = None
-        self.has_awaited = False
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._thread is not None and self._thread.is_cancelled
-
-    def checked(self, steps: Iterable[Any]) -> Iterable[Any]:
-        return steps if self._thread is None else self._thread.checked(steps)
-
-    def call(self, step: CallStep, values: Any) -> tuple[Any, ...]:
-        assert self._thread is not None  # there are calls that need it
-        return self._thread.call(step, values)
-
-    def wait_for(self, coroutine: Any) -> Any:
-        self.has_awaited = True
-        if self._thread is not None:
-            return self._thread.wait_for(coroutine)
-        if self._own is None:
-            from hypernodes.engine.workers.calling_thread import CallingThread
-
-            self._own = CallingThread()
-        return self._own.wait_for(coroutine)
-
-    def close(self) -> None:
-        if self._own is not None:
-            self._own.close()
-
-
-def wait_alone(coroutine: Any) -> Any:
-    """Return the value of a coroutine that came unexpectedly."""
-    waiter = Waiter(None)
-    try:
-        return waiter.wait_for(coroutine)
-    finally:
-        waiter.close()
-
-
 class _FailedInputError(Exception):
     """Ends a run at an item that has a `Failure` from an upstream step among its inputs."""
 
@@ -147,7 +98,7 @@ def run_silent(
         indexes: Item index of each row; None when they are counted from 0.
         trace: Receives where the error that ends the map was raised.
         enclosing: The mapped pipeline that the rows are the items of, when that is a step of another plan.
-        program: The steps, in the form of `Plan.program`, if other than that.
+        program: The steps, in the form of `Plan.program`, in a way that looks at each result; None for the usual one.
 
     Returns:
         The value of every slot after the last row.
@@ -157,11 +108,12 @@ def run_silent(
     """
     values: list[Any] = []
     rows = iter(rows)
+    looks_at_each = program is not None
     if program is None:
         program = plan.program
         if not plan.result_kinds.are_values:
             waiter = Waiter(thread)
-            looking = [(-1, step, 0, 0, 0, 0) for step in plan.steps]  # at each result
+            looking = [(-1, step, 0, 0, 0, 0) for step in plan.steps]
             try:
                 for row in rows:
                     waiter.has_awaited = False
@@ -263,6 +215,8 @@ def run_silent(
                     trace.failed_at = path
                 raise
         else:
+            if looks_at_each:
+                return values
             if results is not None:
                 check_values(plan, results)
             elif values and values[out].__class__ is CoroutineType:

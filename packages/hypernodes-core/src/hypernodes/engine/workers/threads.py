@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from hypernodes.engine.cancellation import RunRegistry, current_registry
+from hypernodes.engine.step import close_unwanted
 from hypernodes.errors import ExecutionError
 
 _T = TypeVar("_T")
@@ -88,6 +89,7 @@ class DaemonThreads(Executor):
 
     def abandon(self, future: Future[Any]) -> None:
         """Stop waiting for the thread that makes a call; it ends by itself when the function returns."""
+        future.add_done_callback(close_unwanted)
         with self._lock:
             for thread, current in self._threads.items():
                 if current is future:

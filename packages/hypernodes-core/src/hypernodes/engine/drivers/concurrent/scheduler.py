@@ -26,7 +26,7 @@ from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import Call, Returned, Unawaited, prepare, timeout_error
+from hypernodes.engine.step import Call, Returned, Unawaited, close_unwanted, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
 from hypernodes.engine.workers.shared_generators import inputs_of_several_steps, warn_of_generators
@@ -463,6 +463,8 @@ class Scheduler:
             self._delegated.abandon()
             self.workers.kill()
             for task in [*self._in_flight, *self._timers.delayed()]:
+                if isinstance(task.future, Future):
+                    task.future.add_done_callback(close_unwanted)
                 if isinstance(task, CallTask) and task.activity.is_open and not task.is_explained:
                     task.activity.frame.report_error(task.step, CancelledError("the run ended before the call did"))
             self._in_flight.clear()
