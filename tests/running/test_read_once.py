@@ -200,9 +200,8 @@ def test_a_node_that_failed_because_nothing_was_left_is_not_blamed() -> None:
         return len(list(lines))
 
     pipeline = Pipeline(nodes=[read_lazily, use_up, find_longest])
-    with pytest.raises(ExecutionError, match=MESSAGE) as caught:
+    with pytest.raises(ExecutionError, match=MESSAGE):
         pipeline.run({"count": 3})
-    assert isinstance(caught.value.__cause__, ValueError)  # max() of nothing
 
 
 @pytest.mark.parametrize("kind", [set, frozenset])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import AsyncGeneratorType, CoroutineType, NoneType
 from typing import Any
 
@@ -45,14 +45,16 @@ async def awaited(node: Node[..., Any], result: Any) -> Any:
     return result
 
 
-def check_values(plan: Plan, results: Iterable[Any]) -> None:
+def check_values(plan: Plan, results: Sequence[Any]) -> None:
     """Refuse coroutines among results of functions that returned values before.
 
     Raises:
         ExecutionError: There is one.
     """
+    if CoroutineType not in map(type, results):
+        return
     for result in results:
-        if result.__class__ is CoroutineType:
+        if type(result) is CoroutineType:
             plan.result_kinds.are_values, plan.result_kinds.vary = False, True
             result.close()
             raise ExecutionError(

@@ -16,7 +16,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.awaitables import awaited, check_values, needs_await
+from hypernodes.engine.awaitables import PLAIN, awaited, check_values, needs_await
 from hypernodes.engine.drivers.waiting import Waiter, wait_alone
 from hypernodes.engine.frames.columns import has_failure, nested_columns
 from hypernodes.engine.step import call, check_read_once, context_of, locate, split
@@ -345,7 +345,6 @@ def run_observed(
     frame.expect_all()
     plan, values = frame.plan, frame.values
     has_scopes = len(plan.scopes) > 1
-    is_known = plan.result_kinds.are_values
     context: CallbackContext | None = None
     listeners = frame.listeners[0]
     on_start, on_end = listeners.on_node_start, listeners.on_node_end
@@ -380,10 +379,10 @@ def run_observed(
                     outputs = thread.call(step, values, lambda *failed, step=step: frame.retry(step, *failed))
                 else:
                     outputs = call(step, values, thread.wait_for)
-                if 0 < count < 3:
-                    if result.__class__ is CoroutineType or (not is_known and needs_await(node, result)):
+                if 0 < count < 3 and type(result) not in PLAIN:
+                    if needs_await(node, result):
                         result = thread.wait_for(awaited(node, result))
-                    if step.read_often and hasattr(type(result), "__next__"):
+                    if step.read_often:
                         split(step, result)
             except BaseException as error:
                 thread.failed_at = frame.fail(step, error)
