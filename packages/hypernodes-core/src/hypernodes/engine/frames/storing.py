@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from hypernodes.cache.base import Cache
@@ -20,6 +21,9 @@ class StoringFrame(Frame):
     """
 
     __slots__ = ("_cache", "_looked_up_at", "signatures")
+
+    failed_before: Mapping[int, str] = MappingProxyType({})
+    """For each step that depends on failed items, the mapped pipeline that they are of."""
 
     signatures: list[Any]
     _cache: Cache | None  # the only cache of the whole plan, if it is known to have just one
@@ -70,4 +74,11 @@ class StoringFrame(Frame):
         entries = {own.hex(): value for slot, value in pairs if slot is not None and (own := signatures[slot])}
         run.store.put(cache, entries, step.node.name)
         if step not in run.records.recorded:
-            run.records.add(Computed(self.plan, self.values, signatures), step)
+            self._record(step)
+
+    def _record(self, step: CallStep) -> None:
+        """Write a record of a call that was made, if it is the first in the run."""
+        records = self.run.records
+        if step not in records.recorded:
+            is_known = bool(self.key_of(step))
+            records.add(Computed(self.plan, self.values, self.signatures, self.failed_before, is_known), step)

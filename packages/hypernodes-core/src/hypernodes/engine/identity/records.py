@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -63,11 +64,15 @@ class Computed(NamedTuple):
         plan: The plan.
         values: Value of every slot so far.
         signatures: Signature of the value in every slot.
+        failed_before: For each step that depends on failed items, the mapped pipeline that they are of.
+        is_known: Whether the result has a signature.
     """
 
     plan: Plan
     values: Sequence[Any]
     signatures: Sequence[bytes | None]
+    failed_before: Mapping[int, str] = MappingProxyType({})
+    is_known: bool = True
 
 
 class RunRecords:
@@ -121,6 +126,9 @@ class RunRecords:
             "code": dict(components_of(step.node, digest)),
             "inputs": inputs_of(frame, step, self._outline.varying[frame.plan]),
         }
+        if step.index in frame.failed_before:
+            record["after_failures"] = frame.failed_before[step.index]
+            record["is_uncached"] = not frame.is_known
         self._store.put(cache, {self._outline.keys[step]: record}, step.node.name)
 
     def completed(self, key: str, record: Any) -> Any:

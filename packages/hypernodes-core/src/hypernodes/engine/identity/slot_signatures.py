@@ -7,6 +7,7 @@ from typing import Any
 
 from hypernodes import signature
 from hypernodes.engine.identity.plan_code import NestedOutput, PlanCodes, sign_call, sign_map, sign_outputs, trace
+from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
 UNKNOWN = None
@@ -167,6 +168,10 @@ class SlotSignatures:
         """Return the signature of a value by its content; empty, with one warning, when it has none."""
         return identify(self._plan, self._codes, slot, self._values[slot])
 
+    def identify_element(self, slot: int, position: int) -> bytes:
+        """Return the signature of an element of a list by its content; empty, with one warning, when it has none."""
+        return identify(self._plan, self._codes, slot, self._values[slot][position], f"[{position}]")
+
 
 def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
     """Return one signature for all requested outputs, from the signatures of all slots."""
@@ -174,8 +179,16 @@ def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
     return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
 
 
-def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any) -> bytes:
-    """Return the signature of the value in a slot of a plan by its content; empty, with one warning, if it has none."""
+def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any, where: str = "") -> bytes:
+    """Return the signature of a value by its content; empty, with one warning, if it has none.
+
+    Args:
+        plan: The plan.
+        codes: Signatures of code in this run.
+        slot: The slot that the value is in.
+        value: The value.
+        where: Where in the slot, when it is an element of a list.
+    """
     if value is UNSET:
         return NEVER
     try:
@@ -185,14 +198,16 @@ def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any) -> bytes:
         users = [step for step, signed in zip(plan.steps, codes.of(plan).signed, strict=True) if slot in signed]
         if not names:
             names = [name for step in users for name, own in _named_arguments(step) if own == slot]
-        name = names[0] if names else "a result"
+        name = (names[0] if names else "a result") + where
         is_ours = isinstance(error, signature.UnhashableValueError)
         problem = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
+        advice = "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__."
+        if isinstance(value, Failure):
+            problem = f"{name}, a failed item, cannot be identified: its error has {problem.removeprefix(name)}"
         codes.warn(
             name,
             "value",
-            f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {problem}. "
-            "Give its class __cache_key__(), or name attributes that do not matter in __cache_ignore__.",
+            f"{', '.join(repr(step.node.name) for step in users)}: runs uncached, because {problem}. {advice}",
         )
         return NEVER
 
