@@ -48,6 +48,8 @@ class DiskCache(Cache):
             variable `HYPERNODES_CACHE_KEY`; when that is not set, a random key, which is stored in this user's
             configuration directory.
         lock_timeout_s: How long to wait for other processes that are writing, in seconds.
+        shows_inputs: Whether what is stored for `Pipeline.explain` holds numbers and short texts among the inputs in
+            clear, unless they look like secrets; False for digests only.
 
     Raises:
         ConfigurationError: A setting has an invalid value.
@@ -76,6 +78,7 @@ class DiskCache(Cache):
         compress: bool | int = False,
         key: str | bytes | None = None,
         lock_timeout_s: float = 30.0,
+        shows_inputs: bool = True,
     ) -> None:
         if not os.fspath(path):
             raise ConfigurationError(f"path must be a directory; got {path!r}")
@@ -85,11 +88,14 @@ class DiskCache(Cache):
             raise ConfigurationError(f"compress must be True, False or a level from 0 to 9; got {compress!r}")
         if not _is_seconds(lock_timeout_s):
             raise ConfigurationError(f"lock_timeout_s must be a number of seconds; got {lock_timeout_s!r}")
+        if not isinstance(shows_inputs, bool):
+            raise ConfigurationError(f"shows_inputs must be True or False; got {shows_inputs!r}")
         # Absolute, so that a later change of the working directory makes no difference.
         self.path = os.path.abspath(os.path.expandvars(os.path.expanduser(os.fspath(path))))
         self.size_limit = size_limit
         self.compress = compress
         self.lock_timeout_s = lock_timeout_s
+        self.shows_inputs = shows_inputs
         self._secret = secret_key.from_environment() if key is None else secret_key.derive(key, "key")
         self._fingerprint = None if key is None or self._secret is None else secret_key.fingerprint(self._secret)
         self._prepare()
@@ -443,13 +449,16 @@ class DiskCache(Cache):
         return f"DiskCache(path={self.path!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in ("path", "size_limit", "compress", "lock_timeout_s")}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
         return {**settings, "_fingerprint": self._fingerprint}  # without the secret
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._secret = secret_key.from_environment()
         self._prepare()
+
+
+_SETTINGS = ("path", "size_limit", "compress", "lock_timeout_s", "shows_inputs")
 
 
 def _path_of(filename: Any) -> Callable[[EntryDatabase], str | None]:

@@ -45,7 +45,13 @@ class Cache(ABC):
     dropped at any time. Keys that begin with "about-" are records for `Pipeline.explain`, a small dict for every node,
     which is replaced when the node is computed again (see `hypernodes.cache.record`). Implementations must be
     thread-safe.
+
+    Attributes:
+        shows_inputs: Whether these records hold numbers and short texts among the inputs in clear, unless they look
+            like secrets. False for digests only; `explain` then says which input changed, and not from what to what.
     """
+
+    shows_inputs: bool = True
 
     @abstractmethod
     def get(self, key: str) -> Any:

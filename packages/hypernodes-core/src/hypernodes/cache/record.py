@@ -55,6 +55,15 @@ def _is_input(known: Any) -> bool:
     )
 
 
+def without_values(record: Any) -> Any:
+    """Return a record that holds digests only, and no input as text."""
+    inputs = record.get("inputs") if isinstance(record, dict) else None
+    if not isinstance(inputs, dict):
+        return record
+    kept = {name: {fact: known[fact] for fact in known if fact != "shown"} for name, known in inputs.items()}
+    return {**record, "inputs": kept}
+
+
 def describe_record(value: Any) -> list[str]:
     """Return a description of a record, line by line.
 

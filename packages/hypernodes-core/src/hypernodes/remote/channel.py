@@ -250,7 +250,7 @@ class Channel:
         for key, packed in entries.values.items():
             value = self._load(packed)
             if is_record_key(key):
-                value = self._state.records.completed(key, value)
+                value = self._state.records.completed(cache, key, value)
             self._state.store.put(cache, {key: value}, entries.labels.get(key, ""))
         self._state.store.flush()
 
