@@ -53,6 +53,8 @@ class Cache(ABC):
 
     shows_inputs: bool = True
 
+    notes_origins = False  # whether it is told what keys are made of before it stores results under them
+
     @abstractmethod
     def get(self, key: str) -> Any:
         """Return the value stored under `key`, or `MISS`."""
@@ -101,6 +103,9 @@ class Cache(ABC):
             unchanged. If they do not, it is stored at once.
         """
         return value, False
+
+    def note_origins(self, origins: Mapping[str, Any]) -> None:  # noqa: B027 - most caches have no use for it
+        """Take note of what keys are made of, if `notes_origins`; the results are put afterwards."""
 
     @abstractmethod
     def contains(self, key: str) -> bool:

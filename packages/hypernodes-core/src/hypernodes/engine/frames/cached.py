@@ -329,6 +329,9 @@ class CachedFrame(StoringFrame):
         cache = step.inner.scopes[0].cache
         own = self.signatures[slot]
         if cache is not None and own:
+            if cache.notes_origins:
+                position = step.outputs.index(slot)
+                cache.note_origins({manifest_key(own.hex()): self.identities.origins(step)[position]})
             self.run.store.put(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
 
     def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:

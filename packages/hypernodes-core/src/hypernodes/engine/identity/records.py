@@ -133,6 +133,10 @@ class RunRecords:
             record["is_uncached"] = not frame.is_known
         self._store.put(cache, {self._outline.keys[step]: record}, step.node.name)
 
+    def has_key(self, key: str) -> bool:
+        """Whether a key is that of the record of a node in the plan."""
+        return self._outline is not None and key in self._outline.keys.values()
+
     def completed(self, cache: Cache, key: str, record: Any) -> Any:
         """Return a record from a remote worker, completed with the components of the code, which the caller has.
 

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hypernodes import signature
-from hypernodes.engine.identity.plan_code import NestedOutput, PlanCodes, sign_call, sign_map, sign_outputs, trace
+from hypernodes.engine.identity.plan_code import (
+    NestedOutput,
+    Origin,
+    PlanCodes,
+    origin_of_map,
+    origins_of_call,
+    sign_call,
+    sign_outputs,
+    trace,
+)
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
@@ -112,15 +121,25 @@ class SlotSignatures:
         return True
 
     def _sign_map(self, step: NestedStep) -> tuple[bytes, ...]:
-        signed = []
+        return tuple(origin.signature() for origin in self.origins(step))
+
+    def origins(self, step: Step) -> list[Origin]:
+        """Return what the signature of each output of a call, or of a mapped pipeline, is made of."""
+        if isinstance(step, CallStep):
+            code = self._code.calls[step.index]
+            assert code is not None
+            return origins_of_call(
+                step, code, tuple(self.signatures[slot] or b"" for slot in self._code.signed[step.index])
+            )
+        made: list[Origin] = []
         for output in self._code.nested[step.index]:
             assert output is not None
             used = output.inputs.union(step.mapped)
             pairs = zip(step.inner_inputs, step.arguments, strict=True)
-            signed.append(
-                sign_map(step, output, [self.signatures[slot] or b"" for name, slot in pairs if name in used])
+            made.append(
+                origin_of_map(step, output, [self.signatures[slot] or b"" for name, slot in pairs if name in used])
             )
-        return tuple(signed)
+        return made
 
     def _sign_once(self, step: NestedStep) -> bool:
         """Sign the outputs of an unmapped nested pipeline whose inputs are known; return whether all could be signed.
