@@ -53,8 +53,10 @@ print(json.dumps([lengths, entries, str(again), [str(w.message) for w in caught]
 
 @pytest.fixture
 def shown_to_all() -> Iterator[Path]:
-    """A folder that every user can come to, and in which only its owner can write; not one of pytest's, which are closed
-    again when another pytest starts."""
+    """A folder that every user can come to, and in which only its owner can write.
+
+    Not one of pytest's, which are closed again when another pytest starts.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
