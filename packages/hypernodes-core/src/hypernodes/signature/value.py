@@ -297,6 +297,7 @@ _RULES: dict[type, Rule] = {
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
     struct.Struct: lambda v: Parts(b"struct:" + v.format.encode()),
+    weakref.KeyedRef: lambda v: Parts(b"weak reference", [("()", v()), (".key", v.key)]),
     weakref.ReferenceType: lambda v: Parts(b"weak reference", [("()", v())]),
 }
 # Those whose subclasses are known by the same parts, their class and their attributes.
