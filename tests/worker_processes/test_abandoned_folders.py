@@ -15,6 +15,7 @@ import pytest
 from hypernodes import LocalBackend, Pipeline, node
 from hypernodes.temporary import OwnedFolder, remove_abandoned
 from tests.support import start_python
+from tests.worker_processes.observe import wait_until
 
 PREFIX = "hypernodes-"
 
@@ -66,8 +67,7 @@ def test_the_next_run_removes_what_a_killed_one_left(here: Path) -> None:
     command = [sys.executable, "job.py", str(here)]
     killed = subprocess.Popen(command, cwd=here, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        while not list(here.glob("started-*")):
-            assert killed.poll() is None
+        assert wait_until(lambda: list(here.glob("started-*")))
     finally:
         os.killpg(killed.pid, signal.SIGKILL)
         killed.wait()
