@@ -26,6 +26,7 @@ TESTS = Path(__file__).parent
 # missing it is skipped, with this as the reason.
 NEEDS = {
     "caching/test_cache_interface.py::test_sizes_of_arrays_are_those_of_the_memory_they_keep_alive": ("numpy",),
+    "caching/test_values_in_memory.py::test_arrays_are_copied": ("numpy",),
     "demo": ("hypernodes_cache", "hypernodes_modal", "numpy"),
     "demo/test_demo_command.py": ("hypernodes_cache", "hypernodes_modal", "numpy", "scriptures"),
     "disk_cache": ("hypernodes_cache",),

@@ -12,6 +12,7 @@ import pytest
 from hypernodes import CacheWarning, MemoryCache, Node, Pipeline, SubprocessBackend, node
 from hypernodes.cache.record import checked_record, is_record_key
 from hypernodes.explain.changes import changes
+from tests.remote.transports import InProcess
 
 LoadModule = Callable[..., ModuleType]
 
@@ -160,6 +161,81 @@ def test_what_looks_like_a_secret_is_neither_shown_nor_kept() -> None:
     cache = MemoryCache()
     Pipeline([ask], cache=cache).run({"question": 1, "api_key": "sesame"})
     assert "sesame" not in repr(cache._records)
+
+
+SECRET_NAMES = (
+    "api_key dsn user db_user dbUser cookie bearer pin userPIN pw DB_PW pwd session_id jwt login otp authToken"
+)
+SECRET_VALUES = [
+    "postgresql://ada:lovelace@db/prod",
+    "https://ada@example.org/x",
+    "https://example.org/?access_token=abc",
+    "host=db password=lovelace",
+    "Server=db;Pwd=love",
+    "Bearer lovelace1815",
+    "Basic YWRhOmxvdmU=",
+    "sk-proj-abcdef123456",
+    "sk_live_abcdef123456",
+    "ghp_abcdefABCDEF0123456789",
+    "github_pat_11ABCDEFG0",
+    "glpat-abcdef1234",
+    "hf_abcdefghij",
+    "xoxb-1234-abcd",
+    "AKIAIOSFODNN7EXAMPLE",
+    "AIzaSyA-1234567890abcdef",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.c2ln",
+    "-----BEGIN PRIVATE KEY-----",
+    "$2b$12$abcdefghijklmnopqrstuv",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "9f86d081884c7d659a2feaa0c55ad015",
+]
+PLAIN_VALUES = [
+    "small",
+    "text-embedding-3-large",
+    "gpt-4o-mini-2024-07-18",
+    "sentence-transformers/all-MiniLM-L6-v2",
+    "https://example.org/a?page=2",
+    "/data/corpus/2024/documentsOfJune2024.parquet",
+    "20240718T120000Z",
+    "spinning users keep to this",
+]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES.split())
+def test_secrets_are_recognised_by_the_names_of_their_parameters(name: str) -> None:
+    assert "1815" not in stored_for(name, 1815)
+
+
+@pytest.mark.parametrize("value", SECRET_VALUES)
+def test_secrets_are_recognised_by_their_looks(value: str) -> None:
+    assert value not in stored_for("place", value)
+    assert value not in stored_for("place", value, is_default=True)
+
+
+@pytest.mark.parametrize("value", PLAIN_VALUES)
+@pytest.mark.parametrize("name", ["place", "spin", "width"])
+def test_what_does_not_look_like_a_secret_is_shown(name: str, value: str) -> None:
+    assert value in stored_for(name, value)
+
+
+def stored_for(name: str, value: Any, is_default: bool = False, cache: MemoryCache | None = None) -> str:
+    """Return what is stored beside a result that was computed from an input or a default."""
+    cache = MemoryCache() if cache is None else cache
+    names: dict[str, Any] = {"value": value}
+    exec(f"def use({name}{'=value' if is_default else ''}): return 1", names)
+    names["use"].__module__ = __name__
+    Pipeline([Node(names["use"], "used")], cache=cache).run({} if is_default else {name: value})
+    return repr(cache._records)
+
+
+def test_a_cache_can_ask_for_digests_only() -> None:
+    cache = MemoryCache()
+    cache.shows_inputs = False
+    assert "small" not in stored_for("place", "small", cache=cache)
+    pipeline = Pipeline([ask], cache=cache, backend=InProcess())
+    pipeline.run({"question": "who"})
+    assert "who" not in repr(cache._records)
+    assert pipeline.explain({"question": "why"})["ask"].reasons == ("input `question` changed",)
 
 
 def test_an_input_that_differs_from_item_to_item_is_not_said_to_have_changed() -> None:

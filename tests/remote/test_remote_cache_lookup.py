@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hypernodes import Cache, Failure, MemoryCache, Pipeline, node
+from hypernodes import Cache, CacheWarning, Failure, MemoryCache, Pipeline, node
+from hypernodes.engine.identity.records import Outline
 from tests.remote.transports import InProcess, Patient, Silent
 from tests.support import Recorder, RecordingCache
 
@@ -388,3 +389,68 @@ def test_a_question_waits_for_nothing_and_comes_after_what_was_said_before_it() 
     recorder.clear()
     assert pipeline.run({"document": bytes(range(60))}) == first
     assert recorder.computed == ["draw"]
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_remote_side_stores_only_under_keys_that_its_job_can_have(
+    place: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands for the caller's cache over there tries everything: another key, a key with an origin that is made up
+    or belongs to another node, a list, a record.
+    """
+    from hypernodes.cache.record import RECORD_PREFIX
+    from hypernodes.engine.identity.plan_code import CALL, Origin
+    from hypernodes.engine.store.run_store import manifest_key
+    from hypernodes.remote.proxies import CacheProxy
+
+    made_up = [
+        Origin(CALL, b"c" * 32, (b"i" * 32,)),
+        Origin(b"map zip over a of a", b"c" * 32, ()),
+        Origin(b"", b"", ()),
+    ]
+    foreign = {"ab" * 32: "poison", manifest_key("cd" * 32): b"", f"{RECORD_PREFIX}{'ef' * 32}": {"format": "1"}}
+    foreign |= {origin.signature().hex(): "poison" for origin in made_up}
+    original = CacheProxy.put_many
+
+    def put_many(self: CacheProxy, entries: Any, labels: Any = None) -> None:
+        self.note_origins({origin.signature().hex(): origin for origin in made_up})
+        genuine = next(iter(self._origins.values()))
+        self.note_origins({"ab" * 32: genuine, manifest_key("cd" * 32): genuine})
+        original(self, {**entries, **foreign}, labels)
+
+    monkeypatch.setattr(CacheProxy, "put_many", put_many)
+    cache = RecordingCache()
+    pipeline = Pipeline([encode, measure], backend=place, cache=cache)
+    with pytest.warns(CacheWarning, match="its key is not one that the nodes that were sent there can have"):
+        assert pipeline.run({"text": b"abc"})["length"] == 3
+    assert len(cache.stored) == 2
+    assert not cache.contains_many(foreign)
+    assert set(cache._records) == set(Outline(pipeline.plan_for(["text"], None), ()).keys.values())
+
+
+def test_lists_and_several_outputs_made_over_there_are_stored(place: InProcess, heard: Recorder) -> None:
+    @node(output_name=("head", "tail"))
+    def divide(vectors: list[bytes]) -> tuple[bytes, list[bytes]]:
+        return vectors[0], vectors[1:]
+
+    pipeline = Pipeline([split, encode_all(), divide, add_up], backend=place, cache=MemoryCache(), callbacks=[heard])
+    first = pipeline.run({"document": bytes(range(35))})
+    heard.clear()
+    assert pipeline.run({"document": bytes(range(35))}) == first
+    assert heard.computed == []
+
+
+inner_cache = MemoryCache()
+inner_pipeline = Pipeline([encode], cache=inner_cache, name="inside a node")
+
+
+def test_pipelines_that_nodes_run_over_there_store_their_results(place: InProcess) -> None:
+    @node(output_name="found")
+    def look(text: bytes) -> bytes:
+        found: bytes = inner_pipeline.run({"text": text})["vector"]
+        return found
+
+    assert Pipeline([look], backend=place).run({"text": b"ab"})["found"] == b"ba"
+    assert inner_cache.stats().entries == 1

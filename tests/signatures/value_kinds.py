@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 
 class Kind(NamedTuple):
@@ -643,27 +645,46 @@ def missing(modules: Sequence[str]) -> list[str]:
     return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
-def digests(needs: Sequence[str]) -> dict[str, list[list[str]]]:
-    """Return, for each kind that needs just these modules, the digests of the same and of the different values."""
-    from hypernodes.signature import UnhashableValueError, digest
+def all_kinds() -> list[Kind]:
+    """Return all kinds: those of this module, and those of the standard library and of libraries type by type."""
+    from tests.signatures import library_kinds, standard_kinds
 
+    assert {library_kinds.kind, standard_kinds.kind} == {kind}
+    return KINDS
+
+
+def digests() -> dict[str, list[list[str]]]:
+    """Return, for each kind whose modules are installed, the digests of the same and of the different values.
+
+    In the place of a digest is why there is none: "refused: ..." by the library, "error: ..." for anything else.
+    """
     found: dict[str, list[list[str]]] = {}
-    for number, wanted in enumerate(KINDS):
-        if wanted.needs != tuple(needs):
+    for number, wanted in enumerate(all_kinds()):
+        if missing(wanted.needs):
             continue
         # As if each were a module of the user's own, so that its classes and functions are the user's code.
-        namespace: dict[str, Any] = {"__name__": f"values_{number}"}
-        source = compile(wanted.setup, f"<values_{number}>", "exec")
-        exec(source, namespace)
-        rows: list[list[str]] = []
-        for expressions in (wanted.same, wanted.different):
-            row = []
-            for expression in expressions:
-                value = eval(expression, namespace)
-                try:
-                    row.append(digest(value).hex())
-                except UnhashableValueError as error:
-                    row.append(f"refused: {error}")
-            rows.append(row)
+        module = sys.modules[f"values_{number}"] = ModuleType(f"values_{number}")
+        try:
+            exec(compile(wanted.setup, f"<values_{number}>", "exec", dont_inherit=True), module.__dict__)
+        except Exception as error:
+            found[wanted.name] = [[_problem(error)], []]
+            continue
+        rows = [[_digest_of(text, module) for text in texts] for texts in (wanted.same, wanted.different)]
         found[wanted.name] = rows
     return found
+
+
+def _digest_of(expression: str, module: ModuleType) -> str:
+    from hypernodes.signature import UnhashableValueError, digest
+
+    try:
+        value = eval(expression, module.__dict__)
+        return digest(value).hex()
+    except UnhashableValueError as error:
+        return f"refused: {error}"
+    except Exception as error:
+        return _problem(error)
+
+
+def _problem(error: Exception) -> str:
+    return f"error: {type(error).__name__}: {error}"

@@ -14,10 +14,13 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_BINARY, MODE_RAW
+
+from hypernodes_cache.log_index import LogIndex
 
 INLINE_SIZE_LIMIT = 32 * 1024  # bytes; larger entries are files, which is faster than SQLite from about this size
 
@@ -39,6 +42,7 @@ _PRAGMAS = (
     "trusted_schema = 0",
     "cell_size_check = 1",
 )
+_READING_PRAGMAS = ("query_only = 1", *_PRAGMAS[3:])
 
 _SCHEMA = {
     *("Settings", "Cache", "Pins", "Cache_key_raw", "Cache_expire_time"),
@@ -140,6 +144,10 @@ class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
     Args:
         directory: The directory; created if it does not exist.
         lock_timeout_s: How long to wait for other processes that are writing, in seconds.
+        is_read_only: Whether to read a directory in which this process may not write.
+
+    Attributes:
+        is_read_only: The same.
 
     Raises:
         sqlite3.Error: The database cannot be opened or written.
@@ -147,15 +155,21 @@ class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         Exception: diskcache cannot interpret the content of the database.
     """
 
-    def __init__(self, directory: str, lock_timeout_s: float) -> None:
+    def __init__(self, directory: str, lock_timeout_s: float, is_read_only: bool = False) -> None:
         self._connection: sqlite3.Connection | None = None
         self._lock_timeout_s = lock_timeout_s
         self._is_opening = True
+        self.is_read_only = is_read_only
+        self._is_immutable = False
         self.database_path = os.path.join(directory, DBNAME)
-        os.makedirs(directory, exist_ok=True)
+        self._log_index = LogIndex(self.database_path, can_write=not is_read_only)
+        if not is_read_only:
+            os.makedirs(directory, exist_ok=True)
         try:
             if self._is_made():
                 self._attach(directory)
+            elif is_read_only:
+                raise sqlite3.DatabaseError("there is no complete index")
             else:
                 # diskcache writes its settings one by one; one transaction makes that fast and atomic.
                 with self._exclusively():
@@ -170,6 +184,8 @@ class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
 
     def _is_made(self) -> bool:
         """Whether the schema is complete, so that opening needs no write, which a full disk or a lock would prevent."""
+        if self.is_read_only:
+            self._find_way_to_read()
         names = {name for (name,) in self._sql("SELECT CAST(name AS TEXT) FROM sqlite_master")}
         if not names >= _SCHEMA:
             return False
@@ -177,6 +193,19 @@ class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
             "SELECT COUNT(*) FROM Settings WHERE key IN ('count', 'size') AND TYPEOF(value) = 'integer'"
         )
         return bool(counters.fetchone()[0] == 2)
+
+    def _find_way_to_read(self) -> None:
+        """Read without writing: beside writers if possible, else as a file that nobody changes.
+
+        The second ignores what is only in the write-ahead log. If the file is changed all the same, what is read may be
+        wrong, but then the seals of the entries are.
+        """
+        try:
+            self._sql("SELECT 1 FROM sqlite_master")
+        except sqlite3.OperationalError:
+            self._is_opening = False
+            self.close()
+            self._is_opening = self._is_immutable = True
 
     def _attach(self, directory: str) -> None:
         """Do what diskcache does when it opens a directory, without its writes."""
@@ -192,15 +221,26 @@ class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
 
     @property
     def _con(self) -> sqlite3.Connection:
-        if self._connection is None:
+        if self._connection is not None:
+            self._log_index.mend()
+        else:
+            self._log_index.begin()
+            target = self.database_path
+            if self.is_read_only:
+                target = f"{Path(target).as_uri()}?{'immutable=1' if self._is_immutable else 'mode=ro'}"
             connection = sqlite3.connect(
-                self.database_path, timeout=self._lock_timeout_s, isolation_level=None, check_same_thread=False
+                target,
+                timeout=self._lock_timeout_s,
+                isolation_level=None,
+                check_same_thread=False,
+                uri=self.is_read_only,
             )
             try:
-                for pragma in _PRAGMAS:
+                for pragma in _READING_PRAGMAS if self.is_read_only else _PRAGMAS:
                     _set_pragma(connection, pragma, self._lock_timeout_s)
             except BaseException:
                 connection.close()
+                self._log_index.end()
                 raise
             self._connection = connection
         return self._connection
@@ -230,8 +270,11 @@ class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
     def close(self) -> None:
         """Close the database; the next use opens it again."""
         if self._connection is not None and not self._is_opening:
+            with contextlib.suppress(OSError):
+                self._log_index.mend()
             connection, self._connection = self._connection, None
             connection.close()
+            self._log_index.end()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 import threading
 import time
 import weakref
@@ -38,7 +39,7 @@ class DiskCache(Cache):
     Any number of threads and processes may use one directory at the same time. Every entry is signed with a secret key
     (HMAC-SHA256), and that is verified before anything is unpickled: an entry that is damaged, moved or written by
     somebody without the key is a miss, with one warning. When the directory cannot be used, for whatever reason, a run
-    continues without it.
+    continues without it. One that may be read and not written is read.
 
     Args:
         path: The directory; created when it is first used. `~` and environment variables are expanded.
@@ -48,6 +49,8 @@ class DiskCache(Cache):
             variable `HYPERNODES_CACHE_KEY`; when that is not set, a random key, which is stored in this user's
             configuration directory.
         lock_timeout_s: How long to wait for other processes that are writing, in seconds.
+        shows_inputs: Whether what is stored for `Pipeline.explain` holds numbers and short texts among the inputs in
+            clear, unless they look like secrets; False for digests only.
 
     Raises:
         ConfigurationError: A setting has an invalid value.
@@ -78,6 +81,7 @@ class DiskCache(Cache):
         compress: bool | int = False,
         key: str | bytes | None = None,
         lock_timeout_s: float = 30.0,
+        shows_inputs: bool = True,
     ) -> None:
         given: Any = path
         if not isinstance(given, (str, bytes, os.PathLike)) or not os.fspath(path):
@@ -88,11 +92,14 @@ class DiskCache(Cache):
             raise ConfigurationError(f"compress must be True, False or a level from 0 to 9; got {compress!r:.200}")
         if not _is_seconds(lock_timeout_s):
             raise ConfigurationError(f"lock_timeout_s must be a number of seconds; got {lock_timeout_s!r:.200}")
+        if not isinstance(shows_inputs, bool):
+            raise ConfigurationError(f"shows_inputs must be True or False; got {shows_inputs!r:.200}")
         # Absolute, so that a later change of the working directory makes no difference.
         self.path = os.path.abspath(os.path.expandvars(os.path.expanduser(os.fspath(path))))
         self.size_limit = size_limit
         self.compress = compress
         self.lock_timeout_s = lock_timeout_s
+        self.shows_inputs = shows_inputs
         self._secret = secret_key.from_environment() if key is None else secret_key.derive(key, "key")
         self._fingerprint = None if key is None or self._secret is None else secret_key.fingerprint(self._secret)
         self._prepare()
@@ -144,7 +151,7 @@ class DiskCache(Cache):
         _check(entries)
         now = time.time()
         for attempt in range(2):
-            database = self._attempt(lambda database: database, None)
+            database = self._attempt_write(lambda database: database, None)
             if database is None:
                 return
             rows, failure = self._make_rows(database, entries, labels or {}, now)
@@ -177,10 +184,10 @@ class DiskCache(Cache):
 
     def delete(self, key: str) -> None:
         _check((key,))
-        self._attempt(lambda database: database.remove_key(key), None)
+        self._attempt_write(lambda database: database.remove_key(key), None)
 
     def clear(self) -> None:
-        self._attempt(lambda database: database.remove_all(), None)
+        self._attempt_write(lambda database: database.remove_all(), None)
 
     def stats(self) -> CacheStats:
         entries, size = self._attempt(lambda database: database.counts(), (None, None))
@@ -197,12 +204,12 @@ class DiskCache(Cache):
     def pin(self, key: str) -> None:
         """Protect an entry from eviction; `delete` and `clear` still remove it."""
         _check((key,))
-        self._attempt(lambda database: database.pin(key), None)
+        self._attempt_write(lambda database: database.pin(key), None)
 
     def unpin(self, key: str) -> None:
         """Allow an entry to be evicted again."""
         _check((key,))
-        self._attempt(lambda database: database.unpin(key), None)
+        self._attempt_write(lambda database: database.unpin(key), None)
 
     def collect(self, *, size_limit: int | None = None, unused_for_s: float | None = None) -> RemovedCounts:
         """Evict entries by size and age, and delete the leftovers of killed processes; safe during concurrent use.
@@ -221,7 +228,7 @@ class DiskCache(Cache):
             entries = eviction.evict(database, limit, unused_for_s)
             return RemovedCounts(entries, eviction.remove_leftovers(database) + recovery.remove_set_aside(self.path))
 
-        return self._attempt(run, RemovedCounts())
+        return self._attempt_write(run, RemovedCounts())
 
     def entries(self) -> Iterator[Entry]:
         """Return the metadata of each entry, without loading any value."""
@@ -267,7 +274,7 @@ class DiskCache(Cache):
     def _write(self, database: EntryDatabase, rows: list[NewRow]) -> bool:
         is_stored = False
         try:
-            is_stored = self._attempt(lambda database: database.write(rows), False)
+            is_stored = self._attempt_write(lambda database: database.write(rows), False)
         finally:
             if not is_stored:
                 _remove_files(database, rows)
@@ -312,7 +319,7 @@ class DiskCache(Cache):
                 if not rows:
                     return None
                 if rows[0][2] == filename:
-                    self._attempt(_remove_row(rowid, filename), None)
+                    self._attempt_write(_remove_row(rowid, filename), None, is_asked_for=False)
                     return None
                 row = rows[0]
         return None
@@ -324,12 +331,12 @@ class DiskCache(Cache):
             if self._written_bytes < self.size_limit // 32:
                 return
             self._written_bytes = 0
-        self._attempt(lambda database: eviction.evict(database, self.size_limit), None)
+        self._attempt_write(lambda database: eviction.evict(database, self.size_limit), None)
 
     def _record_uses(self) -> None:
         with self._lock:
             used, self._used = self._used, []
-        self._attempt(lambda database: database.touch_many(used, time.time()), None)
+        self._attempt_write(lambda database: database.touch_many(used, time.time()), None, is_asked_for=False)
 
     # --- the directory -----------------------------------------------------------------------------------------------
 
@@ -354,6 +361,29 @@ class DiskCache(Cache):
                             self._paused_until = time.monotonic() + _PAUSE_S
                         return otherwise
                     problems.append(problem)
+
+    def _attempt_write(
+        self, operation: Callable[[EntryDatabase], _T], otherwise: _U, is_asked_for: bool = True
+    ) -> _T | _U:
+        """Like `_attempt`, for what changes the directory: nothing where it can only be read.
+
+        Args:
+            operation: The operation.
+            otherwise: What to return when it cannot be done.
+            is_asked_for: Whether somebody who asked for it is to be warned.
+        """
+
+        def run(database: EntryDatabase) -> _T | _U:
+            if not database.is_read_only:
+                return operation(database)
+            if is_asked_for:
+                self._warn(
+                    "read-only",
+                    f"{self!r} can be read but not written: what is not in it is computed again next time.",
+                )
+            return otherwise
+
+        return self._attempt(run, otherwise)
 
     def _repair(self, problem: StorageProblem, before: Sequence[StorageProblem], error: Exception) -> bool:
         """Repair the directory where that is possible, and warn where it is not; return whether to try again."""
@@ -392,12 +422,24 @@ class DiskCache(Cache):
         if database is None:
             sealer = Sealer(self._find_secret(), int(self.compress))
             self._warn_about_network_filesystem()
-            database = EntryDatabase(self.path, self.lock_timeout_s)
+            database = self._open_database()
             self._database, self._sealer = database, sealer
             self._finalizer = weakref.finalize(self, database.close)
             self._check_at = now + _CHECK_REPLACED_EVERY_S
-            eviction.remove_leftovers_daily(database)
+            if not database.is_read_only:
+                eviction.remove_leftovers_daily(database)
         return database
+
+    def _open_database(self) -> EntryDatabase:
+        try:
+            return EntryDatabase(self.path, self.lock_timeout_s)
+        except (OSError, sqlite3.OperationalError) as error:
+            if not recovery.may_be_read(self.path, error):
+                raise
+            try:
+                return EntryDatabase(self.path, self.lock_timeout_s, is_read_only=True)
+            except Exception:
+                raise error from None
 
     def _close_database(self) -> None:
         if self._database is not None:
@@ -446,13 +488,16 @@ class DiskCache(Cache):
         return f"DiskCache(path={self.path!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in ("path", "size_limit", "compress", "lock_timeout_s")}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
         return {**settings, "_fingerprint": self._fingerprint}  # without the secret
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._secret = secret_key.from_environment()
         self._prepare()
+
+
+_SETTINGS = ("path", "size_limit", "compress", "lock_timeout_s", "shows_inputs")
 
 
 def _path_of(filename: Any) -> Callable[[EntryDatabase], str | None]:

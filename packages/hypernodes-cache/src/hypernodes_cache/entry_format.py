@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hypernodes.extension import new_buffer
+from hypernodes_cache.regular_files import open_regular
 from hypernodes_cache.value_encoding import RAW, ByteBuffer, EncodedValue, UnreadableError
 
 _HEADER = struct.Struct("<2sBBI")
@@ -127,7 +128,7 @@ class Sealer:
             OSError: The file cannot be read.
             UnreadableError: The entry was not written under this key with this secret key.
         """
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             head = _read_exactly(file, min(_HEADER.size, size))
             if len(head) == _HEADER.size:

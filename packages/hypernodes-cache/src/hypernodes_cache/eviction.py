@@ -104,8 +104,10 @@ def remove_leftovers_daily(database: EntryDatabase) -> None:
     if 0 <= age_s < _REMOVE_LEFTOVERS_EVERY_S:
         return
     with contextlib.suppress(OSError):  # not urgent: it is tried again the next time
-        # The marker is written first, so that other processes do not do the same. A symbolic link is not followed.
-        descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        # The marker is written first, so that other processes do not do the same. A symbolic link is not followed, and
+        # a named pipe is not waited for.
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(marker, flags, 0o666)
         try:
             os.utime(descriptor if os.utime in os.supports_fd else marker)
         finally:

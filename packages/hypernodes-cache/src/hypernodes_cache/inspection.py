@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from hypernodes_cache.database import EntryDatabase
 from hypernodes_cache.entry_format import codec_of
+from hypernodes_cache.regular_files import open_regular
 from hypernodes_cache.value_encoding import CODEC_NAMES
 
 
@@ -62,7 +63,7 @@ def _entry(
     if filename is not None:
         path = database.path_of(filename)
         try:
-            with open(path or "", "rb") as file:
+            with open_regular(path or "") as file:
                 head = file.read(32)
         except OSError:
             head = b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -52,6 +53,16 @@ def classify(error: Exception) -> StorageProblem:
     if code & 0xFF in _INCONSISTENT:
         return StorageProblem.INCONSISTENT
     return StorageProblem.BUSY if code & 0xFF in _BUSY else StorageProblem.UNAVAILABLE
+
+
+def may_be_read(directory: str, error: OSError | sqlite3.OperationalError) -> bool:
+    """Whether an error of opening a directory means that it may not be written, while there is an index to read."""
+    if isinstance(error, OSError):
+        forbids_writing = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    else:
+        forbids_writing = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    index = os.path.join(directory, DBNAME)
+    return forbids_writing and os.path.isfile(index) and os.access(index, os.R_OK)
 
 
 def set_aside(directory: str) -> str:

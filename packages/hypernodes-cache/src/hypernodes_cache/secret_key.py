@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from hypernodes import ConfigurationError
+from hypernodes_cache.regular_files import open_regular
 
 ENVIRONMENT_VARIABLE = "HYPERNODES_CACHE_KEY"
 
@@ -95,7 +96,7 @@ def user_key() -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         status = os.fstat(file.fileno())
         text = file.read(4096).strip()
     if os.name == "posix":

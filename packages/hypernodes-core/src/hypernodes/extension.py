@@ -14,7 +14,8 @@ An extension is found through an entry point in the group of its kind; see `hype
 - `execute`: runs a job in the worker process and returns its outcome, which `submit` returns;
 - `wants_reply`: whether a message of the worker has to be answered;
 - `ExecutionMode`: type of `node_execution` and `map_execution`;
-- `OutputNames`, `MapMode`, `OnError`: types of `output_name`, `map_mode` and `on_error`.
+- `OutputNames`, `MapMode`, `OnError`: types of `output_name`, `map_mode` and `on_error`;
+- `OwnedFolder`: a temporary folder that is removed also when the process that made it was killed.
 
 **A cache** (group `hypernodes.caches`) subclasses `hypernodes.Cache`. Beside results it holds one record for each node,
 for `Pipeline.explain`:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from hypernodes.remote.worker import execute
     from hypernodes.request import OutputNames
     from hypernodes.signature import UnhashableValueError, digest, reduce_sentinel, register
+    from hypernodes.temporary import OwnedFolder
 
 __all__ = [
     "RECORD_PREFIX",
@@ -64,6 +66,7 @@ __all__ = [
     "MapMode",
     "OnError",
     "OutputNames",
+    "OwnedFolder",
     "UnhashableValueError",
     "describe_record",
     "digest",
@@ -83,6 +86,7 @@ _MODULES = {
     "MapMode": "plan",
     "OnError": "plan",
     "OutputNames": "request",
+    "OwnedFolder": "temporary",
     "UnhashableValueError": "signature",
     "describe_record": "cache.record",
     "digest": "signature",

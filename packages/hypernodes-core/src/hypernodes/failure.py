@@ -12,6 +12,9 @@ from hypernodes.errors import DependencyError
 class Failure(NamedTuple):
     """A failed item; it replaces the item's outputs (`on_error="collect"`).
 
+    It is never stored in a cache: the next run tries the item again. Results of nodes that got it are: they are found
+    again when the item fails with an equal error, whatever the files and lines in its traceback are then.
+
     Attributes:
         error: The exception, as it was raised.
         traceback_text: Its traceback, as Python prints it.
@@ -52,6 +55,11 @@ def failures(result: Mapping[str, Any]) -> list[Failure]:
         for failure in _search(value):
             found.setdefault(id(failure), failure)
     return sorted(found.values(), key=lambda failure: failure.item_index)
+
+
+def contains_failure(value: Any) -> bool:
+    """Whether a value is a failure, or a list that contains one at any depth."""
+    return next(_search(value), None) is not None
 
 
 def _search(value: Any) -> Iterator[Failure]:

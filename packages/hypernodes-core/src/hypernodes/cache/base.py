@@ -45,7 +45,15 @@ class Cache(ABC):
     dropped at any time. Keys that begin with "about-" are records for `Pipeline.explain`, a small dict for every node,
     which is replaced when the node is computed again (see `hypernodes.cache.record`). Implementations must be
     thread-safe.
+
+    Attributes:
+        shows_inputs: Whether these records hold numbers and short texts among the inputs in clear, unless they look
+            like secrets. False for digests only; `explain` then says which input changed, and not from what to what.
     """
+
+    shows_inputs: bool = True
+
+    notes_origins = False  # whether it is told what keys are made of before it stores results under them
 
     _set_by_init: ClassVar[tuple[str, ...]] = ()  # attributes that a subclass needs, which `__init__` sets
 
@@ -97,6 +105,9 @@ class Cache(ABC):
             unchanged. If they do not, it is stored at once.
         """
         return value, False
+
+    def note_origins(self, origins: Mapping[str, Any]) -> None:  # noqa: B027 - most caches have no use for it
+        """Take note of what keys are made of, if `notes_origins`; the results are put afterwards."""
 
     @abstractmethod
     def contains(self, key: str) -> bool:

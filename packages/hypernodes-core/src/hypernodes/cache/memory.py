@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.record import RECORD_PREFIX
 from hypernodes.checks import shown
-from hypernodes.errors import ConfigurationError, is_positive
+from hypernodes.errors import CacheWarning, ConfigurationError, is_positive
 from hypernodes.locks import reset_after_fork
+
+_CONSTANTS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class MemoryCache(Cache):
-    """Stores results for as long as this object lives; values are shared, not copied.
+    """Stores results for as long as this object lives.
+
+    Every reader gets a value of its own, as from a cache on disk: what a node or a caller does to a list, an array or
+    an object that it got does not change what others get later. Values that cannot change (numbers, texts, tuples of
+    such) are shared. So is what takes more than 64 MiB, or cannot be copied (a connection, a model with handles): if
+    its content has changed when it is asked for again, it is a miss, with one warning that names the node. What can be
+    neither copied nor identified by its content is shared without a check.
 
     Args:
         max_items: The largest number of entries; the least recently used one is evicted. None for no limit.
         max_bytes: The largest total size of the values, in bytes; the least recently used ones are evicted, and a value
             that alone is larger is not stored. None for no limit. See `hypernodes.cache.size.estimate_size_bytes` for
             what is counted. A value that changes after it was put is not measured again.
+        copy: True to copy values of every size, and to store nothing that cannot be copied. False to share all values
+            without copies and checks, e.g. large models that nobody changes. None for what is said above.
 
     Raises:
-        ConfigurationError: A limit is not a positive whole number.
+        ConfigurationError: A limit is not a positive whole number, or `copy` is not True, False or None.
 
     Example:
         >>> from hypernodes import MemoryCache, Pipeline, node
@@ -41,12 +53,18 @@ class MemoryCache(Cache):
 
     _set_by_init = ("_entries",)
 
-    def __init__(self, *, max_items: int | None = None, max_bytes: int | None = None) -> None:
+    def __init__(self, *, max_items: int | None = None, max_bytes: int | None = None, copy: bool | None = None) -> None:
         for name, limit in (("max_items", max_items), ("max_bytes", max_bytes)):
             if limit is not None and not is_positive(limit):
                 raise ConfigurationError(f"{name} must be a positive whole number or None; got {shown(limit)}")
+        if copy not in (True, False, None):
+            raise ConfigurationError(f"copy must be True, False or None; got {shown(copy)}")
         self.max_items = max_items
         self.max_bytes = max_bytes
+        self.copy = copy
+        self._kept_types: frozenset[type] = frozenset()  # of values that are not simply handed out; see `copies`
+        self._labels: dict[str, str] = {}  # the nodes that made the values that are compared when they are handed out
+        self._warned: set[str] = set()
         self._is_limited = max_items is not None or max_bytes is not None
         self._entries: OrderedDict[str, Any] = OrderedDict()
         self._sizes: dict[str, int] = {}  # filled only when `max_bytes` is set, since measuring takes time
@@ -67,13 +85,54 @@ class MemoryCache(Cache):
             self._hits += 1
             if self._is_limited:
                 self._entries.move_to_end(key)
-            return value
+        return self._hand_out(key, value) if type(value) in self._kept_types else value
+
+    def _hand_out(self, key: str, kept: Any) -> Any:
+        """Return a value that nobody else has, or one that is what it was; else `MISS`."""
+        from hypernodes.cache.copies import ChangedError
+
+        try:
+            return kept.hand_out()
+        except ChangedError:
+            reason = "was changed after it was stored in a MemoryCache"
+        except Exception as error:  # of the value's own code
+            reason = f"cannot be copied out of a MemoryCache any more ({type(error).__name__}: {error})"
+        label = self._labels.get(key, "")
+        with self._lock:
+            if self._entries.get(key) is kept:
+                self._remove(key)
+            self._hits -= 1
+            self._misses += 1
+            is_new = label not in self._warned
+            self._warned.add(label)
+        if is_new:
+            whose = f"the result of node {label!r}" if label else "a value"
+            warnings.warn(
+                f"{whose} {reason}, and is not used again. Let what changes it work on a copy, or make the cache with "
+                "MemoryCache(copy=True).",
+                CacheWarning,
+                stacklevel=2,
+            )
+        return MISS
+
+    def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
+        failure: Exception | None = None
+        for key, value in entries.items():
+            try:
+                self.put(key, value)
+            except Exception as error:
+                failure = failure or error
+            if labels and type(value) not in _CONSTANTS and type(self._entries.get(key)) in self._kept_types:
+                self._labels[key] = labels.get(key, "")
+        if failure is not None:
+            raise failure
 
     def put(self, key: str, value: Any) -> None:
         if key[:6] == RECORD_PREFIX:  # `is_record_key`, without a call for every item
             with self._lock:
                 self._records[key] = value
             return
+        kept = value if type(value) in _CONSTANTS or self.copy is False else self._keep(value)
         if self.max_bytes is None:
             size = 0
         else:
@@ -87,9 +146,15 @@ class MemoryCache(Cache):
                     return
                 self._sizes[key] = size
                 self._size_bytes += size
-            self._entries[key] = value
+            self._entries[key] = kept
             if self._is_limited:
                 self._evict()
+
+    def _keep(self, value: Any) -> Any:
+        from hypernodes.cache.copies import KEPT, keep  # which takes long to import
+
+        self._kept_types = KEPT
+        return keep(value, copies_always=bool(self.copy))
 
     def contains(self, key: str) -> bool:
         with self._lock:
@@ -104,6 +169,7 @@ class MemoryCache(Cache):
         with self._lock:
             self._entries.clear()
             self._records.clear()
+            self._labels.clear()
             self._sizes.clear()
             self._size_bytes = 0
 
@@ -114,6 +180,8 @@ class MemoryCache(Cache):
 
     def _remove(self, key: str) -> None:
         self._entries.pop(key, None)
+        if self._labels:
+            self._labels.pop(key, None)
         if self._sizes:
             self._size_bytes -= self._sizes.pop(key, 0)
 

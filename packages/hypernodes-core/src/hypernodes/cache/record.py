@@ -7,6 +7,8 @@ A record is a plain dict, since the version that wrote it may be older or newer 
 - `computed_at`: time of the computation, in seconds since the epoch;
 - `code_digest`: digest of its whole code;
 - `code`: for every component of that code its digest; empty where the code could not be inspected;
+- `after_failures`, where it depends on failed items: the mapped pipeline that they are of, and `is_uncached`, whether
+  the result is not stored because their errors cannot be identified;
 - `inputs`: for every parameter a dict of known facts: `digest`, unless it varies from item to item; `shown`, its value
   as text where that is short; `from`, the name of the node that made it.
 """
@@ -33,6 +35,7 @@ def checked_record(value: Any) -> dict[str, Any] | None:
     is_valid = (
         isinstance(value.get("node"), str)
         and isinstance(value.get("version", ""), str)
+        and isinstance(value.get("after_failures", ""), str)
         and isinstance(value.get("computed_at"), float)
         and isinstance(value.get("code_digest"), bytes)
         and isinstance(code, dict)
@@ -52,6 +55,15 @@ def _is_input(known: Any) -> bool:
     )
 
 
+def without_values(record: Any) -> Any:
+    """Return a record that holds digests only, and no input as text."""
+    inputs = record.get("inputs") if isinstance(record, dict) else None
+    if not isinstance(inputs, dict):
+        return record
+    kept = {name: {fact: known[fact] for fact in known if fact != "shown"} for name, known in inputs.items()}
+    return {**record, "inputs": kept}
+
+
 def describe_record(value: Any) -> list[str]:
     """Return a description of a record, line by line.
 
@@ -64,6 +76,8 @@ def describe_record(value: Any) -> list[str]:
     lines = [f"computed  {_date(record['computed_at'])}"]
     if "version" in record:
         lines.append(f"version   {record['version']}")
+    if "after_failures" in record:
+        lines.append(f"after     failed items of {record['after_failures']}")
     heads = ["code", *[""] * len(record["code"])]
     lines += [f"{head:<10}{label}" for head, label in zip(heads, record["code"] or ["not inspected"], strict=False)]
     heads = ["inputs", *[""] * len(record["inputs"])]

@@ -14,7 +14,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.engine import map_plan
 from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.columns import check_given_columns, is_mapped_inside
-from hypernodes.engine.frames.dry_run import dry_run_state, item_frames
+from hypernodes.engine.frames.dry_run import dry_run_state, item_frames, plans_in
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.identity.records import Outline
 from hypernodes.engine.store.manifests import origin_of
@@ -325,6 +325,7 @@ class _DryRunCounter:
                 yield NodeExplanation(node.name, (), 0, 0, 0, 0, False, reasons, is_overridden=True)
 
     def _explained(self, plan: Plan, path: tuple[str, ...], reasons: Reasons) -> Iterator[NodeExplanation]:
+        open_maps = self._open_maps(plan)
         for step in plan.steps:
             outer_path = (*path, *_enclosing_names(plan, step))
             if isinstance(step, NestedStep):
@@ -332,6 +333,10 @@ class _DryRunCounter:
                 continue
             tally = self._tallies[step]
             why = list(tally.reasons)
+            if tally.runs and open_maps and (source := reasons.failed_before(plan, step, tally.first)) in open_maps:
+                tally.unknown += tally.runs
+                tally.runs = 0
+                why.insert(0, f"computed from failed items of `{source}`: found again if they fail in the same way")
             if tally.runs or (tally.has_unknown_items and not why):
                 why[:0] = reasons.of(plan, step, tally.first, bool(tally.hits))
             yield NodeExplanation(
@@ -344,6 +349,20 @@ class _DryRunCounter:
                 tally.has_unknown_items,
                 tuple(dict.fromkeys(why)),
             )
+
+    def _open_maps(self, plan: Plan) -> set[str]:
+        """Return the names of the nested pipelines in a plan of which some nodes would run, or may have to."""
+        names: set[str] = set()
+        for step in plan.steps:
+            if isinstance(step, NestedStep):
+                tallies = [self._tallies[call] for inner in plans_in(step.inner) for call in _calls(inner)]
+                if any(tally.runs or tally.repeats or tally.unknown for tally in tallies):
+                    names.add(step.node.name)
+        return names
+
+
+def _calls(plan: Plan) -> Iterator[CallStep]:
+    return (step for step in plan.steps if isinstance(step, CallStep))
 
 
 def _depends_on(names: Iterable[str]) -> str:

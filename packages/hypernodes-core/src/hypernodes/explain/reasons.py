@@ -62,6 +62,9 @@ class Reasons:
         if stored is MISS:
             return ["never computed"]
         then = checked_record(stored)
+        if then is not None and then.get("is_uncached"):
+            source = then["after_failures"]
+            return [f"runs uncached after failed items of `{source}`, since their errors cannot be identified"]
         if then is None:
             return ["cannot tell what changed since the last entry: its record cannot be read"]
         if then["code_digest"] != digest:
@@ -69,6 +72,26 @@ class Reasons:
         if step.node.version is not None:
             now["version"] = repr(step.node.version)
         return changes(step.node, then, now) or [_new_items(now["inputs"], then["inputs"])]
+
+    def failed_before(self, plan: Plan, step: CallStep, frame: CachedFrame | None) -> str | None:
+        """Return the mapped pipeline whose failed items a node's result was last computed from, or None.
+
+        If they fail again in the same way, the result is found: its code and the other inputs are the same.
+        """
+        cache = plan.scopes[step.scope].cache
+        digest = self._state.codes.of(plan).calls[step.index]
+        if frame is None or cache is None or digest is None or not frame.identities.can_be_identified(step):
+            return None
+        then = checked_record(self._store.record(cache, self._outline.keys[step]))
+        if then is None or then["code_digest"] != digest or then.get("is_uncached"):
+            return None
+        seen = Computed(plan, frame.values, frame.signatures)
+        now = inputs_of(seen, step, self._outline.varying[plan])
+        given = {name: known for name, known in now.items() if "from" not in known}
+        if any(then["inputs"].get(name, {}).get("digest") != known.get("digest") for name, known in given.items()):
+            return None
+        source = then.get("after_failures")
+        return source if isinstance(source, str) else None
 
     def _unidentified(self, frame: CachedFrame, step: CallStep) -> str:
         for name, slot in step.named:

@@ -12,8 +12,10 @@ from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
+from hypernodes.engine.identity.plan_code import CALL, Origin
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import NotTransferred
+from hypernodes.engine.store.run_store import is_manifest_key, manifest_key
 from hypernodes.engine.workers.serialized_errors import SerializedError, restore
 from hypernodes.errors import SerializationError
 from hypernodes.remote.job import ContextPath
@@ -248,11 +250,36 @@ class Channel:
     def _store(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]
         for key, packed in entries.values.items():
+            origin = entries.origins.get(key)
+            if not self._may_put(key, origin):
+                if not (is_record_key(key) or is_manifest_key(key)):  # which only save time
+                    self._warn_of_foreign_key(entries.labels.get(key, ""))
+                continue
             value = self._load(packed)
             if is_record_key(key):
-                value = self._state.records.completed(key, value)
+                value = self._state.records.completed(cache, key, value)
+            elif cache.notes_origins:
+                cache.note_origins({key: origin})
             self._state.store.put(cache, {key: value}, entries.labels.get(key, ""))
         self._state.store.flush()
+
+    def _warn_of_foreign_key(self, node_name: str) -> None:
+        name = self._state.backend_name
+        self._state.warn(
+            name,
+            "foreign key",
+            f"a result of node {node_name!r} from backend {name!r} is not cached: its key is not one that the nodes "
+            "that were sent there can have.",
+        )
+
+    def _may_put(self, key: str, origin: Origin | None) -> bool:
+        """Whether a key is one that the job can have: that of a result of its nodes, or of a record of one."""
+        if is_record_key(key):
+            return self._state.records.has_key(key)
+        if not isinstance(origin, Origin) or not self._state.codes.is_ours(origin):
+            return False
+        own = origin.signature().hex()
+        return key == (own if origin.how == CALL else manifest_key(own))
 
     def _argument(self, value: bytes | SerializedError) -> Any:
         if isinstance(value, SerializedError):

@@ -11,6 +11,7 @@ import struct
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
+from hypernodes.engine.identity.plan_code import Origin
 from hypernodes.engine.workers.serialized_errors import SerializedError
 from hypernodes.errors import SerializationError
 from hypernodes.remote.job import ContextPath
@@ -39,11 +40,13 @@ class Entries(NamedTuple):
         cache: Number of the cache.
         values: The results by key, each packed.
         labels: Names of the nodes that made them, by key.
+        origins: What the keys are made of.
     """
 
     cache: int
     values: dict[str, bytes]
     labels: dict[str, str]
+    origins: dict[str, Origin]
 
 
 class Warned(NamedTuple):

@@ -62,12 +62,14 @@ class PackedValue:
         data: The bytes.
         code: Functions and classes that were sent by value.
         modules: The user's modules that were sent by value.
+        node_codes: The digests of the code of the nodes that were sent by value.
     """
 
-    def __init__(self, data: bytes, code: list[Any], modules: list[ModuleType]) -> None:
+    def __init__(self, data: bytes, code: list[Any], modules: list[ModuleType], node_codes: set[bytes | None]) -> None:
         self.data = data
         self.code = code
         self.modules = modules
+        self.node_codes = node_codes
 
 
 def pack(
@@ -107,7 +109,8 @@ def pack(
         pickler.dump(describe_code(list(pickler.code.values())))
         if header is not None:
             wire.seal(buffer)
-        return PackedValue(buffer.getvalue(), list(pickler.code.values()), list(pickler.modules.values()))
+        code, own_modules = list(pickler.code.values()), list(pickler.modules.values())
+        return PackedValue(buffer.getvalue(), code, own_modules, pickler.node_codes)
 
 
 def unpack(
@@ -229,6 +232,7 @@ def common_packages() -> frozenset[str]:
 
 class _Pickler(ByValuePickler):
     def __init__(self, buffer: io.BytesIO, reference: Reference, left_out: Mapping[str, set[str]]) -> None:
+        self.node_codes: set[bytes | None] = set()
         super().__init__(buffer, PROTOCOL)
         self._reference = reference
         self._left_out = left_out
@@ -246,7 +250,9 @@ class _Pickler(ByValuePickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Node):
             if type(obj) is Node and (is_own(obj.__module__ or "__main__") or not obj.is_importable):
-                return obj.reduce_by_value(carries_signature=True)
+                reduced = obj.reduce_by_value(carries_signature=True)
+                self.node_codes.add(reduced[1][-1])
+                return reduced
         elif isinstance(obj, ModuleType):
             if is_own(obj.__name__) and obj.__name__ != "__main__":
                 self.modules[obj.__name__] = obj

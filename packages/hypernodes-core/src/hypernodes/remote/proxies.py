@@ -8,6 +8,7 @@ from typing import Any
 
 from hypernodes.cache.base import MISS, Cache
 from hypernodes.callbacks import CallbackContext, PipelineCallback
+from hypernodes.engine.identity.plan_code import Origin
 from hypernodes.remote.job import ContextPath, KnownResults, miss_of
 from hypernodes.remote.messages import CacheQuestion, Entries, Event
 from hypernodes.remote.outbox import Outbox
@@ -22,10 +23,12 @@ class CacheProxy(Cache):
 
     _known: KnownResults
     _outbox: Outbox
+    notes_origins = True
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._sent: set[str] = set()
+        self._origins: dict[str, Origin] = {}
 
     def connect(self, known: KnownResults, outbox: Outbox) -> None:
         """Set what is known of the cache, and how it is reached."""
@@ -57,7 +60,11 @@ class CacheProxy(Cache):
         for key, value in entries.items():
             packed[key] = self._outbox.packing.pack_or_describe(value)
         self._sent.update(packed)
-        self._outbox.add(Entries(self._number, packed, known_labels))
+        origins = {key: origin for key in packed if (origin := self._origins.pop(key, None)) is not None}
+        self._outbox.add(Entries(self._number, packed, known_labels, origins))
+
+    def note_origins(self, origins: Mapping[str, Origin]) -> None:
+        self._origins.update(origins)
 
     def contains(self, key: str) -> bool:
         return key in self._sent or self.get(key) is not MISS

@@ -149,6 +149,7 @@ class RemoteCall:
                 self._leave_out(job, left_out, error)
             else:
                 self._code, self._modules = packed.code, packed.modules
+                self.state.codes.sent.update(packed.node_codes)
                 self._key = wire.JobKey(job_id, wire.digest_of(packed.data))
                 return packed.data
         raise SerializationError("too much of the user's modules cannot be sent", path="job")  # pragma: no cover

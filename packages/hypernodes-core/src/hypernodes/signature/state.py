@@ -29,6 +29,9 @@ _DERIVED: dict[tuple[str, str], frozenset[str]] = {
         {"_has_sorted_indices", "_has_canonical_format", "has_sorted_indices", "has_canonical_format"}
     ),
     ("sklearn", "_VectorizerMixin"): frozenset({"_stop_words_id"}),
+    ("sqlalchemy", "BinaryExpression"): frozenset({"_orig"}),
+    ("sqlalchemy", "BindParameter"): frozenset({"_anon_map_key", "_identifying_key", "key"}),  # see `_orig_key`
+    ("sqlalchemy", "SchemaEventTarget"): frozenset({"dispatch"}),  # who listens
 }
 _MOST_SHAPES = 64
 _ATTRS_HASH = "_attrs_cached_hash"
@@ -66,9 +69,7 @@ class StateReader:
         """Return the attributes that count, by name."""
         state: dict[str, Any] = value.__dict__ if self._has_dict else {}
         if self._slots:
-            missing = object()
-            slotted = {name: getattr(value, name, missing) for name in self._slots}
-            state = {**state, **{name: item for name, item in slotted.items() if item is not missing}}
+            state = {**state, **_slotted(value, self._slots)}
         if self._ignored and not self._ignored.isdisjoint(state):
             state = {name: item for name, item in state.items() if name not in self._ignored}
         return state
@@ -116,6 +117,17 @@ class StateReader:
             return {}
         state = self.attributes(value)
         return state if not covered else {name: item for name, item in state.items() if name not in covered}
+
+
+def _slotted(value: Any, names: list[str]) -> dict[str, Any]:
+    """Return the slots that are set; a `__getattr__` that computes what is missing is not called."""
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            found[name] = object.__getattribute__(value, name)
+        except AttributeError:  # never set
+            continue
+    return found
 
 
 def with_attributes(parts: Parts, value: Any) -> Parts:

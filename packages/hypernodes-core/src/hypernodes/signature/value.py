@@ -25,8 +25,10 @@ from types import (
 )
 from typing import Any
 
+from hypernodes.failure import Failure
 from hypernodes.nodes import Node
 from hypernodes.signature import code, hashers, plain
+from hypernodes.signature.exceptions import FailedWith, exception_parts, failed_with_parts, failure_parts
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
 from hypernodes.signature.references import MissingModule, Unknowable
@@ -122,6 +124,8 @@ class _Rules:
         by_name = hasher_for(kind) or _by_base(kind) or hashers.installed_hasher(kind)
         if by_name is not None:
             return by_name
+        if issubclass(kind, BaseException):
+            return exception_parts
         reader = StateReader(kind)
         if reader.has_attributes_only:
             self._memo.readers[kind] = reader
@@ -273,6 +277,8 @@ _RULES: dict[type, Rule] = {
     MissingModule: code.missing_parts,
     Unknowable: code.unknowable_parts,
     Node: code.node_parts,
+    Failure: failure_parts,
+    FailedWith: failed_with_parts,
     GenericAlias: _generic_alias,
     types.UnionType: _union,
     typing.TypeVar: _type_variable,
@@ -291,6 +297,7 @@ _RULES: dict[type, Rule] = {
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
     classmethod: lambda v: Parts(b"classmethod", [("", v.__func__)]),
     struct.Struct: lambda v: Parts(b"struct:" + v.format.encode()),
+    weakref.KeyedRef: lambda v: Parts(b"weak reference", [("()", v()), (".key", v.key)]),
     weakref.ReferenceType: lambda v: Parts(b"weak reference", [("()", v())]),
 }
 # Those whose subclasses are known by the same parts, their class and their attributes.

@@ -6,8 +6,6 @@ import asyncio
 import ipaddress
 import os
 import secrets
-import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -16,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from hypernodes.extension import OwnedFolder
 from hypernodes_modal.loopback.client_environment import ClientEnvironment, variables_for
 from hypernodes_modal.loopback.control_plane import ControlPlane
 from hypernodes_modal.loopback.faults import Fault
@@ -92,7 +91,8 @@ class ModalLoopback:
         if self._thread is not None:
             raise RuntimeError("this control plane has been started")
         # Short, since the path of a socket may have about 100 characters.
-        self._directory = Path(os.path.realpath(tempfile.mkdtemp(prefix="modal-")))
+        self._folder = OwnedFolder("modal-")
+        self._directory = Path(os.path.realpath(self._folder.path))
         self._watchdog = Watchdog(self._directory)
         opened: Future[tuple[asyncio.AbstractEventLoop, ControlPlane]] = Future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="modal-loopback", daemon=True)
@@ -245,7 +245,7 @@ class ModalLoopback:
             self._thread.join()
         self._thread = None
         self._watchdog.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._folder.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, _Value]) -> _Value:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -186,7 +186,7 @@ def _map_frames(
         for column, signed, slot, own in zip(columns, elements, slots, signatures, strict=True):
             column.append(values[slot] if failure is None else failure)
             signed.append(own)
-        has_failures = has_failures or failure is not None or frame.has_failures
+        has_failures = has_failures or failure is not None
         is_unverified = is_unverified or frame.is_unverified
     return MapResults(columns, elements, has_failures, is_unverified)
 

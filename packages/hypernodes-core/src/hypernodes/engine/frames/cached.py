@@ -15,6 +15,7 @@ from heapq import heappush
 from time import perf_counter
 from typing import Any
 
+from hypernodes import signature
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.cache_queries import CacheQuery, CacheReplies
@@ -25,8 +26,9 @@ from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, SlotSignatures
 from hypernodes.engine.state import RunState
-from hypernodes.engine.store.manifests import is_stored, read_elements
+from hypernodes.engine.store.manifests import is_stored, read_elements, stored_elements
 from hypernodes.engine.store.run_store import manifest_key, read_manifest
+from hypernodes.failure import contains_failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 _IDLE, _QUERIED, _DEFERRED, _WANTED, _DONE = range(5)
@@ -37,9 +39,9 @@ class CachedFrame(StoringFrame):
 
     Attributes:
         identities: Computes the signatures of the values in the slots.
-        elements: Signatures of the single elements of lists that a mapped pipeline made, by slot.
+        elements: Signatures of the single elements of lists that a mapped pipeline made, by slot; empty where unknown.
         inside: Frames that looked up the nested pipelines that run once on a backend of their own, by step position.
-        has_failures: Whether a `Failure` is among its results.
+        failed_before: For each step that depends on failed items, the mapped pipeline that they are of.
         queries: Look-ups to be answered before the steps to run are known.
         found: Positions of steps whose results are known already, as the creator of the frame passed them in.
     """
@@ -52,8 +54,8 @@ class CachedFrame(StoringFrame):
         "_traced",
         "_unverified",
         "elements",
+        "failed_before",
         "found",
-        "has_failures",
         "identities",
         "inside",
         "queries",
@@ -79,7 +81,7 @@ class CachedFrame(StoringFrame):
         self.signatures = self.identities.signatures
         self.elements: dict[int, list[bytes]] = {} if known is None else dict(known.elements)
         self.inside: dict[int, CachedFrame] = {}
-        self.has_failures = False
+        self.failed_before: dict[int, str] = {}
         self._unverified: set[int] = set()
         self.found: frozenset[int] = frozenset() if known is None else known.found
         self.queries: list[CacheQuery] = []
@@ -292,6 +294,11 @@ class CachedFrame(StoringFrame):
             return None
         return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
 
+    def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
+        super().complete(step, outputs, duration_s)
+        if step.index in self.failed_before:
+            self._record(step)  # also of a result that is not stored, since `explain` says why
+
     def _put(self, step: Step, outputs: Iterable[Any]) -> None:
         for slot, value in zip(step.outputs, outputs, strict=True):
             if slot is not None:
@@ -308,13 +315,11 @@ class CachedFrame(StoringFrame):
         return inputs._replace(signatures=signatures, elements=elements)
 
     def complete_map(self, step: NestedStep, results: MapResults) -> None:
-        if results.has_failures:
-            self.mark_failed(step)
-        elif results.is_unverified:
-            self.mark_unverified(step)
+        if results.has_failures or results.is_unverified:
+            self._take_unverified(step, results.columns, results.elements)
         else:
-            for slot, elements in zip(step.outputs, results.elements, strict=True):
-                if slot is not None and all(elements):
+            for slot, column, elements in zip(step.outputs, results.columns, results.elements, strict=True):
+                if slot is not None and all(elements) and len(elements) == len(column):
                     self._put_manifest(step, slot, elements)
         self._put(step, results.columns)
 
@@ -324,6 +329,9 @@ class CachedFrame(StoringFrame):
         cache = step.inner.scopes[0].cache
         own = self.signatures[slot]
         if cache is not None and own:
+            if cache.notes_origins:
+                position = step.outputs.index(slot)
+                cache.note_origins({manifest_key(own.hex()): self.identities.origins(step)[position]})
             self.run.store.put(cache, {manifest_key(own.hex()): b"".join(elements)}, step.node.name)
 
     def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
@@ -331,49 +339,57 @@ class CachedFrame(StoringFrame):
         # their values only: made from a failure, not storable, or from a backend that does not run our engine.
         signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
         if not is_stored(self.run.store, step, signatures, elements):
-            self.mark_unverified(step)
+            stored = stored_elements(self.run.store, step, outputs, elements) if elements else ()
+            self._take_unverified(step, outputs, stored)
         elif elements:
             for slot, own in zip(step.outputs, elements, strict=True):
                 if slot is not None:
                     self._put_manifest(step, slot, own)
         self._put(step, outputs)
 
-    def mark_unverified(self, step: NestedStep) -> None:
-        """Identify a step's results by their values when they arrive, and repeat the look-ups that depend on them."""
-        self._unverified.add(step.index)
-        for affected in self._replace_signatures(step, UNKNOWN, skips_done=True):
-            if affected is not step and self._status[affected.index] == _WANTED:
-                self._status[affected.index] = _DEFERRED
+    def _take_unverified(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
+        """Prepare for results that are not those that their signatures stand for, such as those of failed items.
 
-    def mark_failed(self, step: Step) -> None:
-        """Drop the signatures of a step's results and of all that depends on them, because some items failed."""
-        self.has_failures = True
-        self._replace_signatures(step, NEVER)
-
-    def _replace_signatures(self, step: Step, replacement: bytes | None, skips_done: bool = False) -> list[Step]:
-        """Replace the signatures of a step's results and of all that depends on them; return the affected steps.
+        They are identified by what is in them: results of items by their signatures, and what has none (a `Failure`)
+        by its value. Look-ups that depend on them are repeated when they are there.
 
         Args:
-            step: The step.
-            replacement: The new signature.
-            skips_done: Whether to skip steps that are done, and steps that depend only on those.
+            step: The nested pipeline.
+            outputs: Its outputs.
+            elements: For each output of a mapped one, the signature of each result; empty ones where there are none.
         """
-        affected_steps: list[Step] = []
-        stack = [step]
+        self._unverified.add(step.index)
+        affected = self._forget_signatures(step)
+        for slot, column, known in zip(step.outputs, outputs, elements, strict=False):
+            if slot is not None and len(known) == len(column):
+                self.elements[slot] = known
+        if any(map(contains_failure, outputs)):
+            self.failed_before.update((index, step.node.name) for index in affected if index != step.index)
+
+    def _forget_signatures(self, step: Step) -> list[int]:
+        """Drop the signatures of a step's results and of all that depends on them, as far as it is not done.
+
+        Returns:
+            The positions of the affected steps, which are looked up again as soon as they have new signatures.
+        """
+        affected: list[int] = []
+        stack = [step.index]
         seen = {step.index}
         while stack:
-            current = stack.pop()
-            if skips_done and self._status[current.index] == _DONE:
+            index = stack.pop()
+            if self._status[index] == _DONE:
                 continue
-            affected_steps.append(current)
-            for slot in current.outputs:
+            affected.append(index)
+            if index != step.index and self._status[index] == _WANTED:
+                self._status[index] = _DEFERRED
+            for slot in self.plan.steps[index].outputs:
                 if slot is not None:
-                    self.signatures[slot] = replacement
+                    self.signatures[slot] = UNKNOWN
                     self.elements.pop(slot, None)
-            fresh = [index for index in self.plan.consumers[current.index] if index not in seen]
+            fresh = [consumer for consumer in self.plan.consumers[index] if consumer not in seen]
             seen.update(fresh)
-            stack += [self.plan.steps[index] for index in fresh]
-        return affected_steps
+            stack += fresh
+        return affected
 
     def _done(self, step: Step) -> None:
         self._status[step.index] = _DONE
@@ -388,8 +404,8 @@ class CachedFrame(StoringFrame):
         if _DEFERRED not in self._status:
             return
         for slot in step.outputs:
-            if slot is not None and self.signatures[slot] is UNKNOWN:
-                self.signatures[slot] = self.identities.identify(slot)
+            if slot is not None:
+                self._identify(slot)
         waiting: list[int] = []
         stack = [step.index]
         seen: set[int] = set()
@@ -411,6 +427,25 @@ class CachedFrame(StoringFrame):
             self._status[index] = _IDLE
         self._demand(sorted(waiting))
         look_up([self])
+
+    def _identify(self, slot: int) -> None:
+        """Sign a value that exists by its content, and a list of results of items by theirs."""
+        if self.signatures[slot] is not UNKNOWN:
+            return
+        known = self.elements.get(slot)
+        if known is None:
+            self.signatures[slot] = self.identities.identify(slot)
+            return
+        for position, own in enumerate(known):
+            if not own:
+                known[position] = self.identities.identify_element(slot, position)
+        self.signatures[slot] = signature.combine(b"items", known) if all(known) else NEVER
+
+    def signatures_of(self, slots: Sequence[int]) -> list[bytes]:
+        for slot in slots:
+            if slot in self.elements and self.plan.producers[slot] in self._unverified:
+                self._identify(slot)
+        return super().signatures_of(slots)
 
     # --- events ---------------------------------------------------------------------------------------------------
 

@@ -66,9 +66,6 @@ class Frame:
         "values",
     )
 
-    has_failures = False
-    """Whether a `Failure` is among its results."""
-
     is_unverified = False
     """Whether a result that should have a signature is identified by its value only."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from hypernodes.cache.base import Cache
 from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.identity.plan_code import origins_of_call
 from hypernodes.engine.identity.records import Computed
 from hypernodes.engine.store.run_store import LONGEST_WAIT_S
 from hypernodes.plan import CallStep
@@ -20,6 +22,9 @@ class StoringFrame(Frame):
     """
 
     __slots__ = ("_cache", "_looked_up_at", "signatures")
+
+    failed_before: Mapping[int, str] = MappingProxyType({})
+    """For each step that depends on failed items, the mapped pipeline that they are of."""
 
     signatures: list[Any]
     _cache: Cache | None  # the only cache of the whole plan, if it is known to have just one
@@ -68,6 +73,24 @@ class StoringFrame(Frame):
         signatures, run = self.signatures, self.run
         pairs = zip(step.outputs, outputs, strict=True)
         entries = {own.hex(): value for slot, value in pairs if slot is not None and (own := signatures[slot])}
+        if cache.notes_origins:
+            self._note_origins(cache, step)
         run.store.put(cache, entries, step.node.name)
         if step not in run.records.recorded:
-            run.records.add(Computed(self.plan, self.values, signatures), step)
+            self._record(step)
+
+    def _note_origins(self, cache: Cache, step: CallStep) -> None:
+        """Tell a cache what the keys of a call's results are made of."""
+        code = self.run.codes.of(self.plan)
+        digest, signatures = code.calls[step.index], self.signatures
+        assert digest is not None
+        origins = origins_of_call(step, digest, tuple(signatures[slot] for slot in code.signed[step.index]))
+        pairs = zip(step.outputs, origins, strict=True)
+        cache.note_origins({signatures[slot].hex(): origin for slot, origin in pairs if slot is not None})
+
+    def _record(self, step: CallStep) -> None:
+        """Write a record of a call that was made, if it is the first in the run."""
+        records = self.run.records
+        if step not in records.recorded:
+            is_known = bool(self.key_of(step))
+            records.add(Computed(self.plan, self.values, self.signatures, self.failed_before, is_known), step)

@@ -10,6 +10,8 @@ from hypernodes.cache.base import Cache
 from hypernodes.engine.store.run_store import Warn
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
+CALL = b"call"
+
 
 class NestedOutput(NamedTuple):
     """An output of a nested pipeline as a function of the pipeline's inputs.
@@ -21,6 +23,27 @@ class NestedOutput(NamedTuple):
 
     code: bytes
     inputs: frozenset[str]
+
+
+class Origin(NamedTuple):
+    """What the signature of a result is made of, for somebody who wants to check a key.
+
+    Attributes:
+        how: What makes the result: a call, or the items of a map.
+        code: Digest of the function, or signature of the mapped output.
+        inputs: The signatures of the inputs.
+        position: Position of the output among several; None for the only one.
+    """
+
+    how: bytes
+    code: bytes
+    inputs: tuple[bytes, ...]
+    position: int | None = None
+
+    def signature(self) -> bytes:
+        """Return the signature."""
+        whole = signature.combine(self.how, [self.code, *self.inputs])
+        return whole if self.position is None else signature.combine(b"output %d" % self.position, [whole])
 
 
 class SignedCall(NamedTuple):
@@ -91,12 +114,25 @@ class PlanCodes:
         memo: The same.
         warn: The same.
         known: The signatures computed so far.
+        sent: The digests of the code of nodes that a remote job holds, also of those that its functions refer to.
     """
 
     def __init__(self, memo: signature.Memo, warn: Warn) -> None:
         self.memo = memo
         self.warn = warn
         self.known: dict[Plan, PlanCode] = {}
+        self.sent: set[bytes | None] = set()
+
+    def is_ours(self, origin: Origin) -> bool:
+        """Whether a signature is that of something that a plan known by now makes, or a node that was sent."""
+        if origin.how == CALL:
+            return origin.code in self.sent or any(origin.code in code.calls for code in self.known.values())
+        return any(
+            output is not None and output.code == origin.code
+            for code in self.known.values()
+            for outputs in code.nested
+            for output in outputs
+        )
 
     def of(self, plan: Plan) -> PlanCode:
         """Return the signatures of the code of a plan."""
@@ -149,7 +185,14 @@ def sign_outputs(step: Step, signature_of_step: bytes) -> tuple[bytes, ...]:
 
 def sign_call(code: bytes, inputs: list[bytes]) -> bytes:
     """Return the signature of a call, from the digest of its function and the signatures of its inputs."""
-    return signature.combine(b"call", [code, *inputs])
+    return signature.combine(CALL, [code, *inputs])
+
+
+def origins_of_call(step: CallStep, code: bytes, inputs: tuple[bytes, ...]) -> list[Origin]:
+    """Return what the signature of each output of a call is made of; see `sign_outputs`."""
+    if len(step.outputs) == 1:
+        return [Origin(CALL, code, inputs)]
+    return [Origin(CALL, code, inputs, position) for position in range(len(step.outputs))]
 
 
 def _call_code(plan: Plan, step: CallStep, codes: PlanCodes) -> bytes | None:
@@ -226,9 +269,14 @@ def _trace_map(
 
 def sign_map(step: NestedStep, output: NestedOutput, inputs: list[bytes]) -> bytes:
     """Return the signature of one output of a mapped pipeline, from those of the inputs it depends on."""
+    return origin_of_map(step, output, inputs).signature()
+
+
+def origin_of_map(step: NestedStep, output: NestedOutput, inputs: Sequence[bytes]) -> Origin:
+    """Return what the signature of one output of a mapped pipeline is made of; see `sign_map`."""
     names = [name for name in step.inner_inputs if name in output.inputs or name in step.mapped]
     how = f"map {step.node.map_mode} over {','.join(step.mapped)} of {','.join(names)}"
-    return signature.combine(how.encode(), [output.code, *inputs])
+    return Origin(how.encode(), output.code, tuple(inputs))
 
 
 def _constant(plan: Plan, slot: int, codes: PlanCodes) -> NestedOutput | None:

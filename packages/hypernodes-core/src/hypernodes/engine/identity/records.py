@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hypernodes import signature
-from hypernodes.cache.record import FORMAT, RECORD_PREFIX
+from hypernodes.cache.base import Cache
+from hypernodes.cache.record import FORMAT, RECORD_PREFIX, without_values
 from hypernodes.engine.identity.plan_code import PlanCodes
+from hypernodes.engine.identity.secrecy import looks_secret
 from hypernodes.engine.store.run_store import RunStore
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan
 
 _LONGEST_SHOWN = 60
 _SHOWN = frozenset({bool, float, int, str, type(None)})
-# The text of a value is not recorded where the name of its parameter suggests a secret.
-_SECRETS = ("auth", "credential", "key", "passphrase", "password", "passwd", "secret", "token")
 
 # The components of each node's code, with the digest that they belong to.
 _components: WeakKeyDictionary[Node[..., Any], tuple[bytes, Mapping[str, bytes]]] = WeakKeyDictionary()
@@ -65,11 +66,15 @@ class Computed(NamedTuple):
         plan: The plan.
         values: Value of every slot so far.
         signatures: Signature of the value in every slot.
+        failed_before: For each step that depends on failed items, the mapped pipeline that they are of.
+        is_known: Whether the result has a signature.
     """
 
     plan: Plan
     values: Sequence[Any]
     signatures: Sequence[bytes | None]
+    failed_before: Mapping[int, str] = MappingProxyType({})
+    is_known: bool = True
 
 
 class RunRecords:
@@ -127,6 +132,11 @@ class RunRecords:
             "code": dict(components),
             "inputs": inputs_of(frame, step, self._outline.varying[frame.plan]),
         }
+        if not cache.shows_inputs:
+            record = without_values(record)
+        if step.index in frame.failed_before:
+            record["after_failures"] = frame.failed_before[step.index]
+            record["is_uncached"] = not frame.is_known
         self._store.put(cache, {self._outline.keys[step]: record}, step.node.name)
 
     def _as_it_was(self, node: Node[..., Any], digest: bytes, components: Mapping[str, bytes]) -> Mapping[str, bytes]:
@@ -152,8 +162,20 @@ class RunRecords:
         _components[node] = (digest, {**components, **before})
         return _components[node][1]
 
-    def completed(self, key: str, record: Any) -> Any:
-        """Return a record from a remote worker, completed with the components of the code, which the caller has."""
+    def has_key(self, key: str) -> bool:
+        """Whether a key is that of the record of a node in the plan."""
+        return self._outline is not None and key in self._outline.keys.values()
+
+    def completed(self, cache: Cache, key: str, record: Any) -> Any:
+        """Return a record from a remote worker, completed with the components of the code, which the caller has.
+
+        Args:
+            cache: Where it is to be stored.
+            key: Its key.
+            record: The record.
+        """
+        if not cache.shows_inputs:
+            record = without_values(record)
         if self._outline is None or not isinstance(record, dict) or record.get("code"):
             return record
         for step, own in self._outline.keys.items():
@@ -207,7 +229,7 @@ def _facts(frame: Computed, name: str, slot: int, varying: frozenset[int]) -> It
     if own:
         yield "digest", own
     value = frame.values[slot]
-    if producer < 0 and type(value) in _SHOWN and not any(secret in name.lower() for secret in _SECRETS):
+    if producer < 0 and type(value) in _SHOWN:
         shown = repr(value)
-        if len(shown) <= _LONGEST_SHOWN:
+        if len(shown) <= _LONGEST_SHOWN and not looks_secret(name, shown):
             yield "shown", shown

@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hypernodes import signature
-from hypernodes.engine.identity.plan_code import NestedOutput, PlanCodes, sign_call, sign_map, sign_outputs, trace
+from hypernodes.engine.identity.plan_code import (
+    NestedOutput,
+    Origin,
+    PlanCodes,
+    origin_of_map,
+    origins_of_call,
+    sign_call,
+    sign_outputs,
+    trace,
+)
+from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
 UNKNOWN = None
@@ -111,15 +121,25 @@ class SlotSignatures:
         return True
 
     def _sign_map(self, step: NestedStep) -> tuple[bytes, ...]:
-        signed = []
+        return tuple(origin.signature() for origin in self.origins(step))
+
+    def origins(self, step: Step) -> list[Origin]:
+        """Return what the signature of each output of a call, or of a mapped pipeline, is made of."""
+        if isinstance(step, CallStep):
+            code = self._code.calls[step.index]
+            assert code is not None
+            return origins_of_call(
+                step, code, tuple(self.signatures[slot] or b"" for slot in self._code.signed[step.index])
+            )
+        made: list[Origin] = []
         for output in self._code.nested[step.index]:
             assert output is not None
             used = output.inputs.union(step.mapped)
             pairs = zip(step.inner_inputs, step.arguments, strict=True)
-            signed.append(
-                sign_map(step, output, [self.signatures[slot] or b"" for name, slot in pairs if name in used])
+            made.append(
+                origin_of_map(step, output, [self.signatures[slot] or b"" for name, slot in pairs if name in used])
             )
-        return tuple(signed)
+        return made
 
     def _sign_once(self, step: NestedStep) -> bool:
         """Sign the outputs of an unmapped nested pipeline whose inputs are known; return whether all could be signed.
@@ -167,6 +187,10 @@ class SlotSignatures:
         """Return the signature of a value by its content; empty, with one warning, when it has none."""
         return identify(self._plan, self._codes, slot, self._values[slot])
 
+    def identify_element(self, slot: int, position: int) -> bytes:
+        """Return the signature of an element of a list by its content; empty, with one warning, when it has none."""
+        return identify(self._plan, self._codes, slot, self._values[slot][position], f"[{position}]")
+
 
 def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
     """Return one signature for all requested outputs, from the signatures of all slots."""
@@ -174,8 +198,16 @@ def sign_item(plan: Plan, signatures: Sequence[bytes | None]) -> str:
     return (known[0] if len(known) == 1 else signature.combine(b"item", known)).hex()
 
 
-def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any) -> bytes:
-    """Return the signature of the value in a slot of a plan by its content; empty, with one warning, if it has none."""
+def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any, where: str = "") -> bytes:
+    """Return the signature of a value by its content; empty, with one warning, if it has none.
+
+    Args:
+        plan: The plan.
+        codes: Signatures of code in this run.
+        slot: The slot that the value is in.
+        value: The value.
+        where: Where in the slot, when it is an element of a list.
+    """
     if value is UNSET:
         return NEVER
     try:
@@ -185,9 +217,11 @@ def identify(plan: Plan, codes: PlanCodes, slot: int, value: Any) -> bytes:
         users = [step for step, signed in zip(plan.steps, codes.of(plan).signed, strict=True) if slot in signed]
         if not names:
             names = [name for step in users for name, own in _named_arguments(step) if own == slot]
-        name = names[0] if names else "a result"
+        name = (names[0] if names else "a result") + where
         is_ours = isinstance(error, signature.UnhashableValueError)
         problem = f"{name}{error}" if is_ours else f"{name} cannot be identified: {error!r}"
+        if isinstance(value, Failure):
+            problem = f"{name}, a failed item, cannot be identified: its error has {problem.removeprefix(name)}"
         codes.warn(
             name,
             "value",

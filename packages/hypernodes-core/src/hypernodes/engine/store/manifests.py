@@ -5,11 +5,12 @@ A list is stored as a manifest, which names the entry of each element.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypernodes.cache.base import Cache
 from hypernodes.engine.store.run_store import RunStore, manifest_key, read_manifest
+from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 
@@ -71,15 +72,40 @@ def is_stored(
     for number, (inner_slot, own) in enumerate(zip(step.inner.outputs.values(), signatures, strict=True)):
         if not own:
             continue
-        plan, origin, _ = origin_of(step.inner, inner_slot)
         expected = elements[number] if step.mapped else [own]
-        names = [signature.hex() for signature in expected if signature]
-        if isinstance(origin, CallStep):
-            cache = plan.scopes[origin.scope].cache
-        else:
-            cache = origin.inner.scopes[0].cache
-            names = list(map(manifest_key, names))
+        cache, key_of = _place_of(step.inner, inner_slot)
+        names = [key_of(signature.hex()) for signature in expected if signature]
         if cache is None or len(names) < len(expected):
             return False
         keys.setdefault(id(cache), (cache, []))[1].extend(names)
     return all(store.holds(cache, wanted) for cache, wanted in keys.values())
+
+
+def stored_elements(
+    store: RunStore, step: NestedStep, columns: Sequence[Sequence[Any]], elements: Sequence[list[bytes]]
+) -> list[list[bytes]]:
+    """Return the signatures of those results of items that caches hold under them; empty ones in place of others.
+
+    Args:
+        store: Queries caches.
+        step: The mapped pipeline.
+        columns: For each output, one result per item.
+        elements: For each output, the signature that each result should have.
+    """
+    found: list[list[bytes]] = []
+    for inner_slot, column, expected in zip(step.inner.outputs.values(), columns, elements, strict=True):
+        cache, key_of = _place_of(step.inner, inner_slot)
+        keys = {own: key_of(own.hex()) for own in expected if own}
+        held = store.held(cache, keys.values()) if cache is not None else set()
+        pairs = zip(column, expected, strict=False)
+        known = [own if own and keys[own] in held and not isinstance(value, Failure) else b"" for value, own in pairs]
+        found.append(known + [b""] * (len(column) - len(known)))
+    return found
+
+
+def _place_of(plan: Plan, slot: int) -> tuple[Cache | None, Callable[[str], str]]:
+    """Return the cache that stores the value in a slot, and how its key is made from its signature."""
+    plan, origin, _ = origin_of(plan, slot)
+    if isinstance(origin, CallStep):
+        return plan.scopes[origin.scope].cache, str
+    return origin.inner.scopes[0].cache, manifest_key

@@ -87,10 +87,14 @@ class RunStore:
     def holds(self, cache: Cache, keys: Iterable[str]) -> bool:
         """Whether a value is stored under each of the keys, by this run or another."""
         wanted = set(keys)
+        return wanted <= self.held(cache, wanted)
+
+    def held(self, cache: Cache, keys: Iterable[str]) -> set[str]:
+        """Return those of the keys under which a value is stored, by this run or another."""
         try:
-            return wanted <= cache.contains_many(wanted)
+            return cache.contains_many(set(keys))
         except Exception:  # an unreadable cache holds nothing
-            return False
+            return set()
 
     def put(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
         """Queue results of a node for writing."""

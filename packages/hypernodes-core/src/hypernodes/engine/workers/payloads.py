@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, NamedTuple
@@ -19,7 +17,9 @@ from typing import Any, NamedTuple
 from hypernodes.buffers import new_buffer
 from hypernodes.engine.workers.pickling import Dumper
 from hypernodes.errors import SerializationError
+from hypernodes.temporary import OwnedFolder, remove_abandoned
 
+_PREFIX = "hypernodes-"
 _FILE_MIN_BYTES = 64 * 1024
 _SCALARS = frozenset((bool, int, float, complex, type(None)))
 _TEXTS = frozenset((str, bytes))
@@ -139,16 +139,17 @@ class Payloads:
 
     def __init__(self, is_by_value: bool) -> None:
         self._dumper = new_dumper(is_by_value)
-        self._folder: str | None = None
+        self._folder: OwnedFolder | None = None
         self._numbers = count()
         self._held: dict[int, _Held] = {}
+        remove_abandoned(_PREFIX)
 
     @property
     def folder(self) -> str:
         """Folder of the run, created when it is first needed."""
         if self._folder is None:
-            self._folder = tempfile.mkdtemp(prefix="hypernodes-")
-        return self._folder
+            self._folder = OwnedFolder(_PREFIX)
+        return self._folder.path
 
     def hold(self, value: Any) -> bool:
         """Hold a value that several calls may receive, until it is dropped as often; return whether that is useful."""
@@ -201,4 +202,4 @@ class Payloads:
         self._held.clear()
         folder, self._folder = self._folder, None
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.close()

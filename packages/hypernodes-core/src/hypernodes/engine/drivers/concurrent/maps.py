@@ -170,7 +170,6 @@ class MapActivity(ItemOwner):
         if self.plan.is_cached and self._deliver is None:
             for elements, own in zip(self.elements, frame.signatures_of(self._slots), strict=True):
                 elements[index] = own
-        self.has_failures = self.has_failures or frame.has_failures
         self.is_unverified = self.is_unverified or frame.is_unverified
 
     def take_outputs(self, index: int, outputs: Sequence[Any]) -> None:
