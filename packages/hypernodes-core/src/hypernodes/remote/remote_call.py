@@ -16,6 +16,7 @@ from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
+from hypernodes.engine.step import path_of
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
@@ -78,7 +79,15 @@ class RemoteCall:
         self._check_python()
         job_id = secrets.token_hex(16)
         packed = [self._pack(part, job_id)]  # no reference to it is held here while it is sent
-        channel = Channel(job_id, self.state, self._caches, self._callbacks, self._recall, self._callable_backends)
+        channel = Channel(
+            job_id,
+            self.state,
+            self._caches,
+            self._callbacks,
+            self._recall,
+            self._output_names,
+            self._callable_backends,
+        )
         around = current_registry.get()
         if around is not None:
             around.add(channel)
@@ -88,6 +97,7 @@ class RemoteCall:
             _check_result(result, part, self.plan, self._engine.backend_name)
             if channel.is_cancelled:
                 raise CancelledError("the run was cancelled")
+            channel.close_open()
             return result
         except BaseException as error:
             channel.finish()
@@ -268,6 +278,26 @@ class RemoteCall:
         if kind == "raised":
             raise restore(result, lambda packed: unpack(packed, self._recall)[0])
         return result
+
+    def _output_names(self, path: tuple[str, ...], node_name: str) -> tuple[str, ...]:
+        """Return the names of the outputs of a node, by the path of its pipeline; none when a node ran it itself."""
+        return self._outputs_by_path.get((*path, node_name), ())
+
+    @cached_property
+    def _outputs_by_path(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        found: dict[tuple[str, ...], tuple[str, ...]] = {}
+        plans = [(self.plan, self.state.root)]
+        while plans:
+            plan, base = plans.pop()
+            for step in plan.steps:
+                path = path_of(plan, step, base)
+                if isinstance(step, CallStep):
+                    found[(*path, step.node.name)] = step.node.outputs
+                else:
+                    plans.append(
+                        (step.inner, CallbackContext(path).child(step.inner.scopes[0].pipeline_id, step.node.name))
+                    )
+        return found
 
     def _explain_missing(self, module: str) -> str:
         package = module.partition(".")[0]
