@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
+from itertools import repeat
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -149,7 +150,7 @@ class Execution:
         if self._engine.runs_in_order(plan, is_map=True):
             with self._in_order():
                 results = map_in_order(plan, state, root, given, on_error, self._thread, is_part=True)
-            rows = zip(*results.columns, strict=True) if results.columns else iter(())
+            rows = zip(*results.columns, strict=True) if results.columns else repeat(())
             return dict(zip(given.indexes or (), rows, strict=False))
         collected = _Collected()
         with self._concurrent() as (_, scheduler):
