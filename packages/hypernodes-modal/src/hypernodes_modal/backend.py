@@ -12,14 +12,17 @@ from typing import Any, Literal, Self
 
 import modal
 import modal.exception as modal_errors
+from packaging.utils import canonicalize_name
 
 from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
-from hypernodes.extension import Channel, ExecutionMode
+from hypernodes.extension import Channel, ExecutionMode, Package
 from hypernodes_modal import error_translation
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
 from hypernodes_modal.call import CallContext, RemoteCall
 from hypernodes_modal.callable_backends import CallableBackendSpec
+from hypernodes_modal.errors import ModalSetupError
 from hypernodes_modal.event_loops import outside_event_loop
+from hypernodes_modal.image_packages import packages_of
 from hypernodes_modal.image_python import python_version_of
 from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
 
@@ -208,7 +211,11 @@ class ModalBackend(RemoteBackend):
             for call in calls:
                 call.cancel()
 
-        return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
+        try:
+            return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
+        except ModalSetupError as error:
+            # It says what is wrong; the frames of two libraries would not. Modal's own is its context.
+            raise error.with_traceback(None) from None
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can run in the same container as this one."""
@@ -266,6 +273,25 @@ class ModalBackend(RemoteBackend):
         """Return the minor version of Python in the image ("3.12"); None if it is known only after a build."""
         return None if self._deployed_name is not None else python_version_of(self.image)
 
+    def find_missing(self, packages: Sequence[Package]) -> Sequence[Package]:
+        """Return those of some packages that the image does not install; none if that is known only after a build."""
+        installed = None if self._deployed_name is not None else packages_of(self.image)
+        if installed is None:
+            return ()
+        return [package for package in packages if canonicalize_name(package.distribution) not in installed]
+
+    def advise_python(self, version: str) -> str:
+        """Return what to do so that the containers have a version of Python."""
+        return f'Make the image with modal.Image.debian_slim(python_version="{version}"){self._then_deploy()}.'
+
+    def advise_packages(self, requirements: Sequence[str]) -> str:
+        """Return what to do so that the containers have some packages."""
+        names = ", ".join(f'"{requirement}"' for requirement in requirements)
+        return f"Add it to the image of ModalBackend: image.uv_pip_install({names}){self._then_deploy()}"
+
+    def _then_deploy(self) -> str:
+        return "" if self._deployed_name is None else f", and deploy {self._deployed_name!r} again"
+
     def callable_spec(self) -> CallableBackendSpec:
         """Return what a container needs to call this backend's function."""
         return CallableBackendSpec(
@@ -310,7 +336,7 @@ class ModalBackend(RemoteBackend):
         try:
             outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
         except modal_errors.Error as error:
-            raise self._translate(error) from error
+            raise self._translate(error) from None
 
     def close(self) -> None:
         """Stop the app and its containers; the next run starts them again."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 from hypernodes.engine.settings import ExecutionMode
@@ -25,6 +25,7 @@ from hypernodes.request import MapRequest
 
 if TYPE_CHECKING:
     from hypernodes.remote.channel import Channel
+    from hypernodes.remote.needed_packages import Package
 
 _T = TypeVar("_T")
 
@@ -120,7 +121,29 @@ class SubprocessBackend(RemoteBackend):
         return self._python_version
 
     def _probe_python(self) -> str | None:
-        probe = [self.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        return self._probe("import sys; print('%d.%d' % sys.version_info[:2])")
+
+    def find_missing(self, packages: Sequence[Package]) -> Sequence[Package]:
+        """Return those of some packages that the interpreter does not find."""
+        if self.python == sys.executable and not self.env:
+            return ()
+        names = [package.module for package in packages]
+        found = self._probe(
+            "import sys, importlib.util as u; print(*[n for n in sys.argv[1:] if u.find_spec(n)])", *names
+        )
+        return () if found is None else [package for package in packages if package.module not in found.split()]
+
+    def advise_python(self, version: str) -> str:
+        """Return what to do so that the process has a version of Python."""
+        return f"Pass python= the interpreter of an environment with Python {version}."
+
+    def advise_packages(self, requirements: Sequence[str]) -> str:
+        """Return what to do so that the process has some packages."""
+        return f"Install it there as well: {self.python} -m pip install {' '.join(requirements)}"
+
+    def _probe(self, source: str, *arguments: str) -> str | None:
+        """Return what a program prints that the interpreter runs; None when it does not run."""
+        probe = [self.python, "-c", source, *arguments]
         environ = {**os.environ, **self.env}
         try:
             probed = subprocess.run(probe, env=environ, cwd=self.cwd, capture_output=True, text=True, check=True)
