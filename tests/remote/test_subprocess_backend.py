@@ -126,6 +126,27 @@ def test_what_nodes_print_appears_here_in_order(kept: SubprocessBackend, capsys:
     assert captured.err.count("to the other stream\n") == 2
 
 
+def test_what_nodes_print_can_be_silenced_and_is_still_in_the_error_of_a_lost_worker(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @node(output_name="y")
+    def shout(x: int) -> int:
+        import os
+        import sys
+
+        print("here", flush=True)
+        print("there", file=sys.stderr, flush=True)
+        if x:
+            os._exit(3)
+        return x
+
+    silent = Pipeline([shout], backend=SubprocessBackend(show_logs=False))
+    silent.run({"x": 0})
+    with pytest.raises(WorkerLostError, match="there"):
+        silent.run({"x": 1})
+    assert tuple(capsys.readouterr()) == ("", "")
+
+
 def test_what_is_printed_may_be_anything_and_much(kept: SubprocessBackend) -> None:
     @node(output_name="y")
     def spill(size: int) -> int:

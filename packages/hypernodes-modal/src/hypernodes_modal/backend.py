@@ -62,7 +62,7 @@ class ModalBackend(RemoteBackend):
         function_options: Further arguments of `modal.App.function`.
         environment_name: Modal environment; None for the default one.
         detach: Whether the app continues when this program ends.
-        show_logs: Whether the output of containers is shown here.
+        show_logs: Whether what nodes print, and the building of the image, is shown here.
         cache_location: "local" to store results in the caller's cache. "remote" if the cache is a `DiskCache` on a
             path in one of `volumes`: it is then used in the container, the volume is reloaded before and committed
             after a job, and the caller looks nothing up. All containers need the same secret key for it:
@@ -109,7 +109,7 @@ class ModalBackend(RemoteBackend):
         function_options: Mapping[str, Any] | None = None,
         environment_name: str | None = None,
         detach: bool = False,
-        show_logs: bool = False,
+        show_logs: bool = True,
         cache_location: Literal["local", "remote"] = "local",
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
@@ -167,6 +167,8 @@ class ModalBackend(RemoteBackend):
         max_workers: int | None = None,
     ) -> Self:
         """Return a backend that uses an app deployed by `hypernodes-modal deploy`, instead of an app of its own.
+
+        What nodes print is not shown here, but in the app's own log: `modal app logs`.
 
         Args:
             app_name: Name of the app.

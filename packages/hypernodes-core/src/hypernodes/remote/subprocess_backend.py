@@ -39,12 +39,13 @@ class SubprocessBackend(RemoteBackend):
     """Run pipelines in another Python process on this machine, which may have another environment.
 
     The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. Each run gets a fresh
-    process; to use it for several, use the backend as a context manager. What nodes print appears here.
+    process; to use it for several, use the backend as a context manager.
 
     Args:
         python: The interpreter; None for the one that runs here.
         env: Environment variables, in addition to those of this process.
         cwd: Folder in which the process starts; None for the current one.
+        show_logs: Whether what nodes print is shown here.
         node_execution: How the nodes of one run are executed there.
         map_execution: How the items of a map are executed there.
         max_workers: The largest number of calls at a time there.
@@ -71,6 +72,7 @@ class SubprocessBackend(RemoteBackend):
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        show_logs: bool = True,
         node_execution: ExecutionMode = "sequential",
         map_execution: ExecutionMode = "sequential",
         max_workers: int | None = None,
@@ -86,6 +88,7 @@ class SubprocessBackend(RemoteBackend):
             if not isinstance(value, str):
                 raise ConfigurationError(f"env must map names to strings; the value of {name!r} is no string")
         self.cwd = None if cwd is None else os.path.abspath(cwd)
+        self.show_logs = show_logs
         self._python_version: str | None = None
         self._idle: list[_Process] = []
         self._times_entered = 0
@@ -93,11 +96,11 @@ class SubprocessBackend(RemoteBackend):
         self._lock = threading.Lock()
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        process = self._take_idle() or _Process(self.python, {**os.environ, **self.env}, self.cwd)
+        process = self._take_idle() or self._new_process()
         try:
             while not process.give(job):  # one that was waiting for a job may have ended meanwhile
                 process.kill()
-                process = self._take_idle() or _Process(self.python, {**os.environ, **self.env}, self.cwd)
+                process = self._take_idle() or self._new_process()
             del job  # which may be large, and is over there now
             channel.when_cancelled(process.interrupt)
             outcome = process.outcome(channel)
@@ -111,6 +114,9 @@ class SubprocessBackend(RemoteBackend):
             process.kill()
             raise
         return outcome  # type: ignore[return-value]
+
+    def _new_process(self) -> _Process:
+        return _Process(self.python, {**os.environ, **self.env}, self.cwd, self.show_logs)
 
     def find_python_version(self) -> str | None:
         """Return the minor version of the interpreter ("3.12"); None when it does not run."""
@@ -209,7 +215,8 @@ _of_parents: list[_Process] = []
 class _Process:
     """A Python process that executes jobs; started when it is given the first one."""
 
-    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None) -> None:
+    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None, show_logs: bool) -> None:
+        self._show_logs = show_logs
         self._python = python
         self._environ = environ
         self._cwd = cwd
@@ -239,7 +246,7 @@ class _Process:
         self._connection = PipeConnection(
             process.stdout.fileno(), process.stdin.fileno(), lambda: process.poll() is not None, self._peer
         )
-        self._reader = _ErrorReader(process.stderr, self._tail)
+        self._reader = _ErrorReader(process.stderr, self._tail, self._show_logs)
 
     def give(self, job: bytes) -> bool:
         """Give it a job; return whether it took it.
@@ -259,7 +266,7 @@ class _Process:
                 if received.kind == PONG:
                     self._connection.send(JOB, job)
                     return True
-                _print(received.content)  # since the last job
+                self._show_printed(received.content)  # since the last job
         except BrokenPipeError:
             pass
         if is_new:
@@ -279,7 +286,7 @@ class _Process:
                 self._reader.catch_up()
                 return received.content
             if received.kind == PRINTED:
-                _print(received.content)
+                self._show_printed(received.content)
             elif received.kind == MESSAGE:
                 message = bytes(received.content)
                 reply = channel.handle(message)
@@ -289,6 +296,13 @@ class _Process:
                     except BrokenPipeError:  # it ended while it was answered
                         break
         raise self._lost()
+
+    def _show_printed(self, content: bytearray) -> None:
+        if self._show_logs:
+            with contextlib.suppress(
+                OSError, ValueError, AttributeError
+            ):  # standard output is closed, or there is none
+                sys.stdout.write(content.decode(errors="replace"))
 
     def _lost(self) -> WorkerLostError:
         assert self._process is not None
@@ -366,10 +380,12 @@ class _ErrorReader:
     Args:
         errors: The pipe; something that the process started may hold its other end for longer than the process lives.
         tail: Where the last lines are remembered.
+        show_logs: Whether they are shown.
     """
 
-    def __init__(self, errors: IO[bytes], tail: deque[str]) -> None:
+    def __init__(self, errors: IO[bytes], tail: deque[str], show_logs: bool) -> None:
         self._errors = errors
+        self._show_logs = show_logs
         self._tail = tail
         self._wake_read, self._wake_write = os.pipe()
         self._has_caught_up = threading.Event()
@@ -421,13 +437,10 @@ class _ErrorReader:
 
     def _show(self, text: str) -> None:
         self._tail.append(text)
+        if not self._show_logs:
+            return
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed, or there is none
             sys.stderr.write(text)
-
-
-def _print(content: bytearray) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard output is closed, or there is none
-        sys.stdout.write(content.decode(errors="replace"))
 
 
 def _open_pid(pid: int) -> int:
