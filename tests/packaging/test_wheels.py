@@ -28,6 +28,8 @@ def test_wheel_holds_the_whole_package_and_nothing_else(name: str, wheels: Wheel
         for path in source.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    if name == "hypernodes-core":
+        expected.add("hypernodes.py")  # says how to repair an incomplete package
     with ZipFile(wheels[name]) as wheel:
         found = {entry for entry in wheel.namelist() if ".dist-info/" not in entry}
         licence = next(entry for entry in wheel.namelist() if entry.endswith("licenses/LICENSE"))
