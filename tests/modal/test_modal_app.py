@@ -158,6 +158,13 @@ def test_what_nodes_print_to_standard_error_is_shown_there(modal_loopback, tmp_p
     assert (process.stdout, process.stderr) == ("", "doubling 1\n")
 
 
+def test_worker_processes_in_a_container_add_nothing_to_what_is_shown(modal_loopback, tmp_path):
+    header = HEADER.replace("version_info[:2]))", 'version_info[:2])).uv_pip_install("loky")')
+    header = header.replace("ModalBackend(image,", 'ModalBackend(image, map_execution="parallel", max_workers=2,')
+    printed = run_script(header + "with backend: pipeline.map({'x': [1, 2]}, map_over='x')", tmp_path, modal_loopback)
+    assert sorted(printed.splitlines()) == ["doubling 1", "doubling 2"]
+
+
 def test_a_program_that_shows_the_output_of_modals_client_keeps_it(modal_loopback, tmp_path):
     script = HEADER + "with modal.enable_output(), backend: pipeline.run({'x': 1})"
     printed = run_script(script, tmp_path, modal_loopback)
