@@ -38,6 +38,16 @@ def test_wheel_holds_the_whole_package_and_nothing_else(name: str, wheels: Wheel
     assert any(entry.endswith("/py.typed") for entry in found)
 
 
+def test_an_editable_installation_has_nothing_that_comes_before_the_checkout(tmp_path: Path) -> None:
+    core = PACKAGES["hypernodes-core"]
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel:editable", "-d", tmp_path], cwd=core)
+    (wheel,) = tmp_path.iterdir()
+    with ZipFile(wheel) as editable:
+        files = [entry for entry in editable.namelist() if ".dist-info/" not in entry]
+        assert [Path(file).suffix for file in files] == [".pth"]
+        assert editable.read(files[0]).decode().splitlines() == [str(core / "src")]
+
+
 @every_package
 def test_wheel_from_the_sdist_equals_the_wheel_from_the_checkout(name: str, wheels: Wheels, tmp_path: Path) -> None:
     from_checkout, from_sdist = (
