@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -77,6 +78,46 @@ def test_callbacks_observe_what_they_do_when_no_worker_is_lost(messages: int, ca
         assert remote["outputs"] == local["outputs"] or (
             cache is not None and "the worker that computed it was lost" in repr(remote["outputs"])
         )
+
+
+def only(hooks: Sequence[str], counts: Counter[str]) -> PipelineCallback:
+    """Return a callback that overrides nothing but some hooks, and counts their calls."""
+    callback = PipelineCallback()
+    for hook in hooks:
+        setattr(callback, hook, lambda *arguments, hook=hook: counts.update([hook]))
+    return callback
+
+
+@pytest.mark.parametrize(
+    "hooks",
+    [
+        ("on_node_start",),
+        ("on_node_end", "on_node_cached"),
+        ("on_map_item_end", "on_map_item_cached", "on_map_end"),
+        ("on_map_start", "on_nested_pipeline_end"),
+        ("on_node_start", "on_node_cached", "on_map_item_start", "on_map_item_cached"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("cache", [None, MemoryCache])
+def test_callbacks_that_override_some_hooks_only_count_right(hooks: tuple[str, ...], cache: Any) -> None:
+    expected: Counter[str] = Counter()
+    whole(None, None, only(hooks, expected)).run(INPUTS)
+    for messages in range(24):
+        counts: Counter[str] = Counter()
+        whole(Restarting([messages, 3]), cache() if cache else None, only(hooks, counts)).run(INPUTS)
+        assert set(counts) <= set(hooks)
+        for kind in ("node", "map_item"):
+            of_kind = [f"on_{kind}_start", f"on_{kind}_end", f"on_{kind}_cached"]
+            # A node is not reported when its item, which nothing was observed of, comes from the cache as a whole.
+            assert total_of(of_kind, expected) - 3 * bool(cache) <= total_of(of_kind, counts)
+            assert total_of(of_kind, counts) <= total_of(of_kind, expected)
+        for hook in ("on_map_start", "on_map_end", "on_nested_pipeline_end"):
+            assert counts[hook] == expected[hook]
+
+
+def total_of(hooks: Sequence[str], counts: Counter[str]) -> int:
+    return sum(counts[hook] for hook in hooks)
 
 
 class Interrupted(RemoteBackend):
