@@ -103,7 +103,7 @@ def only(hooks: Sequence[str], counts: Counter[str]) -> PipelineCallback:
 def test_callbacks_that_override_some_hooks_only_count_right(hooks: tuple[str, ...], cache: Any) -> None:
     expected: Counter[str] = Counter()
     whole(None, None, only(hooks, expected)).run(INPUTS)
-    for messages in range(24):
+    for messages in range(0, 24, 3):
         counts: Counter[str] = Counter()
         whole(Restarting([messages, 3]), cache() if cache else None, only(hooks, counts)).run(INPUTS)
         assert set(counts) <= set(hooks)
