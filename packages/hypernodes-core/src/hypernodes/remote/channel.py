@@ -206,10 +206,10 @@ class Channel:
             listeners.notify(getattr(listeners, END_OF[hook]), *subject, duration_s, context)
 
     def _outputs_of(self, position: ContextPath, node_name: str, key: str) -> dict[str, Any]:
-        """Return the outputs of a node whose worker was lost before they arrived as far as they are known."""
+        """Return the outputs of a node whose end did not arrive, with what stands for those that are not known here."""
         outputs: dict[str, Any] = dict.fromkeys(
             self._output_names(position.node_path, node_name),
-            NotTransferred("result", "the worker that computed it was lost; another one found it in the cache"),
+            NotTransferred("result", "the worker that computed it was lost, or its message"),
         )
         if key and len(outputs) == 1:
             for cache in self._caches.values():
