@@ -16,7 +16,6 @@ from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import path_of
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
 from hypernodes.errors import RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
@@ -25,6 +24,7 @@ from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
 from hypernodes.remote.names_used import names_used
 from hypernodes.remote.needed_packages import needed_packages, package_of, requirements_for, users_of
+from hypernodes.remote.node_outputs import outputs_by_path
 from hypernodes.remote.packing import common_packages, compact, pack, unpack
 from hypernodes.remote.preflight import OWN_PYTHON, Preflight, package_problems, python_problem
 from hypernodes.remote.pruning import Pruning
@@ -302,19 +302,7 @@ class RemoteCall:
 
     @cached_property
     def _outputs_by_path(self) -> dict[tuple[str, ...], tuple[str, ...]]:
-        found: dict[tuple[str, ...], tuple[str, ...]] = {}
-        plans = [(self.plan, self.state.root)]
-        while plans:
-            plan, base = plans.pop()
-            for step in plan.steps:
-                path = path_of(plan, step, base)
-                if isinstance(step, CallStep):
-                    found[(*path, step.node.name)] = step.node.outputs
-                else:
-                    plans.append(
-                        (step.inner, CallbackContext(path).child(step.inner.scopes[0].pipeline_id, step.node.name))
-                    )
-        return found
+        return outputs_by_path(self.plan, self.state.root)
 
     def _explain_missing(self, module: str, part: RunPart | MapPart) -> str:
         """Return which node or input needs a module that is missing there, and what to do."""
