@@ -14,7 +14,8 @@ from pathlib import Path
 USAGE = """\
 ./dev demo [ARGS]       run the retrieval demo (examples/hebrew_retrieval); `./dev demo --help` lists its arguments
 ./dev test [ARGS]       lint, types, tests on every supported Python found, and the wheels
-                          ./dev test -e lint        one tox environment: lint, types, py311, py312, py313, wheels
+                          ./dev test -e lint        one tox environment: lint, types, py311, py312, py313, wheels,
+                                                    or libraries, which runs only when it is named
                           ./dev test -- -k name     only the tests, with these arguments for pytest
 ./dev bench [ARGS]      measure against the budgets (benchmarks/)
                           ./dev bench --list        what is measured; names of suites or workloads choose some of it

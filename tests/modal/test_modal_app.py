@@ -129,7 +129,7 @@ def double(x: int) -> int:
     return 2 * x
 
 image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2]))
-backend = ModalBackend(image, show_logs="--logs" in sys.argv)
+backend = ModalBackend(image, **({"show_logs": False} if "--quiet" in sys.argv else {}))
 pipeline = Pipeline([double], backend=backend)
 """
 
@@ -140,10 +140,36 @@ def test_a_script_that_ends_without_closing_leaves_no_container(modal_loopback, 
     assert {container.end_reason for container in modal_loopback.containers} == {"app stopped"}
 
 
-def test_what_containers_print_is_shown_when_asked_for(modal_loopback, tmp_path):
+def test_what_nodes_print_is_shown_unless_it_is_not_wanted(modal_loopback, tmp_path):
     script = HEADER + "with backend: pipeline.run({'x': 1})"
-    assert "doubling 1" not in run_script(script, tmp_path, modal_loopback)
-    assert "doubling 1" in run_script(script, tmp_path, modal_loopback, "--logs")
+    assert run_script(script, tmp_path, modal_loopback) == "doubling 1\n"  # and nothing else of Modal's client
+    assert run_script(script, tmp_path, modal_loopback, "--quiet") == ""
+
+
+def test_what_nodes_print_to_standard_error_is_shown_there(modal_loopback, tmp_path):
+    script = HEADER.replace('print("doubling", x)', 'print("doubling", x, file=__import__("sys").stderr)')
+    process = subprocess.run(
+        [sys.executable, "-c", script + "with backend: pipeline.run({'x': 1})"],
+        env=os.environ | modal_loopback.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (process.stdout, process.stderr) == ("", "doubling 1\n")
+
+
+def test_worker_processes_in_a_container_add_nothing_to_what_is_shown(modal_loopback, tmp_path):
+    header = HEADER.replace("version_info[:2]))", 'version_info[:2])).uv_pip_install("loky")')
+    header = header.replace("ModalBackend(image,", 'ModalBackend(image, map_execution="parallel", max_workers=2,')
+    printed = run_script(header + "with backend: pipeline.map({'x': [1, 2]}, map_over='x')", tmp_path, modal_loopback)
+    assert sorted(printed.splitlines()) == ["doubling 1", "doubling 2"]
+
+
+def test_a_program_that_shows_the_output_of_modals_client_keeps_it(modal_loopback, tmp_path):
+    script = HEADER + "with modal.enable_output(), backend: pipeline.run({'x': 1})"
+    printed = run_script(script, tmp_path, modal_loopback)
+    assert "doubling 1" in printed
+    assert "Created objects" in printed
 
 
 def test_a_forked_process_opens_an_app_of_its_own(modal_loopback, tmp_path):
@@ -161,7 +187,8 @@ def test_a_forked_process_opens_an_app_of_its_own(modal_loopback, tmp_path):
     )
     with_no_warning = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + script
     printed = run_script(with_no_warning, tmp_path, modal_loopback)
-    assert printed.split("\n")[:3] == ["{'doubled': 2}", "{'doubled': 4}", "{'doubled': 6}"]
+    results = [line for line in printed.split("\n") if line.startswith("{")]
+    assert results == ["{'doubled': 2}", "{'doubled': 4}", "{'doubled': 6}"]
     assert modal_loopback.rpc_counts["AppCreate"] == 2
 
 

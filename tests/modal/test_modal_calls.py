@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Any
 
 import modal
 import pytest
 
-from hypernodes import MemoryCache, Pipeline, node
+from hypernodes import MemoryCache, Pipeline, RemoteError, node
 from tests.support import Recorder
 
 
@@ -164,6 +165,20 @@ def test_nodes_use_what_the_image_installs_and_nothing_else(make_backend, image)
     with pytest.raises(ModuleNotFoundError, match="numpy") as caught:
         pipeline.with_backend(make_backend()).run({"values": [1.0, 2.0]})
     assert "backend: modal" in caught.value.__notes__[0]
+    assert 'image.uv_pip_install("numpy==' in caught.value.__notes__[-1]
+
+
+def test_a_package_that_the_image_lacks_is_named_with_its_node_and_the_line_to_add(warm_backend):
+    numpy = pytest.importorskip("numpy")
+
+    @node(output_name="mean")
+    def mean(values: list[float]) -> float:
+        return float(numpy.mean(values))
+
+    with pytest.raises(RemoteError, match=r"no module 'numpy'.* is used by 'mean' \(test_modal_calls.py:") as caught:
+        Pipeline([mean], backend=warm_backend).run({"values": [1.0, 2.0]})
+    assert str(caught.value).endswith(f'image.uv_pip_install("numpy=={numpy.__version__}")')
+    assert len(traceback.format_exception(caught.value)) < 12
 
 
 def test_modules_of_a_project_come_along(warm_backend, plane, project):

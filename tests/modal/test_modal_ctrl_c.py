@@ -49,7 +49,7 @@ SCRIPT = textwrap.dedent(
 def test_an_interrupt_cancels_the_call_and_leaves_no_container(modal_loopback, tmp_path, wait_for, where):
     (tmp_path / "script.py").write_text(HEADER + SCRIPT, encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "script.py", *where],
+        [sys.executable, "script.py", "--quiet", *where],
         cwd=tmp_path,
         env={**os.environ, **modal_loopback.environment},
         stdin=subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -209,7 +210,7 @@ def test_an_image_that_cannot_be_built_says_why(make_backend, image):
         Pipeline([double], backend=make_backend(image=image.uv_pip_install("no-such-package-at-all==1.0"))).run(
             {"x": 1}
         )
-    assert isinstance(caught.value.__cause__, modal_errors.ImageBuildError)
+    assert isinstance(caught.value.__context__, modal_errors.ImageBuildError)
 
 
 def test_another_version_of_python_is_named_before_anything_is_unpickled(make_backend):
@@ -226,14 +227,18 @@ def test_a_secret_that_does_not_exist_is_named(make_backend):
     backend = make_backend(secrets=[modal.Secret.from_name("no-such-secret")])
     with pytest.raises(ModalSetupError, match="no-such-secret") as caught:
         Pipeline([double], backend=backend).run({"x": 1})
-    assert isinstance(caught.value.__cause__, modal_errors.NotFoundError)
+    assert isinstance(caught.value.__context__, modal_errors.NotFoundError)
+    printed = "".join(traceback.format_exception(caught.value))
+    assert printed.count("Traceback") == 1
+    assert printed.count("no-such-secret") == 1
+    assert len(printed.splitlines()) < 25
 
 
 @pytest.mark.parametrize("gpu", ["NOSUCH", "NOSUCH:2", ["A10G", "NOSUCH"]], ids=repr)
 def test_a_gpu_that_does_not_exist_is_named(make_backend, plane, gpu):
     with pytest.raises(ModalSetupError, match=r"unknown type, 'NOSUCH'.*gpu=") as caught:
         Pipeline([double], backend=make_backend(gpu=gpu)).run({"x": 1})
-    assert isinstance(caught.value.__cause__, modal_errors.InvalidError)
+    assert isinstance(caught.value.__context__, modal_errors.InvalidError)
     assert repr(gpu) in str(caught.value)
     assert not plane.calls
 

@@ -152,9 +152,50 @@ def test_preflight_compares_the_python_of_the_image_without_any_request():
     other = "3.11" if OWN_PYTHON != "3.11" else "3.12"
     told = ModalBackend(image=modal.Image.debian_slim(python_version=other)).preflight(Pipeline([double]), {"x": 1})
     assert told.problems == (
-        f"Python {OWN_PYTHON} here and {other} at modal: the minor version must be the same on both sides",
+        f"Python {OWN_PYTHON} here and {other} at modal: the minor version must be the same on both sides. "
+        f'Make the image with modal.Image.debian_slim(python_version="{OWN_PYTHON}").',
     )
     own = ModalBackend(image=modal.Image.debian_slim()).preflight(Pipeline([double]), {"x": [1, 2]}, map_over="x")
     assert (own.python, own.items, own.problems) == (OWN_PYTHON, 2, ())
     deployed = ModalBackend.deployed("jobs").preflight(Pipeline([double]), {"x": 1})
     assert (deployed.python, deployed.problems) == (None, ())
+
+
+@node(output_name="mean")
+def average(values: list[float]) -> float:
+    import numpy
+
+    return float(numpy.mean(values))
+
+
+SLIM = modal.Image.debian_slim(python_version=OWN_PYTHON)
+
+
+@pytest.mark.parametrize(
+    ("image", "is_missing"),
+    [
+        (SLIM, True),
+        (SLIM.uv_pip_install("cloudpickle").apt_install("git").env({"A": "1"}).workdir("/"), True),
+        (SLIM.uv_pip_install("numpy").pip_install("packaging"), False),
+        (SLIM.pip_install("pandas>=2"), False),  # which brings it
+        (SLIM.pip_install("some-package-that-is-not-here"), False),  # which may bring it
+        (SLIM.run_commands("pip install numpy"), False),  # not known before it is built
+        (modal.Image.from_registry("python:3.12"), False),
+    ],
+)
+def test_preflight_names_a_package_that_the_image_lacks_where_its_definition_says(image, is_missing):
+    numpy, _ = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    told = ModalBackend(image=image).preflight(Pipeline([average]), {"values": [1.0]})
+    if not is_missing:
+        assert told.problems == ()
+        return
+    (problem,) = told.problems
+    assert problem.startswith("'average' (test_modal_settings.py:")
+    assert "needs 'numpy', which is not installed at modal" in problem
+    assert problem.endswith(f'image.uv_pip_install("numpy=={numpy.__version__}")')
+
+
+def test_preflight_names_an_input_whose_package_the_image_lacks():
+    numpy = pytest.importorskip("numpy")
+    told = ModalBackend(image=SLIM).preflight(Pipeline([double]), {"x": [numpy.ones(2)]}, map_over="x")
+    assert [problem.partition(",")[0] for problem in told.problems] == ["input 'x' needs 'numpy'"]

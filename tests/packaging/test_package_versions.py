@@ -47,5 +47,14 @@ def test_every_package_carries_the_licence_and_says_it_is_typed(folder: Path, pr
     assert list(folder.glob("src/*/py.typed"))
 
 
+def test_the_development_group_has_what_the_demo_needs_and_the_packages_of_this_checkout() -> None:
+    root = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    requirements = (ROOT / "examples/hebrew_retrieval/requirements.txt").read_text().splitlines()
+    assert {line for line in requirements if line and not line.startswith("#")} <= set(
+        root["dependency-groups"]["test"]
+    )
+    assert root["tool"]["uv"]["sources"] == {folder.name: {"workspace": True} for folder in PROJECTS}
+
+
 def test_the_changelog_has_a_section_for_this_version() -> None:
     assert f"## [{current_version()}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -30,6 +30,7 @@ from hypernodes.remote.job import MapResult
 from hypernodes.remote.messages import wants_reply
 from hypernodes.remote.packing import pack_ours, unpack
 from hypernodes.remote.worker import execute
+from tests.remote.transports import InProcess
 from tests.support import Recorder
 
 
@@ -464,3 +465,14 @@ def test_what_a_backend_rightly_returns_is_taken() -> None:
         assert pipeline.map({"x": iter([1, 2])}, "x", output_name="z") == {"z": [-1, -2]}
         assert pipeline.map({"x": []}, "x") == {"y": [], "z": []}
         assert list(pipeline.map_iter({"x": [1]}, "x", output_name="z")) == [{"z": -1}]
+
+
+@pytest.mark.parametrize("mode", ["sequential", "threaded"])
+def test_a_map_whose_outputs_are_all_given_returns_none(mode: Any) -> None:
+    @node(output_name=("low", "high"))
+    def bounds(x: int) -> tuple[int, int]:
+        return x, x
+
+    given = {"x": [1, 2], "low": 0}
+    local = Pipeline([bounds]).map(given, map_over="x")
+    assert Pipeline([bounds], backend=InProcess(map_execution=mode)).map(given, map_over="x") == local == {}

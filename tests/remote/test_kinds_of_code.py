@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.remote.conftest import Project
@@ -349,6 +351,5 @@ def test_a_package_that_is_missing_on_the_other_side_is_named_with_the_node_that
     for line, name, number in zip(out.splitlines(), ("make", "look"), (20, 24), strict=True):
         assert line == (
             "subprocess could not run the job: there is no module 'installed' on the remote side, which is used by "
-            f"'{name}' (script.py:{number}). Install it there as well, in the image or the environment of the backend: "
-            "pip install installed"
+            f"'{name}' (script.py:{number}). Install it there as well: {sys.executable} -m pip install installed"
         )

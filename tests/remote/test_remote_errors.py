@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -386,7 +387,42 @@ def test_another_version_of_python_is_refused_before_anything_is_submitted() -> 
             return "3.2"
 
     older = Older()
-    with pytest.raises(RemoteVersionError, match=r"and 3\.2 at older\. Nothing was sent\. .*python_version=") as caught:
+    with pytest.raises(
+        RemoteVersionError, match=r"and 3\.2 at older\. Nothing was sent\. Let the backend use"
+    ) as caught:
         run(older, lambda x: x)
     assert caught.value.differing == {"Python": ("{}.{}".format(*sys.version_info[:2]), "3.2")}
     assert older.jobs == []
+
+
+class Reluctant:
+    """Can be pickled and not unpickled."""
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"n": 1}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        raise ValueError("not like this")
+
+
+def test_an_input_that_cannot_be_unpickled_is_named_and_no_version_is_blamed() -> None:
+    @node(output_name="y")
+    def use(thing: Any, x: int) -> int:
+        return x
+
+    with pytest.raises(
+        RemoteError, match="input 'thing' can be pickled and not unpickled: ValueError: not like"
+    ) as run_:
+        Pipeline([use], backend=InProcess()).run({"thing": Reluctant(), "x": 1})
+    with pytest.raises(RemoteError, match="item 1 of 'thing' can be pickled and not unpickled") as map_:
+        Pipeline([use], backend=InProcess()).map({"thing": [1, Reluctant()], "x": 1}, map_over="thing")
+    for caught in (run_, map_):
+        assert not re.search("version|installed|differ", str(caught.value))
+
+
+def test_a_result_that_cannot_be_unpickled_is_no_matter_of_versions() -> None:
+    with pytest.raises(
+        RemoteError, match="the result of in process cannot be loaded here: ValueError: not like"
+    ) as caught:
+        run(InProcess(), lambda x: Reluctant())
+    assert not re.search("version|installed|differ", str(caught.value))

@@ -30,7 +30,7 @@ from hypernodes import (
 )
 from hypernodes.backend import SubprocessBackend
 from tests.remote.conftest import Project
-from tests.support import Recorder
+from tests.support import Recorder, start_python
 from tests.worker_processes.observe import members_of_session, processes, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are observed through /proc")
@@ -128,6 +128,49 @@ def test_what_nodes_print_appears_here_in_order(kept: SubprocessBackend, capsys:
     captured = capsys.readouterr()
     assert captured.out == "".join(f"first {x}\nsecond\nthird\nwithout end" for x in (1, 2))
     assert captured.err.count("to the other stream\n") == 2
+
+
+def test_what_nodes_print_can_be_silenced_and_is_still_in_the_error_of_a_lost_worker(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @node(output_name="y")
+    def shout(x: int) -> int:
+        import os
+        import sys
+
+        print("here", flush=True)
+        print("there", file=sys.stderr, flush=True)
+        if x:
+            os._exit(3)
+        return x
+
+    silent = Pipeline([shout], backend=SubprocessBackend(show_logs=False))
+    silent.run({"x": 0})
+    with pytest.raises(WorkerLostError, match="there"):
+        silent.run({"x": 1})
+    assert tuple(capsys.readouterr()) == ("", "")
+
+
+@pytest.mark.parametrize("mode", ["node_execution", "map_execution"])
+@pytest.mark.parametrize(
+    "end",
+    ["with backend: run()", "run()", "backend.__enter__(); run()"],
+    ids=["closed", "for one run", "never closed"],
+)
+def test_worker_processes_there_end_without_complaints(mode: str, end: str, tmp_path: Path) -> None:
+    pytest.importorskip("loky")
+    (tmp_path / "script.py").write_text(
+        "from hypernodes import Pipeline, node\n"
+        "from hypernodes.backend import SubprocessBackend\n"
+        "@node('y')\n"
+        "def f(x): return x\n"
+        f"backend = SubprocessBackend({mode}='parallel', max_workers=2)\n"
+        "def run(): Pipeline([f], backend=backend).map({'x': [1, 2, 3]}, 'x')\n"
+        f"{end}\n"
+    )
+    process = start_python("script.py", cwd=tmp_path)
+    assert process.communicate(timeout=60) == ("", "")  # nor does a resource tracker speak of leaked semaphores
+    assert process.returncode == 0
 
 
 def test_what_is_printed_may_be_anything_and_much(kept: SubprocessBackend) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from hypernodes import RemoteBackend, WorkerLostError
@@ -98,6 +98,32 @@ class Unreliable(RemoteBackend):
             raise WorkerLostError("the worker was lost", backend_name=self.backend_name, exit_code=None, log_tail="")
         line.deliver(everything=True)
         return outcome[0]
+
+
+class Restarting(RemoteBackend):
+    """A place that loses workers after some messages, and has the job done again until one is not lost.
+
+    Args:
+        losses: For each worker that is lost, how many of its messages arrive before.
+    """
+
+    backend_name = "restarting"
+
+    def __init__(self, losses: Sequence[int], **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.losses = losses
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        for number, messages in enumerate(self.losses):
+            left = iter(range(messages))
+
+            def exchange(message: bytes, left: Iterator[int] = left) -> bytes | None:
+                if next(left, None) is None:
+                    raise ConnectionError("nobody is there any more")
+                return channel.handle(message)
+
+            execute(job, exchange, is_repeated=number > 0)  # its outcome is lost
+        return execute(job, channel.handle, is_repeated=bool(self.losses))
 
 
 def content_of(message: bytes) -> memoryview:

@@ -269,6 +269,39 @@ def check_event_tree(observed: Observed, expected: Expected) -> dict[Event, int]
     return position
 
 
+def check_nesting(observed: Observed) -> None:
+    """Check that everything happened between the start and the end of what it is a part of."""
+    open_now: set[Event] = set()
+    for event, _ in observed.events:
+        path, items = event.path, event.items
+        is_item = event.hook.startswith("map_item")
+        around = items[:-1] if is_item else items
+        if around:
+            assert any(
+                one.hook == "map_item_start" and one.items == around and one.path == path[: len(one.path)]
+                for one in open_now
+            ), f"{event} came outside of its item"
+        if is_item:
+            assert Event("map_start", path, around) in open_now, f"{event} came outside of its map"
+        if event.hook.endswith("_start"):
+            open_now.add(event)
+        elif event.hook.endswith("_end") or event.hook == "error":
+            start = "node_start" if event.hook == "error" else event.hook.replace("_end", "_start")
+            open_now.discard(event._replace(hook=start))
+        if event.hook in ("map_item_end", "map_end", "nested_pipeline_end"):
+            depth = len(path) + (event.hook == "nested_pipeline_end")
+            inside = [
+                one
+                for one in open_now
+                if one.path[: len(path)] == path
+                and len(one.path) >= depth
+                and one.items[: len(items)] == items
+                and (event.hook != "map_end" or len(one.items) > len(items))
+                and (event.hook != "nested_pipeline_end" or one.path[len(path)][1] == event.subject)
+            ]
+            assert not inside, f"{event} came before the end of {inside}"
+
+
 def written(carried: object) -> object:
     """Return something that differs when values differ in anything, types included; dicts have no order."""
     return {name: repr(value) for name, value in carried.items()} if isinstance(carried, dict) else repr(carried)

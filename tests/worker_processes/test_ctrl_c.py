@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +165,14 @@ def test_an_interrupt_in_the_middle_of_a_coroutine_ends_the_run_at_once(scripts:
     process = scripts.start(scripts.write(body))
     out, err = finish(process)
     assert (out, err) == ("interrupted\n", "")
+
+
+def test_these_tests_get_interrupts_also_where_they_are_ignored() -> None:
+    """As when a shell script starts them in the background: what they interrupt would not notice."""
+    one = f"{__file__}::test_an_interrupt_in_the_middle_of_a_coroutine_ends_the_run_at_once"
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", one]
+    done = subprocess.run(
+        [*ignoring, *tests], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout

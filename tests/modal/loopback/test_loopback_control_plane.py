@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import textwrap
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import modal
@@ -138,6 +140,47 @@ def test_a_program_without_the_token_is_turned_away(modal_loopback, monkeypatch)
     stranger = modal.Client.from_credentials("ak-guessed", "as-guessed")
     with pytest.raises(modal.exception.AuthError, match="loopback"):
         modal.Queue.from_name("q", create_if_missing=True, client=stranger).hydrate()
+
+
+def test_calls_without_the_token_are_not_recorded(modal_loopback):
+    stranger = modal.Client.from_credentials("ak-guessed", "as-guessed")
+    for _ in range(3):
+        with pytest.raises(modal.exception.AuthError, match="loopback"):
+            modal.Queue.from_name("q", create_if_missing=True, client=stranger).hydrate()
+    assert modal_loopback.rpcs == []
+
+
+def test_records_of_calls_are_bounded(modal_loopback, queue):
+    records = modal_loopback._parts.dispatcher.records
+    queue.put(1)
+    record = modal_loopback.rpcs[-1]
+    modal_loopback._look(lambda: records.extend([record] * 100_001))
+    assert len(modal_loopback.rpcs) == 100_000
+
+
+def _http(method, url, data=None):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=10) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_only_what_was_announced_with_the_token_can_be_uploaded(modal_loopback):
+    blobs = modal_loopback._parts.blobs
+    url = modal_loopback._look(lambda: blobs.new_upload_url(1000))
+    base, _, blob_id = url.rpartition("/")
+    folder = modal_loopback.directory / "blobs"
+    before = set(folder.iterdir())
+    for stranger in ("anything", "bl-" + "0" * 32, blob_id[:-1], f"..%2F{blob_id}"):
+        status, _ = _http("PUT", f"{base}/{stranger}", b"x" * 10)
+        assert status in (403, 404)
+    assert _http("PUT", url, b"x" * 1001)[0] == 413
+    assert _http("PUT", url, iter([b"x" * 600, b"x" * 600]))[0] == 413  # its length is not said in advance
+    assert set(folder.iterdir()) == before
+    assert _http("GET", url)[0] == 404
+    assert _http("PUT", url, b"x" * 1000) == (200, blob_id.encode())
+    assert _http("GET", url) == (200, b"x" * 1000)
 
 
 def test_what_is_not_covered_says_what_is(modal_loopback):

@@ -6,7 +6,7 @@ nest it in others, give it a cache, callbacks, or another backend.
 
 from typing import TYPE_CHECKING, Any
 
-from hypernodes import plugins
+from hypernodes import _namesake, plugins
 from hypernodes._version import __version__
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
@@ -105,6 +105,7 @@ __all__ = [
     "node",
 ]
 
+_namesake.warn_if_installed()
 _PLUGIN_GROUPS = (plugins.BACKENDS, plugins.CACHES, plugins.CALLBACKS)
 
 

@@ -13,6 +13,7 @@ An extension is found through an entry point in the group of its kind; see `hype
   function that cancels the job (`Channel.when_cancelled`);
 - `execute`: runs a job in the worker process and returns its outcome, which `submit` returns;
 - `wants_reply`: whether a message of the worker has to be answered;
+- `Package`: what `find_missing` is asked for: a package that a node or an input needs;
 - `ExecutionMode`: type of `node_execution` and `map_execution`;
 - `OutputNames`, `MapMode`, `OnError`: types of `output_name`, `map_mode` and `on_error`;
 - `OwnedFolder`: a temporary folder that is removed also when the process that made it was killed.
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from hypernodes.plan import MapMode, OnError
     from hypernodes.remote.channel import Channel
     from hypernodes.remote.messages import wants_reply
+    from hypernodes.remote.needed_packages import Package
     from hypernodes.remote.worker import execute
     from hypernodes.request import OutputNames
     from hypernodes.signature import UnhashableValueError, digest, reduce_sentinel, register
@@ -67,6 +69,7 @@ __all__ = [
     "OnError",
     "OutputNames",
     "OwnedFolder",
+    "Package",
     "UnhashableValueError",
     "describe_record",
     "digest",
@@ -87,6 +90,7 @@ _MODULES = {
     "OnError": "plan",
     "OutputNames": "request",
     "OwnedFolder": "temporary",
+    "Package": "remote.needed_packages",
     "UnhashableValueError": "signature",
     "describe_record": "cache.record",
     "digest": "signature",

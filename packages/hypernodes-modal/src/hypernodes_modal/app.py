@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
 import modal
 
 from hypernodes_modal.container import run_job
+from hypernodes_modal.container_logs import containers_print_here
 from hypernodes_modal.error_translation import TRANSIENT
 
 FUNCTION_NAME = "run_job"
@@ -44,7 +45,7 @@ class OpenApp:
         options: Further arguments of `modal.App.function`.
         detach: Whether the app continues when this process ends.
         environment_name: Modal environment; None for the default one.
-        show_logs: Whether the output of containers is shown here.
+        show_logs: Whether what containers and the building of the image print is shown here.
         has_cache: Whether a `DiskCache` is used in the container.
 
     Attributes:
@@ -66,9 +67,8 @@ class OpenApp:
         self._stack = ExitStack()
         app, self.function = make_app(name, image, options, has_cache=has_cache)
         try:
-            if show_logs:
-                self._stack.enter_context(modal.enable_output())
-            self._stack.enter_context(app.run(detach=detach, environment_name=environment_name))
+            with containers_print_here() if show_logs else nullcontext():
+                self._stack.enter_context(app.run(detach=detach, environment_name=environment_name))
         except BaseException:
             self._stack.close()
             raise

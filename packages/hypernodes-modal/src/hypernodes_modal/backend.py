@@ -12,14 +12,17 @@ from typing import Any, Literal, Self
 
 import modal
 import modal.exception as modal_errors
+from packaging.utils import canonicalize_name
 
 from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
-from hypernodes.extension import Channel, ExecutionMode
+from hypernodes.extension import Channel, ExecutionMode, Package
 from hypernodes_modal import error_translation
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
 from hypernodes_modal.call import CallContext, RemoteCall
 from hypernodes_modal.callable_backends import CallableBackendSpec
+from hypernodes_modal.errors import ModalSetupError
 from hypernodes_modal.event_loops import outside_event_loop
+from hypernodes_modal.image_packages import packages_of
 from hypernodes_modal.image_python import python_version_of
 from hypernodes_modal.resources import check_cpu, check_gpu, check_name, check_volumes, check_whole, parse_memory
 
@@ -59,7 +62,7 @@ class ModalBackend(RemoteBackend):
         function_options: Further arguments of `modal.App.function`.
         environment_name: Modal environment; None for the default one.
         detach: Whether the app continues when this program ends.
-        show_logs: Whether the output of containers is shown here.
+        show_logs: Whether what nodes print, and the building of the image, is shown here.
         cache_location: "local" to store results in the caller's cache. "remote" if the cache is a `DiskCache` on a
             path in one of `volumes`: it is then used in the container, the volume is reloaded before and committed
             after a job, and the caller looks nothing up. All containers need the same secret key for it:
@@ -106,7 +109,7 @@ class ModalBackend(RemoteBackend):
         function_options: Mapping[str, Any] | None = None,
         environment_name: str | None = None,
         detach: bool = False,
-        show_logs: bool = False,
+        show_logs: bool = True,
         cache_location: Literal["local", "remote"] = "local",
         node_execution: ExecutionMode | None = None,
         map_execution: ExecutionMode | None = None,
@@ -165,6 +168,8 @@ class ModalBackend(RemoteBackend):
     ) -> Self:
         """Return a backend that uses an app deployed by `hypernodes-modal deploy`, instead of an app of its own.
 
+        What nodes print is not shown here, but in the app's own log: `modal app logs`.
+
         Args:
             app_name: Name of the app.
             environment_name: Modal environment; None for the default one.
@@ -208,7 +213,11 @@ class ModalBackend(RemoteBackend):
             for call in calls:
                 call.cancel()
 
-        return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
+        try:
+            return outside_event_loop(lambda: self._submit(job, channel, calls), on_interrupt=cancel)
+        except ModalSetupError as error:
+            # It says what is wrong; the frames of two libraries would not. Modal's own is its context.
+            raise error.with_traceback(None) from None
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can run in the same container as this one."""
@@ -266,6 +275,25 @@ class ModalBackend(RemoteBackend):
         """Return the minor version of Python in the image ("3.12"); None if it is known only after a build."""
         return None if self._deployed_name is not None else python_version_of(self.image)
 
+    def find_missing(self, packages: Sequence[Package]) -> Sequence[Package]:
+        """Return those of some packages that the image does not install; none if that is known only after a build."""
+        installed = None if self._deployed_name is not None else packages_of(self.image)
+        if installed is None:
+            return ()
+        return [package for package in packages if canonicalize_name(package.distribution) not in installed]
+
+    def advise_python(self, version: str) -> str:
+        """Return what to do so that the containers have a version of Python."""
+        return f'Make the image with modal.Image.debian_slim(python_version="{version}"){self._then_deploy()}.'
+
+    def advise_packages(self, requirements: Sequence[str]) -> str:
+        """Return what to do so that the containers have some packages."""
+        names = ", ".join(f'"{requirement}"' for requirement in requirements)
+        return f"Add it to the image of ModalBackend: image.uv_pip_install({names}){self._then_deploy()}"
+
+    def _then_deploy(self) -> str:
+        return "" if self._deployed_name is None else f", and deploy {self._deployed_name!r} again"
+
     def callable_spec(self) -> CallableBackendSpec:
         """Return what a container needs to call this backend's function."""
         return CallableBackendSpec(
@@ -310,7 +338,7 @@ class ModalBackend(RemoteBackend):
         try:
             outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
         except modal_errors.Error as error:
-            raise self._translate(error) from error
+            raise self._translate(error) from None
 
     def close(self) -> None:
         """Stop the app and its containers; the next run starts them again."""

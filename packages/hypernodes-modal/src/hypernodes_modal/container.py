@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import modal
 
 from hypernodes.extension import execute
@@ -11,6 +14,13 @@ from hypernodes_modal.queue_transport import MessageBacklog, QueueExchange
 
 # Jobs that end within this time send no messages, since one request takes longer than many jobs.
 _PATIENCE_S = 0.1
+# The threads that manage idle worker processes end with the interpreter, at once; Modal expects to wait for them.
+_UNFOUNDED = re.compile(r"background thread\(s\) \[ExecutorManagerThread(, ExecutorManagerThread)*\]")
+_modal_logger = logging.getLogger("modal-client")
+
+
+def _is_founded(record: logging.LogRecord) -> bool:
+    return _UNFOUNDED.search(record.getMessage()) is None
 
 
 def run_job(job: bytes, queue: modal.Queue | None, context: CallContext) -> tuple[bytes, MessageBacklog | None]:
@@ -24,6 +34,7 @@ def run_job(job: bytes, queue: modal.Queue | None, context: CallContext) -> tupl
     Returns:
         The outcome, and the messages that come with it when there is a queue.
     """
+    _modal_logger.addFilter(_is_founded)  # the same one again changes nothing
     for volume in context.volumes:
         volume.reload()
     backends = [CallableBackend(spec) for spec in context.callable_backends]

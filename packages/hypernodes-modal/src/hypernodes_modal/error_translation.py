@@ -58,7 +58,9 @@ def translate(error: BaseException, timeout_s: int | None, *, call_id: str = "",
             return ModalSetupError(f"Modal has no capacity for the request: {text}", **facts)
         case modal_errors.DeserializationError() | modal_errors.ExecutionError():
             return ModalEnvironmentError(
-                f"the packages in the container do not match those of the caller: {text}", **facts
+                f"the container could not take the call, or its answer cannot be read here: {text}. Compare Python and "
+                "the packages in the image with those here, if it names a module or an attribute.",
+                **facts,
             )
         case modal_errors.RemoteError() | modal_errors.InternalFailure():
             return ContainerLostError(

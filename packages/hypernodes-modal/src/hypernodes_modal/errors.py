@@ -34,4 +34,4 @@ class ContainerLostError(WorkerLostError):
 
 
 class ModalEnvironmentError(RemoteError):
-    """The packages in the container do not match those of the caller."""
+    """The container could not take the call, or its answer cannot be read here."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.record import RECORD_PREFIX
+from hypernodes.caller import warn_caller
 from hypernodes.checks import shown
 from hypernodes.errors import CacheWarning, ConfigurationError, is_positive
 from hypernodes.locks import reset_after_fork
@@ -107,11 +107,10 @@ class MemoryCache(Cache):
             self._warned.add(label)
         if is_new:
             whose = f"the result of node {label!r}" if label else "a value"
-            warnings.warn(
+            warn_caller(
                 f"{whose} {reason}, and is not used again. Let what changes it work on a copy, or make the cache with "
                 "MemoryCache(copy=True).",
                 CacheWarning,
-                stacklevel=2,
             )
         return MISS
 

@@ -35,6 +35,7 @@ from hypernodes.request import (
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
     from hypernodes.remote.channel import Channel
+    from hypernodes.remote.needed_packages import Package
     from hypernodes.remote.preflight import Preflight
     from hypernodes.remote.remote_call import RemoteCall
 
@@ -264,6 +265,23 @@ class RemoteBackend(Backend):
     def find_python_version(self) -> str | None:
         """Return the minor version of Python on the remote side ("3.12"); None when only a job can tell."""
         return None
+
+    def find_missing(self, packages: Sequence[Package]) -> Sequence[Package]:
+        """Return those of some packages that the remote side is known not to have; none when only a job can tell."""
+        return ()
+
+    def advise_python(self, version: str) -> str:
+        """Return what to do so that the remote side has a version of Python, for a message."""
+        return f"Let the backend use Python {version} too."
+
+    def advise_packages(self, requirements: Sequence[str]) -> str:
+        """Return what to do so that the remote side has some packages, for a message.
+
+        Args:
+            requirements: What pip needs to install them.
+        """
+        names = " ".join(requirements)
+        return f"Install it there as well, in the environment of the backend: pip install {names}"
 
     def _remote_call(self, plan: Plan, root: CallbackContext) -> RemoteCall:
         from hypernodes.remote.remote_call import RemoteCall  # needs cloudpickle

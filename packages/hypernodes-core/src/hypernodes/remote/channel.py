@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -20,10 +19,8 @@ from hypernodes.engine.workers.serialized_errors import SerializedError, restore
 from hypernodes.errors import SerializationError
 from hypernodes.remote.job import ContextPath
 from hypernodes.remote.messages import CacheQuestion, Entries, Event, Message, open_message, reply_to, wants_reply
-from hypernodes.remote.open_events import END_OF, OpenEvents
+from hypernodes.remote.observed_events import END_OF, Begun, ObservedEvents
 from hypernodes.remote.packing import pack, unpack
-
-_ENDS = {"on_node_cached": "on_node_end", "on_map_item_cached": "on_map_item_end"}
 
 
 class Channel:
@@ -31,8 +28,8 @@ class Channel:
 
     A backend whose transport can carry messages during a job gives every one of the worker to `handle`, and what that
     returns back to the worker. Messages that come twice or in another order do no harm, nor does a backend that gives
-    the job to another worker when one is lost: callbacks do not observe an event again. A transport that carries
-    nothing leaves the channel alone: everything then comes with the outcome.
+    the job to another worker when one is lost: callbacks observe no event again, and one end of all that began. A
+    transport that carries nothing leaves the channel alone: everything then comes with the outcome.
 
     Args:
         job_id: The job; messages of others are not taken.
@@ -40,6 +37,7 @@ class Channel:
         caches: The caches, by number.
         callbacks: The callbacks, by number.
         recall: Returns what a reference of the worker's stands for.
+        output_names: Returns the names of a node's outputs, by the path of its pipeline and its name.
         callable_backends: Other backends that nested pipelines in the job ask for.
 
     Attributes:
@@ -55,6 +53,7 @@ class Channel:
         caches: Mapping[int, Cache],
         callbacks: Mapping[int, PipelineCallback],
         recall: Callable[[Any], Any],
+        output_names: Callable[[tuple[str, ...], str], Sequence[str]],
         callable_backends: Sequence[Backend] = (),
     ) -> None:
         self.callable_backends = callable_backends
@@ -62,6 +61,7 @@ class Channel:
         self._state = state
         self._caches = caches
         self._recall = recall
+        self._output_names = output_names
         root = state.root
         self._contexts: dict[ContextPath, CallbackContext] = {
             ContextPath(root.hierarchy_path, root.node_path, root.item_path): root
@@ -70,9 +70,7 @@ class Channel:
             number: Listeners([callback], root.switched_off, root.lock) for number, callback in callbacks.items()
         }
         self._attempts: list[bytes] = []  # the workers that sent something, the current one last
-        self._observed: Counter[tuple[Any, ...]] = Counter()
-        self._to_skip: Counter[tuple[Any, ...]] = Counter()  # events of workers that were lost
-        self._open = OpenEvents()
+        self._observed = ObservedEvents(self._observes, self._argument)
         self._next = 0  # number of the first message that has not been taken
         self._early: dict[int, memoryview] = {}
         self._is_over = False
@@ -122,7 +120,8 @@ class Channel:
         self._attempts.append(attempt)
         self._next = 0
         self._early.clear()
-        self._to_skip = self._observed.copy()
+        if len(self._attempts) > 1:
+            self._observed.begin_again()
 
     def when_cancelled(self, end: Callable[[], object]) -> None:
         """Set how the job is ended before its time.
@@ -175,23 +174,50 @@ class Channel:
                     "callbacks did not observe all that happened, and some results are not in the cache.",
                 )
 
-    def close_open(self, error: BaseException) -> None:
+    def close_open(self, error: BaseException | None = None) -> None:
         """Let callbacks observe the end of all whose beginning they observed, innermost first: the job is over.
 
         Args:
-            error: Why; what the nodes that were running end with.
+            error: Why; what the nodes that were running end with. None when they ended and it was not observed.
         """
         with self._lock:
-            for (number, hook, _, path), names, started_at in self._open.take_all():
-                listeners, context = self._listeners[number], self._context(path)
-                subject = [self._load(name) for name in names if isinstance(name, bytes)]
-                duration_s = perf_counter() - started_at
-                if hook == "on_node_start":
-                    listeners.notify(listeners.on_error, *subject, error, context)
-                elif hook == "on_pipeline_start":
-                    listeners.notify(listeners.on_pipeline_end, *subject, {}, duration_s, context)
-                else:
-                    listeners.notify(getattr(listeners, END_OF[hook]), *subject, duration_s, context)
+            for begun in self._observed.take_open():
+                self._report_end(begun, error)
+
+    def _report_end(self, begun: Begun, error: BaseException | None = None, key: str = "") -> None:
+        """Let a callback observe the end of something whose end did not arrive.
+
+        Args:
+            begun: Its beginning.
+            error: What it ends with.
+            key: Key of its result in a cache, where known.
+        """
+        (number, hook, _, position), names, started_at = begun
+        listeners, context = self._listeners[number], self._context(position)
+        subject = [self._argument(name) for name in names]
+        duration_s = perf_counter() - started_at
+        if hook == "on_node_start":
+            if error is not None:
+                listeners.notify(listeners.on_error, *subject, error, context)
+            else:
+                outputs = self._outputs_of(position, subject[0], key)
+                listeners.notify(listeners.on_node_end, *subject, outputs, duration_s, context)
+        elif hook == "on_pipeline_start":
+            listeners.notify(listeners.on_pipeline_end, *subject, {}, duration_s, context)
+        else:
+            listeners.notify(getattr(listeners, END_OF[hook]), *subject, duration_s, context)
+
+    def _outputs_of(self, position: ContextPath, node_name: str, key: str) -> dict[str, Any]:
+        """Return the outputs of a node whose end did not arrive, with what stands for those that are not known here."""
+        outputs: dict[str, Any] = dict.fromkeys(
+            self._output_names(position.node_path, node_name),
+            NotTransferred("result", "the worker that computed it was lost, or its message"),
+        )
+        if key and len(outputs) == 1:
+            for cache in self._caches.values():
+                found = self._state.store.get_many(cache, [key])
+                outputs = {name: found.get(key, unknown) for name, unknown in outputs.items()}
+        return outputs
 
     def _take_next(self) -> None:
         content = self._early.pop(self._next)
@@ -232,20 +258,17 @@ class Channel:
                 self._state.warn(*message)
 
     def _replay(self, event: Event) -> None:
-        subject = event.arguments[0] if event.arguments else None  # the node, pipeline or item that it is about
-        key = (event.callback, event.hook, event.position, subject)
-        if self._to_skip[key]:
-            self._to_skip[key] -= 1
-            return
-        ended = _ENDS.get(event.hook)  # what one worker computed, the next one finds in the cache
-        if ended is not None and self._to_skip[event.callback, ended, event.position, subject]:
-            return
-        self._observed[key] += 1
-        listeners = self._listeners[event.callback]
-        if event.hook not in END_OF or getattr(listeners, END_OF[event.hook]):
-            self._open.note(event)  # an event whose end a callback does not observe is not open
-        arguments = (self._argument(value) for value in event.arguments)
-        listeners.notify(getattr(listeners, event.hook), *arguments, self._context(event.position))
+        due = self._observed.note(event)
+        for begun in due.ends:
+            is_own = event.hook == "on_node_cached" and begun.names == event.arguments[:1]
+            self._report_end(begun, key=self._argument(event.arguments[1]) if is_own else "")
+        if due.is_event_due:
+            listeners = self._listeners[event.callback]
+            arguments = (self._argument(value) for value in event.arguments)
+            listeners.notify(getattr(listeners, event.hook), *arguments, self._context(event.position))
+
+    def _observes(self, callback: int, hook: str) -> bool:
+        return bool(getattr(self._listeners[callback], hook))
 
     def _store(self, entries: Entries) -> None:
         cache = self._caches[entries.cache]

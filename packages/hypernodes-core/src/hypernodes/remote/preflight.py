@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from hypernodes.remote.needed_packages import Package
+    from hypernodes.remote.transport import Transport
 
 OWN_PYTHON = "{}.{}".format(*sys.version_info[:2])
 
@@ -56,12 +61,22 @@ class Preflight(NamedTuple):
         return ", ".join(self.cached) or "nothing"
 
 
-def python_problem(python: str | None, backend_name: str) -> list[str]:
+def python_problem(python: str | None, backend: Transport, backend_name: str) -> list[str]:
     """Return what is wrong with the version of Python on the remote side, if it is known."""
     if python is None or python == OWN_PYTHON:
         return []
     return [
-        f"Python {OWN_PYTHON} here and {python} at {backend_name}: the minor version must be the same on both sides"
+        f"Python {OWN_PYTHON} here and {python} at {backend_name}: the minor version must be the same on both sides. "
+        f"{backend.advise_python(OWN_PYTHON)}"
+    ]
+
+
+def package_problems(needed: Mapping[Package, Sequence[str]], backend: Transport, backend_name: str) -> list[str]:
+    """Return which packages are missing on the remote side, as far as it is known, what needs them and what to do."""
+    return [
+        f"{', '.join(needed[package])} needs {package.module!r}, which is not installed at {backend_name}. "
+        f"{backend.advise_packages([package.requirement])}"
+        for package in (backend.find_missing(list(needed)) if needed else ())
     ]
 
 

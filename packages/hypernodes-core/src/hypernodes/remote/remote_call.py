@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
 from functools import cached_property
 from types import ModuleType
@@ -22,9 +22,11 @@ from hypernodes.plan import CallStep, Plan
 from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
-from hypernodes.remote.names_used import names_used, packages_used
+from hypernodes.remote.names_used import names_used
+from hypernodes.remote.needed_packages import needed_packages, package_of, requirements_for, users_of
+from hypernodes.remote.node_outputs import outputs_by_path
 from hypernodes.remote.packing import common_packages, compact, pack, unpack
-from hypernodes.remote.preflight import OWN_PYTHON, Preflight, python_problem
+from hypernodes.remote.preflight import OWN_PYTHON, Preflight, package_problems, python_problem
 from hypernodes.remote.pruning import Pruning
 from hypernodes.remote.transport import Transport
 from hypernodes.remote.unsendable import find_culprit
@@ -78,16 +80,25 @@ class RemoteCall:
         self._check_python()
         job_id = secrets.token_hex(16)
         packed = [self._pack(part, job_id)]  # no reference to it is held here while it is sent
-        channel = Channel(job_id, self.state, self._caches, self._callbacks, self._recall, self._callable_backends)
+        channel = Channel(
+            job_id,
+            self.state,
+            self._caches,
+            self._callbacks,
+            self._recall,
+            self._output_names,
+            self._callable_backends,
+        )
         around = current_registry.get()
         if around is not None:
             around.add(channel)
         try:
             outcome = self._transport(packed, channel)
-            result = self._open(outcome, channel)
+            result = self._open(outcome, channel, part)
             _check_result(result, part, self.plan, self._engine.backend_name)
             if channel.is_cancelled:
                 raise CancelledError("the run was cancelled")
+            channel.close_open()
             return result
         except BaseException as error:
             channel.finish()
@@ -113,8 +124,8 @@ class RemoteCall:
         if python is not None and python != OWN_PYTHON:
             raise RemoteVersionError(
                 f"the two sides cannot understand each other: Python {OWN_PYTHON} at the caller and {python} at "
-                f"{backend_name}. Nothing was sent. Let the backend use Python {OWN_PYTHON} too (an interpreter, or an "
-                f'image with python_version="{OWN_PYTHON}"), or run the caller with Python {python}.',
+                f"{backend_name}. Nothing was sent. {self._backend.advise_python(OWN_PYTHON)} Or run the caller with "
+                f"Python {python}.",
                 differing={"Python": (OWN_PYTHON, python)},
                 backend_name=backend_name,
             )
@@ -156,18 +167,7 @@ class RemoteCall:
 
     def _leave_out(self, job: Job, left_out: dict[str, set[str]], error: Exception) -> None:
         """Do without a name of a module that cannot be sent and is not used; refuse anything else that cannot."""
-        pieces: list[tuple[str, Any]] = [("pipeline", job.plan)]
-        if isinstance(job.part, RunPart):
-            names = {slot: f"input {name!r}" for name, slot in self.plan.inputs.items()}
-            for step in self.plan.steps:
-                names |= {slot: f"result of {step.node.name!r}" for slot in step.outputs if slot is not None}
-            pieces += [(names.get(slot, "a default"), value) for slot, value in enumerate(job.part.values)]
-        else:
-            pieces += [(f"input {name!r}", value) for name, value in job.part.shared.items()]
-            for name, column in zip(job.part.names, job.part.columns, strict=True):
-                values = zip(job.part.indexes, column, strict=True)
-                pieces += [(f"item {index} of {name!r}", value) for index, value in values]
-        for name, piece in pieces:
+        for name, piece in self._pieces(job.part):
             culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out), left_out)
             if culprit is None:
                 continue
@@ -184,6 +184,25 @@ class RemoteCall:
         raise SerializationError(
             f"the job cannot be sent to {self._engine.backend_name}: {type(error).__name__}: {error}", path="job"
         ) from error
+
+    def _pieces(self, part: RunPart | MapPart) -> Iterator[tuple[str, Any]]:
+        """Yield what is sent, piece by piece, each with what to call it in a message."""
+        yield "pipeline", self.plan
+        if isinstance(part, RunPart):
+            names = {slot: f"input {name!r}" for name, slot in self.plan.inputs.items()}
+            for step in self.plan.steps:
+                names |= {slot: f"result of {step.node.name!r}" for slot in step.outputs if slot is not None}
+            yield from ((names.get(slot, "a default"), value) for slot, value in enumerate(part.values))
+            return
+        yield from ((f"input {name!r}", value) for name, value in part.shared.items())
+        for name, column in zip(part.names, part.columns, strict=True):
+            yield from ((f"item {index} of {name!r}", value) for index, value in zip(part.indexes, column, strict=True))
+
+    def _values_of(self, part: RunPart | MapPart) -> dict[str, Any]:
+        """Return the inputs that are sent, by name."""
+        if isinstance(part, RunPart):
+            return {name: part.values[slot] for name, slot in self.plan.inputs.items()}
+        return part.shared | dict(zip(part.names, part.columns, strict=True))
 
     @cached_property
     def _names_used(self) -> set[tuple[str, str]]:
@@ -236,7 +255,7 @@ class RemoteCall:
 
     # --- from the worker ----------------------------------------------------------------------------------------
 
-    def _open(self, outcome: Any, channel: Channel) -> Any:
+    def _open(self, outcome: Any, channel: Channel, part: RunPart | MapPart) -> Any:
         backend_name = self._engine.backend_name
         try:
             header, payload, _ = wire.open_sealed(outcome, "at the caller", f"at {backend_name}")
@@ -254,36 +273,57 @@ class RemoteCall:
                 backend_name=backend_name,
             )
         if kind == "broken":
-            missing = header.get("missing_module", "")
-            reason = f"{backend_name} could not run the job: {self._explain_missing(missing) or header['reason']}"
-            raise RemoteError(reason, backend_name=backend_name) from RemoteTraceback(header["traceback"])
+            if missing := header.get("missing_module"):
+                reason, cause = self._explain_missing(missing, part), None  # a traceback would not say more
+            else:
+                reason, cause = header["reason"], RemoteTraceback(header["traceback"])
+                if header.get("is_unloadable"):
+                    reason = self._explain_unloadable(reason, part)
+            text = f"{backend_name} could not run the job: {reason}"
+            raise RemoteError(text, backend_name=backend_name) from cause
         try:
             (result, messages, count), _ = unpack(payload, self._recall)
         except Exception as error:
             raise RemoteError(
                 f"the result of {backend_name} cannot be loaded here: {type(error).__name__}: {error}. "
-                "What is installed there and here may differ.",
+                f"{_advise_loading(error)}",
                 backend_name=backend_name,
             ) from error
         channel.finish(messages, count)
         if kind == "raised":
-            raise restore(result, lambda packed: unpack(packed, self._recall)[0])
+            raised = restore(result, lambda packed: unpack(packed, self._recall)[0])
+            if isinstance(raised, ModuleNotFoundError) and raised.name and package_of(raised.name):
+                raised.add_note(self._explain_missing(raised.name, part))
+            raise raised
         return result
 
-    def _explain_missing(self, module: str) -> str:
-        package = module.partition(".")[0]
-        if not package:
-            return ""
-        users = ", ".join(
-            repr(step.node.name) + (f" ({step.node.location})" if step.node.location else "")
-            for step in self.plan.steps
-            if package in packages_used(step.node if isinstance(step, CallStep) else step.inner)
-        )
+    def _output_names(self, path: tuple[str, ...], node_name: str) -> tuple[str, ...]:
+        """Return the names of the outputs of a node, by the path of its pipeline; none when a node ran it itself."""
+        return self._outputs_by_path.get((*path, node_name), ())
+
+    @cached_property
+    def _outputs_by_path(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        return outputs_by_path(self.plan, self.state.root)
+
+    def _explain_missing(self, module: str, part: RunPart | MapPart) -> str:
+        """Return which node or input needs a module that is missing there, and what to do."""
+        users = users_of(module.partition(".")[0], self.plan, self._values_of(part))
         used_by = f", which is used by {users}" if users else ""
-        return (
-            f"there is no module {module!r} on the remote side{used_by}. Install it there as well, in the image or the "
-            f"environment of the backend: pip install {package}"
-        )
+        advice = self._backend.advise_packages(requirements_for([module]))
+        return f"there is no module {module!r} on the remote side{used_by}. {advice}"
+
+    def _explain_unloadable(self, reason: str, part: RunPart | MapPart) -> str:
+        """Return why a job cannot be loaded there; name the value that cannot be loaded here either."""
+        for name, value in self._pieces(part):
+            try:
+                packed = pack(value, self._reference)
+            except Exception:
+                continue
+            try:
+                unpack(packed.data, lambda reference: reference)
+            except Exception as error:
+                return f"{name} can be pickled and not unpickled: {type(error).__name__}: {error}"
+        return reason
 
     def _recall(self, reference: tuple[Any, ...]) -> Any:
         kind, *arguments = reference
@@ -331,7 +371,9 @@ class RemoteCall:
         python = self._backend.find_python_version()
         if not needs_call:
             return Preflight(False, 0, (), (), {}, (), (), python=python)
-        problems = python_problem(python, self._engine.backend_name)
+        backend_name = self._engine.backend_name
+        problems = python_problem(python, self._backend, backend_name)
+        problems += package_problems(needed_packages(self.plan, self._values_of(part)), self._backend, backend_name)
         size = 0
         try:
             size = len(self._pack(part, secrets.token_hex(16)))
@@ -346,6 +388,12 @@ class RemoteCall:
                     problems.append(f"{name!r} cannot be sent: {type(error).__name__}: {error}")
         modules = sorted(module.__name__ for module in self._modules)
         return Preflight(True, size, (), (), sizes, tuple(modules), tuple(problems), python=python)
+
+
+def _advise_loading(error: Exception) -> str:
+    if isinstance(error, (ImportError, AttributeError)):
+        return "What is installed there and here may differ."
+    return "Something in it can be pickled and not unpickled; let the node return what it can be made from."
 
 
 def _check_result(result: Any, part: RunPart | MapPart, plan: Plan, backend_name: str) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -40,6 +40,7 @@ from hypernodes.request import MapRequest
 
 if TYPE_CHECKING:
     from hypernodes.remote.channel import Channel
+    from hypernodes.remote.needed_packages import Package
 
 _T = TypeVar("_T")
 
@@ -54,12 +55,13 @@ class SubprocessBackend(RemoteBackend):
     """Run pipelines in another Python process on this machine, which may have another environment.
 
     The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. Each run gets a fresh
-    process; to use it for several, use the backend as a context manager. What nodes print appears here.
+    process; to use it for several, use the backend as a context manager.
 
     Args:
         python: The interpreter; None for the one that runs here.
         env: Environment variables, in addition to those of this process.
         cwd: Folder in which the process starts; None for the current one.
+        show_logs: Whether what nodes print is shown here.
         node_execution: How the nodes of one run are executed there; None for "sequential".
         map_execution: How the items of a map are executed there; None for "sequential".
         max_workers: The largest number of calls at a time there.
@@ -86,6 +88,7 @@ class SubprocessBackend(RemoteBackend):
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        show_logs: bool = True,
         node_execution: ExecutionMode | None = None,
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
@@ -105,6 +108,7 @@ class SubprocessBackend(RemoteBackend):
             if not isinstance(name, str) or not isinstance(value, str):
                 raise ConfigurationError(f"env must map names to strings; the value of {shown(name)} is no string")
         self.cwd = None if cwd is None else os.path.abspath(cwd)
+        self.show_logs = show_logs
         self._python_version: str | None = None
         self._idle: list[_Process] = []
         self._times_entered = 0
@@ -112,11 +116,11 @@ class SubprocessBackend(RemoteBackend):
         self._lock = threading.Lock()
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        process = self._take_idle() or _Process(self.python, {**os.environ, **self.env}, self.cwd)
+        process = self._take_idle() or self._new_process()
         try:
             while not process.give(job):  # one that was waiting for a job may have ended meanwhile
                 process.kill()
-                process = self._take_idle() or _Process(self.python, {**os.environ, **self.env}, self.cwd)
+                process = self._take_idle() or self._new_process()
             del job  # which may be large, and is over there now
             channel.when_cancelled(process.interrupt)
             outcome = process.outcome(channel)
@@ -131,6 +135,9 @@ class SubprocessBackend(RemoteBackend):
             raise
         return outcome  # type: ignore[return-value]
 
+    def _new_process(self) -> _Process:
+        return _Process(self.python, {**os.environ, **self.env}, self.cwd, self.show_logs)
+
     def find_python_version(self) -> str | None:
         """Return the minor version of the interpreter ("3.12"); None when it does not run."""
         if self.python == sys.executable:
@@ -140,7 +147,29 @@ class SubprocessBackend(RemoteBackend):
         return self._python_version
 
     def _probe_python(self) -> str | None:
-        probe = [self.python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        return self._probe("import sys; print('%d.%d' % sys.version_info[:2])")
+
+    def find_missing(self, packages: Sequence[Package]) -> Sequence[Package]:
+        """Return those of some packages that the interpreter does not find."""
+        if self.python == sys.executable and not self.env:
+            return ()
+        names = [package.module for package in packages]
+        found = self._probe(
+            "import sys, importlib.util as u; print(*[n for n in sys.argv[1:] if u.find_spec(n)])", *names
+        )
+        return () if found is None else [package for package in packages if package.module not in found.split()]
+
+    def advise_python(self, version: str) -> str:
+        """Return what to do so that the process has a version of Python."""
+        return f"Pass python= the interpreter of an environment with Python {version}."
+
+    def advise_packages(self, requirements: Sequence[str]) -> str:
+        """Return what to do so that the process has some packages."""
+        return f"Install it there as well: {self.python} -m pip install {' '.join(requirements)}"
+
+    def _probe(self, source: str, *arguments: str) -> str | None:
+        """Return what a program prints that the interpreter runs; None when it does not run."""
+        probe = [self.python, "-c", source, *arguments]
         environ = {**os.environ, **self.env}
         try:
             probed = subprocess.run(probe, env=environ, cwd=self.cwd, capture_output=True, text=True, check=True)
@@ -220,7 +249,8 @@ class _Limit(NamedTuple):
 class _Process:
     """A Python process that executes jobs; started when it is given the first one."""
 
-    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None) -> None:
+    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None, show_logs: bool) -> None:
+        self._show_logs = show_logs
         self._python = python
         self._environ = environ
         self._cwd = cwd
@@ -250,7 +280,7 @@ class _Process:
         self._connection = PipeConnection(
             process.stdout.fileno(), process.stdin.fileno(), lambda: process.poll() is not None, self._peer
         )
-        self._reader = _ErrorReader(process.stderr, self._tail)
+        self._reader = _ErrorReader(process.stderr, self._tail, self._show_logs)
 
     def give(self, job: bytes) -> bool:
         """Give it a job; return whether it took it.
@@ -270,7 +300,7 @@ class _Process:
                 if received.kind == PONG:
                     self._connection.send(JOB, job)
                     return True
-                _print(received.content)  # since the last job
+                self._show_printed(received.content)  # since the last job
         except BrokenPipeError:
             pass
         if is_new:
@@ -292,7 +322,7 @@ class _Process:
                 self._reader.catch_up()
                 return received.content
             if received.kind == PRINTED:
-                _print(received.content)
+                self._show_printed(received.content)
             elif received.kind == LIMIT:
                 number, limit_s = LIMIT_FORMAT.unpack_from(received.content)
                 if limit_s == inf:
@@ -324,6 +354,13 @@ class _Process:
                 node_name=first.node_name,
                 timeout_s=first.limit_s,
             ) from None
+
+    def _show_printed(self, content: bytearray) -> None:
+        if self._show_logs:
+            with contextlib.suppress(
+                OSError, ValueError, AttributeError
+            ):  # standard output is closed, or there is none
+                sys.stdout.write(content.decode(errors="replace"))
 
     def _lost(self) -> WorkerLostError:
         assert self._process is not None
@@ -401,10 +438,12 @@ class _ErrorReader:
     Args:
         errors: The pipe; something that the process started may hold its other end for longer than the process lives.
         tail: Where the last lines are remembered.
+        show_logs: Whether they are shown.
     """
 
-    def __init__(self, errors: IO[bytes], tail: deque[str]) -> None:
+    def __init__(self, errors: IO[bytes], tail: deque[str], show_logs: bool) -> None:
         self._errors = errors
+        self._show_logs = show_logs
         self._tail = tail
         self._wake_read, self._wake_write = os.pipe()
         self._has_caught_up = threading.Event()
@@ -456,13 +495,10 @@ class _ErrorReader:
 
     def _show(self, text: str) -> None:
         self._tail.append(text)
+        if not self._show_logs:
+            return
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed, or there is none
             sys.stderr.write(text)
-
-
-def _print(content: bytearray) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard output is closed, or there is none
-        sys.stdout.write(content.decode(errors="replace"))
 
 
 def _open_pid(pid: int) -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from hypernodes.backend.base import Backend
 from hypernodes.remote.channel import Channel
+
+if TYPE_CHECKING:
+    from hypernodes.remote.needed_packages import Package
 
 
 class Transport(Protocol):
@@ -21,3 +25,9 @@ class Transport(Protocol):
     def can_call(self, other: Backend) -> bool: ...
 
     def find_python_version(self) -> str | None: ...
+
+    def find_missing(self, packages: Sequence[Package]) -> Sequence[Package]: ...
+
+    def advise_python(self, version: str) -> str: ...
+
+    def advise_packages(self, requirements: Sequence[str]) -> str: ...

@@ -70,7 +70,13 @@ def execute(
         facts = {"reason": f"{type(error).__name__}: {error}", "traceback": text}
         if isinstance(error, ModuleNotFoundError):
             facts["missing_module"] = error.name or ""
+        elif isinstance(error, _UnloadableError):
+            facts |= {"reason": str(error), "is_unloadable": "yes"}
         return wire.sealed({"kind": "broken", **key, **facts})
+
+
+class _UnloadableError(Exception):
+    """A job cannot be unpickled."""
 
 
 class _Worker:
@@ -91,7 +97,14 @@ class _Worker:
         self._here = LocalBackend()
         self.job: Job
         code: list[tuple[Any, bytes | None]]
-        self.job, code = unpack(payload, self._resolve, modules)
+        try:
+            self.job, code = unpack(payload, self._resolve, modules)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:
+            raise _UnloadableError(
+                f"something in it cannot be loaded there: {type(error).__name__}: {error}"
+            ) from error
         self._packing = Packing([obj for obj, _ in code], modules)
         self._outbox = Outbox(exchange, self._packing, modules, patience_s)
         for number, cache in self._caches.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("hypernodes_modal.loopback")
 
+_MAX_RECORDS = 100_000  # of calls; the oldest are dropped
 _MAX_KEPT_REPLIES = 5000
 _MAX_KEPT_BYTES = 64 * 1024 * 1024
 
@@ -46,7 +47,7 @@ class Dispatcher:
         # asking twice for an input must not take two.
         self._replies: OrderedDict[str, Any] = OrderedDict()
         self._kept_bytes = 0
-        self.records: list[RpcRecord] = []
+        self.records: deque[RpcRecord] = deque(maxlen=_MAX_RECORDS)
 
     @property
     def handled(self) -> set[str]:
@@ -63,12 +64,12 @@ class Dispatcher:
 
     async def handle(self, procedure: str, definition: Rpc, container: Container | None, stream: Any) -> None:
         """Answer one call."""
+        if container is None:
+            self._authenticate(stream.metadata)  # nothing of a stranger is read or recorded
         request = await stream.recv_message()
         caller = Caller(container)
         record = RpcRecord(definition.name, caller.name, time.time())
         self.records.append(record)
-        if container is None:
-            self._authenticate(stream.metadata)
         handler = self._handlers.get(procedure)
         if handler is None:
             raise GRPCError(

@@ -159,7 +159,7 @@ class ModalLoopback:
 
     @property
     def rpcs(self) -> list[RpcRecord]:
-        """Every remote procedure call received, in order."""
+        """The latest 100,000 remote procedure calls that were received with the token, in order."""
         return self._look(lambda: list(self._parts.dispatcher.records))
 
     @property

@@ -15,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
+from hypernodes_modal.loopback.blobs import VOLUME_BLOCK_BYTES
 from hypernodes_modal.loopback.named_objects import NamedObjects
 from hypernodes_modal.loopback.rpc import Caller, not_found, rpc
 
@@ -164,9 +165,8 @@ class Volumes:
             for block_index, block in enumerate(file.blocks):
                 blob_id = self._blobs.id_from_response(block.put_response)
                 if blob_id is None:
-                    reply.missing_blocks.add(
-                        file_index=file_index, block_index=block_index, put_url=self._blobs.new_upload_url()
-                    )
+                    put_url = self._blobs.new_upload_url(VOLUME_BLOCK_BYTES)
+                    reply.missing_blocks.add(file_index=file_index, block_index=block_index, put_url=put_url)
                 else:
                     answers[-1].append(blob_id)
         if not reply.missing_blocks:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from types import FrameType
 from typing import Any
 
+from hypernodes.caller import warn_caller
 from hypernodes.errors import HyperNodesWarning
 from hypernodes.plan import Plan
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _SPAWN = "map over rng.spawn(n), with rng = numpy.random.default_rng(seed)"
 _ADVICE = {
     ("numpy.random._generator", "Generator"): _SPAWN,
@@ -39,11 +35,10 @@ def warn_of_generators(plan: Plan, slots: Iterable[int], values: Mapping[int, An
         step = next(step for step in plan.steps if slot in step.arguments)
         name = f"{step.node.inputs[step.arguments.index(slot)]!r} of node {step.node.name!r}"
         module = kinds[0][0].partition(".")[0]
-        warnings.warn(
+        warn_caller(
             f"the {module} generator that is input {name} is shared by {who}, which run in worker processes: each "
             f"process gets a copy of it, so that the same random numbers come again. Give each its own: {advice}",
             HyperNodesWarning,
-            stacklevel=_caller_level(),
         )
 
 
@@ -51,12 +46,3 @@ def inputs_of_several_steps(plan: Plan) -> list[int]:
     """Return the slots of inputs that more than one step receives."""
     steps = Counter(slot for step in plan.steps for slot in set(step.arguments) if plan.producers[slot] < 0)
     return [slot for slot, count in steps.items() if count > 1]
-
-
-def _caller_level() -> int:
-    """Return the `stacklevel` of the first frame outside this package."""
-    level = 1
-    current: FrameType | None = sys._getframe(1)
-    while current is not None and current.f_code.co_filename.startswith(_PACKAGE):
-        level, current = level + 1, current.f_back
-    return level
