@@ -93,7 +93,7 @@ LOCAL = [
 ]
 
 
-@pytest.mark.parametrize("place", [*LOCAL, InProcess()], ids=repr)
+@pytest.mark.parametrize("place", [*LOCAL, InProcess()], ids=["sequential", "threaded", "async", "remote"])
 def test_the_same_run_again_tries_the_failed_item_and_finds_all_else(place: Backend) -> None:
     check_that_all_else_is_found(place)
 
