@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from hypernodes.nodes import Node, sign_travelling_nodes_with
 
 if TYPE_CHECKING:
-    from hypernodes.signature.advice import advice
     from hypernodes.signature.changed import changed_parts
     from hypernodes.signature.components import code_components
     from hypernodes.signature.hashers import register
     from hypernodes.signature.memo import Memo
+    from hypernodes.signature.remedies import advice
     from hypernodes.signature.sentinels import reduce_sentinel
     from hypernodes.signature.travel import code_digest, with_code_digest
     from hypernodes.signature.value import digest, new_memo
@@ -44,7 +44,7 @@ _MODULES = {
     "Memo": "memo",
     "Parts": "walk",
     "UnhashableValueError": "walk",
-    "advice": "advice",
+    "advice": "remedies",
     "atom": "walk",
     "changed_parts": "changed",
     "code_components": "components",
