@@ -84,6 +84,7 @@ class _Driver:
         order: What it executes now.
         is_up: Whether the process has come up.
         settings: What the process took over from this one.
+        was_idle: Whether it has waited for an order since it answered last.
     """
 
     def __init__(self, serve: Callable[[_Driver], None]) -> None:
@@ -92,6 +93,7 @@ class _Driver:
         self.order: _Order | None = None
         self.is_up = False
         self.settings = b""
+        self.was_idle = True
 
     def kill(self) -> None:
         """End the process."""
@@ -299,6 +301,7 @@ class ProcessPool:
                 if driver.order is not None or self._is_closed:
                     break
                 self._idle += 1
+                driver.was_idle = True
                 self._changed.wait()
                 self._idle -= 1
             return driver.order
@@ -311,7 +314,8 @@ class ProcessPool:
             if driver.settings != order.user.settings:
                 driver.settings = order.user.settings
                 process.call(_TAKE_OVER, driver.settings)
-            outcome = process.call(order.function, order.argument)
+            outcome = process.call(order.function, order.argument, driver.was_idle)
+            driver.was_idle = False
         except NotBegunError:
             order.attempts += 1
             if order.attempts < _MAX_ATTEMPTS and not process.is_killed:  # else its run was aborted
