@@ -55,8 +55,17 @@ def test_a_run_for_a_coroutine_without_a_thread_says_why(allow: Callable[[int], 
 
 @pytest.mark.parametrize("mode", ["threaded", "parallel"])
 @pytest.mark.parametrize("parameter", ["node_execution", "map_execution"])
-def test_a_run_makes_do_with_the_threads_that_start(mode: str, parameter: str, allow: Callable[[int], None]) -> None:
+def test_a_run_makes_do_with_the_threads_that_start(
+    mode: str, parameter: str, allow: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
     allow(1)
     backend = LocalBackend(**{parameter: mode}, max_workers=4)  # type: ignore[arg-type]
     found = PIPELINE.with_backend(backend).map(inputs={"x": range(50)}, map_over="x")
     assert found == {"y": list(range(1, 51))}
+    what = {"threaded": "1 thread(s) for the calls of a run", "parallel": "1 of 4 worker processes"}[mode]
+    if parameter == "node_execution":  # one node at a time needs no second worker
+        assert caplog.records == []
+        return
+    (record,) = caplog.records
+    assert record.name == "hypernodes"
+    assert record.getMessage().startswith(f"only {what}: no thread can be started")

@@ -93,10 +93,10 @@ def test_cancelling_ends_the_calls_in_worker_processes(modes: Any, is_kept: bool
 def test_cancelling_ends_a_call_that_is_just_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     send, is_about_to_send = WorkerProcess.call, threading.Event()
 
-    def send_after_the_end(process: WorkerProcess, function: bytes, argument: bytes) -> Any:
+    def send_after_the_end(process: WorkerProcess, *arguments: Any) -> Any:
         is_about_to_send.set()
         assert wait_until(lambda: process.has_ended)
-        return send(process, function, argument)
+        return send(process, *arguments)
 
     async def cancel_before_it_is_sent() -> None:
         backend = LocalBackend(map_execution="parallel", max_workers=1)

@@ -21,6 +21,8 @@ from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.serialized_errors import describe
 
 DONE, FAILED, LIMIT, LIMIT_OVER, READY, REPORT = b"D", b"F", b"L", b"O", b"R", b"T"
+SIZE_FORMAT = struct.Struct("<I")  # of the pickled function, which the argument follows: one message, since this
+# process waits for its turn in the interpreter after each part that it sends or receives
 LIMIT_FORMAT = struct.Struct("<dqq")
 
 
@@ -41,28 +43,28 @@ class _WorkerEnd:
         connection.send_bytes(READY)
         while True:
             try:
-                function = connection.recv_bytes()
-                if not function:
-                    return
-                argument = connection.recv_bytes()
+                message = connection.recv_bytes()
             except (EOFError, OSError):
                 return
-            kind, content = self._make(function, argument)
-            del argument
-            self.send(kind, content)
+            if not message:
+                return
+            content = self._make(message)
+            del message
+            self.send(content)
             del content  # an idle worker must not keep it
 
-    def _make(self, function: bytes, argument: bytes) -> tuple[bytes, bytes]:
+    def _make(self, message: bytes) -> bytes:
         try:
-            return DONE, pickle.loads(function)(argument)
+            (size,) = SIZE_FORMAT.unpack_from(message)
+            function = pickle.loads(message[SIZE_FORMAT.size : SIZE_FORMAT.size + size])
+            return DONE + function(message[SIZE_FORMAT.size + size :])  # type: ignore[no-any-return]
         except BaseException as error:
-            return FAILED, pickle.dumps(describe(error), PROTOCOL)
+            return FAILED + pickle.dumps(describe(error), PROTOCOL)
 
-    def send(self, *messages: bytes) -> None:
-        """Send messages that belong together. A time limit must not interrupt that, halfway through a message."""
+    def send(self, message: bytes) -> None:
+        """Send a message. A time limit must not interrupt that, halfway through."""
         with self._sending, _no_alarm():
-            for message in messages:
-                self._connection.send_bytes(message)
+            self._connection.send_bytes(message)
 
 
 def serve(connection: Connection) -> None:

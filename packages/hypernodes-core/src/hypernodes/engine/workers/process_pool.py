@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from hypernodes.engine.workers.caller_settings import take_over
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.process_start import serve_orders, thread_limits
-from hypernodes.engine.workers.threads import start_thread
+from hypernodes.engine.workers.threads import log_shortage, start_thread
 from hypernodes.engine.workers.worker_process import LostWorkerError, NotBegunError, WorkerProcess, describe_exit
 from hypernodes.errors import ConfigurationError, ExecutionError, WorkerDiedError
 
@@ -84,6 +84,7 @@ class _Driver:
         order: What it executes now.
         is_up: Whether the process has come up.
         settings: What the process took over from this one.
+        was_idle: Whether it has waited for an order since it answered last.
     """
 
     def __init__(self, serve: Callable[[_Driver], None]) -> None:
@@ -92,6 +93,7 @@ class _Driver:
         self.order: _Order | None = None
         self.is_up = False
         self.settings = b""
+        self.was_idle = True
 
     def kill(self) -> None:
         """End the process."""
@@ -145,6 +147,7 @@ class ProcessPool:
             self.is_loky = False
         self._has_started = False
         self._failed_starts = 0  # in a row
+        self._is_short = False
         _pools.add(self)
         # Without loky a worker imports the script; should that fail, it must not fail in all of them.
         self._may_start_several = self.is_loky
@@ -268,12 +271,15 @@ class ProcessPool:
             if (was_killed or self._has_started) and self._failed_starts < _MAX_ATTEMPTS:
                 self._grow()
             if self._drivers:
+                if not was_killed and not self._is_short:
+                    self._is_short = True
+                    log_shortage(f"{len(self._drivers)} of {self._size} worker processes", self._why_none_starts(error))
                 return
             waiting = list(self._queue)
             self._queue.clear()
         for order in waiting:
             if order.future.running() or order.future.set_running_or_notify_cancel():
-                order.future.set_exception(NoWorkersError(_why_none_starts(error, self.is_loky)))
+                order.future.set_exception(NoWorkersError(self._why_none_starts(error)))
 
     def _take(self, driver: _Driver) -> _Order | None:
         """Wait for the next order; None when the process is to end."""
@@ -295,6 +301,7 @@ class ProcessPool:
                 if driver.order is not None or self._is_closed:
                     break
                 self._idle += 1
+                driver.was_idle = True
                 self._changed.wait()
                 self._idle -= 1
             return driver.order
@@ -307,7 +314,8 @@ class ProcessPool:
             if driver.settings != order.user.settings:
                 driver.settings = order.user.settings
                 process.call(_TAKE_OVER, driver.settings)
-            outcome = process.call(order.function, order.argument)
+            outcome = process.call(order.function, order.argument, driver.was_idle)
+            driver.was_idle = False
         except NotBegunError:
             order.attempts += 1
             if order.attempts < _MAX_ATTEMPTS and not process.is_killed:  # else its run was aborted
@@ -329,6 +337,28 @@ class ProcessPool:
             order.future.set_result(outcome)
         return True
 
+    def _why_none_starts(self, error: BaseException) -> BaseException:
+        """Return what a run raises because no worker process can be started."""
+        guard = (
+            "a script must start its runs under `if __name__ == '__main__':`, because each worker process imports it; "
+            "after `pip install hypernodes-core[parallel]` it need not"
+        )
+        if isinstance(error, ExecutionError):
+            return error
+        if not isinstance(error, LostWorkerError):
+            return ExecutionError(
+                f"no worker process can be started ({type(error).__name__}: {error}). The limit of processes, threads, "
+                "files or memory of this user or container may be reached; max_workers= sets how many are started"
+            )
+        if error.exit_code == _WITHOUT_GUARD:
+            message = f"worker processes cannot start: {guard}"
+        else:
+            message = (
+                f"a worker process {describe_exit(error.exit_code)} before it took any work; what it printed says why"
+            )
+            message += "" if self.is_loky else f". One cause: {guard}"
+        return WorkerDiedError(message, node_names=(), item_index=None)
+
 
 def _disown_processes() -> None:
     """Let a forked process, at its exit, not wait for the workers of its parent."""
@@ -347,24 +377,3 @@ def _leave_worker_without_guard() -> None:
     process = multiprocessing.current_process()
     if process.name.startswith(_NAME) and getattr(process, "_inheriting", False):
         os._exit(_WITHOUT_GUARD)
-
-
-def _why_none_starts(error: BaseException, is_loky: bool) -> BaseException:
-    """Return what a run raises because no worker process can be started."""
-    guard = (
-        "a script must start its runs under `if __name__ == '__main__':`, because each worker process imports it; "
-        "after `pip install hypernodes-core[parallel]` it need not"
-    )
-    if isinstance(error, ExecutionError):
-        return error
-    if not isinstance(error, LostWorkerError):
-        return ExecutionError(
-            f"no worker process can be started ({type(error).__name__}: {error}). The limit of processes, threads, "
-            "files or memory of this user or container may have been reached; max_workers= sets how many are started"
-        )
-    if error.exit_code == _WITHOUT_GUARD:
-        message = f"worker processes cannot start: {guard}"
-    else:
-        message = f"a worker process {describe_exit(error.exit_code)} before it took any work; what it printed says why"
-        message += "" if is_loky else f". One cause: {guard}"
-    return WorkerDiedError(message, node_names=(), item_index=None)

@@ -48,6 +48,13 @@ def start_thread(thread: threading.Thread) -> None:
         ) from error
 
 
+def log_shortage(what: str, error: BaseException) -> None:
+    """Log that a run goes on with fewer workers than it may have."""
+    import logging  # imported on failure only: it would slow down `import hypernodes`
+
+    logging.getLogger("hypernodes").warning("only %s: %s", what, error)
+
+
 class DaemonThreads(Executor):
     """An executor with daemon threads, which are created when a call finds none idle, and reused.
 
@@ -68,6 +75,7 @@ class DaemonThreads(Executor):
         )
         self._numbers = count(1)
         self._is_shut_down = False
+        self._is_short = False
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """Call a function in some thread.
@@ -123,12 +131,15 @@ class DaemonThreads(Executor):
         self._threads[thread] = None
         try:
             start_thread(thread)
-        except ExecutionError:
+        except ExecutionError as error:
             del self._threads[thread]
             if not self._threads:
                 self._jobs.get()  # nobody else will
                 raise
             self._free -= 1  # those that are there make the call when they have made theirs
+            if not self._is_short:
+                self._is_short = True
+                log_shortage(f"{len(self._threads)} thread(s) for the calls of a run", error)
 
     def _serve(self) -> None:
         thread = threading.current_thread()

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from hypernodes.engine.timing import now
-from hypernodes.engine.workers.process_link import FAILED, LIMIT, LIMIT_FORMAT, LIMIT_OVER, REPORT
+from hypernodes.engine.workers.process_link import FAILED, LIMIT, LIMIT_FORMAT, LIMIT_OVER, REPORT, SIZE_FORMAT
 from hypernodes.engine.workers.serialized_errors import restore
 from hypernodes.locks import reset_after_fork
 
@@ -128,27 +128,24 @@ class WorkerProcess:
         with self._lock:
             return self._process.exitcode is not None
 
-    def call(self, function: bytes, argument: bytes) -> bytes | BaseException:
+    def call(self, function: bytes, argument: bytes, was_idle: bool = True) -> bytes | BaseException:
         """Let the process call a function; return the result, or the error that the function raised.
 
         Args:
             function: The function, as a pickle.
             argument: Its argument.
+            was_idle: Whether it may have ended since it answered last.
 
         Raises:
             NotBegunError: The process had ended before.
             LostWorkerError: The process ended.
         """
-        if self.has_ended:
+        if was_idle and self.has_ended:
             raise NotBegunError
         try:
-            self._connection.send_bytes(function)
+            self._connection.send_bytes(SIZE_FORMAT.pack(len(function)) + function + argument)
         except OSError:
             raise NotBegunError from None
-        try:
-            self._connection.send_bytes(argument)
-        except OSError:
-            raise self._lost(None) from None
         late_call: tuple[int, int] | None = None
         due: float | None = None
         while True:
@@ -162,8 +159,7 @@ class WorkerProcess:
             elif kind == REPORT:
                 _take_report(message[1:])
             else:
-                content = self._receive(None)
-                return restore(pickle.loads(content)) if kind == FAILED else content
+                return restore(pickle.loads(message[1:])) if kind == FAILED else message[1:]
 
     def _receive(self, due: float | None, late_call: tuple[int, int] | None = None) -> bytes:
         """Return the next message; a process that has sent none when it is due is ended."""
