@@ -251,9 +251,7 @@ def test_the_engine_in_the_container_has_its_settings(make_backend):
     def meet(x: int) -> int:
         import threading
 
-        import __main__
-
-        gate = __main__.__dict__.setdefault("gate", threading.Barrier(3))
+        gate = vars(threading).setdefault("gate_of_this_test", threading.Barrier(3))
         return gate.wait(timeout=30) * 0 + x  # opens only when three items run at the same time
 
     backend = make_backend(map_execution="threaded", max_workers=3)

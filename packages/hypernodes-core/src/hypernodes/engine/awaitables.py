@@ -46,13 +46,14 @@ async def awaited(node: Node[..., Any], result: Any) -> Any:
 
 
 def check_values(plan: Plan, results: Sequence[Any]) -> None:
-    """Refuse coroutines among results of functions that returned values before.
+    """Refuse coroutines among the last results of functions that returned values before.
+
+    Others, of functions that return now this and now that, cause Python's warning that they were never awaited; to look
+    at each result would take as long as a trivial function.
 
     Raises:
         ExecutionError: There is one.
     """
-    if CoroutineType not in map(type, results):
-        return
     for result in results:
         if type(result) is CoroutineType:
             plan.result_kinds.are_values, plan.result_kinds.vary = False, True

@@ -183,14 +183,19 @@ class Memo:
         if target is None:
             return []
         children = self._children(target)
-        known = dict(zip(watched.labels, watched.checks, strict=True))
-        found = [(target, label, known[label].digest) for label in known.keys() - {label for label, _ in children}]
+        known: dict[str, list[Check]] = {}
+        for label, check in zip(watched.labels, watched.checks, strict=True):
+            known.setdefault(label, []).append(check)  # key and value of an entry of a dictionary have the same
+        found: list[tuple[Any, str, bytes]] = []
         for label, child in children:
-            if label not in known:
+            checks = known.get(label)
+            if not checks:
                 found.append((target, label, b""))
-            elif not self._is_same(child, known[label]):
-                found.append((target, label, known[label].digest))
-        return found
+                continue
+            check = checks.pop(0)
+            if not self._is_same(child, check):
+                found.append((target, label, check.digest))
+        return found + [(target, label, check.digest) for label, checks in known.items() for check in checks]
 
     def _is_same(self, child: Any, check: Check) -> bool:
         expected = check.expected

@@ -218,7 +218,7 @@ def run_silent(
             if looks_at_each:
                 return values
             if results is not None:
-                check_values(plan, results)
+                check_values(plan, results[-width:])
             elif values and values[out].__class__ is CoroutineType:
                 check_values(plan, (values[out],))
             return values

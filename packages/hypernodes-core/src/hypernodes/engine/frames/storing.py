@@ -71,8 +71,10 @@ class StoringFrame(Frame):
         if cache is None:
             return
         signatures, run = self.signatures, self.run
-        pairs = zip(step.outputs, outputs, strict=True)
-        entries = {own.hex(): value for slot, value in pairs if slot is not None and (own := signatures[slot])}
+        entries: dict[str, Any] = {}
+        for slot, value in zip(step.outputs, outputs, strict=True):
+            if slot is not None and (own := signatures[slot]):
+                entries[own.hex()] = value
         if cache.notes_origins:
             self._note_origins(cache, step)
         run.store.put(cache, entries, step.node.name)

@@ -98,23 +98,30 @@ class RunStore:
 
     def put(self, cache: Cache, entries: Mapping[str, Any], node_name: str) -> None:
         """Queue results of a node for writing."""
+        has_constants_only = True
         for value in entries.values():
-            if type(value) not in _CONSTANT and isinstance(value, _UNSTORABLE):
-                is_iterator = isinstance(value, Iterator)
-                reason = _READ_ONCE if is_iterator else "it cannot be sent back from the process that made it"
-                self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
-                return
+            if type(value) not in _CONSTANT:
+                has_constants_only = False
+                if isinstance(value, _UNSTORABLE):
+                    is_iterator = isinstance(value, Iterator)
+                    reason = _READ_ONCE if is_iterator else "it cannot be sent back from the process that made it"
+                    self._warn(node_name, "put", f"the result of node {node_name!r} is not cached: {reason}.")
+                    return
         now = monotonic()
         if not self._unsaved:
             self._unsaved_since = now
-        _, unsaved, labels = self._unsaved.setdefault(id(cache), (cache, {}, {}))
+        waiting = self._unsaved.get(id(cache))
+        if waiting is None:
+            waiting = self._unsaved[id(cache)] = (cache, {}, {})
+        _, unsaved, labels = waiting
         can_wait = now - self._unsaved_since <= LONGEST_WAIT_S
-        for key, value in entries.items():
-            if type(value) in _CONSTANT:
-                unsaved[key] = value
-            else:
-                unsaved[key], is_stable = cache.prepare(value)
+        if has_constants_only:
+            unsaved.update(entries)
+        else:
+            for key, value in entries.items():
+                unsaved[key], is_stable = (value, True) if type(value) in _CONSTANT else cache.prepare(value)
                 can_wait = can_wait and is_stable
+        for key in entries:
             labels[key] = node_name
         if not can_wait:
             self.flush()
