@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class NoOp(PipelineCallback):
-    """Hears the run and its nodes, and does nothing."""
+    """Observes the run and its nodes, and does nothing."""
 
     def on_pipeline_start(self, pipeline_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
         pass

@@ -38,104 +38,104 @@ chain = Pipeline(nodes=[strip, split, count], name="chain")
 
 
 def cached(pipeline: Pipeline, cache: Cache | None = None) -> tuple[Recorder, Pipeline]:
-    heard = Recorder()
-    return heard, pipeline.with_cache(MemoryCache() if cache is None else cache).with_callbacks([heard])
+    recorder = Recorder()
+    return recorder, pipeline.with_cache(MemoryCache() if cache is None else cache).with_callbacks([recorder])
 
 
 def computed_by(pipeline: Pipeline, cache: Cache, inputs: dict[str, Any]) -> list[str]:
     """Run a pipeline with a cache and return the nodes that were called."""
-    heard = Recorder()
-    pipeline.with_cache(cache).with_callbacks([heard]).run(inputs)
-    return heard.computed
+    recorder = Recorder()
+    pipeline.with_cache(cache).with_callbacks([recorder]).run(inputs)
+    return recorder.computed
 
 
 # --- hits and misses ---------------------------------------------------------------------------------------------
 
 
 def test_the_same_run_again_computes_nothing() -> None:
-    heard, pipeline = cached(chain)
+    recorder, pipeline = cached(chain)
     first = pipeline.run({"text": " a b"})
-    assert heard.computed == ["strip", "split", "count"]
-    heard.clear()
+    assert recorder.computed == ["strip", "split", "count"]
+    recorder.clear()
     assert pipeline.run({"text": " a b"}) == first
-    assert (heard.computed, heard.cached) == ([], ["strip", "split", "count"])
+    assert (recorder.computed, recorder.cached) == ([], ["strip", "split", "count"])
 
 
 def test_without_a_cache_nothing_is_kept() -> None:
-    heard = Recorder()
-    pipeline = chain.with_callbacks([heard])
+    recorder = Recorder()
+    pipeline = chain.with_callbacks([recorder])
     pipeline.run({"text": "a"})
     pipeline.run({"text": "a"})
-    assert len(heard.computed) == 6
+    assert len(recorder.computed) == 6
 
 
 def test_another_input_misses_and_the_old_one_still_hits() -> None:
-    heard, pipeline = cached(chain)
+    recorder, pipeline = cached(chain)
     pipeline.run({"text": "a"})
     pipeline.run({"text": "b"})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": "a"})
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 def test_only_what_depends_on_a_changed_input_is_computed_again() -> None:
-    heard, pipeline = cached(chain)
+    recorder, pipeline = cached(chain)
     pipeline.run({"text": "a,b", "separator": " "})
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"text": "a,b", "separator": ","})["count"] == 2
-    assert (heard.computed, heard.cached) == (["split", "count"], ["strip"])
+    assert (recorder.computed, recorder.cached) == (["split", "count"], ["strip"])
 
 
 def test_signatures_follow_what_went_in_not_what_came_out() -> None:
     """Early cut-off is not part of the design: an upstream change is a change, even when the value is the same."""
-    heard, pipeline = cached(chain)
+    recorder, pipeline = cached(chain)
     pipeline.run({"text": "a"})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": " a"})
-    assert heard.computed == ["strip", "split", "count"]
+    assert recorder.computed == ["strip", "split", "count"]
 
 
 def test_none_is_cached_like_any_other_value() -> None:
     nothing = Node(lambda x: None, "nothing")
-    heard, pipeline = cached(Pipeline(nodes=[nothing]))
+    recorder, pipeline = cached(Pipeline(nodes=[nothing]))
     assert pipeline.run({"x": 1}) == pipeline.run({"x": 1}) == {"nothing": None}
-    assert (heard.computed, heard.cached) == (["nothing"], ["nothing"])
+    assert (recorder.computed, recorder.cached) == (["nothing"], ["nothing"])
 
 
 @pytest.mark.parametrize("value", [False, 0, "", [], ()])
 def test_false_and_empty_values_are_hits(value: Any) -> None:
-    heard, pipeline = cached(Pipeline(nodes=[Node(lambda: value, "out")]))
+    recorder, pipeline = cached(Pipeline(nodes=[Node(lambda: value, "out")]))
     pipeline.run()
-    heard.clear()
+    recorder.clear()
     assert pipeline.run() == {"out": value}
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 def test_a_default_and_the_same_value_given_are_the_same() -> None:
-    heard, pipeline = cached(chain)
+    recorder, pipeline = cached(chain)
     pipeline.run({"text": "a"})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": "a", "separator": " "})
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 def test_values_of_different_types_are_cached_apart() -> None:
     double = Pipeline(nodes=[Node(lambda x: x * 2, "y")])
-    heard, pipeline = cached(double)
+    recorder, pipeline = cached(double)
     for value in (5, 5.0, "5", True, 1, [5], (5,)):
         assert pipeline.run({"x": value}) == {"y": value * 2}
-    assert len(heard.computed) == 7
+    assert len(recorder.computed) == 7
 
 
 def test_an_override_is_keyed_by_its_value() -> None:
-    heard, pipeline = cached(chain)
+    recorder, pipeline = cached(chain)
     pipeline.run({"text": "a b"})
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"words": ["x"]}) == {"count": 1}
-    assert heard.computed == ["count"]
-    heard.clear()
+    assert recorder.computed == ["count"]
+    recorder.clear()
     assert pipeline.run({"words": ["x"]}) == {"count": 1}
-    assert heard.computed == []
+    assert recorder.computed == []
     assert pipeline.run({"words": ["x", "y"]}) == {"count": 2}
     assert pipeline.run({"text": "a b"})["count"] == 2
 
@@ -151,23 +151,23 @@ def test_two_pipelines_with_one_cache_share_what_is_the_same() -> None:
 
 def test_each_of_several_outputs_is_kept() -> None:
     bounds = Node(lambda values: (min(values), max(values)), ("low", "high"))
-    heard, pipeline = cached(Pipeline(nodes=[bounds]))
+    recorder, pipeline = cached(Pipeline(nodes=[bounds]))
     first = pipeline.run({"values": [1, 5]})
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"values": [1, 5]}) == first == {"low": 1, "high": 5}
     assert pipeline.run({"values": [1, 5]}, output_name="high") == {"high": 5}
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 def test_when_one_of_several_outputs_is_gone_the_node_runs_again() -> None:
     cache = RecordingCache()
     bounds = Node(lambda values: (min(values), max(values)), ("low", "high"))
-    heard, pipeline = cached(Pipeline(nodes=[bounds]), cache)
+    recorder, pipeline = cached(Pipeline(nodes=[bounds]), cache)
     pipeline.run({"values": [1, 5]})
     cache.delete(cache.stored[0])
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"values": [1, 5]}) == {"low": 1, "high": 5}
-    assert len(heard.computed) == 1
+    assert len(recorder.computed) == 1
 
 
 def test_async_nodes_are_cached() -> None:
@@ -175,9 +175,9 @@ def test_async_nodes_are_cached() -> None:
     async def fetch(url: str) -> str:
         return f"<{url}>"
 
-    heard, pipeline = cached(Pipeline(nodes=[fetch]))
+    recorder, pipeline = cached(Pipeline(nodes=[fetch]))
     assert pipeline.run({"url": "a"}) == pipeline.run({"url": "a"}) == {"page": "<a>"}
-    assert heard.computed == ["fetch"]
+    assert recorder.computed == ["fetch"]
 
 
 # --- demand ------------------------------------------------------------------------------------------------------
@@ -185,16 +185,16 @@ def test_async_nodes_are_cached() -> None:
 
 def test_with_the_last_output_there_nothing_upstream_is_looked_up() -> None:
     cache = RecordingCache()
-    heard, pipeline = cached(chain, cache)
+    recorder, pipeline = cached(chain, cache)
     pipeline.run({"text": "a"}, output_name="count")
-    heard.clear()
+    recorder.clear()
     cache.asked.clear()
     assert pipeline.run({"text": "a"}, output_name="count") == {"count": 1}
     assert len(cache.asked) == 1
-    assert heard.events == [("pipeline_start", "chain"), ("node_cached", "count"), ("pipeline_end", "chain")]
+    assert recorder.events == [("pipeline_start", "chain"), ("node_cached", "count"), ("pipeline_end", "chain")]
 
 
-@pytest.mark.parametrize("callbacks", [[], [Recorder()]], ids=["unheard", "heard"])
+@pytest.mark.parametrize("callbacks", [[], [Recorder()]], ids=["not observed", "observed"])
 def test_a_long_chain_of_which_only_the_last_output_is_wanted_is_one_look_up(callbacks: list[Recorder]) -> None:
     cache = RecordingCache()
     nodes = [Node(eval(f"lambda x{i}: x{i} + 1"), f"x{i + 1}", name=f"x{i + 1}") for i in range(100)]
@@ -213,13 +213,13 @@ def test_a_long_chain_of_which_only_the_last_output_is_wanted_is_one_look_up(cal
 
 def test_look_ups_stop_at_the_first_hit_upstream() -> None:
     cache = RecordingCache()
-    heard, pipeline = cached(chain, cache)
+    recorder, pipeline = cached(chain, cache)
     pipeline.run({"text": "a"}, output_name="words")
-    heard.clear()
+    recorder.clear()
     cache.asked.clear()
     pipeline.run({"text": "a"}, output_name="count")
     assert len(cache.asked) == 2
-    assert (heard.cached, heard.computed) == (["split"], ["count"])
+    assert (recorder.cached, recorder.computed) == (["split"], ["count"])
 
 
 def test_every_key_is_looked_up_once_and_stored_once() -> None:
@@ -232,13 +232,13 @@ def test_every_key_is_looked_up_once_and_stored_once() -> None:
 
 def test_an_upstream_result_that_is_gone_is_not_missed() -> None:
     cache = RecordingCache()
-    heard, pipeline = cached(chain, cache)
+    recorder, pipeline = cached(chain, cache)
     pipeline.run({"text": "a"})
     for key in cache.stored[:2]:
         cache.delete(key)
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"text": "a"}, output_name="count") == {"count": 1}
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 # --- cache=False -------------------------------------------------------------------------------------------------
@@ -259,12 +259,12 @@ class Clock:
 
 def test_a_node_that_is_never_cached_runs_every_time_and_downstream_is_keyed_by_its_value() -> None:
     clock = Node(Clock("a", "b", "a"), "text", cache=False, name="clock")
-    heard, pipeline = cached(Pipeline(nodes=[clock, strip, split]))
+    recorder, pipeline = cached(Pipeline(nodes=[clock, strip, split]))
     assert pipeline.run(output_name="words") == {"words": ["a"]}
     assert pipeline.run(output_name="words") == {"words": ["b"]}
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(output_name="words") == {"words": ["a"]}
-    assert (heard.computed, heard.cached) == (["clock"], ["split"])
+    assert (recorder.computed, recorder.cached) == (["clock"], ["split"])
 
 
 def test_downstream_of_a_node_that_is_never_cached_shares_entries_with_the_value_given_as_input() -> None:
@@ -276,9 +276,9 @@ def test_downstream_of_a_node_that_is_never_cached_shares_entries_with_the_value
 
 def test_a_node_that_is_never_cached_does_not_run_when_nothing_needs_it() -> None:
     clock = Node(Clock(), "now", cache=False, name="clock")
-    heard, pipeline = cached(Pipeline(nodes=[clock, strip]))
+    recorder, pipeline = cached(Pipeline(nodes=[clock, strip]))
     assert pipeline.run({"text": "a"}, output_name="clean") == {"clean": "a"}
-    assert heard.computed == ["strip"]
+    assert recorder.computed == ["strip"]
 
 
 def test_a_node_that_is_never_cached_takes_cached_inputs() -> None:
@@ -286,35 +286,35 @@ def test_a_node_that_is_never_cached_takes_cached_inputs() -> None:
     def copy(clean: str) -> str:
         return clean
 
-    heard, pipeline = cached(Pipeline(nodes=[strip, copy, Node(lambda copy: len(copy), "n")]))
+    recorder, pipeline = cached(Pipeline(nodes=[strip, copy, Node(lambda copy: len(copy), "n")]))
     pipeline.run({"text": " a"})
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"text": " a"}, output_name="n") == {"n": 1}
-    assert (heard.computed, heard.cached) == (["copy"], ["strip", "n"])
+    assert (recorder.computed, recorder.cached) == (["copy"], ["strip", "n"])
 
 
 def test_an_unchanged_value_in_the_middle_cuts_off_what_follows() -> None:
     """Two different inputs that a never-cached node maps to one value share everything downstream."""
     lower = Node(str.lower, "clean", cache=False, name="lower")
-    heard, pipeline = cached(Pipeline(nodes=[lower, split, count]))
+    recorder, pipeline = cached(Pipeline(nodes=[lower, split, count]))
     (name,) = lower.inputs
     pipeline.run({name: "A"}, output_name="count")
-    heard.clear()
+    recorder.clear()
     pipeline.run({name: "a"}, output_name="count")
-    assert (heard.computed, heard.cached) == (["lower"], ["count"])
+    assert (recorder.computed, recorder.cached) == (["lower"], ["count"])
 
 
 # --- maps --------------------------------------------------------------------------------------------------------
 
 
 def test_a_map_over_more_items_computes_only_those() -> None:
-    heard, pipeline = cached(Pipeline(nodes=[strip, split]))
+    recorder, pipeline = cached(Pipeline(nodes=[strip, split]))
     pipeline.map({"text": ["a", "b"]}, map_over="text")
-    heard.clear()
+    recorder.clear()
     found = pipeline.map({"text": ["c", "a", "b", "d"]}, map_over="text", output_name="words")
     assert found == {"words": [["c"], ["a"], ["b"], ["d"]]}
-    assert heard.cached_items == [1, 2]
-    assert heard.computed == ["strip", "split"] * 2
+    assert recorder.cached_items == [1, 2]
+    assert recorder.computed == ["strip", "split"] * 2
 
 
 mapped = Pipeline(
@@ -326,12 +326,12 @@ mapped = Pipeline(
 
 
 def test_a_mapped_node_with_more_items_computes_only_those() -> None:
-    heard, pipeline = cached(mapped)
+    recorder, pipeline = cached(mapped)
     pipeline.run({"texts": ["a", "b c"]}, output_name="total")
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"texts": ["a", "b c", "d"]}, output_name="total") == {"total": 4}
-    assert heard.cached_items == [0, 1]
-    assert heard.computed == ["strip", "split", "count", "total"]
+    assert recorder.cached_items == [0, 1]
+    assert recorder.computed == ["strip", "split", "count", "total"]
 
 
 def test_what_follows_a_mapped_node_is_found_without_looking_at_the_items() -> None:
@@ -344,27 +344,27 @@ def test_what_follows_a_mapped_node_is_found_without_looking_at_the_items() -> N
 
 
 def test_a_mapped_node_with_a_changed_item_computes_that_one() -> None:
-    heard, pipeline = cached(mapped)
+    recorder, pipeline = cached(mapped)
     pipeline.run({"texts": ["a", "b", "c"]})
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"texts": ["a", "B C", "c"]}, output_name="counts") == {"counts": [1, 2, 1]}
-    assert heard.cached_items == [0, 2]
+    assert recorder.cached_items == [0, 2]
 
 
 def test_a_changed_shared_input_recomputes_only_what_depends_on_it() -> None:
-    heard, pipeline = cached(mapped)
+    recorder, pipeline = cached(mapped)
     pipeline.run({"texts": ["a", "b"]})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"texts": ["a", "b"], "separator": ","})
-    assert sorted(heard.computed) == ["count", "count", "split", "split", "total"]
+    assert sorted(recorder.computed) == ["count", "count", "split", "split", "total"]
 
 
 def test_an_input_that_the_requested_output_does_not_need_does_not_matter() -> None:
-    heard, pipeline = cached(mapped)
+    recorder, pipeline = cached(mapped)
     pipeline.run({"texts": ["a", "b"], "separator": " "}, output_name="clean")
-    heard.clear()
+    recorder.clear()
     pipeline.run({"texts": ["a", "b"], "separator": ","}, output_name="clean")
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 @pytest.mark.parametrize("levels", [1, 2])
@@ -374,53 +374,53 @@ def test_what_follows_a_mapped_node_does_not_depend_on_inputs_that_the_mapped_ou
         each = Pipeline(nodes=[each.as_node(map_over="text")])
         texts = texts if level == 0 else [texts]  # type: ignore[list-item]
     follows = Node(lambda clean: len(clean), "n", name="follows")
-    heard, pipeline = cached(Pipeline(nodes=[each, follows]))
+    recorder, pipeline = cached(Pipeline(nodes=[each, follows]))
     pipeline.run({"text": texts, "separator": " "}, output_name="n")
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": texts, "separator": ","}, output_name="n")
-    assert (heard.computed, heard.cached) == ([], ["follows"])
+    assert (recorder.computed, recorder.cached) == ([], ["follows"])
 
 
 def test_items_are_known_by_what_made_them_not_by_their_content() -> None:
     """So a mapped node can follow another one even when nobody can tell what is in the items between them."""
     make = Pipeline(nodes=[Node(lambda x: threading.Lock(), "lock", name="make")]).as_node({"xs": "x"}, map_over="xs")
     use = Pipeline(nodes=[Node(lambda lock: lock.locked(), "used", name="use")]).as_node(map_over="lock")
-    heard, pipeline = cached(Pipeline(nodes=[make, use]))
+    recorder, pipeline = cached(Pipeline(nodes=[make, use]))
     pipeline.run({"xs": [1, 2]}, output_name="used")
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"xs": [1, 2, 3]}, output_name="used") == {"used": [False] * 3}
-    assert heard.computed == ["make", "use"]
+    assert recorder.computed == ["make", "use"]
 
 
 def test_items_of_a_run_a_map_and_a_mapped_node_share_entries() -> None:
     cache = MemoryCache()
     assert computed_by(chain, cache, {"text": "a"}) == ["strip", "split", "count"]
-    heard, pipeline = cached(chain, cache)
+    recorder, pipeline = cached(chain, cache)
     pipeline.map({"text": ["a"]}, map_over="text")
-    assert heard.cached_items == [0]
+    assert recorder.cached_items == [0]
     assert computed_by(mapped, cache, {"texts": ["a"]}) == ["total"]
 
 
 def test_a_mapped_node_fed_by_a_mapped_node_computes_only_new_items() -> None:
     first = Pipeline(nodes=[strip], name="first").as_node({"texts": "text"}, map_over="texts")
     second = Pipeline(nodes=[split], name="second").as_node(map_over="clean")
-    heard, pipeline = cached(Pipeline(nodes=[first, second]))
+    recorder, pipeline = cached(Pipeline(nodes=[first, second]))
     pipeline.run({"texts": ["a", "b"]}, output_name="words")
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"texts": ["a", "b", "c"]}, output_name="words") == {"words": [["a"], ["b"], ["c"]]}
-    assert heard.computed == ["strip", "split"]
+    assert recorder.computed == ["strip", "split"]
 
 
 def test_an_item_that_is_gone_from_the_cache_is_computed_again() -> None:
     cache = RecordingCache()
-    heard, pipeline = cached(mapped, cache)
+    recorder, pipeline = cached(mapped, cache)
     pipeline.run({"texts": ["a", "b c"]}, output_name="counts")
     items = [key for key in cache.stored if cache.get(key) == 2]
     for key in items:
         cache.delete(key)
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"texts": ["a", "b c"]}, output_name="counts") == {"counts": [1, 2]}
-    assert heard.computed == ["count"]
+    assert recorder.computed == ["count"]
 
 
 def test_zip_and_product_of_the_same_values_are_different_results() -> None:
@@ -451,12 +451,12 @@ def test_which_of_two_lists_is_mapped_over_matters() -> None:
 def test_a_never_cached_node_inside_a_mapped_pipeline_runs_for_every_item() -> None:
     lower = Node(lambda text: text.lower(), "clean", cache=False, name="lower")
     inner = Pipeline(nodes=[lower, split], name="inner")
-    heard, pipeline = cached(Pipeline(nodes=[inner.as_node({"texts": "text"}, map_over="texts")]))
+    recorder, pipeline = cached(Pipeline(nodes=[inner.as_node({"texts": "text"}, map_over="texts")]))
     pipeline.run({"texts": ["A", "B"]}, output_name="words")
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"texts": ["A", "b"]}, output_name="words") == {"words": [["a"], ["b"]]}
-    assert heard.computed == ["lower", "lower"]
-    assert heard.cached == ["split", "split"]
+    assert recorder.computed == ["lower", "lower"]
+    assert recorder.cached == ["split", "split"]
 
 
 # --- what cannot be cached ---------------------------------------------------------------------------------------
@@ -481,11 +481,11 @@ def test_an_input_that_cannot_be_identified_runs_uncached_with_one_warning(
     uses_lock = Node(lambda lock, x: x, "a", name="uses_lock")
     uses_it_too = Node(lambda lock, x: x, "b", name="uses_it_too")
     after = Node(lambda a, b: a + b, "sum", name="after")
-    heard, pipeline = cached(Pipeline(nodes=[uses_lock, uses_it_too, after]), cache)
+    recorder, pipeline = cached(Pipeline(nodes=[uses_lock, uses_it_too, after]), cache)
     for _ in range(2):
         assert pipeline.run({"lock": threading.Lock(), "x": 1})["sum"] == 2
-    assert heard.computed == ["uses_lock", "uses_it_too", "after", "uses_lock", "uses_it_too"]
-    assert heard.cached == ["after"]
+    assert recorder.computed == ["uses_lock", "uses_it_too", "after", "uses_lock", "uses_it_too"]
+    assert recorder.cached == ["after"]
     first, second = messages(caught)
     assert first == second
     assert "'uses_lock', 'uses_it_too'" in first
@@ -527,9 +527,9 @@ def test_a_function_that_cannot_be_identified_runs_uncached_with_one_warning(
         with lock:
             return x
 
-    heard, pipeline = cached(Pipeline(nodes=[guarded, Node(lambda y: y, "z")]))
+    recorder, pipeline = cached(Pipeline(nodes=[guarded, Node(lambda y: y, "z")]))
     pipeline.map({"x": [1, 1]}, map_over="x")
-    assert heard.computed == ["guarded", "z", "guarded"]
+    assert recorder.computed == ["guarded", "z", "guarded"]
     (message,) = messages(caught)
     assert message.startswith("node 'guarded' runs uncached: its function cannot be identified: ")
     assert "'lock'" in message
@@ -545,9 +545,9 @@ class KeepsNothing(MemoryCache):
 def test_a_result_that_cannot_be_stored_is_one_warning_and_the_run_goes_on(
     caught: list[warnings.WarningMessage],
 ) -> None:
-    heard, pipeline = cached(Pipeline(nodes=[strip]), KeepsNothing())
+    recorder, pipeline = cached(Pipeline(nodes=[strip]), KeepsNothing())
     assert pipeline.map({"text": ["a", "b"]}, map_over="text") == {"clean": ["a", "b"]}
-    assert heard.computed == ["strip", "strip"]
+    assert recorder.computed == ["strip", "strip"]
     (message,) = messages(caught)
     assert message.startswith("the result of node 'strip' is not cached: OSError: disk full")
 
@@ -752,9 +752,9 @@ def test_a_recursive_function_can_be_identified() -> None:
     def factorial(n: int) -> int:
         return 1 if n < 2 else n * factorial(n - 1)
 
-    heard, pipeline = cached(Pipeline(nodes=[factorial]))
+    recorder, pipeline = cached(Pipeline(nodes=[factorial]))
     assert pipeline.run({"n": 5}) == pipeline.run({"n": 5}) == {"y": 120}
-    assert heard.computed == ["factorial"]
+    assert recorder.computed == ["factorial"]
 
 
 # --- MemoryCache -------------------------------------------------------------------------------------------------
@@ -820,30 +820,30 @@ def test_a_cache_never_changes_a_result_and_never_computes_twice(data: st.DataOb
     reference = Pipeline(nodes=nodes)
     given_inputs = {name: {"r1": 3, "r2": 50}[name] for name in plain.inputs}
     expected = reference.run(given_inputs, output_name=requested)
-    cache, heard = RecordingCache(), Recorder()
-    pipeline = plain.with_cache(cache).with_callbacks([heard])
+    cache, recorder = RecordingCache(), Recorder()
+    pipeline = plain.with_cache(cache).with_callbacks([recorder])
 
     assert pipeline.run(given_inputs, output_name=requested) == expected
-    assert len(heard.computed) == len(set(heard.computed))
+    assert len(recorder.computed) == len(set(recorder.computed))
     for key in data.draw(st.lists(st.sampled_from(cache.stored), unique=True)) if cache.stored else []:
         cache.delete(key)
     assert pipeline.run(given_inputs, output_name=requested) == expected
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(given_inputs, output_name=requested) == expected
-    assert set(heard.computed) <= never_cached
+    assert set(recorder.computed) <= never_cached
 
     if "r1" in plain.inputs:
         items = [3, 4, 5]
         shared = {name: value for name, value in given_inputs.items() if name != "r1"}
-        heard.clear()
+        recorder.clear()
         found = pipeline.map({"r1": items, **shared}, map_over="r1", output_name=requested)
         assert found == reference.map({"r1": items, **shared}, map_over="r1", output_name=requested)
         assert all(
-            context.item_path[0] != 0 for event, context, _ in heard.of("node_start") if event[1] not in never_cached
+            context.item_path[0] != 0 for event, context, _ in recorder.of("node_start") if event[1] not in never_cached
         )
         mapped_node = plain.as_node({"items": "r1"}, map_over="items")
-        outer = Pipeline(nodes=[mapped_node], cache=cache, callbacks=[heard])
+        outer = Pipeline(nodes=[mapped_node], cache=cache, callbacks=[recorder])
         for _ in range(2):
-            heard.clear()
+            recorder.clear()
             assert outer.run({"items": items, **shared}, output_name=requested) == found
-            assert set(heard.computed) <= never_cached
+            assert set(recorder.computed) <= never_cached

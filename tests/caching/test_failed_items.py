@@ -69,9 +69,9 @@ INPUTS = {"documents": ["to be", "or not", "bad", "to be"], "ks": [1, 2]}
 
 
 def studied(cache: MemoryCache, *nodes: Any) -> tuple[Recorder, Pipeline]:
-    heard = Recorder()
+    recorder = Recorder()
     nodes = nodes or (parse_all(), flatten, build_index, evaluate_all())
-    return heard, Pipeline(nodes, name="study", cache=cache, callbacks=[heard])
+    return recorder, Pipeline(nodes, name="study", cache=cache, callbacks=[recorder])
 
 
 @pytest.fixture(scope="module")
@@ -107,24 +107,24 @@ def test_a_process_next_door_finds_what_depends_on_a_failed_item(next_door: Subp
 
 
 def check_that_all_else_is_found(place: Backend) -> None:
-    heard, pipeline = studied(MemoryCache())
+    recorder, pipeline = studied(MemoryCache())
     first = pipeline.with_backend(place).run(INPUTS)
-    assert sorted(heard.computed) == sorted([*GRID, "parse", "parse", "parse"])
-    heard.clear()
+    assert sorted(recorder.computed) == sorted([*GRID, "parse", "parse", "parse"])
+    recorder.clear()
     again = pipeline.with_backend(place).run(INPUTS)
-    assert heard.computed == ["parse"]
+    assert recorder.computed == ["parse"]
     assert again["scores"] == first["scores"]
 
 
 def test_what_a_failed_item_led_to_is_found_in_another_mode(
     processes: LocalBackend, next_door: SubprocessBackend
 ) -> None:
-    heard, pipeline = studied(MemoryCache())
+    recorder, pipeline = studied(MemoryCache())
     pipeline.run(INPUTS)
     for place in (*LOCAL, InProcess(), processes, next_door):
-        heard.clear()
+        recorder.clear()
         pipeline.with_backend(place).run(INPUTS)
-        assert heard.computed == ["parse"], place
+        assert recorder.computed == ["parse"], place
 
 
 def test_the_backend_of_a_nested_pipeline_makes_no_difference_to_failed_items() -> None:
@@ -138,9 +138,9 @@ def test_the_backend_of_a_nested_pipeline_makes_no_difference_to_failed_items() 
         name="parse_all",
     )
     for mapped in (there, parse_all()):
-        heard, pipeline = studied(cache, mapped, flatten, build_index, evaluate_all())
+        recorder, pipeline = studied(cache, mapped, flatten, build_index, evaluate_all())
         pipeline.run(INPUTS)
-        assert heard.computed == ["parse"]
+        assert recorder.computed == ["parse"]
 
 
 def test_an_item_that_succeeds_at_last_changes_what_depends_on_it() -> None:
@@ -153,22 +153,22 @@ def test_an_item_that_succeeds_at_last_changes_what_depends_on_it() -> None:
             raise ParseError("the network is down")
         return document.split()
 
-    heard, pipeline = studied(MemoryCache(), parse_all(parse_online), flatten, build_index, evaluate_all())
+    recorder, pipeline = studied(MemoryCache(), parse_all(parse_online), flatten, build_index, evaluate_all())
     before = pipeline.run({**INPUTS, "network": is_down})
     is_down.clear()
-    heard.clear()
+    recorder.clear()
     after = pipeline.run({**INPUTS, "network": is_down})
-    assert heard.computed == ["parse_online", "flatten", "build_index", "evaluate", "evaluate"]
+    assert recorder.computed == ["parse_online", "flatten", "build_index", "evaluate", "evaluate"]
     assert after["scores"] == [5, 10] != before["scores"]
 
 
 def test_an_item_that_fails_in_another_way_changes_what_depends_on_it() -> None:
-    heard, pipeline = studied(MemoryCache())
+    recorder, pipeline = studied(MemoryCache())
     pipeline.run(INPUTS)
     for document in ("bad again", "worse"):
-        heard.clear()
+        recorder.clear()
         pipeline.run({**INPUTS, "documents": ["to be", "or not", document, "to be"]})
-        assert sorted(heard.computed) == sorted([*GRID, "parse"])
+        assert sorted(recorder.computed) == sorted([*GRID, "parse"])
 
 
 def test_results_of_other_items_stay_what_they_are_when_one_is_mended() -> None:
@@ -183,14 +183,14 @@ def test_results_of_other_items_stay_what_they_are_when_one_is_mended() -> None:
         on_error="collect",
         name="measure_all",
     )
-    heard, pipeline = studied(MemoryCache(), parse_all(), measure_all)
+    recorder, pipeline = studied(MemoryCache(), parse_all(), measure_all)
     pipeline.run({"documents": INPUTS["documents"]})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"documents": INPUTS["documents"]})
-    assert heard.computed == ["parse"]
-    heard.clear()
+    assert recorder.computed == ["parse"]
+    recorder.clear()
     assert pipeline.run({"documents": ["to be", "or not", "good", "to be"]})["lengths"] == [2, 2, 1, 2]
-    assert heard.computed == ["parse", "measure"]
+    assert recorder.computed == ["parse", "measure"]
 
 
 def test_a_failed_item_of_a_map_inside_a_map_leaves_what_depends_on_it_findable() -> None:
@@ -201,12 +201,12 @@ def test_a_failed_item_of_a_map_inside_a_map_leaves_what_depends_on_it_findable(
     books = Pipeline([parse_all()], name="books").as_node(
         input_mapping={"library": "documents"}, output_mapping={"pages": "shelves"}, map_over="library", name="read_all"
     )
-    heard, pipeline = studied(MemoryCache(), books, count)
+    recorder, pipeline = studied(MemoryCache(), books, count)
     library = [["a", "bad"], ["b", "c"]]
     assert pipeline.run({"library": library})["total"] == 1
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"library": library})["total"] == 1
-    assert heard.computed == ["parse"]
+    assert recorder.computed == ["parse"]
 
 
 def test_results_without_signatures_beside_a_failed_item_count_by_their_values() -> None:
@@ -218,12 +218,12 @@ def test_results_without_signatures_beside_a_failed_item_count_by_their_values()
             raise ParseError(document)
         return next(numbers)
 
-    heard, pipeline = studied(MemoryCache(), parse_all(draw), Pipeline([add_up]).as_node())
+    recorder, pipeline = studied(MemoryCache(), parse_all(draw), Pipeline([add_up]).as_node())
     inputs = {"documents": ["a", "bad", "b"]}
     assert pipeline.run(inputs)["total"] == 3
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(inputs)["total"] == 3
-    assert heard.computed == ["draw"] * 3
+    assert recorder.computed == ["draw"] * 3
     assert pipeline.run(inputs)["total"] == 4
 
 
@@ -251,13 +251,13 @@ def test_a_list_from_a_pipeline_without_a_cache_counts_by_its_values() -> None:
     double = Pipeline([twice]).as_node(
         input_mapping={"pages": "page"}, output_mapping={"double": "doubles"}, map_over="pages", on_error="collect"
     )
-    heard, pipeline = studied(MemoryCache(), uncached, add_up, double)
+    recorder, pipeline = studied(MemoryCache(), uncached, add_up, double)
     for other in ("bad", "good"):
         assert pipeline.run({"documents": ["a", other, "b"]})["doubles"][::2] == [2, 2]
         assert pipeline.run({"documents": ["aaa", other, "b"]})["total"] == (4 if other == "bad" else 8)
-        heard.clear()
+        recorder.clear()
         pipeline.run({"documents": ["aaa", other, "b"]})
-        assert heard.computed == ["measure"] * 3
+        assert recorder.computed == ["measure"] * 3
 
 
 # --- what of a failure counts ------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_an_error_that_cannot_be_identified_is_said_once_and_explained() -> None
             raise HoldsALock
         return document.split()
 
-    heard, pipeline = studied(MemoryCache(), parse_all(hold), flatten, build_index, evaluate_all())
+    recorder, pipeline = studied(MemoryCache(), parse_all(hold), flatten, build_index, evaluate_all())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pipeline.run(INPUTS)
@@ -372,10 +372,10 @@ def test_an_error_that_cannot_be_identified_is_said_once_and_explained() -> None
     assert warning.category is CacheWarning
     assert str(warning.message).startswith("'flatten': runs uncached, because pages[2], a failed item")
     assert ".error.lock is a _thread.lock" in str(warning.message)
-    heard.clear()
+    recorder.clear()
     with pytest.warns(CacheWarning):
         pipeline.run(INPUTS)
-    assert heard.computed == ["parse", "flatten"]  # what flatten made is known by its value
+    assert recorder.computed == ["parse", "flatten"]  # what flatten made is known by its value
     uncached = "runs uncached after failed items of `parse_all`, since their errors cannot be identified"
     assert pipeline.explain(INPUTS)["flatten"].reasons == (uncached,)
 

@@ -48,12 +48,12 @@ MODES = ["sequential", "threaded", "async"]
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_node_that_works_in_place_changes_nothing_for_later_runs(mode: Any) -> None:
-    heard = Recorder()
+    recorder = Recorder()
     engine = LocalBackend(node_execution=mode, map_execution=mode)
-    pipeline = Pipeline([draw, find_lowest], cache=MemoryCache(), callbacks=[heard], backend=engine)
+    pipeline = Pipeline([draw, find_lowest], cache=MemoryCache(), callbacks=[recorder], backend=engine)
     assert pipeline.run({"count": 4}) == {"numbers": [1], "lowest": [1]}  # the same object, in the run that made it
     assert pipeline.run({"count": 4, "places": 2}, "lowest") == {"lowest": [1, 2]}
-    assert heard.computed == ["draw", "find_lowest", "find_lowest"]
+    assert recorder.computed == ["draw", "find_lowest", "find_lowest"]
     assert pipeline.run({"count": 4}, "numbers") == {"numbers": [4, 3, 2, 1]}
 
 
@@ -206,8 +206,8 @@ def write(connection: Connection, text: str) -> int:
 
 
 def test_a_shared_value_that_was_changed_is_computed_again_with_one_warning_that_names_the_node() -> None:
-    heard = Recorder()
-    pipeline = Pipeline([connect, write], cache=MemoryCache(), callbacks=[heard])
+    recorder = Recorder()
+    pipeline = Pipeline([connect, write], cache=MemoryCache(), callbacks=[recorder])
     assert pipeline.run({"url": "a", "text": "b"})["length"] == 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -216,7 +216,7 @@ def test_a_shared_value_that_was_changed_is_computed_again_with_one_warning_that
     [warning] = caught
     assert warning.category is CacheWarning
     assert str(warning.message).startswith("the result of node 'connect' was changed after it was stored")
-    assert heard.computed == ["connect", "write"] * 3
+    assert recorder.computed == ["connect", "write"] * 3
 
 
 def test_a_shared_value_that_was_not_changed_is_handed_out() -> None:

@@ -33,8 +33,8 @@ def show(doubled: int) -> str:
 
 def cached_run(cache: DiskCache, inputs: dict[str, Any], *nodes: Any) -> tuple[dict[str, Any], list[str]]:
     """Run a pipeline; return its outputs and the nodes that were called."""
-    heard = Recorder()
-    return Pipeline(nodes=nodes or (double, show), cache=cache, callbacks=[heard]).run(inputs), heard.computed
+    recorder = Recorder()
+    return Pipeline(nodes=nodes or (double, show), cache=cache, callbacks=[recorder]).run(inputs), recorder.computed
 
 
 # --- as a place to keep values -----------------------------------------------------------------------------------
@@ -357,18 +357,18 @@ def test_a_foreign_entry_is_computed_again_with_a_warning(open_cache: Callable[.
 def test_a_value_that_cannot_be_pickled_is_one_warning_and_the_run_goes_on(
     open_cache: Callable[..., DiskCache],
 ) -> None:
-    heard = Recorder()
+    recorder = Recorder()
     make = Node(lambda x: threading.Lock(), "lock", name="make")
-    pipeline = Pipeline(nodes=[make], cache=open_cache(), callbacks=[heard])
+    pipeline = Pipeline(nodes=[make], cache=open_cache(), callbacks=[recorder])
     with pytest.warns(CacheWarning) as caught:
         found = pipeline.map({"x": [1, 2]}, map_over="x")
     assert len(found["lock"]) == 2
-    assert heard.computed == ["make", "make"]
+    assert recorder.computed == ["make", "make"]
     (warning,) = caught.list
     assert str(warning.message).startswith("the result of node 'make' is not cached: TypeError: cannot pickle")
     with pytest.warns(CacheWarning):
         pipeline.run({"x": 1})
-    assert len(heard.computed) == 3
+    assert len(recorder.computed) == 3
 
 
 def test_what_was_stored_before_an_unpicklable_value_is_still_there(open_cache: Callable[..., DiskCache]) -> None:

@@ -43,7 +43,7 @@ def square(doubled):
 
 each = Pipeline(nodes=[double, square], name="each")
 settings = {"cache": DiskCache(os.path.join(folder, "cache"))}
-if way == "heard":
+if way == "observed":
     settings["callbacks"] = [PipelineCallback()]
 if way == "mapped":
     pipeline = Pipeline(nodes=[each.as_node({"xs": "x"}, {"squared": "squares"}, map_over="xs")], **settings)
@@ -64,7 +64,7 @@ def run(folder: Path, way: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.decode().splitlines()
 
 
-@pytest.mark.parametrize("way", ["map", "heard", "mapped"])
+@pytest.mark.parametrize("way", ["map", "observed", "mapped"])
 def test_a_run_killed_at_an_item_goes_on_from_there(tmp_path: Path, way: str) -> None:
     deadly = tmp_path / "deadly"
     deadly.touch()

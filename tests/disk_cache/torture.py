@@ -85,13 +85,13 @@ def _kill_a_writer(folder: str, first: int, kill_after: int, wait_s: float) -> i
         os._exit(0)
     os.close(writer)
     said = first
-    with open(reader, "rb", buffering=0) as heard:
+    with open(reader, "rb", buffering=0) as recorder:
         for _ in range(kill_after):
-            if data := heard.read(8):
+            if data := recorder.read(8):
                 said = int.from_bytes(data, "little")
         time.sleep(wait_s)  # so that the kill comes at any moment of a write; nothing waits for it
         os.kill(child, signal.SIGKILL)
-        while data := heard.read(8):
+        while data := recorder.read(8):
             said = int.from_bytes(data, "little")
     os.waitpid(child, 0)
     return said

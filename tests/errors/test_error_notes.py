@@ -33,7 +33,7 @@ inner = Pipeline(nodes=[check, double], name="inner")
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "bare": {},
-    "heard": {"callbacks": [Recorder()]},
+    "observed": {"callbacks": [Recorder()]},
     "cached": {"cache": MemoryCache()},
 }
 
@@ -114,30 +114,30 @@ def test_the_right_node_is_blamed_in_a_long_chain() -> None:
 
 
 def test_nodes_after_an_error_do_not_run() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     with pytest.raises(OwnError):
-        Pipeline(nodes=[inner], callbacks=[heard]).run({"x": 3})
-    assert heard.computed == ["check"]
+        Pipeline(nodes=[inner], callbacks=[recorder]).run({"x": 3})
+    assert recorder.computed == ["check"]
 
 
 def test_results_from_before_an_error_stay_in_the_cache() -> None:
-    heard = Recorder()
-    pipeline = Pipeline(nodes=[check], cache=MemoryCache(), callbacks=[heard])
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[check], cache=MemoryCache(), callbacks=[recorder])
     with pytest.raises(OwnError):
         pipeline.map({"x": [1, 2, 3]}, map_over="x")
-    heard.clear()
+    recorder.clear()
     assert pipeline.map({"x": [1, 2, 0]}, map_over="x") == {"checked": [1, 2, 0]}
-    assert heard.cached_items == [0, 1]
-    assert len(heard.computed) == 1
+    assert recorder.cached_items == [0, 1]
+    assert len(recorder.computed) == 1
 
 
 def test_a_failure_is_not_cached() -> None:
-    heard = Recorder()
-    pipeline = Pipeline(nodes=[check], cache=MemoryCache(), callbacks=[heard])
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[check], cache=MemoryCache(), callbacks=[recorder])
     for _ in range(2):
         with pytest.raises(OwnError):
             pipeline.run({"x": 3})
-    assert heard.computed == ["check", "check"]
+    assert recorder.computed == ["check", "check"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -145,8 +145,8 @@ def test_an_interrupt_passes_through_and_open_events_are_closed(error: type[Base
     def stop() -> None:
         raise error
 
-    heard = Recorder()
+    recorder = Recorder()
     nested = Pipeline(nodes=[node(stop)], name="inner")
     with pytest.raises(error):
-        Pipeline(nodes=[nested], name="outer", callbacks=[heard]).run()
-    assert heard.events[-2:] == [("nested_end", "outer", "inner"), ("pipeline_end", "outer")]
+        Pipeline(nodes=[nested], name="outer", callbacks=[recorder]).run()
+    assert recorder.events[-2:] == [("nested_end", "outer", "inner"), ("pipeline_end", "outer")]

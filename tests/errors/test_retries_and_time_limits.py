@@ -31,7 +31,7 @@ from tests.support import Recorder
 
 
 class RetryRecorder(Recorder):
-    """Hears of attempts, too."""
+    """Observes attempts, too."""
 
     def on_node_retry(
         self, node_id: str, attempt: int, error: BaseException, delay: float, ctx: CallbackContext

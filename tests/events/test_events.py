@@ -36,18 +36,18 @@ def join(inverse: list[float]) -> float:
 prep = Pipeline(nodes=[strip, measure], name="prep")
 
 
-def hear(pipeline: Pipeline, cache: MemoryCache | None = None) -> tuple[Recorder, Pipeline]:
-    heard = Recorder()
-    return heard, pipeline.with_callbacks([heard]).with_cache(cache)
+def observe(pipeline: Pipeline, cache: MemoryCache | None = None) -> tuple[Recorder, Pipeline]:
+    recorder = Recorder()
+    return recorder, pipeline.with_callbacks([recorder]).with_cache(cache)
 
 
 # --- sequences ---------------------------------------------------------------------------------------------------
 
 
 def test_events_of_a_run() -> None:
-    heard, pipeline = hear(prep)
+    recorder, pipeline = observe(prep)
     pipeline.run({"text": " a"})
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "prep"),
         ("node_start", "strip"),
         ("node_end", "strip"),
@@ -58,11 +58,11 @@ def test_events_of_a_run() -> None:
 
 
 def test_events_of_a_run_from_the_cache() -> None:
-    heard, pipeline = hear(prep, MemoryCache())
+    recorder, pipeline = observe(prep, MemoryCache())
     pipeline.run({"text": " a"})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": " a"})
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "prep"),
         ("node_cached", "strip"),
         ("node_cached", "measure"),
@@ -71,11 +71,11 @@ def test_events_of_a_run_from_the_cache() -> None:
 
 
 def test_a_run_partly_from_the_cache_announces_hits_before_work() -> None:
-    heard, pipeline = hear(prep, MemoryCache())
+    recorder, pipeline = observe(prep, MemoryCache())
     pipeline.run({"text": " a"}, output_name="clean")
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": " a"})
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "prep"),
         ("node_cached", "strip"),
         ("node_start", "measure"),
@@ -85,9 +85,9 @@ def test_a_run_partly_from_the_cache_announces_hits_before_work() -> None:
 
 
 def test_nested_pipelines_start_with_their_first_node_and_end_with_their_last() -> None:
-    heard, pipeline = hear(Pipeline(nodes=[Pipeline(nodes=[prep], name="middle"), invert], name="outer"))
+    recorder, pipeline = observe(Pipeline(nodes=[Pipeline(nodes=[prep], name="middle"), invert], name="outer"))
     pipeline.run({"text": " a"})
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("nested_start", "outer", "middle"),
         ("nested_start", "middle", "prep"),
@@ -104,9 +104,9 @@ def test_nested_pipelines_start_with_their_first_node_and_end_with_their_last() 
 
 
 def test_a_nested_pipeline_of_which_nothing_is_needed_is_not_announced() -> None:
-    heard, pipeline = hear(Pipeline(nodes=[prep, invert], name="outer"))
+    recorder, pipeline = observe(Pipeline(nodes=[prep, invert], name="outer"))
     pipeline.run({"length": 2})
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("node_start", "invert"),
         ("node_end", "invert"),
@@ -115,11 +115,11 @@ def test_a_nested_pipeline_of_which_nothing_is_needed_is_not_announced() -> None
 
 
 def test_events_of_a_nested_pipeline_from_the_cache() -> None:
-    heard, pipeline = hear(Pipeline(nodes=[prep, invert], name="outer"), MemoryCache())
+    recorder, pipeline = observe(Pipeline(nodes=[prep, invert], name="outer"), MemoryCache())
     pipeline.run({"text": " a"})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": " a"})
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("nested_start", "outer", "prep"),
         ("node_cached", "strip"),
@@ -135,21 +135,21 @@ def test_a_nested_pipeline_stays_open_while_it_is_unknown_what_else_of_it_will_r
     lower = Node(lambda text: text.lower(), "low", cache=False, name="lower")
     both = Node(lambda low, length: (low, length), "both", name="both")
     inner = Pipeline(nodes=[lower, strip, measure, both], name="inner")
-    heard, pipeline = hear(Pipeline(nodes=[inner], name="outer"), MemoryCache())
+    recorder, pipeline = observe(Pipeline(nodes=[inner], name="outer"), MemoryCache())
     pipeline.run({"text": "A"}, output_name="both")
-    assert sorted(heard.computed) == ["both", "lower", "measure", "strip"]
-    assert heard.events[:2] == [("pipeline_start", "outer"), ("nested_start", "outer", "inner")]
-    assert heard.events[-2:] == [("nested_end", "outer", "inner"), ("pipeline_end", "outer")]
-    assert len(heard.of("nested_start")) == len(heard.of("nested_end")) == 1
+    assert sorted(recorder.computed) == ["both", "lower", "measure", "strip"]
+    assert recorder.events[:2] == [("pipeline_start", "outer"), ("nested_start", "outer", "inner")]
+    assert recorder.events[-2:] == [("nested_end", "outer", "inner"), ("pipeline_end", "outer")]
+    assert len(recorder.of("nested_start")) == len(recorder.of("nested_end")) == 1
 
 
 def test_a_node_ends_before_what_depends_on_it_is_announced() -> None:
     lower = Node(lambda text: text.lower(), "clean", cache=False, name="lower")
-    heard, pipeline = hear(Pipeline(nodes=[lower, measure], name="p"), MemoryCache())
+    recorder, pipeline = observe(Pipeline(nodes=[lower, measure], name="p"), MemoryCache())
     pipeline.run({"text": "A"}, output_name="length")
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": "A"}, output_name="length")
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "p"),
         ("node_start", "lower"),
         ("node_end", "lower"),
@@ -162,7 +162,7 @@ MAPPED = Pipeline(nodes=[Pipeline(nodes=[prep, invert], name="each").as_node(map
 
 
 def test_events_of_a_mapped_node() -> None:
-    heard, pipeline = hear(MAPPED)
+    recorder, pipeline = observe(MAPPED)
     pipeline.run({"text": ["a", "b"]}, output_name="joined")
     item = [
         ("nested_start", "each", "prep"),
@@ -174,7 +174,7 @@ def test_events_of_a_mapped_node() -> None:
         ("node_start", "invert"),
         ("node_end", "invert"),
     ]
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("nested_start", "outer", "each"),
         ("map_start", 2),
@@ -193,9 +193,9 @@ def test_events_of_a_mapped_node() -> None:
 
 
 def test_events_of_a_mapped_node_without_items() -> None:
-    heard, pipeline = hear(MAPPED)
+    recorder, pipeline = observe(MAPPED)
     pipeline.run({"text": []}, output_name="inverse")
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("nested_start", "outer", "each"),
         ("map_start", 0),
@@ -206,11 +206,11 @@ def test_events_of_a_mapped_node_without_items() -> None:
 
 
 def test_a_cached_item_is_announced_instead_of_its_start_and_end() -> None:
-    heard, pipeline = hear(MAPPED, MemoryCache())
+    recorder, pipeline = observe(MAPPED, MemoryCache())
     pipeline.run({"text": ["a", "b"]}, output_name="inverse")
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": ["a", "c", "b"]}, output_name="inverse")
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("nested_start", "outer", "each"),
         ("map_start", 3),
@@ -233,11 +233,11 @@ def test_a_cached_item_is_announced_instead_of_its_start_and_end() -> None:
 
 
 def test_a_map_from_the_cache_announces_every_item() -> None:
-    heard, pipeline = hear(MAPPED, MemoryCache())
+    recorder, pipeline = observe(MAPPED, MemoryCache())
     pipeline.run({"text": ["a", "b"]}, output_name="inverse")
-    heard.clear()
+    recorder.clear()
     pipeline.run({"text": ["a", "b"]}, output_name="inverse")
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("nested_start", "outer", "each"),
         ("map_start", 2),
@@ -250,11 +250,11 @@ def test_a_map_from_the_cache_announces_every_item() -> None:
 
 
 def test_an_item_partly_from_the_cache_announces_its_hits_inside() -> None:
-    heard, pipeline = hear(prep, MemoryCache())
+    recorder, pipeline = observe(prep, MemoryCache())
     pipeline.map({"text": ["a"]}, map_over="text", output_name="clean")
-    heard.clear()
+    recorder.clear()
     pipeline.map({"text": ["a"]}, map_over="text")
-    assert heard.events == [
+    assert recorder.events == [
         ("map_start", 1),
         ("map_item_start", 0),
         ("node_cached", "strip"),
@@ -266,9 +266,9 @@ def test_an_item_partly_from_the_cache_announces_its_hits_inside() -> None:
 
 
 def test_events_of_a_map_of_the_outermost_pipeline() -> None:
-    heard, pipeline = hear(Pipeline(nodes=[strip], name="p"))
+    recorder, pipeline = observe(Pipeline(nodes=[strip], name="p"))
     pipeline.map({"text": ["a", "b"]}, map_over="text")
-    assert heard.events == [
+    assert recorder.events == [
         ("map_start", 2),
         ("map_item_start", 0),
         ("node_start", "strip"),
@@ -286,29 +286,29 @@ def test_events_of_a_map_of_the_outermost_pipeline() -> None:
 
 
 def test_the_context_says_where_in_the_hierarchy_an_event_happened() -> None:
-    heard, pipeline = hear(Pipeline(nodes=[prep.as_node(name="first"), invert], name="outer"))
+    recorder, pipeline = observe(Pipeline(nodes=[prep.as_node(name="first"), invert], name="outer"))
     pipeline.run({"text": " a"})
-    contexts = {event: context for event, context, _ in heard.of("node_start")}
+    contexts = {event: context for event, context, _ in recorder.of("node_start")}
     outer, inner = contexts["node_start", "invert"], contexts["node_start", "strip"]
     assert (outer.depth, outer.hierarchy_path, outer.current_pipeline_id) == (0, ("outer",), "outer")
     assert outer.parent_pipeline_id is None
     assert (inner.depth, inner.hierarchy_path, inner.current_pipeline_id) == (1, ("outer", "prep"), "prep")
     assert inner.parent_pipeline_id == "outer"
     assert inner.node_path == ("outer", "first")
-    assert {c.hierarchy_path for event, c, _ in heard.of("nested_start") + heard.of("nested_end")} == {("outer",)}
+    assert {c.hierarchy_path for event, c, _ in recorder.of("nested_start") + recorder.of("nested_end")} == {("outer",)}
 
 
 def test_the_context_says_which_items_of_which_maps() -> None:
     inner = Pipeline(nodes=[strip], name="cell").as_node(map_over="text")
     rows = Pipeline(nodes=[inner], name="row").as_node({"table": "text"}, map_over="table")
-    heard, pipeline = hear(Pipeline(nodes=[rows], name="table"))
+    recorder, pipeline = observe(Pipeline(nodes=[rows], name="table"))
     pipeline.run({"table": [["a", "b"], ["c"]]})
-    cells = heard.of("node_start")
+    cells = recorder.of("node_start")
     assert [context.item_path for _, context, _ in cells] == [(0, 0), (0, 1), (1, 0)]
     assert {context.hierarchy_path for _, context, _ in cells} == {("table", "row", "cell")}
-    assert [context.item_path for _, context, _ in heard.of("map_start")] == [(), (0,), (1,)]
-    assert [context.item_path for _, context, _ in heard.of("map_item_end")] == [(0, 0), (0, 1), (0,), (1, 0), (1,)]
-    assert [context.item_path for _, context, _ in heard.of("nested_start")] == [(), (0,), (1,)]
+    assert [context.item_path for _, context, _ in recorder.of("map_start")] == [(), (0,), (1,)]
+    assert [context.item_path for _, context, _ in recorder.of("map_item_end")] == [(0, 0), (0, 1), (0,), (1, 0), (1,)]
+    assert [context.item_path for _, context, _ in recorder.of("nested_start")] == [(), (0,), (1,)]
 
 
 def test_all_callbacks_of_a_run_share_what_they_set() -> None:
@@ -341,9 +341,9 @@ def test_all_callbacks_of_a_run_share_what_they_set() -> None:
 
 
 def test_events_carry_inputs_outputs_and_durations() -> None:
-    heard, pipeline = hear(prep)
+    recorder, pipeline = observe(prep)
     pipeline.run({"text": " a"}, output_name="length")
-    payloads = dict(zip(heard.events, heard.payloads, strict=True))
+    payloads = dict(zip(recorder.events, recorder.payloads, strict=True))
     assert payloads["pipeline_start", "prep"] == {"inputs": {"text": " a"}}
     assert payloads["node_start", "measure"] == {"inputs": {"clean": "a"}}
     assert payloads["node_end", "measure"]["outputs"] == {"length": 1}
@@ -356,9 +356,9 @@ def test_a_node_with_several_outputs_announces_each_by_name() -> None:
     def bounds(values: list[int]) -> tuple[int, int]:
         return min(values), max(values)
 
-    heard, pipeline = hear(Pipeline(nodes=[bounds]))
+    recorder, pipeline = observe(Pipeline(nodes=[bounds]))
     pipeline.run({"values": [3, 1]})
-    assert heard.of("node_end")[0][2]["outputs"] == {"low": 1, "high": 3}
+    assert recorder.of("node_end")[0][2]["outputs"] == {"low": 1, "high": 3}
 
 
 def test_the_name_of_a_node_is_its_id_in_events() -> None:
@@ -366,19 +366,19 @@ def test_the_name_of_a_node_is_its_id_in_events() -> None:
     def f(x: int) -> int:
         return x
 
-    heard, pipeline = hear(Pipeline(nodes=[f]))
+    recorder, pipeline = observe(Pipeline(nodes=[f]))
     pipeline.run({"x": 1})
-    assert heard.computed == ["chosen"]
+    assert recorder.computed == ["chosen"]
 
 
 def test_cached_events_carry_the_key_under_which_the_result_is_kept() -> None:
     cache = MemoryCache()
-    heard, pipeline = hear(prep, cache)
+    recorder, pipeline = observe(prep, cache)
     pipeline.run({"text": " a"})
     pipeline.run({"text": " a"})
     pipeline.map({"text": [" a"]}, map_over="text", output_name="length")
     for hook, value in (("node_cached", "a"), ("map_item_cached", 1)):
-        assert cache.get(heard.of(hook)[0][2]["signature"]) == value
+        assert cache.get(recorder.of(hook)[0][2]["signature"]) == value
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -386,10 +386,10 @@ def test_cached_events_carry_the_key_under_which_the_result_is_kept() -> None:
 
 @pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["no cache", "cache"])
 def test_after_an_error_everything_that_started_ends(cache: MemoryCache | None) -> None:
-    heard, pipeline = hear(MAPPED, cache)
+    recorder, pipeline = observe(MAPPED, cache)
     with pytest.raises(ZeroDivisionError) as caught:
         pipeline.run({"text": ["", "b"]})
-    assert heard.events == [
+    assert recorder.events == [
         ("pipeline_start", "outer"),
         ("nested_start", "outer", "each"),
         ("map_start", 2),
@@ -407,23 +407,23 @@ def test_after_an_error_everything_that_started_ends(cache: MemoryCache | None) 
         ("nested_end", "outer", "each"),
         ("pipeline_end", "outer"),
     ]
-    ((_, context, payload),) = heard.of("error")
+    ((_, context, payload),) = recorder.of("error")
     assert payload["error"] is caught.value
     assert context.item_path == (0,)
 
 
 def test_after_an_error_inside_a_nested_pipeline_it_ends_too() -> None:
-    heard, pipeline = hear(Pipeline(nodes=[Pipeline(nodes=[measure, invert], name="inner")], name="outer"))
+    recorder, pipeline = observe(Pipeline(nodes=[Pipeline(nodes=[measure, invert], name="inner")], name="outer"))
     with pytest.raises(ZeroDivisionError):
         pipeline.run({"clean": ""})
-    assert heard.events[-3:] == [("error", "invert"), ("nested_end", "outer", "inner"), ("pipeline_end", "outer")]
+    assert recorder.events[-3:] == [("error", "invert"), ("nested_end", "outer", "inner"), ("pipeline_end", "outer")]
 
 
 def test_after_an_error_the_end_event_has_what_had_been_computed() -> None:
-    heard, pipeline = hear(Pipeline(nodes=[measure, invert]))
+    recorder, pipeline = observe(Pipeline(nodes=[measure, invert]))
     with pytest.raises(ZeroDivisionError):
         pipeline.run({"clean": ""})
-    assert heard.payloads[-1]["outputs"] == {"length": 0}
+    assert recorder.payloads[-1]["outputs"] == {"length": 0}
 
 
 # --- callbacks that fail -----------------------------------------------------------------------------------------
@@ -438,12 +438,12 @@ class Broken(Recorder):
 
 
 def test_a_callback_that_raises_is_logged_once_and_switched_off(caplog: pytest.LogCaptureFixture) -> None:
-    broken, heard = Broken(), Recorder()
-    pipeline = MAPPED.with_callbacks([broken, heard])
+    broken, recorder = Broken(), Recorder()
+    pipeline = MAPPED.with_callbacks([broken, recorder])
     assert pipeline.run({"text": ["a", "b"]}, output_name="joined") == {"joined": 2}
     assert broken.computed == ["strip"]
     assert broken.events[-1] == ("node_start", "strip")
-    assert heard.computed == ["strip", "measure", "invert", "strip", "measure", "invert", "join"]
+    assert recorder.computed == ["strip", "measure", "invert", "strip", "measure", "invert", "join"]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("hypernodes", logging.ERROR)
     assert record.getMessage() == (

@@ -214,16 +214,16 @@ def test_explaining_calls_writes_and_reports_nothing() -> None:
             calls.append(word)
             return word
 
-    record, heard, cache = Calls(), Recorder(), MemoryCache()
-    pipeline = Pipeline([Node(lambda word: record.add(word), "same", name="same")], cache=cache, callbacks=[heard])
+    record, recorder, cache = Calls(), Recorder(), MemoryCache()
+    pipeline = Pipeline([Node(lambda word: record.add(word), "same", name="same")], cache=cache, callbacks=[recorder])
     pipeline.run({"word": "a"})
-    heard.clear()
+    recorder.clear()
     before = (dict(cache._entries), dict(cache._records), cache.stats())
     pipeline.explain({"word": "a"})
     pipeline.explain({"word": "b"})
     pipeline.explain({"word": ["a", "b"]}, map_over="word")
     assert calls == ["a"]
-    assert heard.events == []
+    assert recorder.events == []
     assert (dict(cache._entries), dict(cache._records), cache.stats()) == before
 
 

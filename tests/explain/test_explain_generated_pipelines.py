@@ -73,7 +73,7 @@ def test_a_run_calls_what_explain_said(folder: str, scenario: Scenario, data: st
                 built.execute(execution)
             continue
         assert state_of(built) == before, "explaining changed a cache"
-        assert not built.recorder.events, "explaining was heard"
+        assert not built.recorder.events, "explaining was observed"
         assert not built.calls.count, "explaining called a node"
         try:
             built.execute(execution)

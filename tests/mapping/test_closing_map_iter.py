@@ -139,8 +139,8 @@ def test_closing_early_reports_the_end_of_everything(modes: Modes, kind: str) ->
     if kind != "node":
         each = Pipeline(nodes=[step], name="each", backend=LocalBackend() if kind == "delegated" else None)
         step, name, wrap = each.as_node(input_mapping={"xs": "x"}, map_over="xs"), "xs", lambda x: [x]
-    heard = Pipeline(nodes=[step], callbacks=[recorder], backend=LocalBackend(*modes, max_workers=2))
-    stream: Any = heard.map_iter({name: map(wrap, itertools.count())}, name)
+    observed = Pipeline(nodes=[step], callbacks=[recorder], backend=LocalBackend(*modes, max_workers=2))
+    stream: Any = observed.map_iter({name: map(wrap, itertools.count())}, name)
     next(stream)
     if modes[1] != "sequential":
         slow.is_under_way.pass_through()

@@ -52,12 +52,12 @@ class MapsOneByOne(Backend):
         return request.to_columns([self.run(run) for run in request.runs()])
 
 
-@pytest.fixture(params=["bare", "heard", "cached", "other backend"])
+@pytest.fixture(params=["bare", "observed", "cached", "other backend"])
 def configure(request: pytest.FixtureRequest) -> Callable[[Pipeline], Pipeline]:
     """Every way of running a map must give the same."""
     return {
         "bare": lambda p: p,
-        "heard": lambda p: p.with_callbacks([Recorder()]),
+        "observed": lambda p: p.with_callbacks([Recorder()]),
         "cached": lambda p: p.with_cache(MemoryCache()),
         "other backend": lambda p: p.with_backend(MapsOneByOne()),
     }[request.param]

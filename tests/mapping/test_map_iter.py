@@ -417,9 +417,9 @@ def test_what_a_stream_computed_is_cached_even_if_nobody_reads_on(modes: Modes) 
 
 def test_the_number_of_items_is_announced_when_it_is_known() -> None:
     recorder = Recorder()
-    heard = pipeline.with_callbacks([recorder])
-    list(heard.map_iter({"x": [1, 2]}, "x"))
-    list(heard.map_iter({"x": iter([1, 2])}, "x"))
+    observed = pipeline.with_callbacks([recorder])
+    list(observed.map_iter({"x": [1, 2]}, "x"))
+    list(observed.map_iter({"x": iter([1, 2])}, "x"))
     found: list[Any] = [event for event in recorder.events if event[0] == "map_start"]
     assert found[0] == ("map_start", 2)
     assert found[1][1] in (-1, None)

@@ -83,8 +83,8 @@ def test_a_short_job_says_everything_with_its_outcome(warm_backend, plane, monke
     monkeypatch.setattr("hypernodes_modal.message_relay._SHORT_JOB_S", 30.0)  # however busy this machine is
     recorder = Recorder()
     Pipeline([double], backend=warm_backend).run({"x": 1})
-    heard: dict[str, Any] = {"callbacks": [recorder]}
-    for settings, asked in (heard, []), (heard | {"cache": MemoryCache()}, ["QueueLen"]):
+    observed: dict[str, Any] = {"callbacks": [recorder]}
+    for settings, asked in (observed, []), (observed | {"cache": MemoryCache()}, ["QueueLen"]):
         plane.forget()
         recorder.clear()
         assert Pipeline([double], backend=warm_backend, **settings).run({"x": 1}) == {"doubled": 2}

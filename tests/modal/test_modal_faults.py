@@ -274,7 +274,7 @@ def test_a_connection_that_is_lost_for_a_while_costs_nothing(make_backend, plane
     assert len(plane.calls) == 1
 
 
-def test_messages_that_were_taken_by_replies_that_got_lost_are_heard(make_backend, plane):
+def test_messages_that_were_taken_by_replies_that_got_lost_are_observed(make_backend, plane):
     @node(output_name="late")
     def take_a_while(doubled: int) -> int:
         import time

@@ -150,8 +150,8 @@ def double(x: int) -> int:
 
 def test_preflight_compares_the_python_of_the_image_without_any_request():
     other = "3.11" if OWN_PYTHON != "3.11" else "3.12"
-    told = ModalBackend(image=modal.Image.debian_slim(python_version=other)).preflight(Pipeline([double]), {"x": 1})
-    assert told.problems == (
+    report = ModalBackend(image=modal.Image.debian_slim(python_version=other)).preflight(Pipeline([double]), {"x": 1})
+    assert report.problems == (
         f"Python {OWN_PYTHON} here and {other} at modal: the minor version must be the same on both sides. "
         f'Make the image with modal.Image.debian_slim(python_version="{OWN_PYTHON}").',
     )
@@ -185,11 +185,11 @@ SLIM = modal.Image.debian_slim(python_version=OWN_PYTHON)
 )
 def test_preflight_names_a_package_that_the_image_lacks_where_its_definition_says(image, is_missing):
     numpy, _ = pytest.importorskip("numpy"), pytest.importorskip("pandas")
-    told = ModalBackend(image=image).preflight(Pipeline([average]), {"values": [1.0]})
+    report = ModalBackend(image=image).preflight(Pipeline([average]), {"values": [1.0]})
     if not is_missing:
-        assert told.problems == ()
+        assert report.problems == ()
         return
-    (problem,) = told.problems
+    (problem,) = report.problems
     assert problem.startswith("'average' (test_modal_settings.py:")
     assert "needs 'numpy', which is not installed at modal" in problem
     assert problem.endswith(f'image.uv_pip_install("numpy=={numpy.__version__}")')
@@ -197,5 +197,5 @@ def test_preflight_names_a_package_that_the_image_lacks_where_its_definition_say
 
 def test_preflight_names_an_input_whose_package_the_image_lacks():
     numpy = pytest.importorskip("numpy")
-    told = ModalBackend(image=SLIM).preflight(Pipeline([double]), {"x": [numpy.ones(2)]}, map_over="x")
-    assert [problem.partition(",")[0] for problem in told.problems] == ["input 'x' needs 'numpy'"]
+    report = ModalBackend(image=SLIM).preflight(Pipeline([double]), {"x": [numpy.ones(2)]}, map_over="x")
+    assert [problem.partition(",")[0] for problem in report.problems] == ["input 'x' needs 'numpy'"]

@@ -88,7 +88,7 @@ def test_trouble_changes_no_result_and_loses_nothing_that_arrived(plane, image, 
         with suppress(RemoteError):  # one of ours, which says what happened; anything else fails the test
             assert pipeline.run(inputs) == expected
         plane.inject_faults()
-        # What was heard of as done had reached this side, and is not done again.
+        # What was reported as done had reached this side, and is not done again.
         done = {payload["outputs"]["doubled"] for event, _, payload in recorder.of("node_end") if event[1] == "double"}
         recorder.clear()
         assert pipeline.run(inputs) == expected

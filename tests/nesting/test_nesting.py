@@ -122,19 +122,19 @@ def test_a_pipeline_node_is_named_after_its_pipeline_unless_told_otherwise() -> 
 
 
 def test_a_nested_pipeline_uses_the_cache_and_callbacks_around_it() -> None:
-    heard, cache = Recorder(), RecordingCache()
-    outer = Pipeline(nodes=[Pipeline(nodes=[prep]), count], cache=cache, callbacks=[heard])
+    recorder, cache = Recorder(), RecordingCache()
+    outer = Pipeline(nodes=[Pipeline(nodes=[prep]), count], cache=cache, callbacks=[recorder])
     outer.run({"text": "a"})
-    assert heard.computed == ["strip", "split", "count"]
+    assert recorder.computed == ["strip", "split", "count"]
     assert len(cache) == 3
 
 
 def test_cache_false_means_no_cache_here() -> None:
-    heard, cache = Recorder(), RecordingCache()
-    outer = Pipeline(nodes=[prep.with_cache(False), count], cache=cache, callbacks=[heard])
+    recorder, cache = Recorder(), RecordingCache()
+    outer = Pipeline(nodes=[prep.with_cache(False), count], cache=cache, callbacks=[recorder])
     outer.run({"text": "a"})
     outer.run({"text": "a"})
-    assert heard.computed == ["strip", "split", "count", "strip", "split"]
+    assert recorder.computed == ["strip", "split", "count", "strip", "split"]
     assert len(cache) == 1
 
 
@@ -153,65 +153,65 @@ def test_a_nested_cache_of_its_own_is_used_instead() -> None:
 
 
 def test_a_nested_cache_works_without_one_around() -> None:
-    heard, own = Recorder(), MemoryCache()
-    outer = Pipeline(nodes=[prep.with_cache(own), count], callbacks=[heard])
+    recorder, own = Recorder(), MemoryCache()
+    outer = Pipeline(nodes=[prep.with_cache(own), count], callbacks=[recorder])
     outer.run({"text": "a"})
-    heard.clear()
+    recorder.clear()
     assert outer.run({"text": "a"}) == {"clean": "a", "words": ["a"], "count": 1}
-    assert (heard.computed, heard.cached) == (["count"], ["strip", "split"])
+    assert (recorder.computed, recorder.cached) == (["count"], ["strip", "split"])
 
 
 def test_callbacks_empty_means_nobody_hears_what_is_inside() -> None:
-    heard = Recorder()
-    outer = Pipeline(nodes=[prep.with_callbacks([]), count], callbacks=[heard])
+    recorder = Recorder()
+    outer = Pipeline(nodes=[prep.with_callbacks([]), count], callbacks=[recorder])
     outer.run({"text": "a"})
-    assert heard.computed == ["count"]
+    assert recorder.computed == ["count"]
 
 
 def test_nested_callbacks_of_its_own_are_told_instead() -> None:
-    heard, own = Recorder(), Recorder()
-    Pipeline(nodes=[prep.with_callbacks([own]), count], callbacks=[heard]).run({"text": "a"})
-    assert (own.computed, heard.computed) == (["strip", "split"], ["count"])
+    recorder, own = Recorder(), Recorder()
+    Pipeline(nodes=[prep.with_callbacks([own]), count], callbacks=[recorder]).run({"text": "a"})
+    assert (own.computed, recorder.computed) == (["strip", "split"], ["count"])
 
 
 def test_a_mapped_node_inherits_like_any_nested_pipeline() -> None:
-    heard, cache = Recorder(), RecordingCache()
-    outer = Pipeline(nodes=[prep.as_node(map_over="text")], cache=cache, callbacks=[heard])
+    recorder, cache = Recorder(), RecordingCache()
+    outer = Pipeline(nodes=[prep.as_node(map_over="text")], cache=cache, callbacks=[recorder])
     outer.run({"text": ["a", "b"]}, output_name="clean")
-    assert heard.computed == ["strip", "strip"]
+    assert recorder.computed == ["strip", "strip"]
     assert len(cache) == 2 + 1  # one entry for each item, and the list of them
 
 
 def test_a_parent_passes_on_what_is_not_set() -> None:
-    heard, cache, backend = Recorder(), MemoryCache(), CountingBackend()
+    recorder, cache, backend = Recorder(), MemoryCache(), CountingBackend()
     cache.put("something", 1)
-    parent = Pipeline(nodes=[count], backend=backend, cache=cache, callbacks=[heard], name="parent")
+    parent = Pipeline(nodes=[count], backend=backend, cache=cache, callbacks=[recorder], name="parent")
     child = Pipeline(nodes=[strip], parent=parent, name="child")
     assert child.parent is parent
     assert (child.backend, child.cache, child.callbacks) == (None, None, None)
     assert child.effective_backend is backend
     assert child.effective_cache is cache
-    assert child.effective_callbacks == (heard,)
+    assert child.effective_callbacks == (recorder,)
     child.run({"text": "a"})
     assert backend.ran == [("run", "child", {"text": "a"})]
-    assert heard.computed == ["strip"]
+    assert recorder.computed == ["strip"]
     assert len(cache) == 2
 
 
 def test_a_parent_passes_on_what_it_inherits_itself() -> None:
-    heard = Recorder()
-    grandparent = Pipeline(nodes=[count], callbacks=[heard])
+    recorder = Recorder()
+    grandparent = Pipeline(nodes=[count], callbacks=[recorder])
     parent = Pipeline(nodes=[count], parent=grandparent)
-    assert Pipeline(nodes=[strip], parent=parent).effective_callbacks == (heard,)
+    assert Pipeline(nodes=[strip], parent=parent).effective_callbacks == (recorder,)
 
 
 def test_own_settings_come_before_those_of_a_parent() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     parent = Pipeline(nodes=[count], cache=MemoryCache(), callbacks=[Recorder()], backend=CountingBackend())
     own_backend = LocalBackend()
-    child = Pipeline(nodes=[strip], parent=parent, cache=False, callbacks=[heard], backend=own_backend)
+    child = Pipeline(nodes=[strip], parent=parent, cache=False, callbacks=[recorder], backend=own_backend)
     assert child.effective_cache is None
-    assert child.effective_callbacks == (heard,)
+    assert child.effective_callbacks == (recorder,)
     assert child.effective_backend is own_backend
     assert Pipeline(nodes=[strip], parent=parent, callbacks=[]).effective_callbacks == ()
 
@@ -241,9 +241,9 @@ def test_nothing_set_means_this_process_no_cache_nobody() -> None:
 
 
 def test_with_methods_return_new_pipelines_and_change_nothing() -> None:
-    heard, cache, backend = Recorder(), MemoryCache(), LocalBackend()
-    changed = prep.with_cache(cache).with_callbacks([heard]).with_backend(backend).with_name("renamed")
-    assert (changed.cache, changed.callbacks, changed.backend, changed.name) == (cache, (heard,), backend, "renamed")
+    recorder, cache, backend = Recorder(), MemoryCache(), LocalBackend()
+    changed = prep.with_cache(cache).with_callbacks([recorder]).with_backend(backend).with_name("renamed")
+    assert (changed.cache, changed.callbacks, changed.backend, changed.name) == (cache, (recorder,), backend, "renamed")
     assert changed.id == "renamed"
     assert (prep.cache, prep.callbacks, prep.backend, prep.name) == (None, None, None, "prep")
     assert changed.run({"text": "a"}) == prep.run({"text": "a"})
@@ -256,22 +256,22 @@ def test_with_none_goes_back_to_inheriting() -> None:
 
 
 def test_with_methods_keep_the_parent() -> None:
-    heard = Recorder()
-    parent = Pipeline(nodes=[count], callbacks=[heard])
+    recorder = Recorder()
+    parent = Pipeline(nodes=[count], callbacks=[recorder])
     child = Pipeline(nodes=[strip], parent=parent)
-    assert child.with_cache(False).effective_callbacks == (heard,)
+    assert child.with_cache(False).effective_callbacks == (recorder,)
     assert child.with_name("n").parent is parent
 
 
 def test_running_leaves_no_trace_on_the_pipeline() -> None:
-    heard = Recorder()
-    outer = Pipeline(nodes=[prep, count], cache=MemoryCache(), callbacks=[heard])
+    recorder = Recorder()
+    outer = Pipeline(nodes=[prep, count], cache=MemoryCache(), callbacks=[recorder])
     outer.run({"text": "a"})
     outer.map({"text": ["a"]}, map_over="text")
     assert (prep.cache, prep.callbacks, prep.backend, prep.parent) == (None, None, None, None)
-    heard.clear()
+    recorder.clear()
     prep.run({"text": "a"})
-    assert heard.events == []
+    assert recorder.events == []
 
 
 def test_one_nested_pipeline_serves_two_outer_ones_with_different_settings() -> None:
@@ -311,47 +311,47 @@ def test_a_nested_backend_maps_the_nested_pipeline_in_one_call() -> None:
 
 
 def test_a_nested_backend_computes_only_what_is_asked_for() -> None:
-    heard = Recorder()
-    outer = Pipeline(nodes=[prep.with_backend(CountingBackend()), count], callbacks=[heard])
+    recorder = Recorder()
+    outer = Pipeline(nodes=[prep.with_backend(CountingBackend()), count], callbacks=[recorder])
     assert outer.run({"text": " a "}, output_name="clean") == {"clean": "a"}
-    assert heard.computed == ["strip"]
+    assert recorder.computed == ["strip"]
 
 
 @pytest.mark.parametrize("map_over", [None, "text"])
 def test_a_nested_backend_hears_and_caches_like_any_nested_pipeline(map_over: str | None) -> None:
     """Events, hierarchy and cache entries are the same with and without a backend of its own."""
     inputs = {"text": "a b"} if map_over is None else {"text": ["a b", "c"]}
-    heard: dict[bool, Recorder] = {}
+    recorder: dict[bool, Recorder] = {}
     entries: dict[bool, int] = {}
     for is_own in (False, True):
-        heard[is_own] = Recorder()
+        recorder[is_own] = Recorder()
         cache = MemoryCache()
         inner = prep.with_backend(LocalBackend()) if is_own else prep
-        outer = Pipeline(nodes=[inner.as_node(map_over=map_over)], name="outer", callbacks=[heard[is_own]])
+        outer = Pipeline(nodes=[inner.as_node(map_over=map_over)], name="outer", callbacks=[recorder[is_own]])
         outer.run(inputs)
         outer.with_cache(cache).run(inputs)
         entries[is_own] = len([key for key in cache._entries if "-" not in key])
-    assert heard[True].events == heard[False].events
-    assert [repr(c) for c in heard[True].contexts] == [repr(c) for c in heard[False].contexts]
+    assert recorder[True].events == recorder[False].events
+    assert [repr(c) for c in recorder[True].contexts] == [repr(c) for c in recorder[False].contexts]
     assert entries[True] == entries[False]
 
 
 def test_a_nested_backend_finds_cached_results() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     outer = Pipeline(
-        nodes=[prep.with_backend(LocalBackend()), count], name="outer", cache=MemoryCache(), callbacks=[heard]
+        nodes=[prep.with_backend(LocalBackend()), count], name="outer", cache=MemoryCache(), callbacks=[recorder]
     )
     first = outer.run({"text": "a b"})
-    heard.clear()
+    recorder.clear()
     assert outer.run({"text": "a b"}) == first
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 def test_a_nested_backend_announces_a_map_without_items() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     mapped = prep.with_backend(LocalBackend()).as_node(map_over="text")
-    Pipeline(nodes=[mapped], callbacks=[heard]).run({"text": []})
-    assert [event[0] for event in heard.events] == [
+    Pipeline(nodes=[mapped], callbacks=[recorder]).run({"text": []})
+    assert [event[0] for event in recorder.events] == [
         "pipeline_start",
         "nested_start",
         "map_start",
@@ -364,24 +364,24 @@ def test_a_nested_backend_announces_a_map_without_items() -> None:
 @pytest.mark.parametrize("depth", [3, 200])
 @pytest.mark.parametrize("is_cached", [False, True])
 def test_events_reach_any_depth(depth: int, is_cached: bool) -> None:
-    heard = Recorder()
+    recorder = Recorder()
     pipeline = Pipeline(nodes=[strip], name="level0")
     for level in range(depth):
         pipeline = Pipeline(nodes=[pipeline], name=f"level{level + 1}")
     cache = MemoryCache() if is_cached else None
-    assert pipeline.with_callbacks([heard]).with_cache(cache).run({"text": " a"}) == {"clean": "a"}
-    ((_, context, _),) = heard.of("node_start")
+    assert pipeline.with_callbacks([recorder]).with_cache(cache).run({"text": " a"}) == {"clean": "a"}
+    ((_, context, _),) = recorder.of("node_start")
     assert context.depth == depth
     assert context.hierarchy_path == tuple(f"level{level}" for level in range(depth, -1, -1))
 
 
 def test_events_reach_depths_beyond_the_recursion_limit() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     pipeline = Pipeline(nodes=[strip])
     for _ in range(1200):
         pipeline = Pipeline(nodes=[pipeline])
-    assert pipeline.with_callbacks([heard]).run({"text": " a"}) == {"clean": "a"}
-    assert max(context.depth for context in heard.contexts) == 1200
+    assert pipeline.with_callbacks([recorder]).run({"text": " a"}) == {"clean": "a"}
+    assert max(context.depth for context in recorder.contexts) == 1200
 
 
 def test_what_only_unwanted_outputs_of_a_mapped_node_need_may_be_missing() -> None:

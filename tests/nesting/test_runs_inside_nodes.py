@@ -41,7 +41,7 @@ def test_a_nested_pipeline_with_a_backend_of_its_own_ends_when_another_node_fail
     mode: ExecutionMode, inner_mode: ExecutionMode
 ) -> None:
     begun = Gate()
-    # With node_execution, because a plain sequential map without anything to hear it is a bare loop.
+    # With node_execution, because a plain sequential map that nothing observes is a bare loop.
     inner, seen = endless(begun, backend=LocalBackend("threaded", inner_mode, max_workers=2))
 
     @node(output_name="z")

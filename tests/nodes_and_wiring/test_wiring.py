@@ -44,17 +44,17 @@ def test_nodes_can_come_from_any_iterable() -> None:
 
 
 def test_independent_nodes_run_in_the_order_written() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     nodes = [Node(lambda x: x, name) for name in ("q", "p", "r")]
-    Pipeline(nodes=nodes, callbacks=[heard]).run({"x": 1})
-    assert heard.computed == ["q", "p", "r"]
+    Pipeline(nodes=nodes, callbacks=[recorder]).run({"x": 1})
+    assert recorder.computed == ["q", "p", "r"]
 
 
 def test_a_node_runs_as_soon_as_its_turn_in_the_order_written_allows() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     waits = Node(lambda b: b, "waits")
-    Pipeline(nodes=[waits, *(Node(lambda: 0, name) for name in "abc")], callbacks=[heard]).run()
-    assert heard.computed == ["a", "b", "waits", "c"]
+    Pipeline(nodes=[waits, *(Node(lambda: 0, name) for name in "abc")], callbacks=[recorder]).run()
+    assert recorder.computed == ["a", "b", "waits", "c"]
 
 
 def test_a_pipeline_knows_its_root_inputs_and_outputs() -> None:

@@ -49,18 +49,18 @@ def count(words: list[str], weight: int) -> int:
     return weight * len(words)
 
 
-heard = Recorder()
+recorder = Recorder()
 prep = Pipeline(nodes=[strip, split], name="prep")
-scored = Pipeline(nodes=[strip, split, count], name="scored", callbacks=[heard])
+scored = Pipeline(nodes=[strip, split, count], name="scored", callbacks=[recorder])
 strip_all = Pipeline(nodes=[strip], name="strip_all")
 
 
 @pytest.fixture(autouse=True)
 def nothing_ran() -> Iterator[None]:
-    """Holds for every test here: no event was heard, so nothing ran."""
-    heard.clear()
+    """Holds for every test here: no event was observed, so nothing ran."""
+    recorder.clear()
     yield
-    assert heard.events == []
+    assert recorder.events == []
 
 
 # --- inputs of a run ---------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_several_missing_inputs_are_all_named_at_once() -> None:
         return text.upper()
 
     with pytest.raises(MissingInputError) as caught:
-        Pipeline(nodes=[strip, shout, split, count], name="p", callbacks=[heard]).run()
+        Pipeline(nodes=[strip, shout, split, count], name="p", callbacks=[recorder]).run()
     assert str(caught.value) == (
         "pipeline 'p' needs a value for 'text' (for nodes 'strip', 'shout'), 'weight' (for node 'count'); "
         "inputs has nothing"
@@ -88,7 +88,7 @@ def test_several_missing_inputs_are_all_named_at_once() -> None:
 
 
 def test_a_missing_input_of_a_nested_pipeline_has_its_outer_name() -> None:
-    outer = Pipeline(nodes=[strip_all.as_node(input_mapping={"page": "text"})], name="outer", callbacks=[heard])
+    outer = Pipeline(nodes=[strip_all.as_node(input_mapping={"page": "text"})], name="outer", callbacks=[recorder])
     with pytest.raises(MissingInputError) as caught:
         outer.run()
     assert str(caught.value) == "pipeline 'outer' needs a value for 'page' (for node 'strip'); inputs has nothing"
@@ -98,7 +98,7 @@ def test_a_missing_input_of_a_nested_pipeline_has_its_outer_name() -> None:
 def test_a_missing_input_of_a_mapped_node_is_found_before_anything_runs() -> None:
     mapped = prep.as_node(input_mapping={"texts": "text"}, map_over="texts")
     with pytest.raises(MissingInputError) as caught:
-        Pipeline(nodes=[mapped], name="outer", callbacks=[heard]).run()
+        Pipeline(nodes=[mapped], name="outer", callbacks=[recorder]).run()
     assert caught.value.missing == {"texts": ("prep",)}
 
 
@@ -379,7 +379,7 @@ def test_a_mapped_input_that_is_a_single_string_is_refused(value: Any) -> None:
 @pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["no cache", "cache"])
 def test_a_mapped_node_checks_given_values_before_anything_runs(value: Any, cache: MemoryCache | None) -> None:
     mapped = strip_all.as_node({"texts": "text"}, {"clean": "all_clean"}, map_over="texts")
-    pipeline = Pipeline(nodes=[strip, mapped], cache=cache, callbacks=[heard])
+    pipeline = Pipeline(nodes=[strip, mapped], cache=cache, callbacks=[recorder])
     with pytest.raises(MapInputError, match=r"node 'strip_all' maps over 'texts'") as caught:
         pipeline.run({"text": "a", "texts": value})
     assert caught.value.input_name == "texts"
@@ -387,20 +387,20 @@ def test_a_mapped_node_checks_given_values_before_anything_runs(value: Any, cach
 
 def test_a_mapped_node_in_a_nested_pipeline_checks_given_values_before_anything_runs() -> None:
     middle = Pipeline(nodes=[strip_all.as_node({"texts": "text"}, {"clean": "all_clean"}, map_over="texts")])
-    pipeline = Pipeline(nodes=[strip, middle.as_node({"pages": "texts"})], callbacks=[heard])
+    pipeline = Pipeline(nodes=[strip, middle.as_node({"pages": "texts"})], callbacks=[recorder])
     with pytest.raises(MapInputError, match=r"node 'strip_all' maps over"):
         pipeline.run({"text": "a", "pages": "abc"})
 
 
 def test_a_mapped_node_inside_a_map_checks_shared_values_before_anything_runs() -> None:
     mapped = strip_all.as_node({"texts": "text"}, {"clean": "all_clean"}, map_over="texts")
-    pipeline = Pipeline(nodes=[strip, mapped], callbacks=[heard])
+    pipeline = Pipeline(nodes=[strip, mapped], callbacks=[recorder])
     try:
         with pytest.raises(MapInputError):
             pipeline.map({"text": ["a", "b"], "texts": "abc"}, map_over="text")
-        assert heard.computed == []
+        assert recorder.computed == []
     finally:
-        heard.clear()
+        recorder.clear()
 
 
 def test_unequal_lengths_in_zip_mode_are_refused() -> None:
@@ -416,13 +416,13 @@ def test_unequal_lengths_in_zip_mode_are_refused() -> None:
 def test_unequal_lengths_of_a_mapped_node_are_refused_before_anything_runs() -> None:
     mapped = prep.as_node({"texts": "text", "seps": "separator"}, {"clean": "c"}, map_over=["texts", "seps"])
     with pytest.raises(MapLengthError, match=r"'texts' has 1, 'seps' has 2 values"):
-        Pipeline(nodes=[strip, mapped], callbacks=[heard]).run({"text": "a", "texts": ["a"], "seps": [" ", ","]})
+        Pipeline(nodes=[strip, mapped], callbacks=[recorder]).run({"text": "a", "texts": ["a"], "seps": [" ", ","]})
 
 
 def test_a_mapped_over_input_with_a_default_still_has_to_be_given() -> None:
     mapped = prep.as_node({"seps": "separator"}, map_over="seps")
     with pytest.raises(MissingInputError) as caught:
-        Pipeline(nodes=[mapped], callbacks=[heard]).run({"text": "a"})
+        Pipeline(nodes=[mapped], callbacks=[recorder]).run({"text": "a"})
     assert caught.value.missing == {"seps": ("prep",)}
 
 

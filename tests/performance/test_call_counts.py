@@ -11,21 +11,21 @@ import pytest
 
 from hypernodes import CallbackContext, MemoryCache, Node, Pipeline, PipelineCallback
 
-# Calls for a node that is heard: the node, two events and their two hooks; before Python 3.12 also a comprehension.
-HEARD_NODE = 5 + (sys.version_info < (3, 12))
-# For an item that is heard: its three nodes, its frame, its context, and its two events.
-HEARD_ITEM = 3 * HEARD_NODE + 19
+# Calls for a node that is observed: the node, two events and their two hooks; before Python 3.12 also a comprehension.
+OBSERVED_NODE = 5 + (sys.version_info < (3, 12))
+# For an item that is observed: its three nodes, its frame, its context, and its two events.
+OBSERVED_ITEM = 3 * OBSERVED_NODE + 19
 
 # For an item with three nodes and a cache in memory: signing, looking up, calling, keeping. Comprehensions count before
 # Python 3.12, and so do generators, which the memory cache answers with.
 COLD_ITEM = 107 if sys.version_info < (3, 12) else 91
 WARM_ITEM = 36 if sys.version_info < (3, 12) else 30
-HEARD_COLD_ITEM = COLD_ITEM + 3 * 9 + (13 if sys.version_info >= (3, 12) else 15)
-HEARD_WARM_ITEM = WARM_ITEM + 1
+OBSERVED_COLD_ITEM = COLD_ITEM + 3 * 9 + (13 if sys.version_info >= (3, 12) else 15)
+OBSERVED_WARM_ITEM = WARM_ITEM + 1
 
 
 class NoOp(PipelineCallback):
-    """Hears every event of nodes and items, and does nothing."""
+    """Observes every event of nodes and items, and does nothing."""
 
     def on_node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
         pass
@@ -149,7 +149,7 @@ def run_after_a_node_that_is_never_cached(size: int) -> Callable[[], object]:
     return lambda: pipeline.run({"x0": 0})
 
 
-heard = {"callbacks": [NoOp()]}
+recorder = {"callbacks": [NoOp()]}
 
 
 @pytest.mark.parametrize(
@@ -159,12 +159,12 @@ heard = {"callbacks": [NoOp()]}
         pytest.param(map_items, 3, id="map: the three nodes"),
         pytest.param(run_items, 3, id="mapped pipeline: the three nodes"),
         pytest.param(run_items_of_items, 3.2, id="maps in a map: the three nodes, and what begins an inner map"),
-        pytest.param(lambda size: run_chain(size, **heard), HEARD_NODE, id="heard run: the node and two events"),
-        pytest.param(lambda size: map_items(size, **heard), HEARD_ITEM, id="heard map: and the item"),
+        pytest.param(lambda size: run_chain(size, **recorder), OBSERVED_NODE, id="observed run: node and two events"),
+        pytest.param(lambda size: map_items(size, **recorder), OBSERVED_ITEM, id="observed map: and the item"),
         pytest.param(map_cold, COLD_ITEM, id="map with an empty cache"),
         pytest.param(map_warm, WARM_ITEM, id="map of which everything is cached"),
-        pytest.param(lambda size: map_cold(size, **heard), HEARD_COLD_ITEM, id="heard map with an empty cache"),
-        pytest.param(lambda size: map_warm(size, **heard), HEARD_WARM_ITEM, id="heard map, everything cached"),
+        pytest.param(lambda size: map_cold(size, **recorder), OBSERVED_COLD_ITEM, id="observed map, empty cache"),
+        pytest.param(lambda size: map_warm(size, **recorder), OBSERVED_WARM_ITEM, id="observed map, everything cached"),
         pytest.param(lambda size: run_items(size, cache=MemoryCache()), COLD_ITEM, id="mapped pipeline, empty cache"),
     ],
 )
@@ -183,9 +183,9 @@ def test_no_more_calls_than_needed_for_one_more(work: Callable[[int], Callable[[
         map_items,
         run_items,
         run_items_of_items,
-        pytest.param(lambda size: run_chain(size, **heard), id="heard run"),
-        pytest.param(lambda size: map_items(size, **heard), id="heard map"),
-        pytest.param(lambda size: run_items(size, **heard), id="heard mapped pipeline"),
+        pytest.param(lambda size: run_chain(size, **recorder), id="observed run"),
+        pytest.param(lambda size: map_items(size, **recorder), id="observed map"),
+        pytest.param(lambda size: run_items(size, **recorder), id="observed mapped pipeline"),
         map_cold,
         map_warm,
         run_cold,

@@ -83,7 +83,7 @@ class Forgetful(LocalBackend):
 
 
 @pytest.fixture
-def heard() -> Recorder:
+def recorder() -> Recorder:
     return Recorder()
 
 
@@ -114,61 +114,61 @@ SHAPES = pytest.mark.parametrize(
 @SHAPES
 @pytest.mark.parametrize("settings", [{}, {"cache": "own"}])
 def test_a_cached_run_hands_nothing_over(
-    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], settings: dict[str, Any], heard: Recorder
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], settings: dict[str, Any], recorder: Recorder
 ) -> None:
     own = {"cache": MemoryCache()} if settings else {}
-    pipeline = Pipeline(nodes(place, **own), cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline(nodes(place, **own), cache=MemoryCache(), callbacks=[recorder])
     first = pipeline.run(inputs)
     assert place.calls == 1
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(inputs) == first
     assert place.calls == 1
-    assert heard.computed == []
+    assert recorder.computed == []
     assert pipeline.explain(inputs).is_fully_cached
 
 
 @SHAPES
 @pytest.mark.parametrize("is_first_here", [True, False])
 def test_what_one_place_computed_is_found_for_another(
-    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], is_first_here: bool, heard: Recorder
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], is_first_here: bool, recorder: Recorder
 ) -> None:
     cache = MemoryCache()
     first, second = (nodes(None), nodes(place)) if is_first_here else (nodes(place), nodes(None))
     expected = Pipeline(first, cache=cache).run(inputs)
     before = place.calls
-    assert Pipeline(second, cache=cache, callbacks=[heard]).run(inputs) == expected
+    assert Pipeline(second, cache=cache, callbacks=[recorder]).run(inputs) == expected
     assert place.calls == before
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 @SHAPES
 def test_it_sounds_like_a_cached_run_here(
-    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
     cache = MemoryCache()
     events = []
     for where in (None, place):
-        pipeline = Pipeline(nodes(where), cache=cache, callbacks=[heard], name="outer")
+        pipeline = Pipeline(nodes(where), cache=cache, callbacks=[recorder], name="outer")
         pipeline.run(inputs)
-        heard.clear()
+        recorder.clear()
         pipeline.run(inputs)
-        paths = [ctx.hierarchy_path for ctx in heard.contexts]
-        events.append([*zip(heard.events, paths, strict=True)])
-        heard.clear()
+        paths = [ctx.hierarchy_path for ctx in recorder.contexts]
+        events.append([*zip(recorder.events, paths, strict=True)])
+        recorder.clear()
     assert events[0] == events[1]
 
 
 @SHAPES
 def test_without_a_cache_it_is_handed_over_and_what_depends_on_it_is_keyed_by_values(
-    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
-    pipeline = Pipeline(nodes(place, cache=False), cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline(nodes(place, cache=False), cache=MemoryCache(), callbacks=[recorder])
     first = pipeline.run(inputs)
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(inputs) == first
     assert place.calls == 2
-    assert set(heard.computed) == {"strip", "measure"}
-    assert set(heard.cached) <= {"read", "split", "double", "add_up"}
+    assert set(recorder.computed) == {"strip", "measure"}
+    assert set(recorder.cached) <= {"read", "split", "double", "add_up"}
 
 
 # --- what changes ----------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_without_a_cache_it_is_handed_over_and_what_depends_on_it_is_keyed_by_va
 
 @SHAPES
 def test_a_changed_node_behind_it_does_not_hand_it_over(
-    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
     @node(output_name="seen")
     def look(length: int = 0, lengths: tuple[int, ...] = ()) -> list[int]:
@@ -184,15 +184,15 @@ def test_a_changed_node_behind_it_does_not_hand_it_over(
 
     cache = MemoryCache()
     Pipeline(nodes(place), cache=cache).run(inputs)
-    found = Pipeline([*nodes(place)[:-1], look], cache=cache, callbacks=[heard]).run(inputs, "seen")
+    found = Pipeline([*nodes(place)[:-1], look], cache=cache, callbacks=[recorder]).run(inputs, "seen")
     assert place.calls == 1
-    assert heard.computed == ["look"]
+    assert recorder.computed == ["look"]
     assert sum(found["seen"]) > 0
 
 
 @SHAPES
 def test_a_changed_node_before_it_does_as_here(
-    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
     @node(output_name="text")
     def read_otherwise(path: str) -> str:
@@ -207,70 +207,70 @@ def test_a_changed_node_before_it_does_as_here(
         cache = MemoryCache()
         first = Pipeline(nodes(where), cache=cache).run(inputs)
         changed = [read_otherwise if nodes is once else split_otherwise, *nodes(where)[1:]]
-        found = Pipeline(changed, cache=cache, callbacks=[heard]).run(inputs)
+        found = Pipeline(changed, cache=cache, callbacks=[recorder]).run(inputs)
         assert found == first
-        computed.append(heard.computed)
-        heard.clear()
+        computed.append(recorder.computed)
+        recorder.clear()
     assert computed[0] == computed[1]
 
 
-def test_only_the_missing_items_are_sent(heard: Recorder) -> None:
+def test_only_the_missing_items_are_sent(recorder: Recorder) -> None:
     place = CountingRemote()
-    pipeline = Pipeline(mapped(place), cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline(mapped(place), cache=MemoryCache(), callbacks=[recorder])
     pipeline.run({"document": "in the beginning"})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"document": "in the very beginning"})
     assert len(place.jobs) == 2
-    assert heard.computed == ["split", "strip", "measure", "add_up"]
+    assert recorder.computed == ["split", "strip", "measure", "add_up"]
     pipeline.run({"document": "the in"})  # another list, but nothing that has not been there
     assert len(place.jobs) == 2
 
 
-def test_only_what_is_missing_of_a_chain_is_sent(heard: Recorder) -> None:
+def test_only_what_is_missing_of_a_chain_is_sent(recorder: Recorder) -> None:
     place, cache = CountingRemote(), MemoryCache()
-    pipeline = Pipeline(once(place), cache=cache, callbacks=[heard])
+    pipeline = Pipeline(once(place), cache=cache, callbacks=[recorder])
     pipeline.run({"path": "a.txt"}, "clean")
-    heard.clear()
+    recorder.clear()
     pipeline.run({"path": "a.txt"})
-    assert heard.computed == ["measure", "double"]
+    assert recorder.computed == ["measure", "double"]
     assert len(place.jobs) == 2
 
 
-def test_an_output_is_identified_though_another_is_not(place: Any, heard: Recorder) -> None:
+def test_an_output_is_identified_though_another_is_not(place: Any, recorder: Recorder) -> None:
     inner = Pipeline([strip, draw], name="inner", backend=place)
-    pipeline = Pipeline([read, inner, measure], cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([read, inner, measure], cache=MemoryCache(), callbacks=[recorder])
     pipeline.run({"path": "a.txt"})
-    heard.clear()
+    recorder.clear()
     pipeline.run({"path": "a.txt"})
-    assert heard.computed == ["draw"]
-    heard.clear()
+    assert recorder.computed == ["draw"]
+    recorder.clear()
     pipeline.run({"path": "a.txt"}, "length")
-    assert heard.computed == []
+    assert recorder.computed == []
     assert place.calls == 2
 
 
-def test_what_is_only_known_by_its_value_is_found_when_it_is_there(place: Any, heard: Recorder) -> None:
+def test_what_is_only_known_by_its_value_is_found_when_it_is_there(place: Any, recorder: Recorder) -> None:
     inner = Pipeline([strip, measure], name="inner", backend=place).as_node({"drawn": "text"})
-    pipeline = Pipeline([read, draw, inner, double], cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([read, draw, inner, double], cache=MemoryCache(), callbacks=[recorder])
     first = pipeline.run({"path": "a.txt"})
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"path": "a.txt"}) == first
-    assert heard.computed == ["draw"]
+    assert recorder.computed == ["draw"]
     assert place.calls == 1
 
 
-def test_places_in_places_and_in_items(heard: Recorder) -> None:
+def test_places_in_places_and_in_items(recorder: Recorder) -> None:
     innermost, middle = CountingRemote(), CountingLocal()
     deep = Pipeline([strip, Pipeline([measure], name="deep", backend=innermost)], name="middle", backend=middle)
     each = Pipeline([read, deep, double], name="each").as_node(
         {"paths": "path"}, {n: f"all {n}" for n in ("text", "clean", "length", "doubled")}, map_over="paths"
     )
-    pipeline = Pipeline([each], cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([each], cache=MemoryCache(), callbacks=[recorder])
     first = pipeline.run({"paths": ["a", "bb"]})
     assert (middle.calls, innermost.calls) == (2, 2)
-    heard.clear()
+    recorder.clear()
     assert pipeline.run({"paths": ["a", "bb"]}) == first
-    assert heard.computed == []
+    assert recorder.computed == []
     assert pipeline.run({"paths": ["bb", "a", "ccc"]})["all length"][:2] == first["all length"][::-1]
     assert (middle.calls, innermost.calls) == (3, 3)
     assert pipeline.explain({"paths": ["ccc", "a"]}).is_fully_cached
@@ -278,14 +278,14 @@ def test_places_in_places_and_in_items(heard: Recorder) -> None:
 
 @SHAPES
 def test_lists_that_a_place_made_are_known_item_by_item(
-    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+    place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
     whole = Pipeline(nodes(None), name="whole", backend=place)
-    pipeline = Pipeline([whole], cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([whole], cache=MemoryCache(), callbacks=[recorder])
     first = pipeline.run(inputs)
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(inputs) == first
-    assert heard.computed == []
+    assert recorder.computed == []
     assert place.calls == 1
 
 
@@ -294,13 +294,13 @@ def test_lists_that_a_place_made_are_known_item_by_item(
 
 @SHAPES
 def test_a_backend_that_starts_runs_of_its_own_is_keyed_by_values(
-    nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+    nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
-    pipeline = Pipeline(nodes(Forgetful()), cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline(nodes(Forgetful()), cache=MemoryCache(), callbacks=[recorder])
     first = pipeline.run(inputs)
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(inputs) == first
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 @pytest.mark.parametrize("is_in_a_map", [False, True])
@@ -349,37 +349,37 @@ def test_what_was_made_of_a_failure_is_not_taken_for_what_is_made_without(
 
 @SHAPES
 def test_a_cached_run_elsewhere_makes_no_call(
-    nodes: Callable[..., list[Any]], inputs: dict[str, Any], heard: Recorder
+    nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
     outer, cache = InProcess(), MemoryCache()
-    pipeline = Pipeline(nodes(InProcess()), backend=outer, cache=cache, callbacks=[heard])
+    pipeline = Pipeline(nodes(InProcess()), backend=outer, cache=cache, callbacks=[recorder])
     first = pipeline.run(inputs)
-    heard.clear()
+    recorder.clear()
     assert pipeline.run(inputs) == first
     assert len(outer.jobs) == 1
-    assert heard.computed == []
-    assert Pipeline(nodes(None), cache=cache, callbacks=[heard]).run(inputs) == first
-    assert heard.computed == []
+    assert recorder.computed == []
+    assert Pipeline(nodes(None), cache=cache, callbacks=[recorder]).run(inputs) == first
+    assert recorder.computed == []
 
 
 @SHAPES
 @pytest.mark.parametrize("transport", [InProcess, Silent])
 def test_what_runs_elsewhere_is_told_what_was_found_in_places_inside(
-    nodes: Callable[..., list[Any]], inputs: dict[str, Any], transport: Any, heard: Recorder
+    nodes: Callable[..., list[Any]], inputs: dict[str, Any], transport: Any, recorder: Recorder
 ) -> None:
     cache = MemoryCache()
     before = Pipeline(nodes(None), cache=cache).run(inputs, ["clean" if nodes is once else "cleaned"])
-    pipeline = Pipeline(nodes(InProcess()), backend=transport(), cache=cache, callbacks=[heard])
+    pipeline = Pipeline(nodes(InProcess()), backend=transport(), cache=cache, callbacks=[recorder])
     found = pipeline.run(inputs)
     assert before.items() <= found.items()
-    assert set(heard.computed) == {"measure", "double" if nodes is once else "add_up"}
+    assert set(recorder.computed) == {"measure", "double" if nodes is once else "add_up"}
 
 
 @pytest.mark.parametrize("transport", [InProcess, Silent])
-def test_items_elsewhere_find_what_places_inside_computed(transport: Any, heard: Recorder) -> None:
+def test_items_elsewhere_find_what_places_inside_computed(transport: Any, recorder: Recorder) -> None:
     cache = MemoryCache()
-    each = Pipeline(once(InProcess()), backend=transport(), cache=cache, callbacks=[heard])
+    each = Pipeline(once(InProcess()), backend=transport(), cache=cache, callbacks=[recorder])
     Pipeline(once(None), cache=cache).map({"path": ["a", "bb"]}, "path", output_name="length")
     found = each.map({"path": ["a", "bb", "ccc"]}, "path")
     assert found["doubled"] == [2 * length for length in found["length"]]
-    assert sorted(heard.computed) == ["double", "double", "double", "measure", "read", "strip"]
+    assert sorted(recorder.computed) == ["double", "double", "double", "measure", "read", "strip"]

@@ -42,9 +42,9 @@ def measure_or_wait(word: str, begun: str) -> int:
     return len(word)
 
 
-def whole(function: Any, backend: RemoteBackend, heard: PipelineCallback) -> Pipeline:
+def whole(function: Any, backend: RemoteBackend, recorder: PipelineCallback) -> Pipeline:
     each = Pipeline([function], name="each").as_node({"words": "word"}, {"length": "lengths"}, map_over="words")
-    return Pipeline([Pipeline([split, each], name="inner")], name="outer", backend=backend, callbacks=[heard])
+    return Pipeline([Pipeline([split, each], name="inner")], name="outer", backend=backend, callbacks=[recorder])
 
 
 def dying(folder: Path) -> dict[str, str]:
@@ -86,46 +86,50 @@ class Witness(Recorder):
             self._path.touch()
 
 
-def as_expected(heard: Recorder) -> list[tuple[Any, ...]]:
-    return [tuple("measure" if str(part).startswith("measure") else part for part in event) for event in heard.events]
+def as_expected(recorder: Recorder) -> list[tuple[Any, ...]]:
+    return [
+        tuple("measure" if str(part).startswith("measure") else part for part in event) for event in recorder.events
+    ]
 
 
 def test_what_ran_in_a_process_that_is_killed_ends_innermost_first(tmp_path: Path) -> None:
-    heard = Witness(tmp_path / "observed")
+    recorder = Witness(tmp_path / "observed")
     with pytest.raises(WorkerLostError) as lost:
-        whole(measure_or_die, SubprocessBackend(), heard).run(dying(tmp_path))
-    assert as_expected(heard) == EXPECTED
-    ((_, ctx, payload),) = heard.of("error")
+        whole(measure_or_die, SubprocessBackend(), recorder).run(dying(tmp_path))
+    assert as_expected(recorder) == EXPECTED
+    ((_, ctx, payload),) = recorder.of("error")
     assert payload["error"] is lost.value
     assert (ctx.hierarchy_path, ctx.item_path) == (("outer", "inner", "each"), (1,))
-    assert all(row[2]["duration"] >= 0 for hook in ("map_item_end", "map_end", "nested_end") for row in heard.of(hook))
+    assert all(
+        row[2]["duration"] >= 0 for hook in ("map_item_end", "map_end", "nested_end") for row in recorder.of(hook)
+    )
 
 
 def test_what_runs_on_a_backend_of_a_nested_pipeline_ends_when_its_process_is_killed(tmp_path: Path) -> None:
-    heard = Witness(tmp_path / "observed")
-    inner = whole(measure_or_die, SubprocessBackend(), heard).with_callbacks([heard])
+    recorder = Witness(tmp_path / "observed")
+    inner = whole(measure_or_die, SubprocessBackend(), recorder).with_callbacks([recorder])
     with pytest.raises(WorkerLostError):
-        Pipeline([inner], name="around", callbacks=[heard]).run(dying(tmp_path))
-    begun = [event[1:] for event in heard.events if event[0] == "nested_start"]
-    ended = [event[1:] for event in heard.events if event[0] == "nested_end"]
+        Pipeline([inner], name="around", callbacks=[recorder]).run(dying(tmp_path))
+    begun = [event[1:] for event in recorder.events if event[0] == "nested_start"]
+    ended = [event[1:] for event in recorder.events if event[0] == "nested_end"]
     assert ended == begun[::-1] == [("inner", "each"), ("outer", "inner"), ("around", "outer")]
-    assert len(heard.of("node_start")) == len(heard.of("node_end")) + len(heard.of("error"))
+    assert len(recorder.of("node_start")) == len(recorder.of("node_end")) + len(recorder.of("error"))
 
 
 def test_what_ran_in_a_subprocess_ends_when_the_run_is_cancelled(tmp_path: Path) -> None:
-    heard = Recorder()
-    pipeline = whole(measure_or_wait, SubprocessBackend(), heard)
+    recorder = Recorder()
+    pipeline = whole(measure_or_wait, SubprocessBackend(), recorder)
 
     async def cancel() -> None:
         task = asyncio.create_task(pipeline.arun({"text": "in wait", "begun": str(tmp_path / "begun")}))
-        while not (tmp_path / "begun").exists() or len(heard.of("node_start")) < 3:
+        while not (tmp_path / "begun").exists() or len(recorder.of("node_start")) < 3:
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(cancel())
-    assert as_expected(heard) == EXPECTED
-    assert isinstance(heard.of("error")[0][2]["error"], CancelledError)
+    assert as_expected(recorder) == EXPECTED
+    assert isinstance(recorder.of("error")[0][2]["error"], CancelledError)
 
 
 class Lost(RemoteBackend):
@@ -155,13 +159,14 @@ def test_whenever_a_worker_is_lost_each_start_event_has_an_end(messages: int, ca
     def measure(word: str) -> int:
         return len(word)
 
-    heard = Recorder()
+    recorder = Recorder()
     backend = Lost(messages, map_execution="threaded", max_workers=2)
-    pipeline = whole(measure, backend, heard).with_cache(cache() if cache else False)
+    pipeline = whole(measure, backend, recorder).with_cache(cache() if cache else False)
     with pytest.raises(WorkerLostError):
         pipeline.run({"text": "in the beginning"})
     starts = [
-        (event, ctx.hierarchy_path, ctx.item_path) for event, ctx in zip(heard.events, heard.contexts, strict=True)
+        (event, ctx.hierarchy_path, ctx.item_path)
+        for event, ctx in zip(recorder.events, recorder.contexts, strict=True)
     ]
     open_now: list[tuple[Any, ...]] = []
     for event, path, items in starts:
@@ -191,8 +196,8 @@ def test_a_callback_that_hears_no_ends_hears_of_no_errors_either(tmp_path: Path)
         def on_error(self, node_id: str, error: BaseException, ctx: Any) -> None:
             self.failed.append(node_id)
 
-    heard = Starts()
+    recorder = Starts()
     with pytest.raises(WorkerLostError):
-        whole(measure_or_die, SubprocessBackend(), heard).run(dying(tmp_path))
-    assert len(heard.begun) == 3
-    assert heard.failed == []  # nobody can say here which of them had ended
+        whole(measure_or_die, SubprocessBackend(), recorder).run(dying(tmp_path))
+    assert len(recorder.begun) == 3
+    assert recorder.failed == []  # nobody can say here which of them had ended

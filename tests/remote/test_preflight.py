@@ -31,12 +31,12 @@ def raise_to(x: int, exponent: int) -> int:
 def test_preflight_tells_what_would_travel_and_what_is_wrong(kept: SubprocessBackend) -> None:
     cache = MemoryCache()
     pipeline = Pipeline([get_pid, invert], backend=kept, cache=cache)
-    told = kept.preflight(pipeline, {"x": 4})
-    assert told.needs_call
-    assert set(told.nodes) == {"get_pid", "invert"}
-    assert told.cached == ()
-    assert told.problems == ()
-    assert told.size_bytes > 0
+    report = kept.preflight(pipeline, {"x": 4})
+    assert report.needs_call
+    assert set(report.nodes) == {"get_pid", "invert"}
+    assert report.cached == ()
+    assert report.problems == ()
+    assert report.size_bytes > 0
     pipeline.run({"x": 4}, "inverse")
     assert kept.preflight(pipeline, {"x": 4}).cached == ("invert",)
     pipeline.run({"x": 4})
@@ -48,13 +48,18 @@ def test_preflight_tells_what_would_travel_and_what_is_wrong(kept: SubprocessBac
 def test_preflight_of_a_map_tells_how_many_items_would_travel(kept: SubprocessBackend) -> None:
     pipeline = Pipeline([raise_to], backend=kept, cache=MemoryCache())
     inputs = {"x": range(1, 101), "exponent": 2}
-    told = kept.preflight(pipeline, inputs, map_over="x")
-    assert (told.needs_call, told.items, told.cached_items, told.nodes) == (True, 100, 0, ("raise_to",))
-    assert told.size_bytes > told.values["x"] > told.values["exponent"] > 0
+    report = kept.preflight(pipeline, inputs, map_over="x")
+    assert (
+        report.needs_call,
+        report.items,
+        report.cached_items,
+        report.nodes,
+    ) == (True, 100, 0, ("raise_to",))
+    assert report.size_bytes > report.values["x"] > report.values["exponent"] > 0
     pipeline.map({**inputs, "x": range(1, 91)}, "x")
     fewer = kept.preflight(pipeline, inputs, map_over="x")
     assert (fewer.needs_call, fewer.items, fewer.cached_items) == (True, 100, 90)
-    assert fewer.values["x"] < told.values["x"]
+    assert fewer.values["x"] < report.values["x"]
     assert "from the cache: 90 of 100 items" in str(fewer)
     pipeline.map(inputs, "x")
     done = kept.preflight(pipeline, inputs, map_over="x")
@@ -75,9 +80,9 @@ def test_preflight_of_a_map_refuses_what_a_map_refuses(kept: SubprocessBackend) 
 
 def test_preflight_compares_versions_of_python(kept: SubprocessBackend, tmp_path: Path) -> None:
     own = "{}.{}".format(*sys.version_info[:2])
-    told = kept.preflight(Pipeline([get_pid]))
-    assert (told.python, told.problems) == (own, ())
-    assert f"Python there: {own}" in str(told)
+    report = kept.preflight(Pipeline([get_pid]))
+    assert (report.python, report.problems) == (own, ())
+    assert f"Python there: {own}" in str(report)
     other = tmp_path / "python"
     other.write_text("#!/bin/sh\necho 2.7\n")
     other.chmod(0o755)

@@ -63,36 +63,36 @@ def place() -> InProcess:
 
 
 @pytest.fixture
-def heard() -> Recorder:
+def observed() -> Recorder:
     return Recorder()
 
 
 # --- nothing to do ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_cached_makes_no_call(place: InProcess, heard: Recorder) -> None:
-    pipeline = Pipeline([encode, measure], backend=place, cache=MemoryCache(), callbacks=[heard])
+def test_a_run_that_is_cached_makes_no_call(place: InProcess, observed: Recorder) -> None:
+    pipeline = Pipeline([encode, measure], backend=place, cache=MemoryCache(), callbacks=[observed])
     first = pipeline.run({"text": b"abc"})
     place.clear()
-    heard.clear()
+    observed.clear()
     assert pipeline.run({"text": b"abc"}) == first
     assert place.jobs == []
-    assert sorted(heard.cached) == ["encode", "measure"]
-    assert [event[0] for event in heard.events][:: len(heard.events) - 1] == ["pipeline_start", "pipeline_end"]
+    assert sorted(observed.cached) == ["encode", "measure"]
+    assert [event[0] for event in observed.events][:: len(observed.events) - 1] == ["pipeline_start", "pipeline_end"]
 
 
-def test_a_map_that_is_cached_makes_no_call(place: InProcess, heard: Recorder) -> None:
-    pipeline = Pipeline([encode, measure], backend=place, cache=MemoryCache(), callbacks=[heard])
+def test_a_map_that_is_cached_makes_no_call(place: InProcess, observed: Recorder) -> None:
+    pipeline = Pipeline([encode, measure], backend=place, cache=MemoryCache(), callbacks=[observed])
     first = pipeline.map({"text": [b"a", b"bc"]}, map_over="text")
     place.clear()
-    heard.clear()
+    observed.clear()
     assert pipeline.map({"text": [b"a", b"bc"]}, map_over="text") == first
     assert place.jobs == []
-    assert heard.cached_items == [0, 1]
+    assert observed.cached_items == [0, 1]
 
 
-def test_a_mapped_node_that_is_cached_makes_no_call(place: InProcess, heard: Recorder) -> None:
-    pipeline = Pipeline([encode_all(), add_up], backend=place, cache=MemoryCache(), callbacks=[heard])
+def test_a_mapped_node_that_is_cached_makes_no_call(place: InProcess, observed: Recorder) -> None:
+    pipeline = Pipeline([encode_all(), add_up], backend=place, cache=MemoryCache(), callbacks=[observed])
     first = pipeline.run({"texts": [b"a", b"bc"]})
     place.clear()
     assert pipeline.run({"texts": [b"a", b"bc"]}) == first
@@ -107,43 +107,43 @@ def test_a_map_over_nothing_makes_no_call(place: InProcess) -> None:
 # --- a part to do ----------------------------------------------------------------------------------------------------
 
 
-def test_only_the_missing_items_of_a_map_travel(place: InProcess, heard: Recorder) -> None:
-    pipeline = Pipeline([encode, measure], backend=place, cache=MemoryCache(), callbacks=[heard])
+def test_only_the_missing_items_of_a_map_travel(place: InProcess, observed: Recorder) -> None:
+    pipeline = Pipeline([encode, measure], backend=place, cache=MemoryCache(), callbacks=[observed])
     pipeline.map({"text": [large(i) for i in range(0, 20, 2)]}, map_over="text")
     place.clear()
-    heard.clear()
+    observed.clear()
     found = pipeline.map({"text": [large(i) for i in range(20)]}, map_over="text")
     assert found["vector"] == [large(i)[::-1] for i in range(20)]
-    assert heard.cached_items == list(range(0, 20, 2))
-    assert [event[1] for event in heard.events if event[0] == "map_item_start"] == list(range(1, 20, 2))
+    assert observed.cached_items == list(range(0, 20, 2))
+    assert [event[1] for event in observed.events if event[0] == "map_item_start"] == list(range(1, 20, 2))
     (job,) = place.jobs
     assert 10 * LARGE < len(job) < 10.5 * LARGE
     assert all((large(i)[:400] in job) == bool(i % 2) for i in range(20))
 
 
-def test_only_the_missing_items_of_a_mapped_node_travel(place: InProcess, heard: Recorder) -> None:
-    pipeline = Pipeline([encode_all(), add_up], backend=place, cache=MemoryCache(), callbacks=[heard])
+def test_only_the_missing_items_of_a_mapped_node_travel(place: InProcess, observed: Recorder) -> None:
+    pipeline = Pipeline([encode_all(), add_up], backend=place, cache=MemoryCache(), callbacks=[observed])
     pipeline.run({"texts": [large(i) for i in range(0, 20, 2)]})
     place.clear()
-    heard.clear()
+    observed.clear()
     found = pipeline.run({"texts": [large(i) for i in range(20)]})
     assert found["total"] == 20 * LARGE
     assert found["vectors"] == [large(i)[::-1] for i in range(20)]
-    assert heard.computed.count("encode") == 10
+    assert observed.computed.count("encode") == 10
     (job,) = place.jobs
     assert len(job) < 10.5 * LARGE
     assert place.questions == 0  # all that could be asked was looked up before
 
 
 def test_results_travel_where_something_takes_them_and_inputs_only_for_what_runs(
-    place: InProcess, heard: Recorder
+    place: InProcess, observed: Recorder
 ) -> None:
     cache = MemoryCache()
     Pipeline([encode], backend=place, cache=cache).run({"text": large(1)})
     place.clear()
-    pipeline = Pipeline([encode, measure], backend=place, cache=cache, callbacks=[heard])
+    pipeline = Pipeline([encode, measure], backend=place, cache=cache, callbacks=[observed])
     assert pipeline.run({"text": large(1)}, "length") == {"length": LARGE}
-    assert (heard.cached, heard.computed) == (["encode"], ["measure"])
+    assert (observed.cached, observed.computed) == (["encode"], ["measure"])
     (job,) = place.jobs
     assert large(1)[::-1][:400] in job
     assert len(job) < 1.5 * LARGE  # the result, and not the text that it was made from
@@ -162,10 +162,10 @@ def test_a_value_that_appears_several_times_travels_once(place: InProcess) -> No
     assert all(len(job) < 1.5 * LARGE for job in place.jobs)
 
 
-def test_overridden_and_unrequested_outputs_do_not_run(place: InProcess, heard: Recorder) -> None:
-    pipeline = Pipeline([encode, measure, invert], backend=place, cache=MemoryCache(), callbacks=[heard])
+def test_overridden_and_unrequested_outputs_do_not_run(place: InProcess, observed: Recorder) -> None:
+    pipeline = Pipeline([encode, measure, invert], backend=place, cache=MemoryCache(), callbacks=[observed])
     assert pipeline.run({"vector": b"12"}, "length") == {"length": 2}
-    assert heard.computed == ["measure"]
+    assert observed.computed == ["measure"]
 
 
 def test_an_output_that_is_given_and_asked_for_comes_back(place: InProcess) -> None:
@@ -175,82 +175,82 @@ def test_an_output_that_is_given_and_asked_for_comes_back(place: InProcess) -> N
     assert found == {"length": [7, 8], "inverse": [0.25, 0.25]}
 
 
-def test_nested_maps_and_lists_of_lists_send_what_is_missing(place: InProcess, heard: Recorder) -> None:
+def test_nested_maps_and_lists_of_lists_send_what_is_missing(place: InProcess, observed: Recorder) -> None:
     documents = Pipeline([split, encode_all(), add_up], name="document").as_node(
         input_mapping={"documents": "document"}, output_mapping={"total": "totals"}, map_over="documents"
     )
-    pipeline = Pipeline([documents], backend=place, cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([documents], backend=place, cache=MemoryCache(), callbacks=[observed])
     first = pipeline.run({"documents": [b"x" * 25, b"y" * 12]})
     place.clear()
-    heard.clear()
+    observed.clear()
     assert pipeline.run({"documents": [b"x" * 25, b"y" * 12]}) == first
     assert place.jobs == []
     found = pipeline.run({"documents": [b"x" * 25, b"z" * 31, b"y" * 12]})
     assert found["vectors"] == [[b"x" * 10, b"x" * 10, b"x" * 5], [b"z" * 10] * 3 + [b"z"], [b"y" * 10, b"y" * 2]]
-    assert heard.computed.count("split") == 1
-    assert heard.computed.count("encode") == 2  # three of the four are the same
+    assert observed.computed.count("split") == 1
+    assert observed.computed.count("encode") == 2  # three of the four are the same
 
 
-def test_a_product_computes_the_missing_combinations(place: InProcess, heard: Recorder) -> None:
+def test_a_product_computes_the_missing_combinations(place: InProcess, observed: Recorder) -> None:
     table = Pipeline([encode], name="inner").as_node(map_over=["text", "scale"], map_mode="product")
-    pipeline = Pipeline([table], backend=place, cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([table], backend=place, cache=MemoryCache(), callbacks=[observed])
     pipeline.run({"text": [b"a", b"b"], "scale": [1, 2]})
-    heard.clear()
+    observed.clear()
     found = pipeline.run({"text": [b"a", b"c"], "scale": [1, 2]})
     assert found == {"vector": [b"a", b"aa", b"c", b"cc"]}
-    assert heard.computed == ["encode", "encode"]
-    heard.clear()
+    assert observed.computed == ["encode", "encode"]
+    observed.clear()
     assert pipeline.map({"text": [[b"a"], [b"c"]], "scale": [1, 3]}, "text") == {
         "vector": [[b"a", b"aaa"], [b"c", b"ccc"]]
     }
-    assert heard.computed == ["encode", "encode"]
+    assert observed.computed == ["encode", "encode"]
 
 
-def test_each_pipeline_asks_its_own_cache(place: InProcess, heard: Recorder) -> None:
+def test_each_pipeline_asks_its_own_cache(place: InProcess, observed: Recorder) -> None:
     outer, inner = RecordingCache(), RecordingCache()
     nested = Pipeline([measure], name="measures", cache=inner)
     uncached = Pipeline([add_up], name="sums", cache=False)
-    pipeline = Pipeline([encode, nested, uncached], backend=place, cache=outer, callbacks=[heard])
+    pipeline = Pipeline([encode, nested, uncached], backend=place, cache=outer, callbacks=[observed])
     pipeline.run({"text": b"ab", "lengths": [1]})
     assert (len(outer.stored), len(inner.stored)) == (1, 1)
-    heard.clear()
+    observed.clear()
     pipeline.run({"text": b"ab", "lengths": [1]})
-    assert sorted(heard.cached) == ["encode", "measure"]
-    assert heard.computed == ["add_up"]
+    assert sorted(observed.cached) == ["encode", "measure"]
+    assert observed.computed == ["add_up"]
 
 
 # --- what is known only there ----------------------------------------------------------------------------------------
 
 
-def uncertain(place: Any, cache: Cache, heard: Recorder) -> Pipeline:
+def uncertain(place: Any, cache: Cache, observed: Recorder) -> Pipeline:
     """Items that come from a node whose result is never cached, so that they are not known beforehand."""
     texts = Pipeline([split], name="texts").as_node(input_mapping={"drawn": "document"})
-    return Pipeline([draw, texts, encode_all(), add_up], backend=place, cache=cache, callbacks=[heard])
+    return Pipeline([draw, texts, encode_all(), add_up], backend=place, cache=cache, callbacks=[observed])
 
 
-def test_what_could_not_be_looked_up_before_is_asked_back(place: InProcess, heard: Recorder) -> None:
-    pipeline = uncertain(place, MemoryCache(), heard)
+def test_what_could_not_be_looked_up_before_is_asked_back(place: InProcess, observed: Recorder) -> None:
+    pipeline = uncertain(place, MemoryCache(), observed)
     first = pipeline.run({"document": b"0123456789abc"})
     place.clear()
-    heard.clear()
+    observed.clear()
     assert pipeline.run({"document": b"0123456789abc"}) == first
-    assert heard.computed == ["draw"]
+    assert observed.computed == ["draw"]
     assert len(place.jobs) == 1
     assert place.questions <= 6
 
 
-def test_what_may_turn_out_to_be_needed_there_travels(place: InProcess, heard: Recorder) -> None:
+def test_what_may_turn_out_to_be_needed_there_travels(place: InProcess, observed: Recorder) -> None:
     @node(output_name="combined")
     def combine(drawn: bytes, vector: bytes) -> bytes:
         return drawn + vector
 
-    pipeline = Pipeline([draw, encode, combine], backend=place, cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([draw, encode, combine], backend=place, cache=MemoryCache(), callbacks=[observed])
     for _ in range(2):
         assert pipeline.run({"document": b"ab", "text": b"cd"}, "combined") == {"combined": b"abdc"}
-    assert heard.computed.count("encode") == 1
+    assert observed.computed.count("encode") == 1
 
 
-def test_many_items_take_few_round_trips(place: InProcess, heard: Recorder) -> None:
+def test_many_items_take_few_round_trips(place: InProcess, observed: Recorder) -> None:
     @node(output_name="numbers", cache=False)
     def count(limit: int) -> list[int]:
         return list(range(1, limit + 1))
@@ -258,53 +258,53 @@ def test_many_items_take_few_round_trips(place: InProcess, heard: Recorder) -> N
     each = Pipeline([invert], name="each").as_node(
         input_mapping={"numbers": "x"}, output_mapping={"inverse": "inverses"}, map_over="numbers"
     )
-    pipeline = Pipeline([count, each], backend=place, cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([count, each], backend=place, cache=MemoryCache(), callbacks=[observed])
     pipeline.run({"limit": 900})
     place.clear()
-    heard.clear()
+    observed.clear()
     pipeline.run({"limit": 1000})
-    assert heard.computed.count("invert") == 100
+    assert observed.computed.count("invert") == 100
     assert place.questions <= 3
 
 
-def test_a_silent_place_computes_what_it_cannot_ask_for(heard: Recorder) -> None:
+def test_a_silent_place_computes_what_it_cannot_ask_for(observed: Recorder) -> None:
     cache = MemoryCache()
-    pipeline = uncertain(Silent(), cache, heard)
+    pipeline = uncertain(Silent(), cache, observed)
     first = pipeline.run({"document": b"0123456789abc"})
-    heard.clear()
+    observed.clear()
     assert pipeline.run({"document": b"0123456789abc"}) == first
-    assert heard.computed.count("encode") == 2
-    local = Pipeline(pipeline.nodes, cache=cache, callbacks=[heard])
-    heard.clear()
+    assert observed.computed.count("encode") == 2
+    local = Pipeline(pipeline.nodes, cache=cache, callbacks=[observed])
+    observed.clear()
     assert local.run({"document": b"0123456789abc"}) == first
-    assert heard.computed == ["draw"]  # what it computed came with the outcome
+    assert observed.computed == ["draw"]  # what it computed came with the outcome
 
 
-def test_an_item_that_comes_again_is_not_computed_again(place: InProcess, heard: Recorder) -> None:
-    pipeline = Pipeline([invert], backend=place, cache=MemoryCache(), callbacks=[heard])
+def test_an_item_that_comes_again_is_not_computed_again(place: InProcess, observed: Recorder) -> None:
+    pipeline = Pipeline([invert], backend=place, cache=MemoryCache(), callbacks=[observed])
     found = pipeline.map({"x": [*range(1, 600), *range(1, 600)]}, "x")["inverse"]
     assert found == [1 / x for x in range(1, 600)] * 2
-    assert len(heard.computed) == 599
+    assert len(observed.computed) == 599
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-def test_failures_are_collected_and_pass_on(place: InProcess, heard: Recorder) -> None:
+def test_failures_are_collected_and_pass_on(place: InProcess, observed: Recorder) -> None:
     @node(output_name="rounded")
     def round_up(inverse: float) -> int:
         return int(inverse) + 1
 
     cache = MemoryCache()
-    pipeline = Pipeline([invert], backend=place, cache=cache, callbacks=[heard])
+    pipeline = Pipeline([invert], backend=place, cache=cache, callbacks=[observed])
     found = pipeline.map({"x": [1, 0, 2]}, "x", on_error="collect")["inverse"]
     assert isinstance(failure := found[1], Failure)
     assert isinstance(failure.error, ZeroDivisionError)
     assert (failure.item_index, found[0], found[2]) == (1, 1.0, 0.5)
-    heard.clear()
+    observed.clear()
     again = pipeline.map({"x": [1, 0, 2, 4]}, "x", on_error="collect")["inverse"]
     assert [type(value) for value in again] == [float, Failure, float, float]
-    assert heard.computed == ["invert", "invert"]
+    assert observed.computed == ["invert", "invert"]
     rest = Pipeline([round_up], backend=place, cache=cache)
     passed_on = rest.map({"inverse": found}, "inverse", on_error="collect")["rounded"]
     assert [type(value) for value in passed_on] == [int, Failure, int]
@@ -342,7 +342,7 @@ def size_of(verse: Verse) -> int:
 
 
 @pytest.mark.parametrize("first_is_remote", [True, False])
-def test_results_made_here_and_there_have_the_same_keys(first_is_remote: bool, heard: Recorder) -> None:
+def test_results_made_here_and_there_have_the_same_keys(first_is_remote: bool, observed: Recorder) -> None:
     @dataclass
     class Note:
         verse: Verse
@@ -359,13 +359,13 @@ def test_results_made_here_and_there_have_the_same_keys(first_is_remote: bool, h
         input_mapping={"verses": "verse"}, map_over="verses"
     )
     cache = MemoryCache()
-    here = Pipeline([read, sizes], cache=cache, callbacks=[heard])
+    here = Pipeline([read, sizes], cache=cache, callbacks=[observed])
     there = here.with_backend(InProcess())
     first, second = (there, here) if first_is_remote else (here, there)
     expected = first.run({"source": "in the beginning"}, ["size", "seen"])
-    heard.clear()
+    observed.clear()
     assert second.run({"source": "in the beginning"}, ["size", "seen"]) == expected
-    assert set(heard.computed) == {"comment"}
+    assert set(observed.computed) == {"comment"}
 
 
 def test_what_a_short_job_has_to_say_comes_with_its_outcome() -> None:
@@ -430,16 +430,16 @@ def test_a_remote_side_stores_only_under_keys_that_its_job_can_have(
     assert set(cache._records) == set(Outline(pipeline.plan_for(["text"], None), ()).keys.values())
 
 
-def test_lists_and_several_outputs_made_over_there_are_stored(place: InProcess, heard: Recorder) -> None:
+def test_lists_and_several_outputs_made_over_there_are_stored(place: InProcess, observed: Recorder) -> None:
     @node(output_name=("head", "tail"))
     def divide(vectors: list[bytes]) -> tuple[bytes, list[bytes]]:
         return vectors[0], vectors[1:]
 
-    pipeline = Pipeline([split, encode_all(), divide, add_up], backend=place, cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline([split, encode_all(), divide, add_up], backend=place, cache=MemoryCache(), callbacks=[observed])
     first = pipeline.run({"document": bytes(range(35))})
-    heard.clear()
+    observed.clear()
     assert pipeline.run({"document": bytes(range(35))}) == first
-    assert heard.computed == []
+    assert observed.computed == []
 
 
 inner_cache = MemoryCache()

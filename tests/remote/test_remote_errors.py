@@ -191,11 +191,11 @@ def test_a_result_that_cannot_be_sent_back_serves_what_follows_there(kept: Subpr
     def look(handle: Any) -> bool:
         return bool(handle.acquire(blocking=False))
 
-    heard = Recorder()
-    pipeline = Pipeline([open_something, look], backend=kept, cache=MemoryCache(), callbacks=[heard])
+    recorder = Recorder()
+    pipeline = Pipeline([open_something, look], backend=kept, cache=MemoryCache(), callbacks=[recorder])
     with pytest.warns(CacheWarning, match="open_something"):
         assert pipeline.run({"x": 1}, "is_free") == {"is_free": True}
-    assert "lock" in repr(heard.of("node_end")[0][2]["outputs"])
+    assert "lock" in repr(recorder.of("node_end")[0][2]["outputs"])
 
 
 def test_a_worker_that_is_killed_is_told_with_how_it_ended(kept: SubprocessBackend) -> None:
@@ -231,16 +231,18 @@ def test_what_was_computed_before_the_worker_was_lost_is_kept(tmp_path: Path) ->
             os._exit(7)
         return 10 * x
 
-    heard, cache = Recorder(), Witness()
+    recorder, cache = Recorder(), Witness()
     inputs = {"x": range(6), "stored": str(tmp_path / "stored")}
-    pipeline = Pipeline([fail_at_three], backend=SubprocessBackend(env={"DIES": "1"}), cache=cache, callbacks=[heard])
+    pipeline = Pipeline(
+        [fail_at_three], backend=SubprocessBackend(env={"DIES": "1"}), cache=cache, callbacks=[recorder]
+    )
     with pytest.raises(WorkerLostError, match=r"exit code 7.*is stored in the cache"):
         pipeline.map(inputs, "x")
-    heard.clear()
+    recorder.clear()
     found = pipeline.with_backend(SubprocessBackend()).map(inputs, "x")
     assert found == {"y": [0, 10, 20, 30, 40, 50]}
-    assert len(heard.computed) == 3
-    assert heard.cached_items == [0, 1, 2]
+    assert len(recorder.computed) == 3
+    assert recorder.cached_items == [0, 1, 2]
 
 
 def test_secrets_in_inputs_are_in_no_error_and_no_command_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -23,17 +23,17 @@ def invert(x: int) -> float:
 
 
 def test_a_remote_backend_inside_another_reports_and_stores_at_the_caller() -> None:
-    heard, cache = Recorder(), MemoryCache()
+    recorder, cache = Recorder(), MemoryCache()
     inner = Pipeline([get_pid, invert], name="inner", backend=SubprocessBackend(env={"INNER": "1"}))
-    pipeline = Pipeline([inner], name="outer", backend=SubprocessBackend(), cache=cache, callbacks=[heard])
+    pipeline = Pipeline([inner], name="outer", backend=SubprocessBackend(), cache=cache, callbacks=[recorder])
     found = pipeline.run({"x": 4})
     assert found["inverse"] == 0.25
     assert found["pid"] != os.getpid()
-    assert sorted(heard.computed) == ["get_pid", "invert"]
-    assert {ctx.hierarchy_path for _, ctx, _ in heard.of("node_end")} == {("outer", "inner")}
-    heard.clear()
+    assert sorted(recorder.computed) == ["get_pid", "invert"]
+    assert {ctx.hierarchy_path for _, ctx, _ in recorder.of("node_end")} == {("outer", "inner")}
+    recorder.clear()
     assert pipeline.run({"x": 4}) == found
-    assert heard.computed == []
+    assert recorder.computed == []
 
 
 def test_an_error_in_a_remote_backend_inside_another_arrives() -> None:

@@ -43,28 +43,28 @@ def test_a_remote_map_iter_reads_an_endless_input_as_far_as_results_are_taken() 
 
 
 def test_chunks_of_a_remote_map_iter_grow_and_events_are_those_of_one_map() -> None:
-    place, heard = InProcess(), Recorder()
-    pipeline = Pipeline([invert], backend=place, callbacks=[heard])
+    place, recorder = InProcess(), Recorder()
+    pipeline = Pipeline([invert], backend=place, callbacks=[recorder])
     found = [result["inverse"] for result in pipeline.map_iter({"x": range(1, 1001)}, "x")]
     assert found == [1 / x for x in range(1, 1001)]
     assert len(place.jobs) < 10
-    assert [event for event in heard.events if event[0] in ("map_start", "map_end")] == [
+    assert [event for event in recorder.events if event[0] in ("map_start", "map_end")] == [
         ("map_start", 1000),
         ("map_end",),
     ]
-    assert [event[1] for event in heard.events if event[0] == "map_item_start"] == list(range(1000))
+    assert [event[1] for event in recorder.events if event[0] == "map_item_start"] == list(range(1000))
 
 
 def test_cached_items_of_a_remote_map_iter_are_not_sent_and_keep_their_index() -> None:
-    place, heard = InProcess(), Recorder()
-    pipeline = Pipeline([invert], backend=place, cache=MemoryCache(), callbacks=[heard])
+    place, recorder = InProcess(), Recorder()
+    pipeline = Pipeline([invert], backend=place, cache=MemoryCache(), callbacks=[recorder])
     pipeline.map({"x": range(1, 40, 2)}, "x")
     place.jobs.clear()
-    heard.clear()
+    recorder.clear()
     found = [result["inverse"] for result in pipeline.map_iter({"x": range(1, 40)}, "x")]
     assert found == [1 / x for x in range(1, 40)]
-    assert heard.cached_items == list(range(0, 39, 2))
-    assert [event[1] for event in heard.events if event[0] == "map_item_start"] == list(range(1, 39, 2))
+    assert recorder.cached_items == list(range(0, 39, 2))
+    assert [event[1] for event in recorder.events if event[0] == "map_item_start"] == list(range(1, 39, 2))
     place.jobs.clear()
     assert list(pipeline.map_iter({"x": range(1, 40)}, "x")) == [{"inverse": value} for value in found]
     assert place.jobs == []
@@ -77,12 +77,12 @@ def test_failures_in_a_remote_map_iter_are_collected_or_raised_with_their_index(
     assert isinstance(found[20], Failure)
     assert found[20].item_index == 20
     assert found[21] == 0.5
-    heard = Recorder()
-    results = pipeline.with_callbacks([heard]).map_iter({"x": values}, "x")
+    recorder = Recorder()
+    results = pipeline.with_callbacks([recorder]).map_iter({"x": values}, "x")
     with pytest.raises(ZeroDivisionError) as caught:
         list(results)
     assert "map item 20" in caught.value.__notes__[0]
-    assert heard.events[-1] == ("map_end",)
+    assert recorder.events[-1] == ("map_end",)
 
 
 def test_a_remote_map_iter_takes_products_and_empty_inputs() -> None:
@@ -122,8 +122,8 @@ def test_one_process_serves_all_chunks_of_a_remote_map_iter() -> None:
 
 
 def test_closing_a_remote_map_iter_ends_the_map() -> None:
-    heard = Recorder()
-    results = Pipeline([invert], backend=InProcess(), callbacks=[heard]).map_iter({"x": itertools.count(1)}, "x")
+    recorder = Recorder()
+    results = Pipeline([invert], backend=InProcess(), callbacks=[recorder]).map_iter({"x": itertools.count(1)}, "x")
     next(results)
     results.close()  # type: ignore[attr-defined]
-    assert heard.events[-1] == ("map_end",)
+    assert recorder.events[-1] == ("map_end",)

@@ -45,7 +45,7 @@ def get_pid(x: int = 0) -> int:
 
 
 @pytest.mark.parametrize("map_execution", ["sequential", "threaded", "async", "parallel"])
-def test_events_are_heard_while_later_items_are_still_held_up(tmp_path: Path, map_execution: Any) -> None:
+def test_events_are_observed_while_later_items_are_still_held_up(tmp_path: Path, map_execution: Any) -> None:
     os.mkfifo(tmp_path / "gate")
 
     @node(output_name="y")
@@ -251,15 +251,15 @@ def test_a_backend_goes_by_pickle_without_its_processes(kept: SubprocessBackend)
 
 @pytest.mark.parametrize("node_execution", ["sequential", "async", "threaded", "parallel"])
 def test_a_nested_pipeline_runs_on_its_own_backend(kept: SubprocessBackend, node_execution: Any) -> None:
-    heard = Recorder()
+    recorder = Recorder()
     inner = Pipeline([get_pid], name="inner", backend=kept)
     each = inner.as_node(name="each", map_over="xs", input_mapping={"xs": "x"}, output_mapping={"pid": "pids"})
     here = LocalBackend(node_execution=node_execution, max_workers=2)
-    pipeline = Pipeline([inner, each], name="outer", backend=here, callbacks=[heard])
+    pipeline = Pipeline([inner, each], name="outer", backend=here, callbacks=[recorder])
     found = pipeline.run({"x": 1, "xs": [1, 2]})
     assert os.getpid() not in {found["pid"], *found["pids"]}
     contexts = [
-        ctx.hierarchy_path for event, ctx in zip(heard.events, heard.contexts, strict=True) if "node" in event[0]
+        ctx.hierarchy_path for event, ctx in zip(recorder.events, recorder.contexts, strict=True) if "node" in event[0]
     ]
     assert set(contexts) == {("outer", "inner")}
 

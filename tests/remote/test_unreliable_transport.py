@@ -94,12 +94,12 @@ def check_schedule(folder: str, scenario: Scenario, seed: int, node_execution: s
 
 def check_event_tree_so_far(observed: Observed) -> None:
     """Check that no event came twice, and none without its cause."""
-    heard = [one for one, _ in observed.events]
-    assert len(set(heard)) == len(heard)
-    for position, one in enumerate(heard):
+    recorder = [one for one, _ in observed.events]
+    assert len(set(recorder)) == len(recorder)
+    for position, one in enumerate(recorder):
         if one.hook.endswith("_end"):
             start = one._replace(hook=one.hook.replace("_end", "_start"))
-            assert start in heard[:position], f"{one} came without a start"
+            assert start in recorder[:position], f"{one} came without a start"
 
 
 def check_rest(built: Built, execution: Execution, reference: Reference, expected: Expected) -> None:

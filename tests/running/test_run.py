@@ -61,10 +61,10 @@ def test_inputs_may_be_left_out_when_none_is_needed() -> None:
 
 
 def test_only_what_a_requested_output_needs_runs() -> None:
-    heard = Recorder()
-    pipeline = Pipeline(nodes=[strip, split, count, shout], callbacks=[heard])
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[strip, split, count, shout], callbacks=[recorder])
     assert pipeline.run({"text": " a b"}, output_name="words") == {"words": ["a", "b"]}
-    assert heard.computed == ["strip", "split"]
+    assert recorder.computed == ["strip", "split"]
 
 
 def test_several_outputs_come_in_the_order_asked_for() -> None:
@@ -84,29 +84,29 @@ def test_an_input_that_only_unrequested_nodes_need_may_be_missing() -> None:
 
 
 def test_selection_reaches_into_nested_pipelines() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     inner = Pipeline(nodes=[strip, split, count, shout])
-    outer = Pipeline(nodes=[inner.as_node(output_mapping={"clean": "tidy"})], callbacks=[heard])
+    outer = Pipeline(nodes=[inner.as_node(output_mapping={"clean": "tidy"})], callbacks=[recorder])
     assert outer.run({"text": " a "}, output_name="tidy") == {"tidy": "a"}
-    assert heard.computed == ["strip"]
+    assert recorder.computed == ["strip"]
 
 
 def test_selection_reaches_into_mapped_nodes() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     inner = Pipeline(nodes=[strip, split, count, shout])
-    outer = Pipeline(nodes=[inner.as_node(map_over="text")], callbacks=[heard])
+    outer = Pipeline(nodes=[inner.as_node(map_over="text")], callbacks=[recorder])
     assert outer.run({"text": [" a ", "b"]}, output_name="clean") == {"clean": ["a", "b"]}
-    assert heard.computed == ["strip", "strip"]
+    assert recorder.computed == ["strip", "strip"]
 
 
 # --- overrides ---------------------------------------------------------------------------------------------------
 
 
 def test_a_value_for_an_output_replaces_the_node_and_what_only_it_needed() -> None:
-    heard = Recorder()
-    pipeline = Pipeline(nodes=[strip, split, count], callbacks=[heard])
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[strip, split, count], callbacks=[recorder])
     assert pipeline.run({"words": ["x", "y"]}) == {"count": 2}
-    assert heard.computed == ["count"]
+    assert recorder.computed == ["count"]
 
 
 def test_what_else_needs_the_inputs_of_an_overridden_node_still_runs() -> None:
@@ -114,10 +114,10 @@ def test_what_else_needs_the_inputs_of_an_overridden_node_still_runs() -> None:
     def both(clean: str, words: list[str]) -> str:
         return f"{clean}:{','.join(words)}"
 
-    heard = Recorder()
-    pipeline = Pipeline(nodes=[strip, split, both], callbacks=[heard])
+    recorder = Recorder()
+    pipeline = Pipeline(nodes=[strip, split, both], callbacks=[recorder])
     assert pipeline.run({"text": " a b", "words": ["x"]}) == {"clean": "a b", "both": "a b:x"}
-    assert heard.computed == ["strip", "both"]
+    assert recorder.computed == ["strip", "both"]
 
 
 def test_a_requested_output_that_is_given_comes_back_as_given() -> None:
@@ -146,11 +146,11 @@ def test_one_of_several_outputs_can_be_replaced() -> None:
 
 
 def test_an_output_of_a_nested_pipeline_can_be_replaced() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     inner = Pipeline(nodes=[strip, split])
-    outer = Pipeline(nodes=[inner.as_node(output_mapping={"words": "parts"}), count_parts], callbacks=[heard])
+    outer = Pipeline(nodes=[inner.as_node(output_mapping={"words": "parts"}), count_parts], callbacks=[recorder])
     assert outer.run({"parts": [1, 2, 3]}) == {"n": 3}
-    assert heard.computed == ["count_parts"]
+    assert recorder.computed == ["count_parts"]
 
 
 @node(output_name="n")
@@ -218,12 +218,12 @@ def test_a_tuple_or_list_is_taken_apart_into_the_named_outputs(make: type) -> No
 @pytest.mark.parametrize(
     ("result", "what"), [((1,), "1 values"), ([1, 2, 3], "3 values"), ("ab", "a str"), (None, "a NoneType")]
 )
-@pytest.mark.parametrize("is_heard", [False, True])
+@pytest.mark.parametrize("is_observed", [False, True])
 def test_a_result_that_does_not_fit_the_named_outputs_is_an_error_that_says_what_came(
-    result: Any, what: str, is_heard: bool
+    result: Any, what: str, is_observed: bool
 ) -> None:
     two = Node(lambda: result, ("plus", "minus"), name="two")
-    pipeline = Pipeline(nodes=[two], callbacks=[Recorder()] if is_heard else None)
+    pipeline = Pipeline(nodes=[two], callbacks=[Recorder()] if is_observed else None)
     with pytest.raises(OutputCountError) as caught:
         pipeline.run()
     assert str(caught.value) == f"node 'two' must return a tuple of 2 values (plus, minus); it returned {what}"

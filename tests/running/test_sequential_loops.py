@@ -41,7 +41,7 @@ def spread(size: int) -> list[int]:
 
 WAYS = {
     "bare": lambda pipeline: pipeline,
-    "heard": lambda pipeline: pipeline.with_callbacks([Recorder()]),
+    "observed": lambda pipeline: pipeline.with_callbacks([Recorder()]),
     "cached": lambda pipeline: pipeline.with_cache(MemoryCache()),
     "threaded": lambda pipeline: pipeline.with_backend(LocalBackend("threaded", "threaded", max_workers=2)),
 }
@@ -154,11 +154,11 @@ def test_an_item_made_of_a_failure_fails_the_same_way(go: Any) -> None:
 
 @pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["uncached", "cached"])
 def test_an_item_made_of_a_failure_is_announced_and_ends_the_map(cache: MemoryCache | None) -> None:
-    heard = Recorder()
+    recorder = Recorder()
     failure = Failure(KeyError("lost"), "", 1, ("upstream", "load"))
     with pytest.raises(KeyError):
-        Pipeline(nodes=[invert], cache=cache, callbacks=[heard]).map({"x": [1, failure, 2]}, map_over="x")
-    assert [event[0] for event in heard.events] == [
+        Pipeline(nodes=[invert], cache=cache, callbacks=[recorder]).map({"x": [1, failure, 2]}, map_over="x")
+    assert [event[0] for event in recorder.events] == [
         "map_start",
         "map_item_start",
         "node_start",
@@ -171,15 +171,15 @@ def test_an_item_made_of_a_failure_is_announced_and_ends_the_map(cache: MemoryCa
 
 
 def test_an_item_with_an_input_that_cannot_be_identified_runs_among_others_that_are_cached() -> None:
-    heard = Recorder()
+    recorder = Recorder()
     key = Node(lambda x: str(x)[:5], "key", name="key")
-    pipeline = Pipeline(nodes=[key], cache=MemoryCache(), callbacks=[heard])
+    pipeline = Pipeline(nodes=[key], cache=MemoryCache(), callbacks=[recorder])
     items: list[Any] = ["a", threading.Lock(), "b", "a"]
     for computed, cached in (["key", "key", "key"], [3]), (["key"], [0, 2, 3]):
-        heard.clear()
+        recorder.clear()
         with pytest.warns(CacheWarning, match="runs uncached"):
             assert pipeline.map({"x": items}, map_over="x") == {"key": ["a", "<unlo", "b", "a"]}
-        assert (heard.computed, heard.cached_items) == (computed, cached)
+        assert (recorder.computed, recorder.cached_items) == (computed, cached)
 
 
 def test_a_generator_that_every_item_maps_over_serves_all_of_them(go: Any) -> None:
@@ -206,12 +206,12 @@ def test_an_interrupt_ends_everything_that_was_announced() -> None:
     def interrupt(x: int) -> int:
         raise Interrupted
 
-    heard = Recorder()
+    recorder = Recorder()
     inner = Pipeline(nodes=[Node(interrupt, "y")], name="inner")
-    pipeline = Pipeline(nodes=[inner.as_node(map_over="x")], name="outer", callbacks=[heard])
+    pipeline = Pipeline(nodes=[inner.as_node(map_over="x")], name="outer", callbacks=[recorder])
     with pytest.raises(Interrupted):
         pipeline.run({"x": [1]})
-    assert [event[0] for event in heard.events] == [
+    assert [event[0] for event in recorder.events] == [
         "pipeline_start",
         "nested_start",
         "map_start",
@@ -233,15 +233,15 @@ def test_a_callback_that_raises_in_a_hot_hook_is_switched_off(caplog: pytest.Log
             self.calls += 1
             raise RuntimeError("broken")
 
-    broken, heard = Broken(), Recorder()
-    found = Pipeline(nodes=[cell.as_node(map_over="x")], callbacks=[broken, heard]).run({"x": [1, 2]})
+    broken, recorder = Broken(), Recorder()
+    found = Pipeline(nodes=[cell.as_node(map_over="x")], callbacks=[broken, recorder]).run({"x": [1, 2]})
     assert found == {"inverse": [1.0, 0.5]}
     assert broken.calls == 1
-    assert heard.computed == ["invert", "invert"]
+    assert recorder.computed == ["invert", "invert"]
     assert len(caplog.records) == 1
 
 
-def test_a_hook_put_on_a_callback_between_two_runs_is_heard() -> None:
+def test_a_hook_put_on_a_callback_between_two_runs_is_observed() -> None:
     seen: list[str] = []
     callback = PipelineCallback()
     pipeline = cell.with_callbacks([callback])

@@ -170,21 +170,21 @@ class Built:
         spec: What the pipeline is like.
         calls: What calls are written down with, or the folder for that.
         backend: Its backend.
-        is_heard: Whether it has a callback.
+        is_observed: Whether it has a callback.
         is_cached: Whether it has the caches of the specification.
 
     Attributes:
         pipeline: The pipeline.
         calls: What its functions were called with.
         caches: Its caches, by the labels of the specification.
-        recorder: Hears its events, if it is to.
+        recorder: Observes its events, if it is to.
 
     Args:
         spec: What to build.
         folder: Where its functions write down their calls.
         backend: The backend of the pipeline.
         inner_backend: The backend of every pipeline nested in it; None for none of their own.
-        is_heard: Whether its events are heard.
+        is_observed: Whether its events are observed.
         is_cached: Whether it has the caches of the specification.
     """
 
@@ -195,7 +195,7 @@ class Built:
         backend: Backend | None = None,
         *,
         inner_backend: Backend | None = None,
-        is_heard: bool = True,
+        is_observed: bool = True,
         is_cached: bool = True,
     ) -> None:
         self.calls = Calls(calls) if isinstance(calls, str) else calls
@@ -203,7 +203,7 @@ class Built:
         self.recorder = Recorder()
         self._is_cached = is_cached
         self._inner_backend = inner_backend
-        callbacks = [self.recorder] if is_heard else None
+        callbacks = [self.recorder] if is_observed else None
         self.pipeline = self._pipeline(spec, backend=backend, callbacks=callbacks)
 
     def execute(self, execution: Execution) -> dict[str, Value]:

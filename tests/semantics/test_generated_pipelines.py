@@ -113,7 +113,7 @@ def check_scenario(scenario: Scenario, backend: Backend, calls: str | Calls) -> 
         check_caches(built, reference)
         if not built.caches:
             break
-    bare = Built(scenario.pipeline, calls, backend, is_heard=False, is_cached=False)
+    bare = Built(scenario.pipeline, calls, backend, is_observed=False, is_cached=False)
     # Without caches nothing has to run first to be identified, so other nodes may be the first to fail.
     check_result(Observed(bare, execution), Reference(without_caches(scenario.pipeline)).execute(execution))
 
@@ -123,12 +123,12 @@ def check_scenario(scenario: Scenario, backend: Backend, calls: str | Calls) -> 
 def test_the_short_ways_of_sequential_runs_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
     """Without caches and `async def` functions the engine runs nodes and items in plain loops."""
     backend = local_backend(("sequential", "sequential"))
-    heard = Built(scenario.pipeline, folder, backend)
-    bare = Built(scenario.pipeline, folder, backend, is_heard=False, is_cached=False)
+    recorded = Built(scenario.pipeline, folder, backend)
+    bare = Built(scenario.pipeline, folder, backend, is_observed=False, is_cached=False)
     for execution in scenario.executions:
         expected = Reference(scenario.pipeline).execute(execution)
         assume(expected.calls.total() <= MAX_CALLS)
-        check(Observed(heard, execution), expected)
+        check(Observed(recorded, execution), expected)
         check_result(Observed(bare, execution), expected)
 
 
@@ -140,7 +140,7 @@ def test_sequential_runs_that_nobody_hears_compute_and_keep_what_the_reference_s
     """With caches and without callbacks the engine looks items up, and runs them, in plain loops."""
     backend = local_backend(("sequential", "sequential"))
     reference = Reference(scenario.pipeline)
-    built = Built(scenario.pipeline, folder, backend, is_heard=False)
+    built = Built(scenario.pipeline, folder, backend, is_observed=False)
     for execution in scenario.executions:
         expected = reference.execute(execution)
         assume(expected.calls.total() <= MAX_CALLS)
@@ -156,7 +156,7 @@ def test_sequential_runs_that_nobody_hears_compute_and_keep_what_the_reference_s
 @settings(max_examples=max(150, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(may_wait=False))
 def test_nested_pipelines_with_places_of_their_own_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
-    """Where a nested pipeline runs changes neither what is computed nor what is heard and kept.
+    """Where a nested pipeline runs changes neither what is computed nor what is observed and stored.
 
     Two things are left out: what is wrong inside is found out there, also when there are no items to run, and an output
     that is given replaces a node of a nested pipeline only where that is a part of the plan.

@@ -527,7 +527,7 @@ class BackendConformance:
 
     # --- callbacks ------------------------------------------------------------------------------------------------
 
-    def test_callbacks_hear_everything_in_the_calling_process(self, backend: Backend) -> None:
+    def test_callbacks_observe_everything_in_the_calling_process(self, backend: Backend) -> None:
         pids = Pids()
         pipeline = Pipeline([double, shift], backend=backend, callbacks=[pids])
         pipeline.map({"x": [1, 2]}, map_over="x")

@@ -40,14 +40,14 @@ def run(folder: Path, cache_folder: Path) -> dict[str, Any]:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module("pipe")
-        heard = Recorder()
+        recorder = Recorder()
         with contextlib.closing(DiskCache(cache_folder)) as cache, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            pipeline = module.pipeline.with_cache(cache).with_callbacks([heard])
+            pipeline = module.pipeline.with_cache(cache).with_callbacks([recorder])
             cached = [repr(pipeline.run(inputs)) for inputs in all_inputs(module)]
             true = [repr(module.pipeline.run(inputs)) for inputs in all_inputs(module)]
         return {
-            "computed": heard.computed,
+            "computed": recorder.computed,
             "is_right": cached == true,
             "warnings": [str(warning.message) for warning in caught],
             "results": cached,

@@ -56,9 +56,9 @@ def notebook() -> Notebook:
 
 
 def computed_in(pipeline: Pipeline, cache: MemoryCache, **inputs: Any) -> int:
-    heard = Recorder()
-    pipeline.with_cache(cache).with_callbacks([heard]).run(inputs)
-    return len(heard.computed)
+    recorder = Recorder()
+    pipeline.with_cache(cache).with_callbacks([recorder]).run(inputs)
+    return len(recorder.computed)
 
 
 # --- while the process lives -------------------------------------------------------------------------------------
@@ -374,10 +374,10 @@ def test_what_only_an_ignored_parameter_needs_may_come_from_anywhere() -> None:
     clock = Node(functools.partial(iter([object(), object(), object()]).__next__), "verbose", cache=False, name="clock")
     pipeline = Pipeline(nodes=[clock, Node(add, "sum", cache_ignore=("verbose",), name="add")])
     cache = MemoryCache()
-    heard = Recorder()
+    recorder = Recorder()
     for _ in range(2):
-        pipeline.with_cache(cache).with_callbacks([heard]).run({"a": 1}, output_name="sum")
-    assert heard.computed == ["clock", "add"]
+        pipeline.with_cache(cache).with_callbacks([recorder]).run({"a": 1}, output_name="sum")
+    assert recorder.computed == ["clock", "add"]
 
 
 def test_options_that_make_no_sense_are_refused_when_the_node_is_made() -> None:

@@ -243,8 +243,8 @@ def test_an_input_that_cannot_travel_is_named(backend: LocalBackend) -> None:
     assert "cannot pickle '_thread.lock' object" in str(caught.value)
 
 
-@pytest.mark.parametrize("is_heard", [False, True])
-def test_what_only_the_nodes_of_an_item_hand_on_need_not_travel(items_backend: LocalBackend, is_heard: bool) -> None:
+@pytest.mark.parametrize("is_observed", [False, True])
+def test_what_only_the_nodes_of_an_item_hand_on_need_not_travel(items_backend: LocalBackend, is_observed: bool) -> None:
     @node(output_name="lock")
     def make_lock(x: int) -> Any:
         return threading.Lock()
@@ -255,7 +255,7 @@ def test_what_only_the_nodes_of_an_item_hand_on_need_not_travel(items_backend: L
             return x
 
     pipeline = Pipeline(nodes=[make_lock, use_lock], backend=items_backend)
-    if is_heard:
+    if is_observed:
         pipeline = pipeline.with_callbacks([Recorder()])
     assert pipeline.map(inputs={"x": [1, 2]}, map_over="x", output_name="y") == {"y": [1, 2]}
 

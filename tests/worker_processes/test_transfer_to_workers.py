@@ -201,7 +201,7 @@ class Signals(PipelineCallback):
         (self.folder / f"ended-{item_index}").touch()
 
 
-def test_callbacks_hear_of_an_item_while_others_are_computed(items_backend: LocalBackend, tmp_path: Path) -> None:
+def test_callbacks_observe_an_item_while_others_are_computed(items_backend: LocalBackend, tmp_path: Path) -> None:
     @node(output_name="y")
     def wait_for_the_first(x: int, folder: str) -> bool:
         return x == 0 or wait_until(lambda: (Path(folder) / "ended-0").exists())

@@ -98,7 +98,7 @@ class Apps:
                 await listener(app)
 
     async def stop_forsaken(self) -> None:
-        """Stop ephemeral apps whose client has not been heard of for long: it was killed, or lost its connection."""
+        """Stop ephemeral apps whose client has not called for long: it was killed, or lost its connection."""
         too_long_ago = time.monotonic() - _HEARTBEAT_TIMEOUT_S
         for app in self.all():
             if app.state == api_pb2.APP_STATE_EPHEMERAL and app.heard_of_at < too_long_ago:

@@ -43,7 +43,7 @@ class Dispatcher:
         self._handlers = handlers
         self._faults = faults
         self._credentials = credentials
-        # A client that hears nothing asks again, with the same key. It must get the answer to its first question:
+        # A client that gets no answer asks again, with the same key. It must get the answer to its first question:
         # asking twice for an input must not take two.
         self._replies: OrderedDict[str, Any] = OrderedDict()
         self._kept_bytes = 0

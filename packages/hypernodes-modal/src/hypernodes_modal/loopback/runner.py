@@ -110,7 +110,7 @@ class Runner:
                 )
                 await self._watch(container)
         except Exception as error:
-            # The container cannot even be started, as when the disk is full: its callers hear about it.
+            # The container cannot even be started, as when the disk is full: its callers are told.
             reason = error.message if isinstance(error, GRPCError) else repr(error)
             container.last_lines.append(f"loopback: {reason}")
         finally:
