@@ -251,7 +251,7 @@ class Listeners:
 
 def overridden_hooks(callback: PipelineCallback) -> tuple[str, ...]:
     """Return the names of the hooks that a callback overrides, in its class or on the object."""
-    own, kind = callback.__dict__, type(callback)
+    own, kind = getattr(callback, "__dict__", {}), type(callback)
     return tuple([n for n in HOOKS if n in own or getattr(kind, n) is not getattr(PipelineCallback, n)])
 
 

@@ -18,7 +18,7 @@ from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
 from hypernodes.extension import Channel, ExecutionMode, Package
 from hypernodes_modal import error_translation
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
-from hypernodes_modal.call import CallContext, RemoteCall
+from hypernodes_modal.call import CallContext, JobCall
 from hypernodes_modal.callable_backends import CallableBackendSpec
 from hypernodes_modal.errors import ModalSetupError
 from hypernodes_modal.event_loops import outside_event_loop
@@ -143,7 +143,7 @@ class ModalBackend(RemoteBackend):
             options["secrets"].append(modal.Secret.from_dict(key))
         self.image = image
         self.cache_location = cache_location
-        self.keeps_caches_there = cache_location == "remote"
+        self.sends_caches = cache_location == "remote"
         self.app_name = check_name("app_name", app_name)
         self.environment_name = environment_name
         self.detach = detach
@@ -207,7 +207,7 @@ class ModalBackend(RemoteBackend):
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        calls: list[RemoteCall] = []  # the current call
+        calls: list[JobCall] = []  # the current call
 
         def cancel() -> None:
             for call in calls:
@@ -229,14 +229,14 @@ class ModalBackend(RemoteBackend):
             return self._deployed_name == other._deployed_name and self.environment_name == other.environment_name
         return self.image is other.image and self.function_options == other.function_options
 
-    def _submit(self, job: bytes, channel: Channel, calls: list[RemoteCall]) -> bytes:
+    def _submit(self, job: bytes, channel: Channel, calls: list[JobCall]) -> bytes:
         began_at = monotonic()
         submits = 0
         pause_s = _FIRST_PAUSE_S
         while True:
             call_id = ""
             try:
-                call = RemoteCall(self._function(), self.patience_s, self._context(channel))
+                call = JobCall(self._function(), self.patience_s, self._context(channel))
                 calls[:] = [call]
                 try:
                     return call.run(job, channel)
@@ -302,7 +302,7 @@ class ModalBackend(RemoteBackend):
 
     def _context(self, channel: Channel) -> CallContext:
         specs = [other.callable_spec() for other in channel.callable_backends if isinstance(other, ModalBackend)]
-        volumes = list(self.function_options["volumes"].values()) if self.keeps_caches_there else []
+        volumes = list(self.function_options["volumes"].values()) if self.sends_caches else []
         return CallContext(specs, volumes, channel.has_caches)
 
     # --- the app --------------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ class ModalBackend(RemoteBackend):
                     detach=self.detach,
                     environment_name=self.environment_name,
                     show_logs=self.show_logs,
-                    has_cache=self.keeps_caches_there,
+                    has_cache=self.sends_caches,
                 )
                 self._apps.append(app)
             return self._apps[0].function
@@ -334,7 +334,7 @@ class ModalBackend(RemoteBackend):
         """
         if self._deployed_name is not None:
             raise ConfigurationError(f"{self!r} is already deployed")
-        app, _ = make_app(app_name, self.image, self.function_options, has_cache=self.keeps_caches_there)
+        app, _ = make_app(app_name, self.image, self.function_options, has_cache=self.sends_caches)
         try:
             outside_event_loop(lambda: app.deploy(name=app_name, environment_name=self.environment_name))
         except modal_errors.Error as error:

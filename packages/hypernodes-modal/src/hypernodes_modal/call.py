@@ -36,7 +36,7 @@ class CallContext(NamedTuple):
     has_caches: bool
 
 
-class RemoteCall:
+class JobCall:
     """A call of the function that runs jobs.
 
     Args:

@@ -9,7 +9,7 @@ import modal.exception as modal_errors
 from hypernodes import RemoteBackend
 from hypernodes.extension import Channel, ExecutionMode
 from hypernodes_modal import error_translation
-from hypernodes_modal.call import CallContext, RemoteCall
+from hypernodes_modal.call import CallContext, JobCall
 
 _PATIENCE_S = 120.0
 
@@ -48,7 +48,7 @@ class CallableBackend(RemoteBackend):
         self._spec = spec
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        call = RemoteCall(self._spec.function, _PATIENCE_S, CallContext([], [], channel.has_caches))
+        call = JobCall(self._spec.function, _PATIENCE_S, CallContext([], [], channel.has_caches))
         try:
             return call.run(job, channel)
         except modal_errors.Error as error:

@@ -60,14 +60,14 @@ class RemoteBackend(Backend):
 
     Attributes:
         backend_name: Name of the backend, in messages.
-        keeps_caches_there: Whether caches are sent with the pipeline and used on the remote side, not by the caller.
+        sends_caches: Whether caches are sent with the pipeline and used on the remote side, not by the caller.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
     """
 
     backend_name = "remote"
-    keeps_caches_there = False
+    sends_caches = False
     _set_by_init: ClassVar[tuple[str, ...]] = ("node_execution", "map_execution", "max_workers")
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 from hypernodes import signature
 from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
-from hypernodes.callbacks import HOOKS, CallbackContext, PipelineCallback
+from hypernodes.callbacks import CallbackContext, PipelineCallback, overridden_hooks
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
@@ -61,7 +61,7 @@ class RemoteCall:
         self._key = wire.JobKey("", "")
         self.plan = plan
         self.pruning = Pruning(
-            plan, root, engine.backend_name, self._number_of_cache, are_caches_here=not backend.keeps_caches_there
+            plan, root, engine.backend_name, self._number_of_cache, are_caches_here=not backend.sends_caches
         )
         self.state = RunState(root, engine.backend_name, is_nested=True)
         self.state.codes = self.pruning.state.codes
@@ -216,13 +216,13 @@ class RemoteCall:
                 for callback in scope.callbacks:
                     self._number(callback, self._callbacks)
         known_results = self.pruning.known_results()
-        hooks = {number: _hooks_of(callback) for number, callback in self._callbacks.items()}
+        hooks = {number: overridden_hooks(callback) for number, callback in self._callbacks.items()}
         position = ContextPath(root.hierarchy_path, root.node_path, root.item_path)
         return Job(self.plan, part, self.state.codes.known, self._engine, position, known_results, hooks)
 
     def _reference(self, obj: Any) -> Any:
         """Return what is sent in place of things that stay with the caller."""
-        if isinstance(obj, Cache) and not self._backend.keeps_caches_there:
+        if isinstance(obj, Cache) and not self._backend.sends_caches:
             return "cache", self._number_of_cache(obj)
         if isinstance(obj, PipelineCallback):
             return "callback", self._number(obj, self._callbacks)
@@ -424,10 +424,3 @@ def _compacted(job: Job) -> Job:
     if isinstance(job.part, RunPart):
         return job
     return job._replace(part=job.part._replace(columns=[compact(column) for column in job.part.columns]))
-
-
-def _hooks_of(callback: PipelineCallback) -> tuple[str, ...]:
-    own = getattr(callback, "__dict__", {})
-    return tuple(
-        hook for hook in HOOKS if hook in own or getattr(type(callback), hook) is not getattr(PipelineCallback, hook)
-    )

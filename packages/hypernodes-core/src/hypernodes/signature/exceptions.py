@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from hypernodes.failure import Failure
-from hypernodes.signature.state import StateReader
+from hypernodes.signature.object_state import StateReader
 from hypernodes.signature.walk import Parts
 
 _FIELDS = ("name", "path", "obj")  # of ImportError, NameError and AttributeError, which they do not pickle as a rule

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hypernodes.checks import shown
+from hypernodes.signature.object_state import class_name
 from hypernodes.signature.origin import PYTHON, origin_of_class
-from hypernodes.signature.state import class_name
 from hypernodes.signature.walk import Parts, UnhashableValueError
 
 GROUP = "hypernodes.hashers"

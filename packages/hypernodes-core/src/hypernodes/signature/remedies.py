@@ -17,9 +17,9 @@ from types import (
 from typing import Any
 
 from hypernodes.nodes import Node
+from hypernodes.signature.object_state import class_name
 from hypernodes.signature.origin import origin_of_class
 from hypernodes.signature.references import MissingModule, Unknowable
-from hypernodes.signature.state import class_name
 from hypernodes.signature.walk import UnhashableValueError
 
 # What an object may be a part of without being hidden by it.

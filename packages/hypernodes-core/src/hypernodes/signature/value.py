@@ -31,9 +31,9 @@ from hypernodes.signature import code, hashers, plain
 from hypernodes.signature.exceptions import FailedWith, exception_parts, failed_with_parts, failure_parts
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
+from hypernodes.signature.object_state import StateReader, with_attributes
 from hypernodes.signature.references import MissingModule, Unknowable
 from hypernodes.signature.sentinels import sentinel_name
-from hypernodes.signature.state import StateReader, with_attributes
 from hypernodes.signature.walk import Parts, UnhashableValueError, combine, walk
 
 Rule = Callable[[Any], Parts]

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from hypernodes_modal.loopback.modal_loopback import ModalLoopback
-from hypernodes_modal.loopback.records import CallRecord, ContainerRecord, InputRecord, RpcRecord
+from hypernodes_modal.loopback.observations import CallRecord, ContainerRecord, InputRecord, RpcRecord
 
 __all__ = ["CallRecord", "ContainerRecord", "InputRecord", "ModalLoopback", "RpcRecord"]

@@ -14,7 +14,7 @@ from grpclib.const import Cardinality, Handler
 from grpclib.exceptions import StreamTerminatedError
 from modal_proto import api_pb2
 
-from hypernodes_modal.loopback.records import RpcRecord
+from hypernodes_modal.loopback.observations import RpcRecord
 from hypernodes_modal.loopback.rpc import Caller, Rpc, all_rpcs
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from grpclib import GRPCError, Status
 
 from hypernodes_modal.loopback.containers import Container, EndReason
 from hypernodes_modal.loopback.notifications import ChangeNotifier
-from hypernodes_modal.loopback.records import RpcRecord
+from hypernodes_modal.loopback.observations import RpcRecord
 
 Moment = Literal["start", "input", "output", "after output"]
 _PREEMPTION_GRACE_S = 30.0  # as Modal documents

@@ -18,7 +18,7 @@ from hypernodes.extension import OwnedFolder
 from hypernodes_modal.loopback.client_environment import ClientEnvironment, variables_for
 from hypernodes_modal.loopback.control_plane import ControlPlane
 from hypernodes_modal.loopback.faults import Fault
-from hypernodes_modal.loopback.records import (
+from hypernodes_modal.loopback.observations import (
     CallRecord,
     ContainerRecord,
     RpcRecord,

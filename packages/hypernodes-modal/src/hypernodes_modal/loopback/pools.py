@@ -14,8 +14,8 @@ from modal_proto import api_pb2
 
 from hypernodes_modal.loopback.containers import Container, ContainerState, EndReason
 from hypernodes_modal.loopback.inputs import Input, InputState, Result
+from hypernodes_modal.loopback.made_up_results import describe_loss, describe_start_failure, failure, retry_delay_s
 from hypernodes_modal.loopback.notifications import ChangeNotifier
-from hypernodes_modal.loopback.results import describe_loss, describe_start_failure, failure, retry_delay_s
 
 if TYPE_CHECKING:
     from hypernodes_modal.loopback.apps import App
