@@ -1,8 +1,9 @@
 """Reads results from caches and writes them, many entries at a time; errors of caches never fail the run.
 
 Results of quick calls are written together, since a transaction costs more than such a call. They are written at the
-latest when their item ends, before a call that may take long begins, and when the oldest has waited for 20 ms. The
-value written is the one that the call returned, even if later calls modify it before it is written.
+latest when their item ends, before a call that may take long begins, and when the next one comes and the oldest has
+waited for 20 ms; the loop of the concurrent driver also wakes for that. The value written is the one that the call
+returned, even if later calls modify it before it is written.
 """
 
 from __future__ import annotations

@@ -27,9 +27,12 @@ class LostWorkers:
         self._host = host
         self._processes = processes
         self._suspects: deque[Task] = deque()
+        self._executing: Task | None = None  # the last suspect that was submitted
 
-    def __bool__(self) -> bool:
-        return bool(self._suspects)
+    @property
+    def are_recovering(self) -> bool:
+        """Whether work of lost workers waits or is executed, beside which nothing else may run."""
+        return bool(self._suspects) or (self._executing is not None and self._executing.future is not None)
 
     def handle(self, task: Task, error: BrokenExecutor) -> None:
         """Handle a task whose worker died.
@@ -62,8 +65,10 @@ class LostWorkers:
                 part.fail(self._host, died)
 
     def start_next(self) -> None:
-        """Submit the next task again."""
-        task = self._suspects.popleft()
+        """Submit the next task again, if there is one."""
+        if not self._suspects:
+            return
+        task = self._executing = self._suspects.popleft()
         if not self._drop_if_stopped(task):
             task.submit_again(self._host)
 

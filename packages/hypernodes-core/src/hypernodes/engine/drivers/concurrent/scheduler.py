@@ -155,7 +155,7 @@ class Scheduler:
             self.turn(root)
 
     def _start(self) -> None:
-        if self._lost_workers:
+        if self._lost_workers is not None and self._lost_workers.are_recovering:
             if not self._in_flight:
                 self._lost_workers.start_next()
             return
@@ -174,7 +174,7 @@ class Scheduler:
     def _has_more_to_start(self) -> bool:
         if self.is_paused():
             return True
-        if self._lost_workers:
+        if self._lost_workers is not None and self._lost_workers.are_recovering:
             return not self._in_flight
         return bool(self._stack) and len(self._in_flight) < self.workers.capacity
 
