@@ -17,7 +17,7 @@ from hypernodes.errors import CacheWarning
 from hypernodes.plan import CallStep, NestedStep, Plan
 
 _RECENT = 16_384
-_QUICK_S = 0.001
+QUICK_S = 0.001
 
 
 class RunState:
@@ -121,7 +121,7 @@ class RunState:
 
     def note_duration(self, step: CallStep, duration_s: float) -> None:
         """Record how long a call of a step took."""
-        if duration_s < _QUICK_S:
+        if duration_s < QUICK_S:
             self.quick_steps.add(step)
         else:
             self.quick_steps.discard(step)

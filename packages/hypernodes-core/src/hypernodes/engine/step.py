@@ -215,11 +215,12 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
         result: Any = node.func(*made.arguments, **made.by_keyword)
     else:
         result = node.func(*[values[slot] for slot in step.positional])
-    if type(result) not in PLAIN and needs_await(node, result):
-        result = wait_for(awaited(node, result))
-    if len(step.outputs) == 1 and not (step.read_often and hasattr(type(result), "__next__")):
-        return (result,)
-    return split(step, result)
+    if type(result) not in PLAIN:
+        if needs_await(node, result):
+            result = wait_for(awaited(node, result))
+        if step.read_often:
+            return split(step, result)
+    return (result,) if len(step.outputs) == 1 else split(step, result)
 
 
 async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:

@@ -132,6 +132,14 @@ class IdentifiedFrame(StoringFrame):
     def key_of(self, step: CallStep) -> bytes:
         return self.signatures[self._calls.calls[step.index].stored[0]]
 
+    def _put(self, step: Step, outputs: Iterable[Any]) -> None:
+        slot = step.outputs[0]
+        if self._waiting or len(step.outputs) > 1 or slot is None:
+            super()._put(step, outputs)
+        else:  # the same, for most steps
+            (self.values[slot],) = outputs
+            self._remaining -= 1
+
     def recall(self, step: CallStep) -> bool:
         run = self.run
         if run.computed == self._looked_up_at or not run.was_computed(self.key_of(step), self._looked_up_at):

@@ -21,7 +21,7 @@ from hypernodes.failure import Failure
 from hypernodes.plan import Plan
 from hypernodes.request import rows_of
 
-_QUICK_S = 0.0005  # items with faster look-ups are small, so that more of them are looked up together
+_QUICK_LOOKUP_S = 0.0005  # items with faster look-ups are small, so that more of them are looked up together
 _MAX_WINDOW = 512
 
 
@@ -95,9 +95,9 @@ class _Window:
     def learn(self, seconds: float, items: int) -> None:
         """Adjust the number to the duration of a look-up of `items` items."""
         seconds_per_item = seconds / max(items, 1)
-        if seconds_per_item < _QUICK_S:
+        if seconds_per_item < _QUICK_LOOKUP_S:
             self.size = min(2 * self.size, _MAX_WINDOW)
-        elif seconds_per_item > 4 * _QUICK_S:
+        elif seconds_per_item > 4 * _QUICK_LOOKUP_S:
             self.size = max(self.size // 2, self._least)
 
 

@@ -10,6 +10,7 @@ from hypernodes.cache.base import Cache
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.identity.plan_code import origins_of_call
 from hypernodes.engine.identity.records import Computed
+from hypernodes.engine.state import QUICK_S
 from hypernodes.engine.store.run_store import LONGEST_WAIT_S
 from hypernodes.plan import CallStep
 
@@ -39,7 +40,8 @@ class StoringFrame(Frame):
 
     def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
         run = self.run
-        run.note_duration(step, duration_s)
+        if (duration_s < QUICK_S) is not (step in run.quick_steps):
+            run.note_duration(step, duration_s)
         key = self.key_of(step)
         if key:
             self._store(step, outputs)
@@ -72,9 +74,14 @@ class StoringFrame(Frame):
             return
         signatures, run = self.signatures, self.run
         entries: dict[str, Any] = {}
-        for slot, value in zip(step.outputs, outputs, strict=True):
+        if len(step.outputs) == 1:
+            slot = step.outputs[0]
             if slot is not None and (own := signatures[slot]):
-                entries[own.hex()] = value
+                entries[own.hex()] = outputs[0]
+        else:
+            for slot, value in zip(step.outputs, outputs, strict=True):
+                if slot is not None and (own := signatures[slot]):
+                    entries[own.hex()] = value
         if cache.notes_origins:
             self._note_origins(cache, step)
         run.store.put(cache, entries, step.node.name)
