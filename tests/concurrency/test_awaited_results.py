@@ -43,16 +43,6 @@ class Caller:
         return add_one(x)
 
 
-class Awaitable:
-    def __init__(self, x: int) -> None:
-        self.x = x
-
-    def __await__(self) -> Any:
-        return add_one(self.x).__await__()
-
-    def send(self, value: Any) -> None: ...
-
-
 async def return_another(x: int) -> Any:
     return add_one(x)
 
@@ -73,7 +63,6 @@ KINDS: dict[str, Callable[..., Any]] = {
     "partial": functools.partial(lambda x, k: add_one(x + k), k=0),
     "keyword-only": scaled,
     "object": Caller(),
-    "own awaitable": lambda x: Awaitable(x),
     "coroutine of a coroutine": return_another,
     "task of a coroutine": return_a_task,
 }
@@ -197,11 +186,82 @@ def test_other_objects_that_can_be_awaited_are_values() -> None:
     assert Pipeline(nodes=[Node(lambda x: reference, "y", name="refer")]).run({"x": 1}) == {"y": reference}
 
 
-def test_a_coroutine_after_values_is_refused_rather_than_a_result() -> None:
-    pipeline = Pipeline(nodes=[Node(lambda x: add_one(x) if x == 2 else x, "y", name="sometimes")])
-    with pytest.raises(ExecutionError, match="returned a coroutine \\(add_one\\) after calls that returned values"):
-        pipeline.map({"x": [0, 1, 2]}, "x")
-    assert pipeline.map({"x": [0, 1, 2]}, "x") == {"y": [0, 1, 3]}
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("on_error", ["raise", "collect"])
+def test_a_function_may_return_now_a_value_and_now_a_coroutine(modes: Modes, on_error: Any) -> None:
+    pipeline = Pipeline(nodes=[Node(lambda x: add_one(x) if x == 2 else x, "y")], backend=LocalBackend(*modes))
+    for xs, ys in (([0, 1, 2], [0, 1, 3]), ([0, 2, 1], [0, 3, 1]), ([2, 0, 1], [3, 0, 1])):
+        assert pipeline.map({"x": xs}, "x", on_error=on_error) == {"y": ys}
+    assert [pipeline.run({"x": x})["y"] for x in (0, 2, 1)] == [0, 3, 1]
+
+
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_what_plain_functions_return_is_awaited_in_the_loop_of_the_caller(modes: Modes, is_cached: bool) -> None:
+    async def loop_of(x: int) -> int:
+        return id(asyncio.get_running_loop())
+
+    pipeline = Pipeline(
+        nodes=[Node(lambda x: loop_of(x), "loop")],
+        backend=LocalBackend(*modes, max_workers=2),
+        cache=MemoryCache() if is_cached else None,
+    )
+
+    async def main() -> None:
+        here = id(asyncio.get_running_loop())
+        assert await pipeline.amap({"x": [1, 2, 3]}, "x") == {"loop": [here] * 3}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("modes", [modes for modes in MODES if modes[1] != "sequential"])
+def test_items_whose_coroutines_share_a_lock_take_turns(modes: Modes) -> None:
+    async def take(x: int, turn: asyncio.Semaphore) -> int:
+        async with turn:
+            await asyncio.sleep(0)
+        return x
+
+    pipeline = Pipeline(nodes=[Node(lambda x, turn: take(x, turn), "y")], backend=LocalBackend(*modes, max_workers=3))
+    assert pipeline.map({"x": range(6), "turn": asyncio.Semaphore(1)}, "x") == {"y": [*range(6)]}
+
+
+@pytest.mark.parametrize("modes", [modes for modes in MODES if modes[1] != "sequential"])
+def test_a_failure_ends_what_is_awaited_for_other_items(modes: Modes) -> None:
+    async def wait_forever() -> None:
+        await asyncio.Event().wait()
+
+    def wait_or_fail(x: int) -> Any:
+        if x:
+            raise LookupError(x)
+        return wait_forever()
+
+    pipeline = Pipeline(nodes=[Node(wait_or_fail, "y")], backend=LocalBackend(*modes, max_workers=2))
+    with pytest.raises(LookupError):
+        pipeline.map({"x": [0, 1]}, "x")
+
+
+@pytest.mark.parametrize("modes", MODES)
+def test_a_coroutine_as_an_input_is_for_the_node_to_await(modes: Modes) -> None:
+    async def await_it(x: Any) -> int:
+        return await x + 1  # type: ignore[no-any-return]
+
+    for function in (await_it, lambda x: asyncio.run(x) + 1):
+        pipeline = Pipeline(nodes=[Node(function, "y")], backend=LocalBackend(*modes))
+        assert [pipeline.run({"x": add_one(1)})["y"] for _ in range(2)] == [3, 3]
+
+
+@pytest.mark.parametrize("modes", MODES)
+def test_other_results_beside_a_coroutine_are_left_alone(modes: Modes) -> None:
+    class Connection:
+        is_open = True
+
+        def close(self) -> None:
+            self.is_open = False
+
+    connect = Node(lambda x: (add_one(x), Connection()), ("y", "connection"), name="connect", timeout=60)
+    use = Node(lambda connection: connection.is_open, "was_open", name="use")
+    found = Pipeline(nodes=[connect, use], backend=LocalBackend(*modes)).run({"x": 1})
+    assert (found["y"], found["was_open"], found["connection"].is_open) == (2, True, True)
 
 
 async def count(x: int) -> AsyncIterator[int]:

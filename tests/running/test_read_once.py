@@ -21,6 +21,7 @@ from hypernodes import (
     failures,
     node,
 )
+from tests.concurrency.kit import MODES, Modes
 from tests.support import Recorder
 
 
@@ -212,3 +213,22 @@ def test_a_map_over_a_set_is_refused_since_its_order_is_arbitrary(go: Any, kind:
     with pytest.raises(MapInputError, match=r"pass sorted\(lines\)"):
         go(Pipeline(nodes=[each.as_node({"lines": "line"}, map_over="lines")])).run({"lines": kind("ab")})
     assert go(each).map({"line": {"a": 1, "b": 2}.keys()}, map_over="line") == {"shout": ["A", "B"]}
+
+
+@pytest.mark.parametrize("modes", MODES)
+def test_each_item_of_a_map_is_looked_at(modes: Modes) -> None:
+    @node(output_name="numbers")
+    def make(x: int) -> Any:
+        return iter([x]) if x == 2 else [x]
+
+    @node(output_name="total")
+    def add(numbers: Any) -> int:
+        return sum(numbers)
+
+    @node(output_name="largest")
+    def find_largest(numbers: Any) -> int:
+        return max(numbers)
+
+    pipeline = Pipeline(nodes=[make, add, find_largest], backend=LocalBackend(*modes))
+    with pytest.raises(ExecutionError, match="node 'make' returned a list_iterator for 'numbers'"):
+        pipeline.map({"x": [0, 1, 2]}, "x")

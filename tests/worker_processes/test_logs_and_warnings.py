@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import warnings
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypernodes import LocalBackend, Pipeline, node
+from hypernodes import LocalBackend, Node, Pipeline, node
 from tests.worker_processes.conftest import Scripts
 
 NAME = "tests.logging_node"
@@ -134,3 +135,30 @@ def test_each_handler_gets_a_record_once(scripts: Scripts, scripts_without_loky:
     for kind in (scripts, scripts_without_loky):
         kind.write(USERS_MODULE, "users_module.py")
         assert sorted(kind.run(kind.write(OWN_HANDLERS)).splitlines()) == ["own: once", "root: once"]
+
+
+class LogsAtItsEnd:
+    """Logs when the garbage collector finds it, as unclosed clients do."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        logging.getLogger(NAME).warning("not closed")
+
+
+@node(output_name="y")
+def leave_unclosed(x: int) -> int:
+    gc.set_threshold(20)  # so that it comes at any moment, also while something is sent
+    for _ in range(3):
+        LogsAtItsEnd()
+    return x
+
+
+def test_a_finalizer_may_log_while_the_worker_sends_something(
+    items_backend: LocalBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    limited = Node(leave_unclosed.func, "y", name="leave_unclosed", timeout=60)  # announced for each call
+    found = Pipeline(nodes=[limited], backend=items_backend).map(inputs={"x": range(200)}, map_over="x")
+    assert found == {"y": [*range(200)]}
+    assert "not closed" in caplog.text

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import AsyncGeneratorType, CoroutineType, NoneType
 from typing import Any
 
 from hypernodes.errors import ExecutionError
 from hypernodes.nodes import Node
-from hypernodes.plan import Plan
 
 PLAIN = frozenset({NoneType, bool, int, float, complex, str, bytes, dict, set, frozenset})
 """Frequent types of values, told from others without a call."""
@@ -17,7 +15,8 @@ PLAIN = frozenset({NoneType, bool, int, float, complex, str, bytes, dict, set, f
 def needs_await(node: Node[..., Any], result: Any) -> bool:
     """Whether what a function returned is not its result yet: a coroutine, a future of asyncio, or one among several.
 
-    Other objects with `__await__` are values, such as the references of Ray and Dask.
+    Other objects with `__await__` are values, such as the references of Ray and Dask. The loops of `straight` look for
+    coroutines only: their functions run outside of event loops, and make no futures.
 
     Raises:
         ExecutionError: It is an async generator.
@@ -31,7 +30,7 @@ def needs_await(node: Node[..., Any], result: Any) -> bool:
             "`return [x async for x in ...]` in an `async def` function"
         )
     if hasattr(kind, "__await__"):
-        return hasattr(kind, "send") or hasattr(result, "_asyncio_future_blocking")
+        return hasattr(result, "_asyncio_future_blocking")
     return kind in (tuple, list) and len(node.outputs) > 1 and any(needs_await(node, part) for part in result)
 
 
@@ -45,32 +44,15 @@ async def awaited(node: Node[..., Any], result: Any) -> Any:
     return result
 
 
-def check_values(plan: Plan, results: Sequence[Any]) -> None:
-    """Refuse coroutines among the last results of functions that returned values before.
-
-    Others, of functions that return now this and now that, cause Python's warning that they were never awaited; to look
-    at each result would take as long as a trivial function.
-
-    Raises:
-        ExecutionError: There is one.
-    """
-    for result in results:
-        if type(result) is CoroutineType:
-            plan.result_kinds.are_values, plan.result_kinds.vary = False, True
-            result.close()
-            raise ExecutionError(
-                f"a node of pipeline {plan.scopes[0].pipeline_id!r} returned a coroutine ({result.__qualname__}) after "
-                "calls that returned values: make it an `async def` function that awaits it"
-            )
-
-
+_LOOP_HINT = (
+    "a run has an event loop of its own, and locks, clients and the like work in one loop only: create them in a node "
+    "and pass them on as its result, or await several `pipeline.arun(...)` in one loop of your own"
+)
 _LOOP_ERRORS = ("different event loop", "different loop", "Event loop is closed")
 
 
 def hint_at_event_loops(error: BaseException) -> None:
     """Add a note to an error of asyncio about an object, such as a lock or a client, from another event loop."""
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOOP_ERRORS):
-        error.add_note(
-            "a run has an event loop of its own, and locks, clients and the like work in one loop only: create them in "
-            "a node and pass them on as its result, or await several `pipeline.arun(...)` in one loop of your own"
-        )
+    has_hint = _LOOP_HINT in getattr(error, "__notes__", ())  # from a run inside of this one
+    if isinstance(error, RuntimeError) and not has_hint and any(text in str(error) for text in _LOOP_ERRORS):
+        error.add_note(_LOOP_HINT)

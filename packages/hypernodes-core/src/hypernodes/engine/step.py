@@ -72,24 +72,32 @@ class Unawaited:
     """What an ordinary function returned: something that has to be awaited in the event loop of the run.
 
     Args:
+        node: The node whose function returned it.
         result: The same.
         duration_s: How long the call took.
     """
 
-    __slots__ = ("duration_s", "result")
+    __slots__ = ("_result", "duration_s", "node")
 
-    def __init__(self, result: Any, duration_s: float) -> None:
-        self.result = result
+    def __init__(self, node: Node[..., Any], result: Any, duration_s: float) -> None:
+        self.node = node
+        self._result = result
         self.duration_s = duration_s
+
+    def take(self) -> Any:
+        """Return what is to be awaited, which is then the caller's."""
+        result, self._result = self._result, None
+        return result
 
     def close(self) -> None:
         """Close the coroutines that nobody will await, without a warning of Python's."""
-        for part in self.result if isinstance(self.result, (tuple, list)) else (self.result,):
-            if hasattr(part, "close"):
+        result = self.take()
+        for part in result if isinstance(result, (tuple, list)) and len(self.node.outputs) > 1 else (result,):
+            if part is not None and needs_await(self.node, part) and hasattr(part, "close"):
                 part.close()
 
     def __del__(self) -> None:
-        self.close()  # which does nothing after their end
+        self.close()
 
 
 def close_unwanted(future: Future[Any]) -> None:
@@ -122,7 +130,7 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
         result = node.func(*call.arguments, **call.by_keyword)
         if type(result) not in PLAIN and needs_await(node, result):
             if wait_for is None:
-                return Unawaited(result, perf_counter() - started_at)
+                return Unawaited(node, result, perf_counter() - started_at)
             result = wait_for(awaited(node, result))
     except Exception as error:
         if end is not None and now() > end:
@@ -157,7 +165,7 @@ async def finish_within(call: Call, unawaited: Unawaited, limit_s: float | None)
     started_at = perf_counter() - unawaited.duration_s
     node = call.step.node
     left_s = None if limit_s is None else limit_s - unawaited.duration_s
-    result = await within(awaited(node, unawaited.result), node, left_s)
+    result = await within(awaited(node, unawaited.take()), node, left_s)
     return Returned(split(call.step, result), perf_counter() - started_at)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from operator import itemgetter
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import PipelineCallback
@@ -17,14 +19,14 @@ from hypernodes.plan.plan import (
     NestedStep,
     Plan,
     PlannedPipeline,
-    ResultKinds,
     Scope,
     Settings,
     Step,
 )
 from hypernodes.plan.readers import readers_of
 
-_GENERATOR = 0x20  # a bit of `code.co_flags` (the inspect module's CO_GENERATOR)
+LOOKED_AT = 4
+"""Added to the number of arguments of a function in `Plan.program` whose results are looked at."""
 
 
 def compile_plan(
@@ -291,12 +293,10 @@ class _Draft:
             callbacks=tuple(callbacks.values()),
             is_local=all(map(_is_local, steps)),
             needs_only_calls=needs_only_calls,
-            result_kinds=ResultKinds(),
             is_silent=needs_only_calls and not is_cached and not callbacks,
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
             readers=readers,
             inputs_read_often=readers.several(self.inputs.values(), is_input=True),
-            results_read_often=tuple(self.read_often),
             program=tuple(map(_instruction, steps)),
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
@@ -373,21 +373,38 @@ def _nothing(values: Sequence[Any]) -> tuple[()]:
     return ()
 
 
-def _returns_generator(step: CallStep) -> bool:
-    """Whether a call is known to return a generator that is read more than once, which is checked at once then."""
-    code = getattr(step.node.func, "__code__", None)
-    return bool(step.read_often) and code is not None and bool(code.co_flags & _GENERATOR)
-
-
 def _instruction(step: Step) -> tuple[Any, ...]:
     """Return the form of a step that the silent loop reads: number of arguments, function, their slots, result slot.
 
-    The number is -1 for a step that the loop handles as an object: one with keyword-only parameters, several outputs or
-    retries and the like, or a nested pipeline.
+    `LOOKED_AT` is added to the number where the result may have to be awaited. It is -1 for a step that the loop
+    handles as an object: one with keyword-only parameters, several outputs, a result that is read more than once and
+    may be an iterator, retries and the like, or a nested pipeline.
     """
     if isinstance(step, NestedStep) or step.is_special:
         return (-1, step, 0, 0, 0, 0)
-    if step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3 or _returns_generator(step):
+    function = step.node.func
+    is_looked_at = not _only_computes(function)
+    if step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3 or (step.read_often and is_looked_at):
         return (-1, step, 0, 0, 0, 0)
     first, second, third = (*step.positional, 0, 0, 0)[:3]
-    return (len(step.positional), step.node.func, first, second, third, step.outputs[0])
+    count = len(step.positional) + (LOOKED_AT if is_looked_at else 0)
+    return (count, function, first, second, third, step.outputs[0])
+
+
+def _only_computes(function: Any) -> bool:
+    """Whether a function only computes with its arguments, so that it makes neither a coroutine nor an iterator."""
+    return isinstance(function, FunctionType) and _computing().issuperset(function.__code__.co_code[::2])
+
+
+@cache
+def _computing() -> frozenset[int]:
+    """Return instructions that call nothing and read no attribute: those of a function that has most of them."""
+
+    def compute(a: Any, b: Any, k: Any) -> Any:
+        values = (a, [b, a], {a: b}, {a}, a + b, a[k], -a, not a, a < b, a is b, a in b, "x", f"{a}{b!r}")
+        first, second = a, b
+        if (a and b) or k:
+            return first if second is None else values
+        return LOOKED_AT
+
+    return frozenset(compute.__code__.co_code[::2])

@@ -181,21 +181,6 @@ class NestedStep(Record):
 Step: TypeAlias = CallStep | NestedStep
 
 
-class ResultKinds:
-    """What is known of the results of a plan's calls: the only part of a plan that changes.
-
-    Attributes:
-        are_values: Whether every step has been called, and none of these calls returned something to await. Then the
-            silent loop does not look at each result any more.
-        vary: Whether a step returned something to await after it had returned values.
-    """
-
-    __slots__ = ("are_values", "vary")
-
-    def __init__(self) -> None:
-        self.are_values = self.vary = False
-
-
 class Plan(Record):
     """A compiled pipeline.
 
@@ -216,10 +201,8 @@ class Plan(Record):
             process, without retries or time limits.
         is_silent: Whether it needs only calls, and there is neither a cache nor a callback.
         is_chain: Whether each step reads a result of the previous one, so that no two can run at a time.
-        result_kinds: What is known of the results of its calls.
         readers: Who reads the values in its slots.
         inputs_read_often: The inputs that are read more than once in one execution, by slot, with their readers.
-        results_read_often: The slots of the results that are read more than once.
         program: The steps in the form that the silent loop reads.
         pick: Returns the requested outputs from the slots: a single value, else a tuple.
     """
@@ -239,10 +222,8 @@ class Plan(Record):
     needs_only_calls: bool
     is_silent: bool
     is_chain: bool
-    result_kinds: ResultKinds
     readers: Readers
     inputs_read_often: Mapping[int, tuple[str, ...]]
-    results_read_often: tuple[int, ...]
     program: tuple[tuple[Any, ...], ...]
     pick: Callable[[Sequence[Any]], Any]
 

@@ -12,17 +12,16 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.awaitables import PLAIN, awaited, check_values, needs_await
-from hypernodes.engine.drivers.waiting import Waiter, wait_alone
+from hypernodes.engine.awaitables import PLAIN, awaited, needs_await
+from hypernodes.engine.drivers.waiting import Waiter
 from hypernodes.engine.frames.columns import has_failure, nested_columns
-from hypernodes.engine.step import call, check_read_once, context_of, locate, split
+from hypernodes.engine.step import call, context_of, locate, split
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
-from hypernodes.read_once import REREADABLE
 from hypernodes.request import rows_of
 
 if TYPE_CHECKING:
@@ -76,11 +75,11 @@ def run_silent(
     ctx: CallbackContext | None,
     backend_name: str,
     on_error: OnError = "raise",
-    thread: CallingThread | Waiter | None = None,
+    thread: CallingThread | None = None,
     indexes: Sequence[int] | None = None,
     trace: Trace | CallingThread | None = None,
     enclosing: _EnclosingMap | None = None,
-    program: Iterable[tuple[Any, ...]] | None = None,
+    wait_for: Callable[[Any], Any] | None = None,
 ) -> list[Any]:
     """Execute a plan once for each row.
 
@@ -98,7 +97,7 @@ def run_silent(
         indexes: Item index of each row; None when they are counted from 0.
         trace: Receives where the error that ends the map was raised.
         enclosing: The mapped pipeline that the rows are the items of, when that is a step of another plan.
-        program: The steps, in the form of `Plan.program`, in a way that looks at each result; None for the usual one.
+        wait_for: Returns the value of a coroutine that a function returned; None for an event loop made for that.
 
     Returns:
         The value of every slot after the last row.
@@ -106,71 +105,61 @@ def run_silent(
     Raises:
         Exception: The error of a node, with a note that says where it was raised.
     """
-    values: list[Any] = []
-    rows = iter(rows)
-    looks_at_each = program is not None
-    if program is None:
-        program = plan.program
-        if not plan.result_kinds.are_values:
-            waiter = Waiter(thread)
-            looking = [(-1, step, 0, 0, 0, 0) for step in plan.steps]
-            try:
-                for row in rows:
-                    waiter.has_awaited = False
-                    values = run_silent(
-                        plan,
-                        (row,),
-                        rest,
-                        results,
-                        ctx,
-                        backend_name,
-                        on_error,
-                        waiter,
-                        indexes,
-                        trace,
-                        enclosing,
-                        looking,
-                    )
-                    has_failed = results and type(results[-1]) is Failure  # before some steps were called
-                    if not (waiter.has_awaited or has_failed or plan.result_kinds.vary):
-                        plan.result_kinds.are_values = True
-                        break
-                else:
-                    return values
-            finally:
-                waiter.close()
-    if thread is not None:
-        program = thread.checked(program)
+    program: Iterable[tuple[Any, ...]] = plan.program if thread is None else thread.checked(plan.program)
     append, width = None, 1
     if results is not None:
         width = len(plan.outputs)
         append = results.append if width == 1 else results.extend
+    values: list[Any] = []
+    result: Any = None
     count: int = 0
     function: Any = None
     out: int = 0
-    unchecked = plan.results_read_often
+    waiter: Waiter | None = None
+    if thread is not None:
+        wait_for = thread.wait_for
+    rows = iter(rows)
     while True:
         try:
             for row in rows:
                 values = [*row, *rest]
                 for count, function, first, second, third, out in program:
                     if count == 1:
-                        values[out] = function(values[first])
+                        result = function(values[first])
                     elif count == 2:
-                        values[out] = function(values[first], values[second])
+                        result = function(values[first], values[second])
                     elif count == 3:
-                        values[out] = function(values[first], values[second], values[third])
+                        result = function(values[first], values[second], values[third])
                     elif count == 0:
-                        values[out] = function()
+                        result = function()
+                    elif count > 0:  # the same, for what may have to be awaited
+                        if count == 5:
+                            result = function(values[first])
+                        elif count == 6:
+                            result = function(values[first], values[second])
+                        elif count == 7:
+                            result = function(values[first], values[second], values[third])
+                        else:
+                            result = function()
+                        if (kind := result.__class__) is CoroutineType or kind is AsyncGeneratorType:
+                            if wait_for is None:
+                                waiter = Waiter()
+                                wait_for = waiter.wait_for
+                            maker: Any = plan.steps[plan.producers[out]]
+                            result = wait_for(awaited(maker.node, result))
                     elif isinstance(function, CallStep):
+                        if wait_for is None:
+                            waiter = Waiter()
+                            wait_for = waiter.wait_for
                         outputs = (
                             thread.call(function, values)
                             if thread is not None and function.is_special
-                            else call(function, values, wait_alone if thread is None else thread.wait_for)
+                            else call(function, values, wait_for)
                         )
                         for slot, value in zip(function.outputs, outputs, strict=True):
                             if slot is not None:
                                 values[slot] = value
+                        continue
                     else:
                         number = len(results) // width if results is not None else None
                         if number is not None and indexes is not None:
@@ -178,14 +167,15 @@ def run_silent(
                         if trace is None:
                             trace = Trace()
                         _run_items(
-                            _EnclosingMap(plan, function, number, ctx, enclosing), values, backend_name, thread, trace
+                            _EnclosingMap(plan, function, number, ctx, enclosing),
+                            values,
+                            backend_name,
+                            thread,
+                            trace,
+                            wait_for,
                         )
-                if unchecked:  # as `step.split` does after each call; here for the first row
-                    for slot in unchecked:
-                        if type(values[slot]) not in REREADABLE:
-                            count, function = -1, plan.steps[plan.producers[slot]]
-                            check_read_once(function, slot, values[slot])
-                    unchecked = ()
+                        continue
+                    values[out] = result
                 if append is not None:
                     append(plan.pick(values))
         except _FailedInputError as failed:
@@ -215,13 +205,11 @@ def run_silent(
                     trace.failed_at = path
                 raise
         else:
-            if looks_at_each:
-                return values
-            if results is not None:
-                check_values(plan, results[-width:])
-            elif values and values[out].__class__ is CoroutineType:
-                check_values(plan, (values[out],))
             return values
+        finally:
+            if waiter is not None:
+                waiter.close()
+                waiter = wait_for = None
         text = "".join(traceback.format_exception(error))
         index = number if indexes is None else indexes[number]
         results.extend([Failure(error, text, index, path)] * width)
@@ -238,8 +226,9 @@ def _run_items(
     enclosing: _EnclosingMap,
     values: list[Any],
     backend_name: str,
-    thread: CallingThread | Waiter | None,
+    thread: CallingThread | None,
     trace: Trace | CallingThread,
+    wait_for: Callable[[Any], Any] | None,
 ) -> None:
     """Execute the items of a mapped pipeline that is a step."""
     step = enclosing.step
@@ -263,6 +252,7 @@ def _run_items(
         has_failures=any(has_failure(column) for column in columns),
         trace=trace,
         enclosing=enclosing,
+        wait_for=wait_for,
     )
     for slot, made in zip(step.outputs, columns_of(step.inner, results), strict=True):
         if slot is not None:
@@ -277,11 +267,12 @@ def run_rows(
     ctx: CallbackContext | None,
     backend_name: str,
     on_error: OnError,
-    thread: CallingThread | Waiter | None,
+    thread: CallingThread | None,
     has_failures: bool,
     indexes: Sequence[int] | None = None,
     trace: Trace | CallingThread | None = None,
     enclosing: _EnclosingMap | None = None,
+    wait_for: Callable[[Any], Any] | None = None,
 ) -> None:
     """Execute a plan once for each item of a map; some inputs may be `Failure`s of upstream steps.
 
@@ -298,9 +289,10 @@ def run_rows(
         indexes: Index of each item.
         trace: Receives where the error that ends the map was raised.
         enclosing: The mapped pipeline that the rows are the items of.
+        wait_for: Returns the value of a coroutine.
     """
     if not has_failures:
-        run_silent(plan, rows, rest, results, ctx, backend_name, on_error, thread, indexes, trace, enclosing)
+        run_silent(plan, rows, rest, results, ctx, backend_name, on_error, thread, indexes, trace, enclosing, wait_for)
         return
     width = len(plan.outputs)
     for number, row in enumerate(rows):
@@ -308,7 +300,9 @@ def run_rows(
         if failure is None:
             index = number if indexes is None else indexes[number]
             own: list[Any] = []
-            run_silent(plan, (row,), rest, own, ctx, backend_name, on_error, thread, (index,), trace, enclosing)
+            run_silent(
+                plan, (row,), rest, own, ctx, backend_name, on_error, thread, (index,), trace, enclosing, wait_for
+            )
             results.extend(own)
         elif on_error == "collect":
             results.extend([failure] * width)

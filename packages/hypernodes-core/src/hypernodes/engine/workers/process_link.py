@@ -13,6 +13,7 @@ import pickle
 import signal
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -34,7 +35,9 @@ class _WorkerEnd:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
+        self._sender = 0  # the thread that is sending now
+        self._waiting: deque[bytes] = deque()
         self.process_id = os.getpid()  # a node may fork, and the fork does not talk to the caller
 
     def serve(self) -> None:
@@ -62,9 +65,20 @@ class _WorkerEnd:
             return FAILED + pickle.dumps(describe(error), PROTOCOL)
 
     def send(self, message: bytes) -> None:
-        """Send a message. A time limit must not interrupt that, halfway through."""
-        with self._sending, _no_alarm():
-            self._connection.send_bytes(message)
+        """Send a message. A time limit must not interrupt that, halfway through.
+
+        Something that is collected meanwhile may log or warn, in this thread: its message is sent after this one.
+        """
+        this_thread = threading.get_ident()
+        self._waiting.append(message)
+        while self._waiting and self._sender != this_thread:
+            with self._sending, _no_alarm():
+                self._sender = this_thread
+                try:
+                    while self._waiting:
+                        self._connection.send_bytes(self._waiting.popleft())
+                finally:
+                    self._sender = 0
 
 
 def serve(connection: Connection) -> None:

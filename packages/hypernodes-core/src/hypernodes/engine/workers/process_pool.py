@@ -100,6 +100,11 @@ class _Driver:
         if self.process is not None:
             self.process.kill()
 
+    def join(self) -> None:
+        """Wait for the end of the thread, unless it is this one, which collects a map that nobody reads any more."""
+        if self.thread is not threading.current_thread():
+            self.thread.join()
+
 
 class ProcessPool:
     """Worker processes, started when they are needed, each driven by a thread of its own.
@@ -183,7 +188,7 @@ class ProcessPool:
         for order in waiting:
             order.future.cancel()
         for driver in at_work:
-            driver.thread.join()
+            driver.join()
 
     # --- for the owner --------------------------------------------------------------------------------------------
 
@@ -199,7 +204,7 @@ class ProcessPool:
             drivers = list(self._drivers)
         try:
             for driver in drivers:
-                driver.thread.join()
+                driver.join()
         except BaseException:
             self.kill()
             raise

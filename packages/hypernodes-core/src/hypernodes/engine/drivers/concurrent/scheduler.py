@@ -331,6 +331,11 @@ class Scheduler:
 
     def complete_call(self, task: CallTask, returned: Returned | Unawaited | bytes) -> None:
         if isinstance(returned, Unawaited):
+            if task.activity.is_stopped or self._is_cancelled:
+                returned.close()
+                error = CancelledError("the run ended before what the call returned was awaited")
+                self.fail_call(task, error, can_try_again=False)
+                return
             call = prepare(task.step, task.activity.frame.values)
             outcome = self.workers.loop_runner.finish(call, returned, lambda outcome: self._inbox.put((task, outcome)))
             self.wait_for(task, outcome)

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
+from concurrent.futures import CancelledError, Future, wait
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypernodes.engine.cancellation import current_registry
-from hypernodes.engine.drivers.concurrent.activity import Host, Task
+from hypernodes.engine.drivers.concurrent.activity import Host, Task, cancelled
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader
 from hypernodes.engine.drivers.straight import Trace, run_silent
+from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S
 from hypernodes.engine.workers.workers import Outcome, Workers
 
 _REPORT_S = 0.001  # results of quick rows are reported together, at the latest after this time
 _REPORT_ROWS = 128
 _AHEAD_S = 0.01  # duration of the work that waits in the queue
 _MOST_AHEAD = 1024
+
+
+class _Awaited(NamedTuple):
+    """A coroutine that a function returned, to be awaited in the event loop of the run.
+
+    Attributes:
+        coroutine: The coroutine.
+        context: The context variables of the call.
+        future: Its outcome.
+    """
+
+    coroutine: Any
+    context: contextvars.Context
+    future: Future[Any]
 
 
 class _RunnerTask(Task):
@@ -38,6 +55,7 @@ class _RunnerTask(Task):
         self.rows.end(host)
 
     def on_progress(self, host: Host) -> None:
+        self.rows.start_awaiting()
         self.rows.take_results(host)
 
 
@@ -63,6 +81,7 @@ class ThreadRows:
         self._seconds_per_row: float | None = None
         self._executing = 0  # rows that have been read and whose results have not been recorded
         self._is_reported = False  # whether the loop has been sent a message that there are results
+        self._to_await: deque[_Awaited] = deque()
 
     @property
     def has_begun_items(self) -> bool:
@@ -110,6 +129,7 @@ class ThreadRows:
         plan, rest, request = owner.plan, self._rest, owner.request
         base, backend_name = request.base, request.run.backend_name
         trace = Trace()
+        wait_for = partial(self._wait_for, host, task)
         low = self._limit // 2
         rows, reported_at = 0, perf_counter()
         since = reported_at
@@ -122,7 +142,19 @@ class ThreadRows:
             error: BaseException | None = None
             try:
                 self._context.copy().run(
-                    run_silent, plan, (values,), rest, outputs, base, backend_name, "raise", None, (index,), trace
+                    run_silent,
+                    plan,
+                    (values,),
+                    rest,
+                    outputs,
+                    base,
+                    backend_name,
+                    "raise",
+                    None,
+                    (index,),
+                    trace,
+                    None,
+                    wait_for,
                 )
             except BaseException as raised:
                 error = raised
@@ -141,6 +173,26 @@ class ThreadRows:
                 self._is_reported = True
                 host.post(task, None)
 
+    def _wait_for(self, host: Host, task: _RunnerTask, coroutine: Any) -> Any:
+        """Let the event loop of the run await a coroutine; return its value. In a thread."""
+        awaited = _Awaited(coroutine, contextvars.copy_context(), Future())
+        self._to_await.append(awaited)
+        host.post(task, None)
+        while not wait([awaited.future], CHECK_INTERVAL_S).done:
+            if self._owner.is_stopped or self._workers.is_cancelled:
+                if awaited.future.cancel():
+                    coroutine.close()  # it has not been started
+                raise CancelledError("the run ended before the call did")
+        return awaited.future.result()
+
+    def start_awaiting(self) -> None:
+        """Start awaiting what threads wait for."""
+        while self._to_await:
+            coroutine, context, future = self._to_await.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            context.run(self._workers.coroutines.submit, coroutine, partial(_settle, future))
+
     def take_results(self, host: Host) -> None:
         """Record the results that threads have appended."""
         self._is_reported = False
@@ -158,3 +210,11 @@ class ThreadRows:
         """Record that a thread has no more rows to execute."""
         self._owner.pending -= 1
         self.take_results(host)
+
+
+def _settle(future: Future[Any], outcome: Outcome) -> None:
+    error = CancelledError("the call was cancelled") if cancelled(outcome) else outcome.exception()
+    if error is None:
+        future.set_result(outcome.result())
+    else:
+        future.set_exception(error)
