@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from hypernodes import LocalBackend, MemoryCache, Node, Pipeline, WorkerDiedError, failures
+from hypernodes import LocalBackend, MemoryCache, Node, Pipeline, WorkerDiedError, failures, node
 from tests.support import Recorder
 from tests.worker_processes.nodes import die_if_told, note_line, read_lines, tell_process
 from tests.worker_processes.observe import processes, wait_until, workers
@@ -95,6 +96,23 @@ def test_workers_killed_between_runs_are_replaced(backend: LocalBackend) -> None
         os.kill(process.pid, signal.SIGKILL)
     found = pipeline.map(inputs={"x": [1, 2, 3]}, map_over="x")["process_id"]
     assert first not in found
+
+
+def test_a_single_call_is_made_though_all_idle_workers_were_killed(items_backend: LocalBackend) -> None:
+    @node(output_name="process")
+    def work_for_a_while(x: int) -> int:
+        time.sleep(0.005)
+        return os.getpid()
+
+    pipeline = Pipeline(nodes=[work_for_a_while], backend=items_backend)
+    for _ in range(3):
+        before: set[int] = set()
+        while len(before) < 2:  # until both are up
+            before = set(pipeline.map(inputs={"x": range(40)}, map_over="x")["process"])
+        for process_id in before:
+            os.kill(process_id, signal.SIGKILL)
+        (after,) = pipeline.map(inputs={"x": [1]}, map_over="x")["process"]
+        assert after not in before
 
 
 def test_what_workers_were_computing_when_they_were_killed_is_computed_again(tmp_path: Path) -> None:

@@ -326,6 +326,7 @@ class ProcessPool:
             if order.attempts < _MAX_ATTEMPTS and not process.is_killed:  # else its run was aborted
                 with self._changed:
                     self._queue.appendleft(order)
+                    self._changed.notify()  # another process may be idle
             else:
                 order.future.set_exception(LostWorkerError(None))
             return False
