@@ -21,6 +21,9 @@ class Missing:
 
 MISS: Final = Missing()
 
+CONSTANTS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""The types of values that hold nothing else and cannot change, which are most of all results."""
+
 
 class CacheStats(NamedTuple):
     """Content and usage of a cache; None where a cache does not count.

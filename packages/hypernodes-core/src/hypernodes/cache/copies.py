@@ -19,13 +19,13 @@ from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from hypernodes.cache.base import CONSTANTS
 from hypernodes.cache.size import estimate_size_bytes
 
 LARGE_BYTES = 64 << 20
 """Values larger than this are not copied unless that is asked for: two of them may not fit into the memory."""
 
-_CONSTANTS = frozenset({type(None), bool, int, float, complex, str, bytes})
-_IMMUTABLE = _CONSTANTS | {
+_IMMUTABLE = CONSTANTS | {
     range,
     slice,
     decimal.Decimal,
@@ -126,7 +126,7 @@ def is_immutable(value: Any) -> bool:
     if isinstance(value, (tuple, frozenset, PurePath)):
         if getattr(value, "__dict__", None):  # of an object of a subclass
             return False
-        return isinstance(value, PurePath) or all(type(item) in _CONSTANTS or is_immutable(item) for item in value)
+        return isinstance(value, PurePath) or all(type(item) in CONSTANTS or is_immutable(item) for item in value)
     return isinstance(value, enum.Enum)
 
 
@@ -134,8 +134,8 @@ def _is_flat(kind: type, value: Any) -> bool:
     if kind is bytearray:
         return True
     if kind is dict:
-        return _CONSTANTS.issuperset(map(type, value.values())) and all(map(is_immutable, value))
-    return _CONSTANTS.issuperset(map(type, value))
+        return CONSTANTS.issuperset(map(type, value.values())) and all(map(is_immutable, value))
+    return CONSTANTS.issuperset(map(type, value))
 
 
 def _copied(value: Any, limit_bytes: int) -> Copied:

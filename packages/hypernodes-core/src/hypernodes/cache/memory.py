@@ -7,14 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from hypernodes.cache.base import MISS, Cache, CacheStats
+from hypernodes.cache.base import CONSTANTS, MISS, Cache, CacheStats
 from hypernodes.cache.record import RECORD_PREFIX
 from hypernodes.caller import warn_caller
 from hypernodes.checks import shown
 from hypernodes.errors import CacheWarning, ConfigurationError, is_positive
 from hypernodes.locks import reset_after_fork
-
-_CONSTANTS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class MemoryCache(Cache):
@@ -115,23 +113,20 @@ class MemoryCache(Cache):
         return MISS
 
     def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
-        failure: Exception | None = None
-        for key, value in entries.items():
-            try:
-                self.put(key, value)
-            except Exception as error:
-                failure = failure or error
-            if labels and type(value) not in _CONSTANTS and type(self._entries.get(key)) in self._kept_types:
-                self._labels[key] = labels.get(key, "")
-        if failure is not None:
-            raise failure
+        try:
+            super().put_many(entries, labels)
+        finally:
+            if labels and self._kept_types:
+                for key, value in entries.items():
+                    if type(value) not in CONSTANTS and type(self._entries.get(key)) in self._kept_types:
+                        self._labels[key] = labels.get(key, "")
 
     def put(self, key: str, value: Any) -> None:
         if key[:6] == RECORD_PREFIX:  # `is_record_key`, without a call for every item
             with self._lock:
                 self._records[key] = value
             return
-        kept = value if type(value) in _CONSTANTS or self.copy is False else self._keep(value)
+        kept = value if type(value) in CONSTANTS or self.copy is False else self._keep(value)
         if self.max_bytes is None:
             size = 0
         else:

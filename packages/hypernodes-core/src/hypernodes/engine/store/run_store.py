@@ -13,13 +13,12 @@ from time import monotonic
 from typing import Any
 
 from hypernodes import signature
-from hypernodes.cache.base import MISS, Cache
+from hypernodes.cache.base import CONSTANTS, MISS, Cache
 from hypernodes.cache.record import is_record_key
 from hypernodes.engine.step import NotTransferred
 
 LONGEST_WAIT_S = 0.02
 _MANIFEST = "-items"
-_CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
 _UNSTORABLE = (Iterator, NotTransferred)
 _READ_ONCE = "it is an iterator, which can be read only once. Return a list"
 
@@ -101,7 +100,7 @@ class RunStore:
         """Queue results of a node for writing."""
         has_constants_only = True
         for value in entries.values():
-            if type(value) not in _CONSTANT:
+            if type(value) not in CONSTANTS:
                 has_constants_only = False
                 if isinstance(value, _UNSTORABLE):
                     is_iterator = isinstance(value, Iterator)
@@ -120,7 +119,7 @@ class RunStore:
             unsaved.update(entries)
         else:
             for key, value in entries.items():
-                unsaved[key], is_stable = (value, True) if type(value) in _CONSTANT else cache.prepare(value)
+                unsaved[key], is_stable = (value, True) if type(value) in CONSTANTS else cache.prepare(value)
                 can_wait = can_wait and is_stable
         for key in entries:
             labels[key] = node_name
@@ -159,7 +158,7 @@ class RunStore:
 
 def is_constant(value: Any) -> bool:
     """Whether a value is immutable."""
-    return type(value) in _CONSTANT or (type(value) is tuple and all(type(element) in _CONSTANT for element in value))
+    return type(value) in CONSTANTS or (type(value) is tuple and all(type(element) in CONSTANTS for element in value))
 
 
 def read_manifest(manifest: Any) -> list[bytes] | None:
