@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hypernodes import CallbackContext, LocalBackend, Node, Pipeline, PipelineCallback, node
+from hypernodes import CallbackContext, LocalBackend, MemoryCache, Node, Pipeline, PipelineCallback, node
+from hypernodes.backend import SubprocessBackend
 from tests.support import Recorder
 from tests.worker_processes.nodes import Block, CountsUnpickling, note_line, read_lines
 from tests.worker_processes.observe import wait_until
@@ -85,11 +87,58 @@ def test_a_large_input_that_nested_maps_share_arrives_once_in_each_worker(
     assert set(arrivals(tmp_path / "arrivals").values()) == {1}
 
 
-def test_short_items_travel_many_at_a_time(items_backend: LocalBackend, tmp_path: Path) -> None:
+def map_items(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
+    found: list[int] = pipeline.map(inputs=inputs, map_over="x")["y"]
+    return found
+
+
+def iterate_over_items(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
+    return [row["y"] for row in pipeline.map_iter(inputs=inputs, map_over="x")]
+
+
+def iterate_over_items_of_a_generator(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
+    return iterate_over_items(pipeline, {**inputs, "x": (x for x in inputs["x"])})
+
+
+def map_in_a_node(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
+    outer = Pipeline(nodes=[pipeline.as_node(map_over="x")], backend=pipeline.backend)
+    found: list[int] = outer.run(inputs=inputs)["y"]
+    return found
+
+
+def map_in_a_subprocess(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
+    with SubprocessBackend(map_execution="parallel", max_workers=2) as backend:
+        return map_items(pipeline.with_backend(backend), inputs)
+
+
+def map_stored(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
+    return map_items(pipeline.with_cache(MemoryCache()), inputs)
+
+
+def map_observed(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
+    return map_items(pipeline.with_callbacks([Recorder()]), inputs)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        map_items,
+        iterate_over_items,
+        iterate_over_items_of_a_generator,
+        map_in_a_node,
+        map_in_a_subprocess,
+        map_stored,
+        map_observed,
+    ],
+    ids=lambda compute: compute.__name__,
+)
+def test_short_items_travel_many_at_a_time(
+    compute: Callable[[Pipeline, dict[str, Any]], list[int]], items_backend: LocalBackend, tmp_path: Path
+) -> None:
     # A small shared input goes along with each task, and is one object for all the items in it.
     shared = CountsUnpickling(str(tmp_path / "arrivals"))
     pipeline = Pipeline(nodes=[look_at], backend=items_backend)
-    pipeline.map(inputs={"x": range(2000), "shared": shared}, map_over="x")
+    assert compute(pipeline, {"x": list(range(2000)), "shared": shared}) == list(range(2000))
     tasks = sum(arrivals(tmp_path / "arrivals").values())
     assert tasks < 2000 / 10
 

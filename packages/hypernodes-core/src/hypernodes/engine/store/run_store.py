@@ -9,6 +9,7 @@ returned, even if later calls modify it before it is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -36,6 +37,7 @@ class RunStore:
         self._warn = warn
         self._unsaved: dict[int, tuple[Cache, dict[str, Any], dict[str, str]]] = {}
         self._unsaved_since = 0.0
+        self._is_gathering = False
 
     def get(self, cache: Cache, key: str) -> Any:
         """Return the value stored under `key`, or `MISS`."""
@@ -47,7 +49,7 @@ class RunStore:
         unsaved = self._unsaved[id(cache)][1] if id(cache) in self._unsaved else {}
         found = {key: unsaved[key] for key in keys if key in unsaved}
         if not all(map(is_constant, found.values())):
-            self.flush()  # prepared values have to be read back by the cache
+            self._write()  # prepared values have to be read back by the cache
             found = {}
         missing = [key for key in keys if key not in found] if found else keys
         try:
@@ -124,7 +126,7 @@ class RunStore:
         for key in entries:
             labels[key] = node_name
         if not can_wait:
-            self.flush()
+            self._write()
 
     def seconds_left(self) -> float | None:
         """Return how long queued results may still wait to be written, in seconds; None when there are none."""
@@ -132,6 +134,20 @@ class RunStore:
 
     def flush(self) -> None:
         """Write the queued results; a value that cannot be stored causes one warning, and the others are written."""
+        if self._unsaved and not self._is_gathering:
+            self._write()
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Write together what is queued meanwhile, after 20 ms at the latest: results that are all there already."""
+        outer, self._is_gathering = self._is_gathering, True
+        try:
+            yield
+        finally:
+            self._is_gathering = outer
+            self.flush()
+
+    def _write(self) -> None:
         while self._unsaved:
             identity, (cache, entries, labels) = next(iter(self._unsaved.items()))
             try:

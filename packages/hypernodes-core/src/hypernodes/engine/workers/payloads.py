@@ -23,6 +23,7 @@ _PREFIX = "hypernodes-"
 _FILE_MIN_BYTES = 64 * 1024
 _SCALARS = frozenset((bool, int, float, complex, type(None)))
 _TEXTS = frozenset((str, bytes))
+_SHORT = 8  # elements of a tuple that are looked at
 
 
 class Payload(NamedTuple):
@@ -44,7 +45,16 @@ class Payload(NamedTuple):
 def is_sent_as_is(value: Any) -> bool:
     """Whether a value is so simple that it is sent without being serialized first."""
     kind = type(value)
-    return kind in _SCALARS or (kind in _TEXTS and len(value) < _FILE_MIN_BYTES)
+    if kind in _SCALARS:
+        return True
+    if kind in _TEXTS:
+        return len(value) < _FILE_MIN_BYTES
+    return kind is tuple and len(value) <= _SHORT and are_scalars(value)
+
+
+def are_scalars(values: Iterable[Any]) -> bool:
+    """Whether all values are numbers, truth values or None."""
+    return _SCALARS.issuperset(map(type, values))
 
 
 def new_dumper(is_by_value: bool) -> Dumper:

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
-from hypernodes.engine.workers.payloads import Payload, new_dumper, pack, unpack
+from hypernodes.engine.workers.payloads import Payload, is_sent_as_is, new_dumper, pack, unpack
 from hypernodes.engine.workers.pickling import PROTOCOL, Dumper
 from hypernodes.engine.workers.process_start import use_folder
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
@@ -160,10 +160,14 @@ def _run(
                     values[slot] = open_payload(values[slot], step, slot)
                     if slot in shared and slot not in item.values:
                         shared[slot] = values[slot]
-            with TimeLimit(step.node, position, index):
-                returned = make(prepare(step, values), loop.wait_for)  # type: ignore[arg-type]
-                assert isinstance(returned, Returned)
-            values.update((s, v) for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None)
+            call = prepare(step, values)  # type: ignore[arg-type]
+            if step.node.timeout is None:
+                returned = make(call, loop.wait_for)
+            else:
+                with TimeLimit(step.node, position, index):
+                    returned = make(call, loop.wait_for)
+            assert isinstance(returned, Returned)
+            values |= {s: v for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None}
             outputs = _pack_results(order, step, returned, dumper)
         except BaseException as error:
             return ItemOutcome(done, index, describe(error))
@@ -184,6 +188,8 @@ def open_payload(payload: Payload, step: CallStep, slot: int) -> Any:
 
 
 def _pack_results(order: WorkOrder, step: CallStep, returned: Returned, dumper: Dumper) -> tuple[Any, ...]:
+    if order.returns_everything and all(map(is_sent_as_is, returned.outputs)):
+        return returned.outputs
     packed: list[Any] = []
     path = partial(new_path, order.folder)
     for name, slot, value in zip(step.node.outputs, step.outputs, returned.outputs, strict=True):

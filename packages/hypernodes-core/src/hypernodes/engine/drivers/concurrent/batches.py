@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from hypernodes.engine.drivers.concurrent.activity import CallTask, Host, PlanActivity, Task
 from hypernodes.engine.drivers.concurrent.maps import FrameReader, MapActivity
@@ -84,6 +84,10 @@ class ProcessCalls:
         if usage is None:
             usage = self._usages[plan] = _usage_of(plan)
         return usage
+
+
+# Positions of calls in a plan, and the slots of the values that must be sent for them, with names for messages.
+_Arguments: TypeAlias = tuple[tuple[int, ...], list[tuple[int, str]]]
 
 
 class BatchItem(NamedTuple):
@@ -195,6 +199,8 @@ class Batches:
         self._size = BatchSize(workers)
         self._reader = FrameReader(owner)
         self._shared: dict[int, Any] | None = None
+        self._known_arguments: dict[tuple[int, ...], _Arguments] = {}
+        self._needed = frozenset(owner.plan.outputs.values())
         self._in_batches = 0  # items that are being computed in batches; the others are activities of their own
 
     def start_next(self, host: Host) -> bool:
@@ -232,33 +238,34 @@ class Batches:
         sent: list[BatchItem] = []
         work: list[WorkItem] = []
         packed: dict[int, Any] = {}
+        size = 0
         for item in task.items:
-            values: dict[int, Any] = {}
-            made = {slot for step in item.steps for slot in step.outputs}
+            positions, arguments = self._arguments(item.steps)
+            values, own = item.activity.frame.values, dict[int, Any]()
             try:
-                for step in item.steps:
-                    for slot in step.arguments:
-                        if slot in made or slot in values or slot in packed:
-                            continue
-                        target = packed if slot in shared else values
-                        target[slot] = payloads.pack(item.activity.frame.values[slot], input_name(step, slot))
+                for slot, label in arguments:
+                    if slot in shared:
+                        if slot not in packed:
+                            packed[slot] = payloads.pack(values[slot], label)
+                        continue
+                    payload = own[slot] = payloads.pack(values[slot], label)
+                    if type(payload) is Payload:
+                        size += payload.size_bytes
+                        if payload.path and not payload.is_shared:
+                            item.activity.files.append(payload.path)
             except SerializationError:
                 self.make_calls_singly(host, item)
                 continue
-            own = [value for value in values.values() if isinstance(value, Payload) and not value.is_shared]
-            item.activity.files += [payload.path for payload in own if payload.path]
             sent.append(item)
-            work.append(WorkItem(values, tuple([step.index for step in item.steps])))
+            work.append(WorkItem(own, positions))
         if not sent:
             return
         task.items = sent
         plan, run = owner.plan, owner.request.run
         has_retries = any(isinstance(step, CallStep) and step.node.retries for step in plan.steps)
         returns_everything = plan.is_cached or has_retries or run.observes(plan)
-        needed = frozenset(plan.outputs.values())
-        size = sum(payload.size_bytes for item in work for payload in item.values.values() if type(payload) is Payload)
         self._size.learn_bytes(size / len(work))
-        task.order, future = self._processes.submit(plan.steps, packed, needed, returns_everything, work)
+        task.order, future = self._processes.submit(plan.steps, packed, self._needed, returns_everything, work)
         host.wait_for(task, future)
 
     def settle(self, host: Host, task: BatchTask, outcomes: list[ItemOutcome]) -> None:
@@ -269,13 +276,14 @@ class Batches:
         size = sum(payload.size_bytes for payload in results if type(payload) is Payload)
         self._size.learn_bytes(size / len(outcomes))
         rest = zip(task.items, outcomes, strict=True)
-        try:
-            for item, outcome in rest:
-                self._settle_item(host, item, outcome)
-        except KeyboardInterrupt:  # the others have been computed, too
-            for item, outcome in rest:
-                self._settle_item(host, item, outcome)
-            raise
+        with self.owner.request.run.store.gathering():
+            try:
+                for item, outcome in rest:
+                    self._settle_item(host, item, outcome)
+            except KeyboardInterrupt:  # the others have been computed, too
+                for item, outcome in rest:
+                    self._settle_item(host, item, outcome)
+                raise
 
     def fail_item(self, host: Host, item: BatchItem, error: BaseException) -> None:
         """Record that the first call of an item failed."""
@@ -302,6 +310,17 @@ class Batches:
             return None
         return BatchItem(activity, steps, keys)
 
+    def _arguments(self, steps: list[CallStep]) -> _Arguments:
+        """Return the positions of some calls of an item, and what must be sent for them."""
+        positions = tuple([step.index for step in steps])
+        known = self._known_arguments.get(positions)
+        if known is None:
+            made = {slot for step in steps for slot in step.outputs}
+            labels = {slot: input_name(step, slot) for step in reversed(steps) for slot in step.arguments}
+            arguments = [(slot, label) for slot, label in labels.items() if slot not in made]
+            known = self._known_arguments[positions] = (positions, arguments)
+        return known
+
     def _shared_values(self) -> dict[int, Any]:
         """Return the values that all items share, by slot; each is serialized only once while the map is open."""
         if self._shared is None:
@@ -313,35 +332,39 @@ class Batches:
     ) -> None:
         self._in_batches -= 1
         activity, frame = item.activity, item.activity.frame
-        needed = frozenset(frame.plan.outputs.values())
-        tasks = {step.index: CallTask(activity, step, key) for step, key in zip(item.steps, item.keys, strict=True)}
-        failed_step, raised = outcome.failed_step, outcome.raised
-        for done in outcome.done:
-            step = tasks[done.step].step
-            try:
-                returned = unpack_results(self._processes, done, step, needed)
-            except SerializationError as unreadable:
-                failed_step, error = done.step, unreadable
-                break
-            task = tasks.pop(done.step)
+        calls = zip(item.steps, item.keys, strict=True)  # which the worker made in this order
+        for done, (step, key) in zip(outcome.done, calls, strict=False):
             frame.take(step)
             frame.begin(step)
-            activity.pending += 1
-            host.complete_call(task, returned)
-        if error is None and raised is not None:
-            error = restore(raised)
-        if error is not None:
-            task = tasks.pop(failed_step)
-            frame.take(task.step)
-            frame.begin(task.step)
-            activity.pending += 1
-            can_try_again = not any(isinstance(frame.values[slot], NotTransferred) for slot in task.step.arguments)
-            host.fail_call(task, error, can_try_again)
-            for left in tasks.values():
-                if left.key is not None:
-                    host.release(left.key)
+            try:
+                returned = unpack_results(self._processes, done, step, self._needed)
+            except SerializationError as unreadable:
+                self._fail_call(host, activity, step, key, unreadable)
+                break
+            frame.complete(step, returned.outputs, returned.duration_s)
+            if key is not None:
+                host.release(key)
+        else:
+            if outcome.raised is not None:
+                error = restore(outcome.raised)
+            if error is not None:
+                step, key = next(calls)
+                frame.take(step)
+                frame.begin(step)
+                self._fail_call(host, activity, step, key, error)
+        for _, key in calls:
+            if key is not None:
+                host.release(key)
         activity.pending -= 1
         host.wake(activity)
+
+    def _fail_call(
+        self, host: Host, activity: PlanActivity, step: CallStep, key: bytes | None, error: BaseException
+    ) -> None:
+        activity.pending += 1
+        values = activity.frame.values
+        can_try_again = not any(isinstance(values[slot], NotTransferred) for slot in step.arguments)
+        host.fail_call(CallTask(activity, step, key), error, can_try_again)
 
 
 def unpack_results(processes: WorkerProcesses, done: Done, step: CallStep, needed: frozenset[int]) -> Returned:

@@ -155,12 +155,12 @@ class MapActivity(ItemOwner):
         if error is not None:
             host.fail(self, error, self.request.base.node_path)
 
-    def make_room(self) -> None:
-        """Reserve space for the results of one more item."""
+    def make_room(self, items: int = 1) -> None:
+        """Reserve space for the results of some more items."""
         if self._deliver is None:
             for column, elements in zip(self.columns, self.elements, strict=True):
-                column.append(None)
-                elements.append(b"")
+                column += [None] * items
+                elements += [b""] * items
 
     def take_frame(self, frame: Frame) -> None:
         """Record the results of an item from the frame that executed it."""
@@ -179,6 +179,17 @@ class MapActivity(ItemOwner):
             return
         for column, value in zip(self.columns, outputs, strict=True):
             column[index] = value
+
+    def take_rows(self, indexes: Sequence[int], outputs: Sequence[Any]) -> None:
+        """Record the results of several items, given item after item."""
+        width = len(self._slots)
+        if self._deliver is not None:
+            for number, index in enumerate(indexes):
+                self._deliver(index, tuple(outputs[number * width : (number + 1) * width]))
+            return
+        for position, column in enumerate(self.columns):
+            for index, value in zip(indexes, outputs[position::width], strict=True):
+                column[index] = value
 
     def take_failure(self, index: int, failure: Failure) -> None:
         """Record a failure in place of the results of an item."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypernodes.engine.drivers.concurrent.batches import BatchSize, input_name
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
 from hypernodes.engine.frames.frame import Frame
-from hypernodes.engine.workers.payloads import Payload, is_sent_as_is, unpack
+from hypernodes.engine.workers.payloads import Payload, are_scalars, is_sent_as_is, unpack
 from hypernodes.engine.workers.row_orders import RowOutcomes
 from hypernodes.engine.workers.serialized_errors import restore
 from hypernodes.engine.workers.worker_processes import WorkerProcesses
@@ -80,7 +81,6 @@ class ProcessRows:
         self._processes = processes
         self._size = BatchSize(workers)
         self._reader = RowReader(owner)
-        self._limit = workers.open_items
         self._rest = owner.request.inputs.rest(plan)
         self._takers = {slot: step for step in reversed(self.steps) for slot in step.arguments}
         self._labels = {slot: input_name(step, slot) for slot, step in self._takers.items()}
@@ -90,34 +90,37 @@ class ProcessRows:
         if owner.is_exhausted or not owner.has_room:
             return False
         size = self._size.next(reader.remaining)
-        if owner.request.deliver is not None:
-            size = min(size, self._limit - owner.pending)
-            if size <= 0:
-                return False
-        rows: list[ItemRow] = []
-        deadline = perf_counter() + _READ_S if reader.is_lazy else None
-        while len(rows) < size and owner.can_begin:
-            row = reader.read(host)
-            if row is not None:
-                rows.append(row)
-                if deadline is not None and perf_counter() > deadline:
-                    break
+        rows = self._read_lazily(host, size) if reader.is_lazy else reader.read_many(host, size)
         if rows:
             owner.pending += len(rows)
             self.submit(host, _BatchTask(self, rows))
         return bool(rows) or not owner.is_exhausted
 
+    def _read_lazily(self, host: Host, size: int) -> list[ItemRow]:
+        owner, reader = self.owner, self._reader
+        rows: list[ItemRow] = []
+        deadline = perf_counter() + _READ_S
+        while len(rows) < size and owner.can_begin:
+            row = reader.read(host)
+            if row is not None:
+                rows.append(row)
+                if perf_counter() > deadline:
+                    break
+        return rows
+
     def submit(self, host: Host, task: _BatchTask) -> None:
         """Send rows; a row with a value that cannot be sent is executed as an activity, and fails there."""
-        sent: list[ItemRow] = []
-        packed: list[tuple[Any, ...]] = []
-        for row in task.rows:
-            try:
-                packed.append(self._pack(row.values, 0))
-            except SerializationError:
-                self._open_singly(host, row)
-            else:
-                sent.append(row)
+        sent: list[ItemRow] = task.rows
+        packed: list[tuple[Any, ...]] = [row.values for row in task.rows]
+        if not are_scalars(chain.from_iterable(packed)):
+            sent, packed = [], []
+            for row in task.rows:
+                try:
+                    packed.append(self._pack(row.values, 0))
+                except SerializationError:
+                    self._open_singly(host, row)
+                else:
+                    sent.append(row)
         if not sent:
             return
         try:
@@ -164,6 +167,11 @@ class ProcessRows:
         sizes = [value.size_bytes for value in packed if type(value) is Payload]
         self._size.learn_bytes(sum(sizes) / len(task.rows))
         failures = {failure.row: failure for failure in outcomes.failures}
+        if not failures and not sizes:
+            owner.take_rows([row.item_index for row in task.rows], packed)
+            owner.pending -= len(task.rows)
+            host.wake(owner)
+            return
         width = len(owner.plan.outputs)
         for position, row in enumerate(task.rows):
             failure = failures.get(position)

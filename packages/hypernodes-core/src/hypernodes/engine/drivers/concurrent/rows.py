@@ -7,6 +7,7 @@ Threads (`thread_rows`), coroutines (`coroutine_rows`) and worker processes (`pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from hypernodes.engine.drivers.concurrent.activity import Host
@@ -75,6 +76,21 @@ class RowReader:
                     owner.take_failed_input(host, index, value)
                     return None
         return ItemRow(index, values)
+
+    def read_many(self, host: Host, count: int) -> list[ItemRow]:
+        """Return up to `count` rows that have to be executed, from a source that is not lazy."""
+        owner, rows = self._owner, list[tuple[Any, ...]]()
+        try:
+            rows.extend(islice(self._rows, count))  # which are there also after an error
+            if len(rows) < count:
+                owner.exhaust(host)
+        except Exception as error:
+            owner.exhaust(host, error)
+        first = self.count
+        self.count += len(rows)
+        owner.make_room(len(rows))
+        indexes = range(first, self.count) if self._indexes is None else self._indexes[first : self.count]
+        return list(map(ItemRow, indexes, rows))
 
 
 def fail_row(owner: MapActivity, host: Host, index: int, step: Step, error: BaseException) -> None:
