@@ -90,7 +90,7 @@ def _small() -> Iterator[Case]:
 
 
 @SUITE.workload("1 kB to a warm container and back, with a callback that does nothing", budget=1 / 4, ideal=BARE)
-def _heard() -> Iterator[Case]:
+def _observed() -> Iterator[Case]:
     yield from _there_and_back(1_000, callbacks=[DoNothing()])
 
 

@@ -104,7 +104,7 @@ def _add_chain(size: int, budget: float | None, lead: float | None) -> None:
             )
 
 
-def _add_heard_chain(size: int, budget: float | None) -> None:
+def _add_observed_chain(size: int, budget: float | None) -> None:
     @SUITE.workload(
         f"run() a chain of {size:,} nodes with a callback that does nothing",
         budget=budget,
@@ -141,7 +141,7 @@ def _fan() -> Iterator[Case]:
 
 
 for _size, _budget in ((10, 1 / 6), (100, 1 / 6), (1_000, 1 / 6)):
-    _add_heard_chain(_size, _budget)
+    _add_observed_chain(_size, _budget)
 
 
 # --- building ------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def _nested_against_flat() -> Iterator[Case]:
 @SUITE.workload(
     "map() with a callback that does nothing, 1,000 items of 3 nodes", ideal="hand-written loop", unit="item"
 )
-def _heard_map() -> Iterator[Case]:
+def _observed_map() -> Iterator[Case]:
     pipeline = Pipeline(nodes=_nodes(functions.THREE), callbacks=[NoOp()])
     values = list(range(1_000))
     yield Case(lambda: pipeline.map({"x": values}, map_over="x"), ideal=_hand_written(values), repeats=5, units=1_000)

@@ -167,7 +167,7 @@ class CountingCache(MemoryCache):
         return "a cache"
 
 
-@pytest.mark.parametrize("callbacks", [[], [PipelineCallback()]], ids=["unheard", "observed"])
+@pytest.mark.parametrize("callbacks", [[], [PipelineCallback()]], ids=["unobserved", "observed"])
 def test_a_result_that_took_long_is_kept_before_a_call_that_is_quick_as_a_rule(
     callbacks: list[PipelineCallback],
 ) -> None:

@@ -187,7 +187,7 @@ class _LimitedFile(io.BytesIO):
         return super().write(data)
 
     def note(self, size_bytes: int) -> None:
-        """Count bytes that are kept elsewhere."""
+        """Count bytes that are stored out of band."""
         self._left -= size_bytes
         _check_size(-self._left, 0)
 

@@ -41,7 +41,7 @@ class App:
     class_ids: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     created_at: float = field(default_factory=time.time)
-    heard_of_at: float = field(default_factory=time.monotonic)
+    last_heartbeat_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_stopped(self) -> bool:
@@ -101,7 +101,7 @@ class Apps:
         """Stop ephemeral apps whose client has not called for long: it was killed, or lost its connection."""
         too_long_ago = time.monotonic() - _HEARTBEAT_TIMEOUT_S
         for app in self.all():
-            if app.state == api_pb2.APP_STATE_EPHEMERAL and app.heard_of_at < too_long_ago:
+            if app.state == api_pb2.APP_STATE_EPHEMERAL and app.last_heartbeat_at < too_long_ago:
                 await self.stop(app)
 
     @rpc
@@ -167,7 +167,7 @@ class Apps:
 
     @rpc
     async def app_heartbeat(self, request: api_pb2.AppHeartbeatRequest, caller: Caller) -> Empty:
-        self.get(request.app_id).heard_of_at = time.monotonic()
+        self.get(request.app_id).last_heartbeat_at = time.monotonic()
         return Empty()
 
     @rpc

@@ -35,7 +35,7 @@ class NamedObjects(Generic[_Kind]):
         self._make = make
         self._by_id: dict[str, _Kind] = {}
         self._by_name: dict[str, _Kind] = {}
-        self._heard_of: dict[str, float] = {}
+        self._last_seen_at: dict[str, float] = {}
 
     def get(self, object_id: str) -> _Kind:
         """Return an object by its identifier.
@@ -82,7 +82,7 @@ class NamedObjects(Generic[_Kind]):
         """Delete an object, and return it."""
         found = self.get(object_id)
         del self._by_id[object_id]
-        self._heard_of.pop(object_id, None)
+        self._last_seen_at.pop(object_id, None)
         if self._by_name.get(found.name) is found:
             del self._by_name[found.name]
         return found
@@ -90,7 +90,7 @@ class NamedObjects(Generic[_Kind]):
     def heartbeat(self, object_id: str) -> None:
         """The client of an ephemeral object is there."""
         self.get(object_id)
-        self._heard_of[object_id] = time.monotonic()
+        self._last_seen_at[object_id] = time.monotonic()
 
     def named(self) -> list[_Kind]:
         """All objects with a name."""
@@ -107,6 +107,6 @@ class NamedObjects(Generic[_Kind]):
 
     def _forget_ephemeral(self) -> None:
         too_long_ago = time.monotonic() - _EPHEMERAL_S
-        for object_id, heard_at in list(self._heard_of.items()):
-            if heard_at < too_long_ago:
+        for object_id, seen_at in list(self._last_seen_at.items()):
+            if seen_at < too_long_ago:
                 self.delete(object_id)

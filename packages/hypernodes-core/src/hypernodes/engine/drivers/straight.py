@@ -125,13 +125,13 @@ def run_silent(
                 values = [*row, *rest]
                 for count, function, first, second, third, out in program:
                     if count == 1:
-                        result = function(values[first])
+                        values[out] = function(values[first])
                     elif count == 2:
-                        result = function(values[first], values[second])
+                        values[out] = function(values[first], values[second])
                     elif count == 3:
-                        result = function(values[first], values[second], values[third])
+                        values[out] = function(values[first], values[second], values[third])
                     elif count == 0:
-                        result = function()
+                        values[out] = function()
                     elif count > 0:  # the same, for what may have to be awaited
                         if count == 5:
                             result = function(values[first])
@@ -147,6 +147,7 @@ def run_silent(
                                 wait_for = waiter.wait_for
                             maker: Any = plan.steps[plan.producers[out]]
                             result = wait_for(awaited(maker.node, result))
+                        values[out] = result
                     elif isinstance(function, CallStep):
                         if wait_for is None:
                             waiter = Waiter()
@@ -159,7 +160,6 @@ def run_silent(
                         for slot, value in zip(function.outputs, outputs, strict=True):
                             if slot is not None:
                                 values[slot] = value
-                        continue
                     else:
                         number = len(results) // width if results is not None else None
                         if number is not None and indexes is not None:
@@ -174,8 +174,6 @@ def run_silent(
                             trace,
                             wait_for,
                         )
-                        continue
-                    values[out] = result
                 if append is not None:
                     append(plan.pick(values))
         except _FailedInputError as failed:
