@@ -13,10 +13,11 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import RunRegistry, current_registry
 from hypernodes.engine.engine import PipelineExecutionEngine, map_plan
 from hypernodes.engine.execution import Execution, call_in_thread
-from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.columns import MapInputs, check_given_columns
 from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
+from hypernodes.engine.frames.storing import StoringFrame
+from hypernodes.engine.identity.slot_signatures import sign_item
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.state import RunState
 from hypernodes.errors import ConfigurationError
@@ -172,12 +173,12 @@ class RemoteBackend(Backend):
         listeners = call.state.listeners(plan)[0]
         found: dict[int, tuple[Any, ...]] = {}
 
-        def take(frame: CachedFrame) -> None:
+        def take(frame: StoringFrame) -> None:
             index = frame.item_index
             assert index is not None
             found[index] = tuple(frame.values[slot] for slot in plan.outputs.values())
             if listeners.on_map_item_cached:
-                own = frame.identities.of_outputs()
+                own = sign_item(plan, frame.signatures)
                 listeners.notify(listeners.on_map_item_cached, index, own, call.state.root.item(index))
 
         part = call.pruning.map(given, on_error, take)

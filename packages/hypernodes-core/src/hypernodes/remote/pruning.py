@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hypernodes.cache.base import Cache
@@ -19,6 +19,7 @@ from hypernodes.engine.frames.dry_run import (
 )
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.frames.prior_results import PriorResults
+from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.state import RunState
 from hypernodes.engine.store.manifests import origin_of
 from hypernodes.engine.store.read_only import ReadOnlyStore
@@ -199,13 +200,13 @@ class Pruning:
 
     # --- a map ----------------------------------------------------------------------------------------------------
 
-    def map(self, given: MapInputs, on_error: OnError, took: Any) -> MapPart:
+    def map(self, given: MapInputs, on_error: OnError, took: Callable[[StoringFrame], None]) -> MapPart:
         """Return the items of a map that have to be sent.
 
         Args:
             given: What the map runs over.
             on_error: "raise" or "collect".
-            took: Called with index, frame of each item that was found whole.
+            took: Called with the frame of each item that was found whole.
         """
         names = tuple(given.columns)
         part = MapPart(names, [[] for _ in names], [], {}, dict(given.shared), {}, on_error)
@@ -213,18 +214,19 @@ class Pruning:
             columns = given.values_of_items()
             every = given.indexes or range(len(columns[0]))
             return part._replace(columns=columns, indexes=every, signatures=dict(given.signatures))
-        items = ItemFrames(self._plan, self.state, self._root, given)
+        items = ItemFrames(self._plan, self.state, self._root, given, asks_for_complete=True)
         elements: list[list[bytes]] = [[] for _ in names]
         indexes: list[int] = []
         while (frame := items.next_item()) is not None:
             values = frame.values
             assert frame.item_index is not None
             if frame.failed_input is None:
-                assert isinstance(frame, CachedFrame)  # as in every dry run
+                assert isinstance(frame, StoringFrame)
                 frame.start()
                 if frame.is_done:
                     took(frame)
                     continue
+                assert isinstance(frame, CachedFrame)
                 self.record(frame, set())
             for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
                 values_sent.append(values[slot])

@@ -106,6 +106,13 @@ class ItemFrames:
 
     With a cache, several items are looked up together ahead of time, unless their inputs come from generators.
 
+    Args:
+        plan: The plan of one item.
+        run: The run.
+        base: Context of the map.
+        inputs: The inputs of the items.
+        asks_for_complete: In a dry run, whether nothing but the results is asked of an item of which all are found.
+
     Attributes:
         plan: The plan of one item.
         run: The run.
@@ -115,7 +122,9 @@ class ItemFrames:
         count: Number of items begun so far.
     """
 
-    def __init__(self, plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs) -> None:
+    def __init__(
+        self, plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, asks_for_complete: bool = False
+    ) -> None:
         self.plan = plan
         self.run = run
         self._base = base
@@ -127,7 +136,8 @@ class ItemFrames:
         self.mapped_slots = items.mapped_slots
         self.template = items.template
         self.shared_signatures = items.shared_signatures
-        self._calls = identified_calls(plan, run, is_item=True)
+        is_general = run.is_dry_run and not (asks_for_complete and self._looks_ahead)
+        self._calls = None if is_general else identified_calls(plan, run, is_item=True)
         if self._calls is not None:
             self._shared = [items.shared_signatures.get(slot, b"") for slot in range(len(items.template))]
             self._varying = self._calls.inputs.intersection(items.mapped_slots)
@@ -164,8 +174,26 @@ class ItemFrames:
             elif isinstance(frame, CachedFrame):
                 others.append(frame)
         look_up_identified(identified)
+        if self.run.is_dry_run and identified:
+            others += self._replace_incomplete()
         start_together(others)
         self._window.learn(perf_counter() - started_at, len(self._ahead))
+
+    def _replace_incomplete(self) -> list[CachedFrame]:
+        """Give incomplete items the frame that knows what is found of them.
+
+        If all are incomplete, the items to come get it without being looked up twice.
+        """
+        replaced: list[CachedFrame] = []
+        for position, frame in enumerate(self._ahead):
+            if isinstance(frame, IdentifiedFrame) and not frame.is_done:
+                known = {slot: own for slot, own in enumerate(frame.signatures) if own}
+                general = CachedFrame(self.plan, self.run, frame.values, self._base, frame.item_index, known)
+                replaced.append(general)
+                self._ahead[position] = general
+        if len(replaced) == len(self._ahead):
+            self._calls = None
+        return replaced
 
     def _frame(self, item: ItemInputs) -> Frame:
         index, values, known = item
@@ -206,7 +234,7 @@ def frame_of_run(
     """
     if not plan.is_cached:
         return Frame(plan, run, values, base)
-    calls = identified_calls(plan, run, is_item=False) if known is None else None
+    calls = identified_calls(plan, run, is_item=False) if known is None and not run.is_dry_run else None
     if calls is not None:
         frame = IdentifiedFrame(plan, run, values, base, None, calls, [b""] * len(values))
         if frame.sign(calls.inputs):
@@ -216,7 +244,7 @@ def frame_of_run(
 
 def identified_calls(plan: Plan, run: RunState, is_item: bool) -> IdentifiedCalls | None:
     """Return the calls of a plan with what is needed to sign them, if `IdentifiedFrame` can execute it; else None."""
-    if not plan.is_cached or run.is_dry_run:
+    if not plan.is_cached:
         return None
     if run.observes(plan) and (len(plan.scopes) > 1 or not is_item):
         return None  # events of nested pipelines depend on the hits; see `CachedFrame`
