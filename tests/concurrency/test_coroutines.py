@@ -323,7 +323,7 @@ def test_async_callers_get_the_original_error_with_its_note() -> None:
 
 
 @pytest.mark.parametrize("modes", [("sequential", "sequential"), ("threaded", "threaded")])
-def test_an_async_caller_hears_of_a_stop_iteration(modes: Modes) -> None:
+def test_an_async_caller_gets_a_stop_iteration(modes: Modes) -> None:
     """It cannot be put into an asyncio future, nor leave a coroutine, as it is."""
 
     @node(output_name="y")

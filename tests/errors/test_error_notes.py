@@ -59,7 +59,7 @@ def test_the_original_exception_surfaces_with_its_attributes_and_traceback(setti
     assert frames[-1].line == "raise OwnError(x)"
 
 
-def test_the_note_names_pipeline_node_place_inputs_and_backend(settings: dict[str, Any]) -> None:
+def test_the_note_names_pipeline_node_location_inputs_and_backend(settings: dict[str, Any]) -> None:
     with pytest.raises(OwnError) as caught:
         Pipeline(nodes=[check], name="p", **settings).run({"x": 3})
     assert note_of(caught.value) == (

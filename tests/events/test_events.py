@@ -453,7 +453,7 @@ def test_a_callback_that_raises_is_logged_once_and_switched_off(caplog: pytest.L
     assert str(record.exc_info[1]) == "callback is broken"
 
 
-def test_a_callback_that_was_switched_off_hears_the_next_run_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_was_switched_off_observes_the_next_run_again(caplog: pytest.LogCaptureFixture) -> None:
     broken = Broken()
     pipeline = prep.with_callbacks([broken])
     pipeline.run({"text": "a"})
@@ -496,7 +496,7 @@ def test_a_hook_can_be_put_on_one_object() -> None:
     assert seen == ["strip", "measure"]
 
 
-def test_callbacks_are_told_in_the_order_given() -> None:
+def test_callbacks_are_called_in_the_order_given() -> None:
     order: list[str] = []
 
     class Named(PipelineCallback):

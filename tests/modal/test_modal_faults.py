@@ -107,7 +107,7 @@ class When(PipelineCallback):
 # --- the container ------------------------------------------------------------------------------------------------
 
 
-def test_a_callback_hears_of_the_first_item_while_the_second_waits(make_backend, gate):
+def test_a_callback_observes_the_first_item_while_the_second_waits(make_backend, gate):
     pipeline = Pipeline([wait_for_the_word], backend=make_backend(), callbacks=[When(gate.open, item=0)])
     gate.open()  # for item 0; the callback opens for item 1
     assert pipeline.map({"x": [1, 2], "gate": gate.name}, map_over="x") == {"out": [-1, -2]}

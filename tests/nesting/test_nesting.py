@@ -161,14 +161,14 @@ def test_a_nested_cache_works_without_one_around() -> None:
     assert (recorder.computed, recorder.cached) == (["count"], ["strip", "split"])
 
 
-def test_callbacks_empty_means_nobody_hears_what_is_inside() -> None:
+def test_with_empty_callbacks_nothing_inside_is_observed() -> None:
     recorder = Recorder()
     outer = Pipeline(nodes=[prep.with_callbacks([]), count], callbacks=[recorder])
     outer.run({"text": "a"})
     assert recorder.computed == ["count"]
 
 
-def test_nested_callbacks_of_its_own_are_told_instead() -> None:
+def test_callbacks_of_a_nested_pipeline_are_called_instead() -> None:
     recorder, own = Recorder(), Recorder()
     Pipeline(nodes=[prep.with_callbacks([own]), count], callbacks=[recorder]).run({"text": "a"})
     assert (own.computed, recorder.computed) == (["strip", "split"], ["count"])
@@ -318,7 +318,7 @@ def test_a_nested_backend_computes_only_what_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("map_over", [None, "text"])
-def test_a_nested_backend_hears_and_caches_like_any_nested_pipeline(map_over: str | None) -> None:
+def test_events_and_caching_do_not_depend_on_the_backend_of_a_nested_pipeline(map_over: str | None) -> None:
     """Events, hierarchy and cache entries are the same with and without a backend of its own."""
     inputs = {"text": "a b"} if map_over is None else {"text": ["a b", "c"]}
     recorder: dict[bool, Recorder] = {}

@@ -129,7 +129,7 @@ def test_a_cached_run_hands_nothing_over(
 
 @SHAPES
 @pytest.mark.parametrize("is_first_here", [True, False])
-def test_what_one_place_computed_is_found_for_another(
+def test_what_one_backend_computed_is_found_for_another(
     place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], is_first_here: bool, recorder: Recorder
 ) -> None:
     cache = MemoryCache()
@@ -259,7 +259,7 @@ def test_what_is_only_known_by_its_value_is_found_when_it_is_there(place: Any, r
     assert place.calls == 1
 
 
-def test_places_in_places_and_in_items(recorder: Recorder) -> None:
+def test_backends_in_backends_and_in_items(recorder: Recorder) -> None:
     innermost, middle = CountingRemote(), CountingLocal()
     deep = Pipeline([strip, Pipeline([measure], name="deep", backend=innermost)], name="middle", backend=middle)
     each = Pipeline([read, deep, double], name="each").as_node(
@@ -277,7 +277,7 @@ def test_places_in_places_and_in_items(recorder: Recorder) -> None:
 
 
 @SHAPES
-def test_lists_that_a_place_made_are_known_item_by_item(
+def test_lists_that_a_backend_made_are_known_item_by_item(
     place: Any, nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
     whole = Pipeline(nodes(None), name="whole", backend=place)
@@ -348,7 +348,7 @@ def test_what_was_made_of_a_failure_is_not_taken_for_what_is_made_without(
 
 
 @SHAPES
-def test_a_cached_run_elsewhere_makes_no_call(
+def test_a_cached_remote_run_makes_no_call(
     nodes: Callable[..., list[Any]], inputs: dict[str, Any], recorder: Recorder
 ) -> None:
     outer, cache = InProcess(), MemoryCache()
@@ -364,7 +364,7 @@ def test_a_cached_run_elsewhere_makes_no_call(
 
 @SHAPES
 @pytest.mark.parametrize("transport", [InProcess, Silent])
-def test_what_runs_elsewhere_is_told_what_was_found_in_places_inside(
+def test_a_remote_run_gets_what_was_found_for_backends_inside(
     nodes: Callable[..., list[Any]], inputs: dict[str, Any], transport: Any, recorder: Recorder
 ) -> None:
     cache = MemoryCache()
@@ -376,7 +376,7 @@ def test_what_runs_elsewhere_is_told_what_was_found_in_places_inside(
 
 
 @pytest.mark.parametrize("transport", [InProcess, Silent])
-def test_items_elsewhere_find_what_places_inside_computed(transport: Any, recorder: Recorder) -> None:
+def test_remote_items_find_what_backends_inside_computed(transport: Any, recorder: Recorder) -> None:
     cache = MemoryCache()
     each = Pipeline(once(InProcess()), backend=transport(), cache=cache, callbacks=[recorder])
     Pipeline(once(None), cache=cache).map({"path": ["a", "bb"]}, "path", output_name="length")

@@ -182,7 +182,7 @@ def test_whenever_a_worker_is_lost_each_start_event_has_an_end(messages: int, ca
     assert open_now == []
 
 
-def test_a_callback_that_hears_no_ends_hears_of_no_errors_either(tmp_path: Path) -> None:
+def test_a_callback_that_observes_no_ends_observes_no_errors_either(tmp_path: Path) -> None:
     class Starts(PipelineCallback):
         def __init__(self) -> None:
             self.begun: list[str] = []

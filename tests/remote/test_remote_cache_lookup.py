@@ -267,7 +267,7 @@ def test_many_items_take_few_round_trips(place: InProcess, observed: Recorder) -
     assert place.questions <= 3
 
 
-def test_a_silent_place_computes_what_it_cannot_ask_for(observed: Recorder) -> None:
+def test_a_backend_without_messages_computes_what_it_cannot_ask_for(observed: Recorder) -> None:
     cache = MemoryCache()
     pipeline = uncertain(Silent(), cache, observed)
     first = pipeline.run({"document": b"0123456789abc"})

@@ -127,7 +127,7 @@ def test_several_outputs_and_keyword_only_parameters_in_maps(go: Any) -> None:
     assert nested.run({"x": [1, 2]}, output_name="low") == {"low": [0.0, -0.5]}
 
 
-def test_a_wrong_number_of_outputs_is_an_error_with_a_place(go: Any) -> None:
+def test_a_wrong_number_of_outputs_is_an_error_that_says_where(go: Any) -> None:
     broken = Pipeline(nodes=[Node(lambda x: (x, x), ("a", "b", "c"), name="triple")], name="broken")
     with pytest.raises(OutputCountError, match="must return a tuple of 3 values") as caught:
         go(Pipeline(nodes=[broken.as_node(map_over="x")], name="outer")).run({"x": [1]})

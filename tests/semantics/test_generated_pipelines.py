@@ -120,7 +120,7 @@ def check_scenario(scenario: Scenario, backend: Backend, calls: str | Calls) -> 
 
 @settings(max_examples=max(240, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(may_be_cached=False, may_wait=False))
-def test_the_short_ways_of_sequential_runs_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
+def test_sequential_runs_without_caches_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
     """Without caches and `async def` functions the engine runs nodes and items in plain loops."""
     backend = local_backend(("sequential", "sequential"))
     recorded = Built(scenario.pipeline, folder, backend)
@@ -134,7 +134,7 @@ def test_the_short_ways_of_sequential_runs_do_what_the_reference_says(folder: st
 
 @settings(max_examples=max(240, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(may_wait=False))
-def test_sequential_runs_that_nobody_hears_compute_and_keep_what_the_reference_says(
+def test_sequential_runs_without_callbacks_compute_and_store_what_the_reference_says(
     folder: str, scenario: Scenario
 ) -> None:
     """With caches and without callbacks the engine looks items up, and runs them, in plain loops."""
@@ -155,7 +155,9 @@ def test_sequential_runs_that_nobody_hears_compute_and_keep_what_the_reference_s
 
 @settings(max_examples=max(150, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(may_wait=False))
-def test_nested_pipelines_with_places_of_their_own_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
+def test_nested_pipelines_with_backends_of_their_own_do_what_the_reference_says(
+    folder: str, scenario: Scenario
+) -> None:
     """Where a nested pipeline runs changes neither what is computed nor what is observed and stored.
 
     Two things are left out: what is wrong inside is found out there, also when there are no items to run, and an output

@@ -380,7 +380,7 @@ def test_a_registered_type_is_identified_as_it_was_told_also_in_subclasses(monke
     ],
     ids=["lock", "lock in a list", "lock in an object", "generator", "bare object"],
 )
-def test_what_has_no_content_is_refused_with_its_place(make: Callable[[], Any], path: str, culprit: str) -> None:
+def test_what_has_no_content_is_refused_with_its_path(make: Callable[[], Any], path: str, culprit: str) -> None:
     with pytest.raises(UnhashableValueError) as caught:
         digest(make())
     assert caught.value.path == path
