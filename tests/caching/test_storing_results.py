@@ -227,3 +227,19 @@ def test_the_same_item_again_after_more_results_than_are_remembered_is_not_compu
     items = [*range(100), *range(20, 100)]
     assert pipeline.map({"x": items}, map_over="x") == {"y": [x * x for x in items]}
     assert sorted(calls) == list(range(100))
+
+
+def test_results_of_a_batch_from_a_worker_process_are_stored_together() -> None:
+    class CountingCache(MemoryCache):
+        writes = 0
+
+        def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
+            self.writes += 1
+            super().put_many(entries, labels)
+
+    cache = CountingCache()
+    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    pipeline = Pipeline(nodes=[Node(lambda x: 2 * x, output_name="y")], cache=cache, backend=backend)
+    assert pipeline.map(inputs={"x": range(2000)}, map_over="x")["y"] == list(range(0, 4000, 2))
+    assert len(cache) == 2000
+    assert cache.writes < 2000 / 4
