@@ -459,6 +459,35 @@ def test_a_never_cached_node_inside_a_mapped_pipeline_runs_for_every_item() -> N
     assert recorder.cached == ["split", "split"]
 
 
+def test_a_list_of_uncached_items_is_known_by_its_values_whatever_else_is_computed_from_them() -> None:
+    lower = Node(lambda text: text.lower(), "clean", cache=False, name="lower")
+    inner = Pipeline(nodes=[lower, split], name="inner").as_node(
+        {"texts": "text"}, map_over="texts", output_mapping={"clean": "cleaned"}
+    )
+    join = Node(lambda cleaned: " ".join(cleaned), "joined", name="join")
+    recorder, pipeline = cached(Pipeline(nodes=[inner, join]))
+    pipeline.run({"texts": ["A", "B"]})
+    recorder.clear()
+    assert pipeline.run({"texts": ["A", "b"]}, output_name="joined") == {"joined": "a b"}
+    assert recorder.computed == ["lower", "lower"]
+    assert recorder.cached == ["join"]
+
+
+def test_what_follows_a_list_of_equal_values_made_of_something_else_is_found() -> None:
+    lower = Node(lambda text: text.lower(), "clean", cache=False, name="lower")
+    count_words = Node(lambda clean: len(clean.split()), "count", name="count")
+    inner = Pipeline(nodes=[lower, count_words], name="inner").as_node(
+        {"texts": "text"}, map_over="texts", output_mapping={"count": "counts"}
+    )
+    add_up = Node(lambda counts: sum(counts), "total", name="add up")
+    recorder, pipeline = cached(Pipeline(nodes=[inner, add_up]))
+    pipeline.run({"texts": ["a b", "c"]}, output_name="total")
+    recorder.clear()
+    assert pipeline.run({"texts": ["x y", "z"]}, output_name="total") == {"total": 3}
+    assert recorder.computed == ["lower", "count", "lower", "count"]
+    assert recorder.cached == ["add up"]
+
+
 # --- what cannot be cached ---------------------------------------------------------------------------------------
 
 

@@ -437,8 +437,6 @@ class Frame:
         assert isinstance(cell, Output)
         step = cell.step
         if not self.is_cacheable(step):
-            if cell.name in step.elements:  # a list is what its items are, however they are identified
-                return ("items", *step.elements[cell.name])
             return value_key(step.values[cell.name]) if cell.name in step.values else None
         if isinstance(step.node, FunctionSpec):
             sources = tuple(map(self.key, step.arguments.values()))

@@ -429,10 +429,14 @@ class CachedFrame(StoringFrame):
         look_up([self])
 
     def _identify(self, slot: int) -> None:
-        """Sign a value that exists by its content, and a list of results of items by theirs."""
+        """Sign a value that exists by its content; a list of which items failed by the signatures of its elements.
+
+        Whether elements have signatures depends on what else is computed from them, so other lists are not signed by
+        theirs: they would be called one thing in one run and another in the next.
+        """
         if self.signatures[slot] is not UNKNOWN:
             return
-        known = self.elements.get(slot)
+        known = self.elements.get(slot) if self.plan.producers[slot] in self._unverified else None
         if known is None:
             self.signatures[slot] = self.identities.identify(slot)
             return
