@@ -243,6 +243,21 @@ KINDS = {
         """,
         "((5, None, b'\\x01\\x00'), True)",
     ),
+    "sentinels, and defaults that nobody overrides": (
+        """
+        import helpers
+        UNSET = object()
+        class Named:
+            def __init__(self, name): self.name = name
+        NAMED = Named("NAMED")
+        @node("y")
+        def f(x, unset=UNSET, named=NAMED, absent=helpers.ABSENT):
+            are_themselves = unset is UNSET, named is NAMED, absent is helpers.ABSENT
+            return *are_themselves, UNSET, [helpers.ABSENT, dataclasses.MISSING]
+        def show(y): return *y[:3], y[3] is UNSET, y[4][0] is helpers.ABSENT, y[4][1] is dataclasses.MISSING
+        """,
+        "(True, True, True, True, True, True)",
+    ),
     "an unused lock in a package that is imported from": (
         """
         @node("y")
@@ -270,6 +285,8 @@ def test_what_people_write_is_sent_and_comes_back(project: Project, kind: str) -
     project.write(
         helpers="""
             import functools, pickle
+
+            ABSENT = object()
 
             @functools.cache
             def load():

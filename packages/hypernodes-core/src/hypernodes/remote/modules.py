@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from hypernodes.engine.workers.code_owner import CodeOwner, code_owner
+from hypernodes.engine.workers.code_owner import ArrivedSentinels, CodeOwner, code_owner
 from hypernodes.locks import reset_after_fork
 
 _LEFT_OUT = "__hypernodes_left_out__"
@@ -104,6 +104,7 @@ class JobModules:
         modules: Its modules by name.
         main: What the `__main__` module of the caller held, by name.
         common_packages: Packages that its caller has too, so that code of theirs is sent back by name.
+        sentinels: The sentinels of its code that arrived.
     """
 
     def __init__(self, key: str, common_packages: Iterable[str] = ()) -> None:
@@ -111,6 +112,7 @@ class JobModules:
         self.common_packages = frozenset(common_packages)
         self.modules: dict[str, ModuleType] = {}
         self.main: dict[str, Any] = {}
+        self.sentinels = ArrivedSentinels()
         self._classes: dict[str, type] = {}
         self._of_caller: set[type] = set()
 

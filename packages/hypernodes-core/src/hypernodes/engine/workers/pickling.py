@@ -91,7 +91,7 @@ def _worker_pickler() -> Any:
     global _pickler_class
     if _pickler_class is None:
         from hypernodes.engine.workers.by_value import ByValuePickler  # needs cloudpickle
-        from hypernodes.engine.workers.main_sentinels import reduce_sentinel_of_main
+        from hypernodes.engine.workers.sent_sentinels import reduce_sent_sentinel
 
         class WorkerPickler(ByValuePickler):
             """Knows that the name of a decorated function stands for a node."""
@@ -105,7 +105,7 @@ def _worker_pickler() -> Any:
                         return obj.reduce_by_value()
                 owner = code_owner.get()
                 found = None if owner is not None and owner.modules else reduce_sentinel(obj)
-                found = reduce_sentinel_of_main(obj) if found is None else found
+                found = reduce_sent_sentinel(obj) if found is None else found
                 return super().reducer_override(obj) if found is None else found
 
         _pickler_class = WorkerPickler

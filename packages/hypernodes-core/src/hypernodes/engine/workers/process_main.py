@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
-from hypernodes.engine.workers.payloads import Payload, new_dumper, pack, unpack
+from hypernodes.engine.workers.payloads import DEFAULT, Payload, new_dumper, pack, unpack
 from hypernodes.engine.workers.pickling import PROTOCOL, Dumper
 from hypernodes.engine.workers.process_start import use_folder
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
@@ -173,6 +173,8 @@ def _run(
 
 def open_payload(payload: Payload, step: CallStep, slot: int) -> Any:
     try:
+        if payload == DEFAULT:
+            return step.default_of(slot)
         return load_shared(payload.path) if payload.is_shared and payload.path else unpack(payload)
     except Exception as error:
         name = step.node.inputs[step.arguments.index(slot)]

@@ -74,7 +74,7 @@ class ProcessCalls:
             activity.share(payloads, value)  # an input of the run
         elif slot in self._usage(plan).used_repeatedly:
             activity.share(payloads, value)
-        payload = payloads.pack(value, input_name(step, slot))
+        payload = payloads.pack_input(value, step, slot, [step])
         if type(payload) is Payload and payload.path and not payload.is_shared:
             activity.files.append(payload.path)
         return payload
@@ -241,7 +241,9 @@ class Batches:
                         if slot in made or slot in values or slot in packed:
                             continue
                         target = packed if slot in shared else values
-                        target[slot] = payloads.pack(item.activity.frame.values[slot], input_name(step, slot))
+                        target[slot] = payloads.pack_input(
+                            item.activity.frame.values[slot], step, slot, owner.plan.steps
+                        )
             except SerializationError:
                 self.make_calls_singly(host, item)
                 continue
@@ -379,8 +381,3 @@ def _usage_of(plan: Plan) -> _Usage:
         needed=frozenset(plan.outputs.values()).union(takers),
         used_repeatedly=frozenset(slot for slot, count in takers.items() if count > 1),
     )
-
-
-def input_name(step: CallStep, slot: int) -> str:
-    """Return the name of an argument in messages about a call."""
-    return f"input {step.node.inputs[step.arguments.index(slot)]!r} of node {step.node.name!r}"

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
-from hypernodes.engine.drivers.concurrent.batches import BatchSize, input_name
+from hypernodes.engine.drivers.concurrent.batches import BatchSize
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
 from hypernodes.engine.frames.frame import Frame
@@ -83,7 +83,6 @@ class ProcessRows:
         self._limit = workers.open_items
         self._rest = owner.request.inputs.rest(plan)
         self._takers = {slot: step for step in reversed(self.steps) for slot in step.arguments}
-        self._labels = {slot: input_name(step, slot) for slot, step in self._takers.items()}
 
     def start_next(self, host: Host) -> bool:
         owner, reader = self.owner, self._reader
@@ -141,10 +140,10 @@ class ProcessRows:
         """Return the values of the slots from `first` on as payloads; None for those that no call takes."""
         if all(map(is_sent_as_is, values)):
             return values
-        labels, payloads = self._labels, self._processes.payloads
+        takers, payloads, steps = self._takers, self._processes.payloads, self.steps
         return tuple(
             [
-                payloads.pack(value, labels[slot]) if slot in labels else None
+                payloads.pack_input(value, takers[slot], slot, steps) if slot in takers else None
                 for slot, value in enumerate(values, start=first)
             ]
         )
