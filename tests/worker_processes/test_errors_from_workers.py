@@ -24,7 +24,7 @@ from hypernodes import (
     node,
 )
 from tests.support import Recorder
-from tests.worker_processes.nodes import AwkwardError, FailsOnArrival, HoldsALockError
+from tests.worker_processes.nodes import AwkwardError, FailsOnArrival, FrozenError, HoldsALockError, TextOfALockError
 
 
 @pytest.fixture(params=["items", "nodes"])
@@ -94,8 +94,9 @@ def test_the_cause_of_an_exception_is_not_lost(backend: LocalBackend) -> None:
     [
         (lambda: AwkwardError(7, reason="bad luck"), "bad luck (7)"),
         (lambda: HoldsALockError("still locked"), "still locked"),
+        (lambda: FrozenError(7), "7"),
     ],
-    ids=["awkward constructor", "holds a lock"],
+    ids=["awkward constructor", "holds a lock", "refuses attributes"],
 )
 def test_an_exception_keeps_its_type_whatever_its_constructor_wants_and_it_holds(
     make: Callable[[], Exception], message: str, backend: LocalBackend
@@ -115,6 +116,28 @@ def test_an_exception_keeps_its_type_whatever_its_constructor_wants_and_it_holds
     assert not hasattr(caught.value, "lock")
     assert "in fail_oddly" in str(caught.value.__cause__)
     assert "node 'fail_oddly'" in caught.value.__notes__[0]
+
+
+def test_an_exception_keeps_its_type_when_its_text_cannot_be_made_here(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def fail_oddly(x: int) -> int:
+        raise TextOfALockError
+
+    with pytest.raises(TextOfALockError) as caught:
+        Pipeline([fail_oddly], backend=backend).map(inputs={"x": [0]}, map_over="x")
+    assert "its text, where it was raised: locked: False" in caught.value.__notes__
+
+
+def test_exceptions_are_values_like_others(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def return_errors(x: int, given: Exception) -> Any:
+        return given, AwkwardError(x, reason="bad luck"), ExceptionGroup("both", [AwkwardError(x, reason="again")])
+
+    pipeline = Pipeline([return_errors], backend=backend)
+    (found,) = pipeline.map({"x": [7], "given": FrozenError(1)}, map_over="x")["y"]
+    assert found[0] == FrozenError(1)
+    assert (type(found[1]), str(found[1])) == (AwkwardError, "bad luck (7)")
+    assert [(type(e), str(e)) for e in found[2].exceptions] == [(AwkwardError, "again (7)")]
 
 
 def test_an_exception_whose_class_cannot_be_sent_is_described(backend: LocalBackend) -> None:

@@ -114,7 +114,7 @@ class JobModules:
         self.main: dict[str, Any] = {}
         self.sentinels = ArrivedSentinels()
         self._classes: dict[str, type] = {}
-        self._of_caller: set[type] = set()
+        self._complete: set[type] = set()  # classes of the caller's, and those that nodes of the job have made
 
     def restore(self, shell: Shell) -> ModuleType:
         """Return a module of the job: an empty one, to be filled by the unpickler, when it is the first time."""
@@ -143,15 +143,18 @@ class JobModules:
         *facts, tracker_id, extra = arguments
         made = self._classes.get(tracker_id)
         if made is None:
-            made = self._classes[tracker_id] = make(*facts, None, extra)
+            own = None if _is_from_caller.get() else _defined_here(tracker_id)
+            if own is not None:
+                self._complete.add(own)
+            made = self._classes[tracker_id] = own or make(*facts, None, extra)
             _send_as(made, tracker_id)
         if _is_from_caller.get():
-            self._of_caller.add(made)
+            self._complete.add(made)
         return made
 
     def is_to_be_filled(self, made: type) -> bool:
         """Whether what arrives says what is in a class; what a worker process sends back repeats it."""
-        return _is_from_caller.get() or made not in self._of_caller
+        return _is_from_caller.get() or made not in self._complete
 
     def find(self, name: str, namespace: dict[str, Any], names: Any, level: int) -> ModuleType | None:
         """Return what an import statement gives, if it is of a module of the job.
@@ -351,6 +354,13 @@ def import_for_job(
         if module is not None:
             return module  # type: ignore[no-any-return]
     return _import(name, globals, locals, fromlist, level)
+
+
+def _defined_here(tracker_id: str) -> type | None:
+    """Return the class that cloudpickle has sent from this process under an id."""
+    from cloudpickle import cloudpickle
+
+    return getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {}).get(tracker_id)
 
 
 def _send_as(made: type, tracker_id: str) -> None:

@@ -17,7 +17,7 @@ from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
-from hypernodes.errors import NodeTimeoutError, RemoteError, RemoteVersionError, SerializationError
+from hypernodes.errors import NodeTimeoutError, RemoteError, RemoteVersionError, SerializationError, add_note
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
@@ -106,7 +106,7 @@ class RemoteCall:
                 cancelled = CancelledError("the run was cancelled")
                 if channel.end_problem is not None:
                     problem = f"{type(channel.end_problem).__name__}: {channel.end_problem}"
-                    cancelled.add_note(f"backend {self._engine.backend_name!r} could not end the job: {problem}")
+                    add_note(cancelled, f"backend {self._engine.backend_name!r} could not end the job: {problem}")
                 channel.close_open(cancelled)
                 if isinstance(error, Exception):
                     raise cancelled from error
@@ -137,7 +137,7 @@ class RemoteCall:
             if not isinstance(error, (RemoteError, NodeTimeoutError)):
                 name = self._engine.backend_name
                 kind = type(self._backend).__name__
-                error.add_note(f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")
+                add_note(error, f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")
             raise
 
     # --- to the worker ------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class RemoteCall:
         if kind == "raised":
             raised = restore(result, lambda packed: unpack(packed, self._recall)[0])
             if isinstance(raised, ModuleNotFoundError) and raised.name and package_of(raised.name):
-                raised.add_note(self._explain_missing(raised.name, part))
+                add_note(raised, self._explain_missing(raised.name, part))
             raise raised
         return result
 

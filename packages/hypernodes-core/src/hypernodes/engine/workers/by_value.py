@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from hypernodes.engine.workers.code_owner import code_owner
+from hypernodes.engine.workers.serialized_errors import reduce_exception
 from hypernodes.locks import reset_after_fork
 
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others
@@ -48,6 +49,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             cloudpickle.register_pickle_by_value(sys.modules[_SPAWNED_MAIN])  # no other process can import it
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, BaseException) and (reduced := reduce_exception(obj)) is not None:
+            return reduced
         reduce = _REDUCERS.get(type(obj))
         if reduce is not None and (reduced := reduce(obj)) is not None:
             return reduced
