@@ -52,6 +52,21 @@ def test_one_value_that_cannot_be_stored_does_not_cost_the_others() -> None:
     assert cache.entries == {"a": 1, "c": 3}
 
 
+@pytest.mark.parametrize("key", [3, None, b"key", ["key"], ("key",)])
+def test_keys_that_are_no_text_are_refused(key: Any) -> None:
+    cache = MemoryCache()
+    for use in (
+        cache.get,
+        cache.contains,
+        cache.delete,
+        lambda key: cache.put(key, 1),
+        lambda key: cache.get_many([key]),
+    ):
+        with pytest.raises(TypeError, match="keys must be str; got"):
+            use(key)
+    assert cache.stats() == CacheStats(0, None, 0, 0)
+
+
 def test_memory_is_limited_in_bytes_and_the_longest_unused_goes() -> None:
     cache = MemoryCache(max_bytes=3500)
     for key in "abc":

@@ -188,7 +188,7 @@ def test_a_result_that_cannot_be_sent_back_from_a_subprocess_is_named(kept: Subp
 
         return {"inner": threading.Lock()}
 
-    with pytest.raises(SerializationError, match=r"result 'handle' cannot be sent back from subprocess.*lock"):
+    with pytest.raises(SerializationError, match=r"'handle' → \['inner'\] cannot be sent back from subprocess.*lock"):
         Pipeline([open_something], backend=kept).run({"x": 1})
 
 

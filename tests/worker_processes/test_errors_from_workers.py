@@ -255,6 +255,54 @@ def test_the_node_to_blame_is_named_wherever_it_stands(
     assert repr(name) in str(failure.error)
 
 
+class Client:
+    def __init__(self) -> None:
+        self.guards = [threading.Lock()]
+
+
+@pytest.mark.parametrize(
+    ("held", "path", "advice"),
+    [
+        (Client(), "attribute 'guards' → [0]", "Make it where it is used"),
+        ({"rows": (x for x in [1])}, "['rows']", "Pass a list instead: list(...)"),
+    ],
+    ids=["lock", "generator"],
+)
+def test_the_path_to_what_cannot_be_sent_is_named_and_what_to_do(
+    held: Any, path: str, advice: str, backend: LocalBackend
+) -> None:
+    @node(output_name="y")
+    def use_captured(x: int) -> Any:
+        return x if held else None
+
+    @node(output_name="y")
+    def use_input(x: int, given: Any) -> Any:
+        return x if given else None
+
+    for use, inputs, where in ((use_captured, {}, "closure 'held'"), (use_input, {"given": held}, "input 'given'")):
+        with pytest.raises(SerializationError) as caught:
+            Pipeline([use], backend=backend).map({"x": [1], **inputs}, map_over="x")
+        text = str(caught.value)
+        assert where in text
+        assert f" → {path} cannot be sent to a worker process (TypeError: cannot pickle" in text
+        assert f"). {advice}" in text
+        assert caught.value.path.endswith(path)
+
+
+def test_the_path_to_what_cannot_be_sent_back_is_named(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def return_client(x: int) -> Any:
+        return {"client": Client()}
+
+    with pytest.raises(SerializationError) as caught:
+        Pipeline([return_client], backend=backend).map({"x": [1]}, map_over="x")
+    text = str(caught.value)
+    assert text.startswith(
+        "the result of node 'return_client' → ['client'] → attribute 'guards' → [0] cannot be sent back"
+    )
+    assert text.endswith("Return what it can be made from.")
+
+
 def test_an_input_that_cannot_travel_is_named(backend: LocalBackend) -> None:
     @node(output_name="y")
     def ignore(x: int, shared: Any) -> int:

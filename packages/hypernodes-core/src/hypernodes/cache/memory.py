@@ -73,16 +73,21 @@ class MemoryCache(Cache):
         self._lock = reset_after_fork(threading.Lock())
 
     def get(self, key: str) -> Any:
-        with self._lock:
-            if key[:6] == RECORD_PREFIX:
-                return self._records.get(key, MISS)
-            value = self._entries.get(key, MISS)
-            if value is MISS:
-                self._misses += 1
-                return value
-            self._hits += 1
-            if self._is_limited:
-                self._entries.move_to_end(key)
+        try:
+            with self._lock:
+                if key[:6] == RECORD_PREFIX:
+                    return self._records.get(key, MISS)
+                value = self._entries.get(key, MISS)
+                if value is MISS:
+                    if type(key) is not str:
+                        raise _wrong_key(key)
+                    self._misses += 1
+                    return value
+                self._hits += 1
+                if self._is_limited:
+                    self._entries.move_to_end(key)
+        except TypeError as error:
+            raise _wrong_key(key) from error
         return self._hand_out(key, value) if type(value) in self._kept_types else value
 
     def _hand_out(self, key: str, kept: Any) -> Any:
@@ -122,6 +127,8 @@ class MemoryCache(Cache):
                         self._labels[key] = labels.get(key, "")
 
     def put(self, key: str, value: Any) -> None:
+        if type(key) is not str:
+            raise _wrong_key(key)
         if key[:6] == RECORD_PREFIX:  # `is_record_key`, without a call for every item
             with self._lock:
                 self._records[key] = value
@@ -151,10 +158,14 @@ class MemoryCache(Cache):
         return keep(value, copies_always=bool(self.copy))
 
     def contains(self, key: str) -> bool:
+        if type(key) is not str:
+            raise _wrong_key(key)
         with self._lock:
             return key in self._entries or key in self._records
 
     def delete(self, key: str) -> None:
+        if type(key) is not str:
+            raise _wrong_key(key)
         with self._lock:
             self._records.pop(key, None)
             self._remove(key)
@@ -190,3 +201,7 @@ class MemoryCache(Cache):
 
     def __repr__(self) -> str:
         return f"MemoryCache({len(self)} entries)"
+
+
+def _wrong_key(key: object) -> TypeError:
+    return TypeError(f"keys must be str; got {shown(key)}")

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from hypernodes.buffers import new_buffer
-from hypernodes.engine.workers.pickling import Dumper
+from hypernodes.engine.workers.pickling import Dumper, blame
 from hypernodes.errors import SerializationError
 from hypernodes.plan import CallStep, Step
 from hypernodes.temporary import OwnedFolder, remove_abandoned
@@ -209,7 +209,11 @@ class Payloads:
             takers = [other for other in steps if slot in other.arguments]
             if all(isinstance(taker, CallStep) and taker.is_default(slot, value) for taker in takers):
                 return DEFAULT
-        return self.pack(value, input_name(step, slot))
+        name = input_name(step, slot)
+        try:
+            return self.pack(value, name)
+        except SerializationError as error:
+            raise blame(error, value, name, self._dumper.is_by_value) from error.__cause__
 
     def write(self, path: str, value: Any, label: str) -> None:
         """Write a value to a file, large or not."""

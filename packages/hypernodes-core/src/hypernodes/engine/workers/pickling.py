@@ -21,6 +21,27 @@ def dumps(value: Any, what: str, is_by_value: bool) -> bytes:
     return Dumper(is_by_value).dump(value, what)[0]
 
 
+def blame(error: SerializationError, value: Any, what: str, is_by_value: bool) -> SerializationError:
+    """Return an error that names what in a value cannot be sent, and what to do; looking for it takes long.
+
+    Args:
+        error: Why the value cannot be sent.
+        value: The value.
+        what: What it is, for the message.
+        is_by_value: See `Dumper`.
+    """
+    from hypernodes.engine.workers.culprits import find_culprit
+
+    culprit = find_culprit(value, lambda part: dumps(part, "", is_by_value))
+    if culprit is None or not is_by_value:
+        return error
+    path = " → ".join((what, *culprit.path))
+    cause = culprit.error.__cause__
+    return SerializationError(
+        f"{path} cannot be sent to a worker process ({type(cause).__name__}: {cause}). {culprit.advice}", path=path
+    )
+
+
 class Dumper:
     """Serializes values one after the other; much cheaper for small ones than a pickler for each.
 
