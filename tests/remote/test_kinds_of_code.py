@@ -258,6 +258,14 @@ KINDS = {
         """,
         "(True, True, True, True, True, True)",
     ),
+    "a pipeline with a cache that a node runs": (
+        """
+        inner = Pipeline([Node(lambda a: a + 1, "b")], cache=MemoryCache(max_items=3))
+        @node("y")
+        def f(x): return inner.run({"a": x})["b"], inner.cache
+        """,
+        "(2, MemoryCache(1 entries))",
+    ),
     "an unused lock in a package that is imported from": (
         """
         @node("y")
@@ -390,12 +398,13 @@ def test_a_pipeline_can_be_pickled_and_copied(project: Project) -> None:
         for again in (copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))):
             print(again(flat).run({"x": 1}), again(flat).defaults, again(nested).run({"xs": [1, 2]}))
             assert again(Pipeline([f])).effective_backend is Pipeline([f]).effective_backend
-        assert copy.deepcopy(Pipeline([f], cache=MemoryCache())).run({"x": 1}) == {"y": 2}
+            assert again(Pipeline([f], cache=MemoryCache())).run({"x": 1}) == {"y": 2}
         if __name__ == "__main__":
             with multiprocessing.get_context("fork").Pool(1) as pool:
-                print(pool.map(Pipeline([f]).run, [{"x": 1}, {"x": 2}]))
+                for pipeline in (Pipeline([f]), Pipeline([f], cache=MemoryCache())):
+                    print(pool.map(pipeline.run, [{"x": 1}, {"x": 2}]))
     """)
-    assert out == "{'y': 2} {'k': 1} {'y': [2, 3]}\n" * 3 + "[{'y': 2}, {'y': 3}]\n"
+    assert out == "{'y': 2} {'k': 1} {'y': [2, 3]}\n" * 3 + "[{'y': 2}, {'y': 3}]\n" * 2
 
 
 def test_a_node_may_start_processes_by_the_standard_library_in_a_worker_process(project: Project) -> None:

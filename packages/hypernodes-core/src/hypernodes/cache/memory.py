@@ -24,6 +24,8 @@ class MemoryCache(Cache):
     its content has changed when it is asked for again, it is a miss, with one warning that names the node. What can be
     neither copied nor identified by its content is shared without a check.
 
+    A copy of a cache, and one that arrives in another process, starts empty.
+
     Args:
         max_items: The largest number of entries; the least recently used one is evicted. None for no limit.
         max_bytes: The largest total size of the values, in bytes; the least recently used ones are evicted, and a value
@@ -177,6 +179,13 @@ class MemoryCache(Cache):
             self._labels.clear()
             self._sizes.clear()
             self._size_bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        empty = MemoryCache(max_items=self.max_items, max_bytes=self.max_bytes, copy=self.copy)
+        return {**vars(self), **vars(empty), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=reset_after_fork(threading.Lock()))
 
     def stats(self) -> CacheStats:
         with self._lock:
