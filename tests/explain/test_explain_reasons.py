@@ -163,7 +163,10 @@ def test_what_looks_like_a_secret_is_neither_shown_nor_kept() -> None:
     assert "sesame" not in repr(cache._records)
 
 
-SECRET_NAMES = "api_key dsn user db_user dbUser cookie bearer pin userPIN pw DB_PW pwd session_id jwt login otp authToken dbpass license"
+SECRET_NAMES = (
+    "api_key dsn user db_user dbUser cookie bearer pin userPIN pw DB_PW pwd session_id jwt login otp authToken "
+    "dbpass license"
+)
 SECRET_VALUES = [
     "postgresql://ada:lovelace@db/prod",
     "https://ada@example.org/x",
@@ -203,7 +206,7 @@ PLAIN_VALUES = [
     "/data/corpus/2024/documentsOfJune2024.parquet",
     "20240718T120000Z",
     "spinning users keep to this",
-    "multi-token prediction, in 2 passes",
+    "a multi-user system, in 2 passes",
     "2024-07-18 12:00",
 ]
 

@@ -262,9 +262,9 @@ KINDS = {
         """
         inner = Pipeline([Node(lambda a: a + 1, "b")], cache=MemoryCache(max_items=3))
         @node("y")
-        def f(x): return inner.run({"a": x})["b"], inner.cache
+        def f(x): return inner.run({"a": x})["b"], inner.map({"a": [x, 1]}, map_over="a")["b"]
         """,
-        "(2, MemoryCache(1 entries))",
+        "(2, [2, 2])",
     ),
     "an unused lock in a package that is imported from": (
         """
