@@ -205,7 +205,7 @@ class Payloads:
         """
         if is_sent_as_is(value):
             return value
-        if step.is_default(slot, value):
+        if step.node.defaults and step.is_default(slot, value):
             takers = [other for other in steps if slot in other.arguments]
             if all(isinstance(taker, CallStep) and taker.is_default(slot, value) for taker in takers):
                 return DEFAULT

@@ -112,7 +112,7 @@ class ProcessRows:
         packed: list[tuple[Any, ...]] = []
         for row in task.rows:
             try:
-                packed.append(self._pack(row.values, 0))
+                packed.append(self._pack_row(row.values))
             except SerializationError:
                 self._open_singly(host, row)
             else:
@@ -120,7 +120,7 @@ class ProcessRows:
         if not sent:
             return
         try:
-            rest = self._pack(self._rest, len(sent[0].values))
+            rest = self._pack_rest(len(sent[0].values))
         except SerializationError:
             for row in sent:
                 self._open_singly(host, row)
@@ -136,8 +136,16 @@ class ProcessRows:
         """Remove the files of rows that have to be sent again."""
         self._processes.payloads.remove(task.files)
 
-    def _pack(self, values: tuple[Any, ...], first: int) -> tuple[Any, ...]:
-        """Return the values of the slots from `first` on as payloads; None for those that no call takes."""
+    def _pack_row(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the values of a row as payloads; None for those that no call takes."""
+        if all(map(is_sent_as_is, values)):
+            return values
+        takers, payloads = self._takers, self._processes.payloads
+        return tuple([payloads.pack(value, "a value") if slot in takers else None for slot, value in enumerate(values)])
+
+    def _pack_rest(self, first: int) -> tuple[Any, ...]:
+        """Return the values of the slots from `first` on, which all rows share, likewise."""
+        values = self._rest
         if all(map(is_sent_as_is, values)):
             return values
         takers, payloads, steps = self._takers, self._processes.payloads, self.steps
