@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +52,32 @@ def test_one_value_that_cannot_be_stored_does_not_cost_the_others() -> None:
     with pytest.raises(TypeError, match="cannot be stored"):
         cache.put_many({"a": 1, "b": threading.Lock(), "c": 3})
     assert cache.entries == {"a": 1, "c": 3}
+
+
+@pytest.mark.parametrize("key", [3, None, b"key", ["key"], ("key",)])
+def test_keys_that_are_no_text_are_refused(key: Any) -> None:
+    cache = MemoryCache()
+    for use in (
+        cache.get,
+        cache.contains,
+        cache.delete,
+        lambda key: cache.put(key, 1),
+        lambda key: cache.get_many([key]),
+    ):
+        with pytest.raises(TypeError, match="keys must be str; got"):
+            use(key)
+    assert cache.stats() == CacheStats(0, None, 0, 0)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
+def test_a_copy_of_a_cache_in_memory_starts_empty(again: Any) -> None:
+    cache = MemoryCache(max_items=2, copy=True)
+    cache.put("a", [1])
+    other = again(cache)
+    assert (other.get("a"), other.stats(), other.max_items, other.copy) == (MISS, CacheStats(0, None, 0, 1), 2, True)
+    for key in "abc":
+        other.put(key, key)
+    assert (len(other), len(cache)) == (2, 1)
 
 
 def test_memory_is_limited_in_bytes_and_the_longest_unused_goes() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypernodes import MISS, Cache, CacheWarning, LocalBackend, MemoryCache, Node, Pipeline, node
+from hypernodes import MISS, Cache, CacheStats, CacheWarning, LocalBackend, MemoryCache, Node, Pipeline, node
 from tests.support import Recorder, RecordingCache
 
 LoadModule = Callable[..., ModuleType]
@@ -876,3 +876,25 @@ def test_a_cache_never_changes_a_result_and_never_computes_twice(data: st.DataOb
             recorder.clear()
             assert outer.run({"items": items, **shared}, output_name=requested) == found
             assert set(recorder.computed) <= never_cached
+
+
+def test_a_node_that_runs_a_pipeline_is_known_by_what_is_in_it_and_not_by_how_it_runs() -> None:
+    cache = MemoryCache()
+
+    def outer(inner: Pipeline) -> Pipeline:
+        @node(output_name="y")
+        def run_inner(x: int) -> Any:
+            return inner.run({"a": x})["b"]
+
+        return Pipeline([run_inner], cache=cache)
+
+    add = Pipeline([Node(lambda a: a + 1, "b", name="add")])
+    for inner in (
+        add,
+        add.with_cache(MemoryCache()),
+        add.with_callbacks([Recorder()]),
+        add.with_backend(LocalBackend()),
+    ):
+        assert outer(inner).run({"x": 1}) == {"y": 2}
+    assert cache.stats() == CacheStats(1, None, 3, 1)
+    assert outer(Pipeline([Node(lambda a: a + 2, "b", name="add")])).run({"x": 1}) == {"y": 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from typing import Any
 
@@ -36,6 +37,27 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "observed": {"callbacks": [Recorder()]},
     "cached": {"cache": MemoryCache()},
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+@pytest.mark.parametrize(
+    "modes", [{}, {"node_execution": "threaded"}, {"map_execution": "threaded"}, {"node_execution": "async"}]
+)
+def test_an_exception_that_refuses_attributes_keeps_its_type_and_gets_its_note(modes: Any) -> None:
+    @node(output_name="y")
+    def fail(x: int) -> int:
+        raise FrozenError(x)
+
+    pipeline = Pipeline([fail], backend=LocalBackend(**modes))
+    for start in (lambda: pipeline.run({"x": 3}), lambda: pipeline.map({"x": [3]}, map_over="x")):
+        with pytest.raises(FrozenError) as caught:
+            start()
+        assert caught.value.code == 3
+        assert "in node 'fail'" in note_of(caught.value)
 
 
 @pytest.fixture(params=list(CONFIGURATIONS))

@@ -164,7 +164,8 @@ def test_what_looks_like_a_secret_is_neither_shown_nor_kept() -> None:
 
 
 SECRET_NAMES = (
-    "api_key dsn user db_user dbUser cookie bearer pin userPIN pw DB_PW pwd session_id jwt login otp authToken"
+    "api_key dsn user db_user dbUser cookie bearer pin userPIN pw DB_PW pwd session_id jwt login otp authToken "
+    "dbpass license"
 )
 SECRET_VALUES = [
     "postgresql://ada:lovelace@db/prod",
@@ -172,6 +173,13 @@ SECRET_VALUES = [
     "https://example.org/?access_token=abc",
     "host=db password=lovelace",
     "Server=db;Pwd=love",
+    '{"password": "lovelace"}',
+    "server --db-password lovelace --port 1",
+    "mysql -u root -plovelace",
+    "the password is lovelace",
+    "https://hooks.slack.com/services/T00/B00/XXXX",
+    "AC0123456789abcdef0123456789abcdef",
+    "4111 1111 1111 1111",
     "Bearer lovelace1815",
     "Basic YWRhOmxvdmU=",
     "sk-proj-abcdef123456",
@@ -198,6 +206,8 @@ PLAIN_VALUES = [
     "/data/corpus/2024/documentsOfJune2024.parquet",
     "20240718T120000Z",
     "spinning users keep to this",
+    "a multi-user system, in 2 passes",
+    "2024-07-18 12:00",
 ]
 
 

@@ -127,7 +127,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], Iterable[str]]] = {
     "backend.map": (LOCAL.map, {}, ("request",)),
     "remote.run": (Here().run, {}, ("request",)),
     "failures": (failures, {}, ("result",)),
-    "CallbackContext": (CallbackContext, {}, ("hierarchy_path", "node_path", "item_path")),
+    "CallbackContext": (CallbackContext, {}, ("hierarchy_path", "node_path", "item_path", "around")),
     "code_components": (code_components, {}, ("node",)),
 }
 # How messages begin that name what is wrong in an argument rather than the parameter.

@@ -140,6 +140,132 @@ KINDS = {
         """,
         "(True, 1)",
     ),
+    "named tuples with methods": (
+        """
+        class Point(typing.NamedTuple):
+            x: int
+            y: int = 3
+            def total(self): return self.x + self.y
+        @node("y")
+        def f(x): return Point(x).total(), Point(x)
+        def show(y): return type(y[1]) is Point, y
+        """,
+        "(True, (4, Point(x=1, y=3)))",
+    ),
+    "enums whose members have attributes, aliases and combinations": (
+        """
+        class Planet(enum.Enum):
+            EARTH = 3, "blue"
+            TERRA = 3, "blue"
+            def __init__(self, number, colour): self.colour = colour
+        class Access(enum.Flag):
+            READ = 1
+            WRITE = 2
+            NONE = 0
+            BOTH = 3
+        @node("y")
+        def f(x): return Planet.EARTH.colour, Planet["TERRA"], Access.BOTH, Access["NONE"].value
+        def show(y): return y[0], y[1] is Planet.EARTH, y[2] is Access.BOTH, y[3]
+        """,
+        "('blue', True, True, 0)",
+    ),
+    "classes inside of classes and functions": (
+        """
+        class Outer:
+            @dataclasses.dataclass
+            class Inner:
+                x: int
+        def make():
+            @dataclasses.dataclass
+            class Local:
+                x: int
+            return Local
+        Local = make()
+        @node("y")
+        def f(x):
+            inner = pickle.loads(pickle.dumps(Outer.Inner(x)))
+            return repr(inner), repr(Local(x)), type(inner) is Outer.Inner
+        """,
+        "('Outer.Inner(x=1)', 'make.<locals>.Local(x=1)', True)",
+    ),
+    "classes that register themselves": (
+        """
+        class Metric:
+            known = []
+            def __init_subclass__(cls, *, name, **options):
+                super().__init_subclass__(**options)
+                if name in Metric.known: raise ValueError(name)
+                Metric.known.append(name)
+        class Length(Metric, name="length"): pass
+        class Kind(type):
+            known = {}
+            def __new__(kind, name, *facts):
+                if name in kind.known: raise ValueError(name)
+                return kind.known.setdefault(name, super().__new__(kind, name, *facts))
+        class Thing(metaclass=Kind): pass
+        @node("y")
+        def f(x): return Length.known, list(Kind.known), Kind.known["Thing"] is Thing
+        """,
+        "(['length'], ['Thing'], True)",
+    ),
+    "names for types": (
+        """
+        UserId = typing.NewType("UserId", int)
+        Parameters = typing.ParamSpec("Parameters")
+        if sys.version_info >= (3, 12):
+            exec("type Tree = dict[str, Tree] | int; type Pair[T] = tuple[T, T]")
+        else:
+            Tree, Pair = dict, tuple
+        def plain(function: typing.Callable[Parameters, int]) -> typing.Callable[Parameters, int]: return function
+        @node("y")
+        def f(x: UserId, tree: Tree = 1, pair: Pair = (1, 1)) -> UserId:
+            return UserId(x), UserId.__name__, plain(abs)(-1), "Tree" in str(getattr(Tree, "__value__", "Tree"))
+        """,
+        "(1, 'UserId', 1, True)",
+    ),
+    "weak references and layouts": (
+        """
+        class Tree:
+            def __init__(self, parent=None):
+                self.parent = parent and weakref.ref(parent)
+                self.children = []
+            def size(self): return 5
+        root = Tree()
+        dead = weakref.ref(Tree())
+        size = weakref.WeakMethod(root.size)
+        layout = struct.Struct("<h")
+        @node("y")
+        def f(x):
+            tree = Tree()
+            tree.children.append(Tree(tree))
+            return root and size()(), dead(), layout.pack(x), tree
+        def show(y): return y[:3], y[3].children[0].parent() is y[3]
+        """,
+        "((5, None, b'\\x01\\x00'), True)",
+    ),
+    "sentinels, and defaults that nobody overrides": (
+        """
+        import helpers
+        UNSET = object()
+        class Named:
+            def __init__(self, name): self.name = name
+        NAMED = Named("NAMED")
+        @node("y")
+        def f(x, unset=UNSET, named=NAMED, absent=helpers.ABSENT):
+            are_themselves = unset is UNSET, named is NAMED, absent is helpers.ABSENT
+            return *are_themselves, UNSET, [helpers.ABSENT, dataclasses.MISSING]
+        def show(y): return *y[:3], y[3] is UNSET, y[4][0] is helpers.ABSENT, y[4][1] is dataclasses.MISSING
+        """,
+        "(True, True, True, True, True, True)",
+    ),
+    "a pipeline with a cache that a node runs": (
+        """
+        inner = Pipeline([Node(lambda a: a + 1, "b")], cache=MemoryCache(max_items=3))
+        @node("y")
+        def f(x): return inner.run({"a": x})["b"], inner.map({"a": [x, 1]}, map_over="a")["b"]
+        """,
+        "(2, [2, 2])",
+    ),
     "an unused lock in a package that is imported from": (
         """
         @node("y")
@@ -152,7 +278,7 @@ KINDS = {
 }
 
 SCRIPT = """
-import dataclasses, functools, pickle, weakref
+import dataclasses, enum, functools, pickle, struct, sys, typing, weakref
 {source}
 with LocalBackend("parallel", max_workers=1) as workers:
     for backend in (workers, elsewhere):
@@ -167,6 +293,8 @@ def test_what_people_write_is_sent_and_comes_back(project: Project, kind: str) -
     project.write(
         helpers="""
             import functools, pickle
+
+            ABSENT = object()
 
             @functools.cache
             def load():
@@ -270,12 +398,13 @@ def test_a_pipeline_can_be_pickled_and_copied(project: Project) -> None:
         for again in (copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))):
             print(again(flat).run({"x": 1}), again(flat).defaults, again(nested).run({"xs": [1, 2]}))
             assert again(Pipeline([f])).effective_backend is Pipeline([f]).effective_backend
-        assert copy.deepcopy(Pipeline([f], cache=MemoryCache())).run({"x": 1}) == {"y": 2}
+            assert again(Pipeline([f], cache=MemoryCache())).run({"x": 1}) == {"y": 2}
         if __name__ == "__main__":
             with multiprocessing.get_context("fork").Pool(1) as pool:
-                print(pool.map(Pipeline([f]).run, [{"x": 1}, {"x": 2}]))
+                for pipeline in (Pipeline([f]), Pipeline([f], cache=MemoryCache())):
+                    print(pool.map(pipeline.run, [{"x": 1}, {"x": 2}]))
     """)
-    assert out == "{'y': 2} {'k': 1} {'y': [2, 3]}\n" * 3 + "[{'y': 2}, {'y': 3}]\n"
+    assert out == "{'y': 2} {'k': 1} {'y': [2, 3]}\n" * 3 + "[{'y': 2}, {'y': 3}]\n" * 2
 
 
 def test_a_node_may_start_processes_by_the_standard_library_in_a_worker_process(project: Project) -> None:

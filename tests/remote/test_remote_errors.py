@@ -124,6 +124,18 @@ def test_an_exception_keeps_its_type_whatever_its_constructor_wants_and_it_holds
     assert not hasattr(caught.value, "lock")
 
 
+def test_an_exception_of_a_class_made_inside_a_node_is_of_its_base_classes(kept: SubprocessBackend) -> None:
+    def fail_oddly(x: int) -> None:
+        class LocalError(ValueError):
+            def __init__(self, *, code: int) -> None:
+                super().__init__(f"code {code}")
+
+        raise LocalError(code=x)
+
+    with pytest.raises(ValueError, match="code 1"):
+        run(kept, fail_oddly)
+
+
 def test_the_note_of_a_node_arrives_with_an_exception_that_says_how_it_is_pickled(kept: SubprocessBackend) -> None:
     with pytest.raises(OwnReduceError, match="7") as caught:
         run(kept, raise_own_reduce)
@@ -176,7 +188,7 @@ def test_a_result_that_cannot_be_sent_back_from_a_subprocess_is_named(kept: Subp
 
         return {"inner": threading.Lock()}
 
-    with pytest.raises(SerializationError, match=r"result 'handle' cannot be sent back from subprocess.*lock"):
+    with pytest.raises(SerializationError, match=r"'handle' → \['inner'\] cannot be sent back from subprocess.*lock"):
         Pipeline([open_something], backend=kept).run({"x": 1})
 
 

@@ -162,3 +162,11 @@ def test_a_lookup_that_cannot_be_followed_keeps_its_own_advice() -> None:
     exec("import importlib\ndef use(x):\n    return importlib.import_module(x)", names)
     text = warning_of(Pipeline(nodes=[Node(names["use"], "y")], cache=MemoryCache()), x="json")
     assert_matches(text, r"import it by its name, or pass what is needed of it as an input\.$")
+
+
+def test_a_default_of_an_ignored_parameter_counts_as_code_and_the_advice_says_so(things: dict[str, Any]) -> None:
+    names: dict[str, Any] = {"thing": things["lock"]}
+    exec("def use(x, thing=thing):\n    return x\ndef keyword(x, *, thing=thing):\n    return x", names)
+    for function in (names["use"], names["keyword"]):
+        pipeline = Pipeline([Node(function, "y", cache_ignore="thing")], cache=MemoryCache())
+        assert "pass it as an input instead of making it a default, which counts as code" in warning_of(pipeline, x=1)

@@ -9,6 +9,7 @@ import pickle
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,23 @@ class AwkwardError(Exception):
 
     def __init__(self, code: int, *, reason: str) -> None:
         super().__init__(f"{reason} ({code})")
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Refuses that attributes are set, also a note or a traceback."""
+
+    code: int
+
+
+class TextOfALockError(Exception):
+    """Has no text without what it holds, which cannot be sent."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"locked: {self.lock.locked()}"
 
 
 class HoldsALockError(Exception):

@@ -24,7 +24,7 @@ from hypernodes import (
     node,
 )
 from tests.support import Recorder
-from tests.worker_processes.nodes import AwkwardError, FailsOnArrival, HoldsALockError
+from tests.worker_processes.nodes import AwkwardError, FailsOnArrival, FrozenError, HoldsALockError, TextOfALockError
 
 
 @pytest.fixture(params=["items", "nodes"])
@@ -94,8 +94,9 @@ def test_the_cause_of_an_exception_is_not_lost(backend: LocalBackend) -> None:
     [
         (lambda: AwkwardError(7, reason="bad luck"), "bad luck (7)"),
         (lambda: HoldsALockError("still locked"), "still locked"),
+        (lambda: FrozenError(7), "7"),
     ],
-    ids=["awkward constructor", "holds a lock"],
+    ids=["awkward constructor", "holds a lock", "refuses attributes"],
 )
 def test_an_exception_keeps_its_type_whatever_its_constructor_wants_and_it_holds(
     make: Callable[[], Exception], message: str, backend: LocalBackend
@@ -115,6 +116,28 @@ def test_an_exception_keeps_its_type_whatever_its_constructor_wants_and_it_holds
     assert not hasattr(caught.value, "lock")
     assert "in fail_oddly" in str(caught.value.__cause__)
     assert "node 'fail_oddly'" in caught.value.__notes__[0]
+
+
+def test_an_exception_keeps_its_type_when_its_text_cannot_be_made_here(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def fail_oddly(x: int) -> int:
+        raise TextOfALockError
+
+    with pytest.raises(TextOfALockError) as caught:
+        Pipeline([fail_oddly], backend=backend).map(inputs={"x": [0]}, map_over="x")
+    assert "its text, where it was raised: locked: False" in caught.value.__notes__
+
+
+def test_exceptions_are_values_like_others(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def return_errors(x: int, given: Exception) -> Any:
+        return given, AwkwardError(x, reason="bad luck"), ExceptionGroup("both", [AwkwardError(x, reason="again")])
+
+    pipeline = Pipeline([return_errors], backend=backend)
+    (found,) = pipeline.map({"x": [7], "given": FrozenError(1)}, map_over="x")["y"]
+    assert found[0] == FrozenError(1)
+    assert (type(found[1]), str(found[1])) == (AwkwardError, "bad luck (7)")
+    assert [(type(e), str(e)) for e in found[2].exceptions] == [(AwkwardError, "again (7)")]
 
 
 def test_an_exception_whose_class_cannot_be_sent_is_described(backend: LocalBackend) -> None:
@@ -230,6 +253,54 @@ def test_the_node_to_blame_is_named_wherever_it_stands(
     assert failure.node_path == ("prep", name)
     assert [note.split(" ")[2] for note in failure.error.__notes__] == [f"'{name}'"]
     assert repr(name) in str(failure.error)
+
+
+class Client:
+    def __init__(self) -> None:
+        self.guards = [threading.Lock()]
+
+
+@pytest.mark.parametrize(
+    ("held", "path", "advice"),
+    [
+        (Client(), "attribute 'guards' → [0]", "Make it where it is used"),
+        ({"rows": (x for x in [1])}, "['rows']", "Pass a list instead: list(...)"),
+    ],
+    ids=["lock", "generator"],
+)
+def test_the_path_to_what_cannot_be_sent_is_named_and_what_to_do(
+    held: Any, path: str, advice: str, backend: LocalBackend
+) -> None:
+    @node(output_name="y")
+    def use_captured(x: int) -> Any:
+        return x if held else None
+
+    @node(output_name="y")
+    def use_input(x: int, given: Any) -> Any:
+        return x if given else None
+
+    for use, inputs, where in ((use_captured, {}, "closure 'held'"), (use_input, {"given": held}, "input 'given'")):
+        with pytest.raises(SerializationError) as caught:
+            Pipeline([use], backend=backend).map({"x": [1], **inputs}, map_over="x")
+        text = str(caught.value)
+        assert where in text
+        assert f" → {path} cannot be sent to a worker process (TypeError: cannot pickle" in text
+        assert f"). {advice}" in text
+        assert caught.value.path.endswith(path)
+
+
+def test_the_path_to_what_cannot_be_sent_back_is_named(backend: LocalBackend) -> None:
+    @node(output_name="y")
+    def return_client(x: int) -> Any:
+        return {"client": Client()}
+
+    with pytest.raises(SerializationError) as caught:
+        Pipeline([return_client], backend=backend).map({"x": [1]}, map_over="x")
+    text = str(caught.value)
+    assert text.startswith(
+        "the result of node 'return_client' → ['client'] → attribute 'guards' → [0] cannot be sent back"
+    )
+    assert text.endswith("Return what it can be made from.")
 
 
 def test_an_input_that_cannot_travel_is_named(backend: LocalBackend) -> None:

@@ -299,3 +299,33 @@ def test_callbacks_are_called_here_and_in_order_for_each_item(kind: str, request
             ("node_end", "square"),
             ("map_item_end", index),
         ]
+
+
+class Named:
+    """A sentinel with state, which is known by being itself."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize("road", ["rows", "batches", "nodes"])
+def test_a_default_that_nobody_overrides_is_the_functions_own(
+    road: str, items_backend: LocalBackend, nodes_backend: LocalBackend
+) -> None:
+    unset = Named("unset")
+
+    @node(output_name="y")
+    def first(x: int, option: Any = unset) -> tuple[int, bool]:
+        return x, option is unset
+
+    @node(output_name="z")
+    def second(y: tuple[int, bool], option: Any = unset) -> tuple[Any, ...]:
+        return *y, option is unset, option.name
+
+    pipeline = Pipeline([first, second], backend=nodes_backend if road == "nodes" else items_backend)
+    if road == "batches":
+        pipeline = pipeline.with_cache(MemoryCache())
+    found = pipeline.map(inputs={"x": [1, 2]}, map_over="x", output_name="z")
+    assert found == {"z": [(1, True, True, "unset"), (2, True, True, "unset")]}
+    given = pipeline.map(inputs={"x": [1], "option": Named("other")}, map_over="x", output_name="z")
+    assert given == {"z": [(1, False, False, "other")]}

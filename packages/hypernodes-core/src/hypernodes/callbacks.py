@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from hypernodes.checks import shown
 from hypernodes.errors import ConfigurationError
 from hypernodes.nearest import nearest
 
@@ -67,9 +68,12 @@ class CallbackContext:
             self.item_path = tuple(item_path)
         except TypeError as error:
             raise ConfigurationError("hierarchy_path, node_path and item_path must be sequences") from error
-        self._data: dict[str, Any] = {} if around is None else around._data
-        self.switched_off: set[int] = set() if around is None else around.switched_off
-        self.lock: threading.RLock = threading.RLock() if around is None else around.lock
+        try:
+            self._data: dict[str, Any] = {} if around is None else around._data
+            self.switched_off: set[int] = set() if around is None else around.switched_off
+            self.lock: threading.RLock = threading.RLock() if around is None else around.lock
+        except AttributeError as error:
+            raise ConfigurationError(f"around must be a CallbackContext or None; got {shown(around)}") from error
 
     @property
     def depth(self) -> int:

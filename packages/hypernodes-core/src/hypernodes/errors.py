@@ -267,6 +267,14 @@ class MissingPluginError(PluginError):
     """An extension that this library knows of is not installed; the message says what to install."""
 
 
+def add_note(error: BaseException, text: str) -> None:
+    """Add a note to an exception, also if its class refuses new attributes, as a frozen dataclass does."""
+    try:
+        error.add_note(text)
+    except Exception:
+        object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), text])
+
+
 # --- warnings ----------------------------------------------------------------------------------------------------
 
 

@@ -72,6 +72,9 @@ class Pipeline:
         {'words': [['a', 'b'], ['c']]}
     """
 
+    # Where and how it runs makes no difference to what it computes; so a node that runs one is known by what is in it.
+    __cache_ignore__ = ("_backend", "_effective_backend", "_inherited", "_parent", "_plans", "_settings")
+
     def __init__(
         self,
         nodes: Iterable[Node[..., Any] | PipelineNode | Pipeline],

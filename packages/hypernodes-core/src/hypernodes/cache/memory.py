@@ -24,6 +24,8 @@ class MemoryCache(Cache):
     its content has changed when it is asked for again, it is a miss, with one warning that names the node. What can be
     neither copied nor identified by its content is shared without a check.
 
+    A copy of a cache, and one that arrives in another process, starts empty.
+
     Args:
         max_items: The largest number of entries; the least recently used one is evicted. None for no limit.
         max_bytes: The largest total size of the values, in bytes; the least recently used ones are evicted, and a value
@@ -73,16 +75,21 @@ class MemoryCache(Cache):
         self._lock = reset_after_fork(threading.Lock())
 
     def get(self, key: str) -> Any:
-        with self._lock:
-            if key[:6] == RECORD_PREFIX:
-                return self._records.get(key, MISS)
-            value = self._entries.get(key, MISS)
-            if value is MISS:
-                self._misses += 1
-                return value
-            self._hits += 1
-            if self._is_limited:
-                self._entries.move_to_end(key)
+        try:
+            with self._lock:
+                if key[:6] == RECORD_PREFIX:
+                    return self._records.get(key, MISS)
+                value = self._entries.get(key, MISS)
+                if value is MISS:
+                    if type(key) is not str:
+                        raise _wrong_key(key)
+                    self._misses += 1
+                    return value
+                self._hits += 1
+                if self._is_limited:
+                    self._entries.move_to_end(key)
+        except TypeError as error:
+            raise _wrong_key(key) from error
         return self._hand_out(key, value) if type(value) in self._kept_types else value
 
     def _hand_out(self, key: str, kept: Any) -> Any:
@@ -122,6 +129,8 @@ class MemoryCache(Cache):
                         self._labels[key] = labels.get(key, "")
 
     def put(self, key: str, value: Any) -> None:
+        if type(key) is not str:
+            raise _wrong_key(key)
         if key[:6] == RECORD_PREFIX:  # `is_record_key`, without a call for every item
             with self._lock:
                 self._records[key] = value
@@ -151,10 +160,14 @@ class MemoryCache(Cache):
         return keep(value, copies_always=bool(self.copy))
 
     def contains(self, key: str) -> bool:
+        if type(key) is not str:
+            raise _wrong_key(key)
         with self._lock:
             return key in self._entries or key in self._records
 
     def delete(self, key: str) -> None:
+        if type(key) is not str:
+            raise _wrong_key(key)
         with self._lock:
             self._records.pop(key, None)
             self._remove(key)
@@ -166,6 +179,13 @@ class MemoryCache(Cache):
             self._labels.clear()
             self._sizes.clear()
             self._size_bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        empty = MemoryCache(max_items=self.max_items, max_bytes=self.max_bytes, copy=self.copy)
+        return {**vars(self), **vars(empty), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=reset_after_fork(threading.Lock()))
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -190,3 +210,7 @@ class MemoryCache(Cache):
 
     def __repr__(self) -> str:
         return f"MemoryCache({len(self)} entries)"
+
+
+def _wrong_key(key: object) -> TypeError:
+    return TypeError(f"keys must be str; got {shown(key)}")

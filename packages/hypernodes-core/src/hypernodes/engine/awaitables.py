@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import AsyncGeneratorType, CoroutineType, NoneType
 from typing import Any
 
-from hypernodes.errors import ExecutionError
+from hypernodes.errors import ExecutionError, add_note
 from hypernodes.nodes import Node
 
 PLAIN = frozenset({NoneType, bool, int, float, complex, str, bytes, dict, set, frozenset})
@@ -55,4 +55,4 @@ def hint_at_event_loops(error: BaseException) -> None:
     """Add a note to an error of asyncio about an object, such as a lock or a client, from another event loop."""
     has_hint = _LOOP_HINT in getattr(error, "__notes__", ())  # from a run inside of this one
     if isinstance(error, RuntimeError) and not has_hint and any(text in str(error) for text in _LOOP_ERRORS):
-        error.add_note(_LOOP_HINT)
+        add_note(error, _LOOP_HINT)

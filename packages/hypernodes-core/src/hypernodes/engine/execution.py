@@ -7,7 +7,7 @@ import contextvars
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from itertools import repeat
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
@@ -24,6 +24,7 @@ from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import frame_of_run
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
+from hypernodes.engine.scoped import scoped
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
@@ -218,7 +219,7 @@ class Execution:
         """Execute in the calling thread; cancelling it cancels the runs that its nodes started."""
         return _InOrder(self, self._thread, self._state, None if is_stream else self._thread.can_be_cancelled)
 
-    @contextmanager
+    @scoped
     def _concurrent(self, is_dedicated: bool = True) -> Iterator[tuple[Workers, Scheduler]]:
         """Create the workers and the scheduler of this execution, and release them when it ends."""
         engine = self._engine

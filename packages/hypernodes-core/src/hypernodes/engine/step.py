@@ -10,7 +10,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.awaitables import PLAIN, awaited, hint_at_event_loops, needs_await
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
-from hypernodes.errors import ExecutionError, NodeTimeoutError, OutputCountError
+from hypernodes.errors import ExecutionError, NodeTimeoutError, OutputCountError, add_note
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
 from hypernodes.read_once import is_read_once, kind_of, listing, remedy
@@ -320,9 +320,10 @@ def locate(
     location = f" ({step.node.location})" if step.node.location else ""
     item_path = base.item_path if item_index is None else (*base.item_path, item_index)
     items = f", map item {' → '.join(map(str, item_path))}" if item_path else ""
-    error.add_note(
+    add_note(
+        error,
         f"in node {step.node.name!r}{location} of pipeline {' → '.join(path)}{items}; "
-        f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {backend_name}"
+        f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {backend_name}",
     )
     hint_at_event_loops(error)
     return (*path, step.node.name)

@@ -148,6 +148,17 @@ class CallStep(Record):
     is_special: bool
     read_often: tuple[tuple[int, tuple[str, ...]], ...]
 
+    def is_default(self, slot: int, value: Any) -> bool:
+        """Whether a value is the very default of the parameter that takes what is in a slot."""
+        return any(
+            taken == slot and name in self.node.defaults and self.node.defaults[name] is value
+            for name, taken in self.named
+        )
+
+    def default_of(self, slot: int) -> Any:
+        """Return the default of the parameter that takes what is in a slot."""
+        return self.node.defaults[self.node.inputs[self.arguments.index(slot)]]
+
 
 class NestedStep(Record):
     """Run a nested pipeline that is not inlined: once per item, or with a backend of its own, or both.

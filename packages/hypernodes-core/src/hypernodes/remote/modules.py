@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from hypernodes.engine.workers.code_owner import CodeOwner, code_owner
+from hypernodes.engine.workers.code_owner import ArrivedSentinels, CodeOwner, code_owner
 from hypernodes.locks import reset_after_fork
 
 _LEFT_OUT = "__hypernodes_left_out__"
@@ -104,6 +104,7 @@ class JobModules:
         modules: Its modules by name.
         main: What the `__main__` module of the caller held, by name.
         common_packages: Packages that its caller has too, so that code of theirs is sent back by name.
+        sentinels: The sentinels of its code that arrived.
     """
 
     def __init__(self, key: str, common_packages: Iterable[str] = ()) -> None:
@@ -111,8 +112,9 @@ class JobModules:
         self.common_packages = frozenset(common_packages)
         self.modules: dict[str, ModuleType] = {}
         self.main: dict[str, Any] = {}
+        self.sentinels = ArrivedSentinels()
         self._classes: dict[str, type] = {}
-        self._of_caller: set[type] = set()
+        self._complete: set[type] = set()  # classes of the caller's, and those that nodes of the job have made
 
     def restore(self, shell: Shell) -> ModuleType:
         """Return a module of the job: an empty one, to be filled by the unpickler, when it is the first time."""
@@ -141,15 +143,18 @@ class JobModules:
         *facts, tracker_id, extra = arguments
         made = self._classes.get(tracker_id)
         if made is None:
-            made = self._classes[tracker_id] = make(*facts, None, extra)
+            own = None if _is_from_caller.get() else _defined_here(tracker_id)
+            if own is not None:
+                self._complete.add(own)
+            made = self._classes[tracker_id] = own or make(*facts, None, extra)
             _send_as(made, tracker_id)
         if _is_from_caller.get():
-            self._of_caller.add(made)
+            self._complete.add(made)
         return made
 
     def is_to_be_filled(self, made: type) -> bool:
         """Whether what arrives says what is in a class; what a worker process sends back repeats it."""
-        return _is_from_caller.get() or made not in self._of_caller
+        return _is_from_caller.get() or made not in self._complete
 
     def find(self, name: str, namespace: dict[str, Any], names: Any, level: int) -> ModuleType | None:
         """Return what an import statement gives, if it is of a module of the job.
@@ -349,6 +354,13 @@ def import_for_job(
         if module is not None:
             return module  # type: ignore[no-any-return]
     return _import(name, globals, locals, fromlist, level)
+
+
+def _defined_here(tracker_id: str) -> type | None:
+    """Return the class that cloudpickle has sent from this process under an id."""
+    from cloudpickle import cloudpickle
+
+    return getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {}).get(tracker_id)
 
 
 def _send_as(made: type, tracker_id: str) -> None:

@@ -25,6 +25,7 @@ from hypernodes import plugins
 from hypernodes.engine.workers.by_value import ByValuePickler
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.pickling import PROTOCOL
+from hypernodes.engine.workers.sent_sentinels import reduce_sent_sentinel
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
 from hypernodes.failure import Failure
 from hypernodes.locks import reset_after_fork
@@ -39,6 +40,7 @@ from hypernodes.remote.modules import (
     shell_of,
     state_of,
 )
+from hypernodes.signature import reduce_sentinel
 from hypernodes.signature.origin import origin_of_module
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
@@ -266,6 +268,10 @@ class _Pickler(ByValuePickler):
                 self._keep_in_module(obj)
                 for module in modules_imported_by(obj):
                     self.imported.setdefault(module.__name__, module)
+        else:
+            found = reduce_sent_sentinel(obj, is_own) or reduce_sentinel(obj)
+            if found is not None:
+                return found
         return super().reducer_override(obj)
 
     def _keep_in_module(self, function: FunctionType) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
-from functools import cached_property
-from types import ModuleType
+from functools import cached_property, partial
+from types import FunctionType, ModuleType
 from typing import Any
 
 from hypernodes import signature
@@ -16,20 +16,21 @@ from hypernodes.callbacks import CallbackContext, PipelineCallback, overridden_h
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.culprits import Parts, find_culprit
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
-from hypernodes.errors import NodeTimeoutError, RemoteError, RemoteVersionError, SerializationError
+from hypernodes.errors import NodeTimeoutError, RemoteError, RemoteVersionError, SerializationError, add_note
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
+from hypernodes.remote.modules import state_of
 from hypernodes.remote.names_used import names_used
 from hypernodes.remote.needed_packages import needed_packages, package_of, requirements_for, users_of
 from hypernodes.remote.node_outputs import outputs_by_path
-from hypernodes.remote.packing import common_packages, compact, pack, unpack
+from hypernodes.remote.packing import common_packages, compact, modules_imported_by, pack, unpack
 from hypernodes.remote.preflight import OWN_PYTHON, Preflight, package_problems, python_problem
 from hypernodes.remote.pruning import Pruning
 from hypernodes.remote.transport import Transport
-from hypernodes.remote.unsendable import find_culprit
 
 _MAX_LEFT_OUT = 100
 
@@ -106,7 +107,7 @@ class RemoteCall:
                 cancelled = CancelledError("the run was cancelled")
                 if channel.end_problem is not None:
                     problem = f"{type(channel.end_problem).__name__}: {channel.end_problem}"
-                    cancelled.add_note(f"backend {self._engine.backend_name!r} could not end the job: {problem}")
+                    add_note(cancelled, f"backend {self._engine.backend_name!r} could not end the job: {problem}")
                 channel.close_open(cancelled)
                 if isinstance(error, Exception):
                     raise cancelled from error
@@ -137,7 +138,7 @@ class RemoteCall:
             if not isinstance(error, (RemoteError, NodeTimeoutError)):
                 name = self._engine.backend_name
                 kind = type(self._backend).__name__
-                error.add_note(f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")
+                add_note(error, f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")
             raise
 
     # --- to the worker ------------------------------------------------------------------------------------------
@@ -168,7 +169,9 @@ class RemoteCall:
     def _leave_out(self, job: Job, left_out: dict[str, set[str]], error: Exception) -> None:
         """Do without a name of a module that cannot be sent and is not used; refuse anything else that cannot."""
         for name, piece in self._pieces(job.part):
-            culprit = find_culprit(piece, lambda value: pack(value, self._reference, left_out), left_out)
+            culprit = find_culprit(
+                piece, lambda value: pack(value, self._reference, left_out), partial(_parts_of_modules, left_out)
+            )
             if culprit is None:
                 continue
             if culprit.in_module is not None and culprit.in_module not in self._names_used:
@@ -178,7 +181,7 @@ class RemoteCall:
             path = " → ".join((name, *culprit.path))
             raise SerializationError(
                 f"{path} cannot be sent to {self._engine.backend_name}: {type(culprit.error).__name__}: "
-                f"{culprit.error}. Make it where it is used, inside the node, or pass what it can be made from.",
+                f"{culprit.error}. {culprit.advice}",
                 path=path,
             ) from error
         raise SerializationError(
@@ -293,7 +296,7 @@ class RemoteCall:
         if kind == "raised":
             raised = restore(result, lambda packed: unpack(packed, self._recall)[0])
             if isinstance(raised, ModuleNotFoundError) and raised.name and package_of(raised.name):
-                raised.add_note(self._explain_missing(raised.name, part))
+                add_note(raised, self._explain_missing(raised.name, part))
             raise raised
         return result
 
@@ -424,3 +427,13 @@ def _compacted(job: Job) -> Job:
     if isinstance(job.part, RunPart):
         return job
     return job._replace(part=job.part._replace(columns=[compact(column) for column in job.part.columns]))
+
+
+def _parts_of_modules(left_out: Mapping[str, set[str]], value: Any) -> Parts:
+    """Yield what is in a module of the user's, and the modules that a function imports."""
+    if isinstance(value, FunctionType):
+        for module in modules_imported_by(value):
+            yield f"import of {module.__name__!r}", module
+    elif isinstance(value, ModuleType):
+        for name, entry in state_of(value, left_out.get(value.__name__, set())).items():
+            yield f"module attribute {name!r}", entry

@@ -16,6 +16,7 @@ from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.execution import Execution
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.culprits import find_culprit
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.locks import reset_after_fork
 from hypernodes.remote import wire
@@ -162,11 +163,11 @@ class _Worker:
             return self._packing.pack((result, unsent, self._outbox.count), {"kind": kind, **self._key})
         except Exception as error:
             columns = result.columns if isinstance(result, MapResult) else result
-            names = _unsendable_names(columns, self._packing) if isinstance(columns, Mapping) else ""
+            names, advice = _unsendable(columns, self._packing) if isinstance(columns, Mapping) else ("", "")
             problem = SerializationError(
                 f"the result{names} cannot be sent back from {self.job.engine.backend_name}: "
-                f"{type(error).__name__}: {error}",
-                path="result",
+                f"{type(error).__name__}: {error}{advice}",
+                path=f"result{names}",
             )
             content = (self._packing.describe(problem), unsent, self._outbox.count)
             return self._packing.pack(content, {"kind": "raised", **self._key})
@@ -227,11 +228,10 @@ def _map_inputs(part: MapPart) -> MapInputs:
     )
 
 
-def _unsendable_names(result: Mapping[Any, Any], packing: Packing) -> str:
-    names: list[str] = []
-    for name, value in result.items():
-        try:
-            packing.pack(value)
-        except Exception:
-            names.append(repr(name))
-    return f" {', '.join(names)}" if names else ""
+def _unsendable(result: Mapping[Any, Any], packing: Packing) -> tuple[str, str]:
+    """Return the paths to what in a result cannot be sent, and what to do about it, for a message."""
+    culprits = {name: find_culprit(value, packing.pack) for name, value in result.items()}
+    found = {name: culprit for name, culprit in culprits.items() if culprit is not None}
+    paths = [" → ".join((repr(name), *culprit.path)) for name, culprit in found.items()]
+    advice = "".join(dict.fromkeys(f". {culprit.advice_for_results}" for culprit in found.values()))
+    return (f" {', '.join(paths)}" if paths else ""), advice

@@ -72,7 +72,8 @@ def advice(error: Exception, parameter: str | None = None) -> str:
         owner, label = chain[i][1], chain[i + 1][0]
         if not issubclass(owner, (*_CONTAINERS, type)):
             return _leave_out_attribute(owner, str(label))
-    return _of_kind(chain[position][1], parameter)
+    is_default = any(str(label).startswith((".__defaults__", ".__kwdefaults__")) for label, _ in chain)
+    return _of_kind(chain[position][1], parameter, is_default)
 
 
 def _hides_content(kind: type) -> bool:
@@ -87,12 +88,13 @@ def _leave_out_attribute(owner: type, label: str) -> str:
     return f"{own_key[0].upper()}{own_key[1:]}."
 
 
-def _of_kind(kind: type, parameter: str | None) -> str:
+def _of_kind(kind: type, parameter: str | None, is_default: bool) -> str:
     package = kind.__module__.partition(".")[0]
     if parameter:
         leave_it_out = f"leave it out: @node(cache_ignore={parameter!r})"
     else:
-        leave_it_out = "pass it as an input, and leave that out with @node(cache_ignore=...)"
+        instead = " instead of making it a default, which counts as code" if is_default else ""
+        leave_it_out = f"pass it as an input{instead}, and leave that out with @node(cache_ignore=...)"
     if kind is object:
         return "Make it a variable of a module, which gives it a name, or use a member of an Enum."
     if issubclass(kind, (CoroutineType, AsyncGeneratorType)):

@@ -31,16 +31,21 @@ def sentinel_name(value: Any) -> SentinelName | None:
     a bare `object()`, of any module that is not installed).
     """
     kind = type(value)
-    may_be = _may_be.get(kind)
-    if may_be is None:
-        may_be = _may_be[kind] = kind is object or _has_sentinels(kind)
-    if not may_be or getattr(value, "__dict__", None):
+    if not may_be_sentinel(kind) or getattr(value, "__dict__", None):
         return None
     for module in _modules(kind):
         for variable, held in module.__dict__.items():
             if held is value:
                 return SentinelName(module.__name__, variable)
     return None
+
+
+def may_be_sentinel(kind: type) -> bool:
+    """Whether objects of a class may be sentinels."""
+    may_be = _may_be.get(kind)
+    if may_be is None:
+        may_be = _may_be[kind] = kind is object or _has_sentinels(kind)
+    return may_be
 
 
 def reduce_sentinel(value: Any) -> Any:

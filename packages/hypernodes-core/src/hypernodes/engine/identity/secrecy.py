@@ -15,22 +15,30 @@ _PARTS = (
 )
 # As a word of a name: `db_user` and `dbUser`, but not `users` or `spin`.
 _WORDS = frozenset(
-    {"account", "authz", "conn", "creds", "cvc", "cvv", "dsn", "email", "iban", "jwt", "login", "mail", "mfa", "nonce"}
+    {"account", "authz", "card", "conn", "creds", "cvc", "cvv", "dsn", "email", "iban", "jwt", "login", "mail", "mfa"}
+    | {"licence", "license", "mnemonic", "nonce", "passport", "phrase", "signature", "webhook"}
     | {"oauth", "otp", "pass", "phone", "pin", "psk", "pw", "pwd", "salt", "sid", "ssn", "tan", "totp"}
     | {"user", "userid", "uid"}
 )
+_ENDINGS = ("pass", "pwd")  # of a word: `dbpass`
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _KNOWN_SHAPES = re.compile(
     r"""
     ://[^/\s'"]*@                                            # a URL with a user or a password
-    | (?:auth|key|pass|pin|pwd|secret|sig|sid|token)\w*\s*[=:]\s*\S   # in a URL or a DSN
-    | \b(?:pw|uid|user)\s*[=:]\s*\S
+    | (?:auth|key|pass|pin|pwd|secret|sig|sid|token)\w*["']?\s*[=:]\s*\S   # in a URL, a DSN, JSON
+    | \b(?:pw|uid|user)["']?\s*[=:]\s*\S
+    | (?:^|\s)--?(?:\w+-)*(?:auth|key|pass|pin|pwd|secret|token|user)[\w-]*\s+\S  # of a command line
+    | \bmysql\w*\s.*-p\S
+    | \b(?:passphrase|password|pin|secret)\s(?:is|was)\s\S  # in a sentence
+    | \bhooks\.slack\.com/ | /webhooks?/ | \bbot\d{6,}:       # addresses that whoever knows them may use
     | \b(?:bearer|basic|digest|negotiate|token)\s+\S{6}      # of a header
     | -----BEGIN                                             # PEM
     | \beyJ[\w-]{6,}\.                                       # JWT
     | \b(?:sk|pk|rk)[-_][\w-]{6}                             # OpenAI, Anthropic, Stripe
     | \b(?:gh[a-z]|github_pat|glpat|gldt|hf|npm|pypi|dop_v1|shpat|xox[a-z]|xapp|ya29|nvapi|r8|ak|as)[-_.][\w-]{6}
     | \b(?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z0-9]{8}         # Amazon
+    | \b(?:AC|SK)[0-9a-f]{32}\b                              # Twilio
+    | \b\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}\b                 # numbers of cards
     | \bAIza[\w-]{8} | \bSG\.[\w-]{6} | \bAGE-SECRET-KEY-    # Google, SendGrid, age
     | \$(?:2[aby]|argon2\w*|scrypt|pbkdf2[\w-]*|[156])\$     # hashes of passwords
     """,
@@ -55,7 +63,9 @@ def looks_secret(name: str, text: str) -> bool:
 @lru_cache(maxsize=1024)
 def _is_secret_name(name: str) -> bool:
     lower = name.lower()
-    return any(part in lower for part in _PARTS) or any(word.lower() in _WORDS for word in _WORD.findall(name))
+    return any(part in lower for part in _PARTS) or any(
+        word in _WORDS or word.endswith(_ENDINGS) for word in map(str.lower, _WORD.findall(name))
+    )
 
 
 def _holds_random(text: str) -> bool:

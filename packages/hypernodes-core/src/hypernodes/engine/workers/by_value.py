@@ -6,30 +6,41 @@ senders; the latter says with `code_owner` whose code it is receiving.
 
 from __future__ import annotations
 
+import enum
 import functools
+import struct
 import sys
+import threading
+import typing
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 
 from hypernodes.engine.workers.code_owner import code_owner
+from hypernodes.engine.workers.serialized_errors import reduce_exception
+from hypernodes.locks import reset_after_fork
 
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others
 _arrived: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of other processes that were made again here
 _put_into_main: dict[str, Any] = {}
 _SPAWNED_MAIN = "__mp_main__"  # the name of the main module in a process that multiprocessing spawned
 _MAIN = ("__main__", _SPAWNED_MAIN)
+_OF_ENUM = frozenset({"_name_", "_value_", "__objclass__", "_sort_order_"})  # attributes that every member has
+_making = reset_after_fork(threading.RLock())
+_classes_by_id: Mapping[str, type] = getattr(cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     """Pickles functions and classes that the other side cannot import whole, with whatever they refer to.
 
-    Beyond cloudpickle: functions cached with `functools.cache` (the cache itself starts empty), dictionaries with weak
-    keys or values, `functools.cached_property` where it holds a lock (Python 3.11), classes with `__slots__`, the file
-    names that tracebacks show, and code of `__main__` that can be pickled again where it arrived.
+    Beyond cloudpickle: functions cached with `functools.cache` (the cache itself starts empty), weak references and
+    dictionaries with weak keys or values, `functools.cached_property` where it holds a lock (Python 3.11), classes with
+    `__slots__` or inside of others, attributes of enum members, aliases and parameters of types, the file names that
+    tracebacks show, and code of `__main__` that can be pickled again where it arrived.
     """
 
     def __init__(self, *arguments: Any, **by_keyword: Any) -> None:
@@ -38,6 +49,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             cloudpickle.register_pickle_by_value(sys.modules[_SPAWNED_MAIN])  # no other process can import it
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, BaseException) and (reduced := reduce_exception(obj)) is not None:
+            return reduced
         reduce = _REDUCERS.get(type(obj))
         if reduce is not None and (reduced := reduce(obj)) is not None:
             return reduced
@@ -49,9 +62,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             if isinstance(obj, type):
                 if obj not in _arrived:
                     _originals.add(obj)
-                arguments, state = _with_slots(obj, arguments, state)
+                arguments, state = _as_defined(obj, arguments, state)
                 new_arguments = (_name_in_main(obj), make, *arguments)
-                return make_class, new_arguments, (set_state, state), None, None, set_class_state
+                new_state = (set_state, state, _attributes_of_members(obj))
+                return make_class, new_arguments, new_state, None, None, set_class_state
         return reduced
 
 
@@ -74,7 +88,8 @@ def is_imported_by_name(obj: Any) -> bool:
 
 def _find(module: ModuleType, obj: Any) -> Any:
     found: Any = module
-    for part in getattr(obj, "__qualname__", "<unknown>").split("."):
+    name: str = getattr(obj, "__qualname__", "") or getattr(obj, "__name__", "<unknown>")  # an alias has no other
+    for part in name.split("."):
         found = getattr(found, part, None)
     return found
 
@@ -86,20 +101,36 @@ def _name_in_main(obj: Any) -> str | None:
     return obj.__qualname__ if _find(sys.modules["__main__"], obj) is obj else None
 
 
-def _with_slots(kind: type, arguments: tuple[Any, ...], state: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Let a class have its slots on the other side as well: an object without a `__dict__` does not load one."""
-    slots = vars(kind).get("__slots__")
-    if slots is None or len(arguments) != 6 or not isinstance(arguments[3], dict):
-        return arguments, state
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
+def _as_defined(kind: type, arguments: tuple[Any, ...], state: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Let a class have its qualified name, its slots, or all names of its members on the other side as well.
+
+    The name is shown by `repr` of dataclasses, and an object without a `__dict__` does not load one.
+    """
+    if isinstance(kind, enum.EnumMeta):
+        members = {name: member.value for name, member in vars(kind)["_member_map_"].items()}
+        rest = {name: value for name, value in state[0].items() if name not in members}
+        return (*arguments[:3], members, *arguments[4:]), (rest, state[1])
     meta, name, bases, namespace, tracker_id, extra = arguments
+    namespace = {**namespace, "__qualname__": kind.__qualname__}
     content, others = state
-    content = {
-        key: value
-        for key, value in content.items()
-        if not (isinstance(value, MemberDescriptorType) and value.__objclass__ is kind)
-    }
-    return (meta, name, bases, {**namespace, "__slots__": names}, tracker_id, extra), (content, others)
+    slots = vars(kind).get("__slots__")
+    if slots is not None and NamedTuple not in bases:  # which makes the slots itself
+        namespace["__slots__"] = (slots,) if isinstance(slots, str) else tuple(slots)
+        content = {
+            key: value
+            for key, value in content.items()
+            if not (isinstance(value, MemberDescriptorType) and value.__objclass__ is kind)
+        }
+    return (meta, name, bases, namespace, tracker_id, extra), (content, others)
+
+
+def _attributes_of_members(kind: type) -> dict[str, dict[str, Any]]:
+    """Return, for an enum, what `__init__` and others have set on its members, which are made from their values."""
+    if not isinstance(kind, enum.EnumMeta):
+        return {}
+    members: Mapping[str, Any] = vars(kind)["_member_map_"]
+    own = {member.name: vars(member) for member in members.values() if hasattr(member, "__dict__")}
+    return {name: {key: value for key, value in held.items() if key not in _OF_ENUM} for name, held in own.items()}
 
 
 def _reduce_code(code: CodeType) -> Any:
@@ -126,13 +157,51 @@ def _reduce_weak_dictionary(values: Mapping[Any, Any]) -> Any:
     return make_weak_dictionary, (type(values), list(values.items()))
 
 
+def _reduce_weak_reference(reference: weakref.ref[Any]) -> Any:
+    return make_weak_reference, (type(reference), reference())
+
+
+def _reduce_new_type(made: Any) -> Any:
+    if is_imported_by_name(made):
+        return None
+    return make_new_type, (made.__name__, made.__supertype__), {"__module__": made.__module__}
+
+
+def _reduce_type_parameter(parameter: Any) -> Any:
+    if is_imported_by_name(parameter):
+        return None
+    return make_type_parameter, (type(parameter), parameter.__name__)
+
+
+def _reduce_type_alias(alias: Any) -> Any:
+    if is_imported_by_name(alias):
+        return None
+    if alias.__type_params__:
+        return make_generic_alias, (alias.__name__, alias.__value__, alias.__type_params__)
+    namespace = {"__name__": alias.__module__}  # filled at last, since an alias may refer to itself
+    state = (namespace, alias.__value__)
+    return make_type_alias, (alias.__name__, namespace), state, None, None, set_value_of_alias
+
+
+def _reduce_struct(layout: struct.Struct) -> Any:
+    return struct.Struct, (layout.format,)
+
+
 _REDUCERS: dict[type, Callable[[Any], Any]] = {
     CodeType: _reduce_code,
     type(functools.cache(len)): _reduce_cached_function,
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak_dictionary,
     weakref.WeakValueDictionary: _reduce_weak_dictionary,
+    weakref.ref: _reduce_weak_reference,
+    weakref.WeakMethod: _reduce_weak_reference,
+    typing.NewType: _reduce_new_type,
+    typing.ParamSpec: _reduce_type_parameter,
+    typing.TypeVarTuple: _reduce_type_parameter,
+    struct.Struct: _reduce_struct,
 }
+if sys.version_info >= (3, 12):
+    _REDUCERS[typing.TypeAliasType] = _reduce_type_alias
 
 
 # --- where it arrives ---------------------------------------------------------------------------------------------
@@ -149,22 +218,52 @@ def make_function(name_in_main: str | None, make: Callable[..., FunctionType], *
 
 def make_class(name_in_main: str | None, make: Callable[..., type], *arguments: Any) -> type:
     """Make a class, to be filled by the unpickler; one that was sent from here, or arrived before, is itself again."""
+
+    def make_quietly(*facts: Any) -> type:
+        with _without_announcing(facts[2] if len(facts) == 6 else ()):
+            return make(*facts)
+
     owner = code_owner.get()
     if owner is not None:
-        made = owner.make_class(make, arguments)
+        made = owner.make_class(make_quietly, arguments)
     else:
-        made = make(*arguments)
+        made = _classes_by_id.get(arguments[-2]) or make_quietly(*arguments)
         if made not in _originals:
             _arrived.add(made)
     return _adopt(name_in_main, made)  # type: ignore[no-any-return]
 
 
-def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any]) -> None:
+@contextmanager
+def _without_announcing(bases: Iterable[Any]) -> Iterator[None]:
+    """Make a class whose bases, as they arrived, have been told of it by `__init_subclass__` where they came from."""
+    kinds = {kind for base in bases for kind in getattr(base, "__mro__", ())}
+    announcing = [kind for kind in kinds if "__init_subclass__" in vars(kind) and not is_imported_by_name(kind)]
+    if not announcing:
+        yield
+        return
+    with _making:
+        before = {kind: vars(kind)["__init_subclass__"] for kind in announcing}
+        for kind in announcing:
+            kind.__init_subclass__ = _skipping(kind)
+        try:
+            yield
+        finally:
+            for kind, hook in before.items():
+                kind.__init_subclass__ = hook
+
+
+def _skipping(kind: Any) -> Any:
+    return classmethod(lambda made, **options: super(kind, made).__init_subclass__(**options))
+
+
+def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any, dict[str, dict[str, Any]]]) -> None:
     """Fill a class, unless it is one that was sent from here, whose own methods are not to be replaced by copies."""
-    set_state, content = state
+    set_state, content, members = state
     owner = code_owner.get()
     if owner.is_to_be_filled(made) if owner is not None else made not in _originals:
         set_state(made, content)
+        for name, attributes in members.items():
+            vars(made)["_member_map_"][name].__dict__.update(attributes)
 
 
 def make_cached_function(
@@ -182,6 +281,44 @@ def make_cached_property(function: Callable[[Any], Any]) -> functools.cached_pro
 def make_weak_dictionary(kind: type, entries: list[tuple[Any, Any]]) -> Any:
     """Make a dictionary with weak keys or values; an entry stays as long as something else refers to it."""
     return kind(entries)
+
+
+def make_weak_reference(kind: type, target: Any) -> Any:
+    """Make a weak reference; it is dead if its target was, or if nothing else refers to that."""
+    return kind(_Dead().stand_in if target is None else target)
+
+
+class _Dead:
+    def stand_in(self) -> None:
+        """Is bound to an object that is gone at once."""
+
+
+def make_new_type(name: str, supertype: Any) -> Any:
+    """Make what `typing.NewType` makes."""
+    return typing.NewType(name, supertype)
+
+
+def make_type_parameter(kind: Callable[[str], Any], name: str) -> Any:
+    """Make a `ParamSpec` or a `TypeVarTuple`."""
+    return kind(name)
+
+
+def make_generic_alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
+    """Make what a `type` statement with parameters makes."""
+    kind: Any = vars(typing)["TypeAliasType"]
+    return kind(name, value, type_params=parameters)
+
+
+def make_type_alias(name: str, namespace: dict[str, Any]) -> Any:
+    """Make what a `type` statement makes, without its value."""
+    exec(f"type {name} = _value", namespace)
+    return namespace[name]
+
+
+def set_value_of_alias(alias: Any, state: tuple[dict[str, Any], Any]) -> None:
+    """Give an alias of a type its value."""
+    namespace, value = state
+    namespace["_value"] = value
 
 
 def _adopt(name: str | None, made: Any) -> Any:

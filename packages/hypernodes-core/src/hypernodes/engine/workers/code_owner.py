@@ -8,12 +8,36 @@ from types import FunctionType, ModuleType
 from typing import Any, Protocol
 
 
+class ArrivedSentinels:
+    """Objects that stand for something by being themselves, and came from another process; see `sent_sentinels`."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[tuple[str, str], Any] = {}
+        self._names: dict[int, tuple[tuple[str, str], Any]] = {}  # by the id of what arrived, which stays alive as long
+
+    def name_of(self, value: Any) -> tuple[str, str] | None:
+        """Return the module and variable that an object arrived as."""
+        known = self._names.get(id(value))
+        return None if known is None else known[0]
+
+    def find(self, name: tuple[str, str], kind: type) -> Any:
+        """Return the object of a name, which is made when it is the first time."""
+        if type(self._by_name.get(name)) is not kind:  # also if its class is that of a notebook cell that was run again
+            made: Any = object.__new__(kind)
+            self._by_name[name] = made
+            self._names[id(made)] = name, made
+        return self._by_name[name]
+
+
 class CodeOwner(Protocol):
     """One sender of code, whose modules and classes are kept apart from those of others.
 
     Attributes:
         modules: The modules that it brought, by name; no worker process finds them, so they are sent there as well.
+        sentinels: The sentinels of its code that arrived.
     """
+
+    sentinels: ArrivedSentinels
 
     @property
     def modules(self) -> Mapping[str, ModuleType]: ...

@@ -10,13 +10,14 @@ import contextlib
 import os
 import pickle
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
 from hypernodes.buffers import new_buffer
-from hypernodes.engine.workers.pickling import Dumper
+from hypernodes.engine.workers.pickling import Dumper, blame
 from hypernodes.errors import SerializationError
+from hypernodes.plan import CallStep, Step
 from hypernodes.temporary import OwnedFolder, remove_abandoned
 
 _PREFIX = "hypernodes-"
@@ -40,6 +41,10 @@ class Payload(NamedTuple):
     path: str = ""
     size_bytes: int = 0
     is_shared: bool = False
+
+
+DEFAULT = Payload(None)
+"""Stands for the default of the parameter that it is passed for, which the function over there has as well."""
 
 
 def is_sent_as_is(value: Any) -> bool:
@@ -140,6 +145,11 @@ class _Held:
         self.payload: Payload | None = None
 
 
+def input_name(step: CallStep, slot: int) -> str:
+    """Return the name of an argument in messages about a call."""
+    return f"input {step.node.inputs[step.arguments.index(slot)]!r} of node {step.node.name!r}"
+
+
 class Payloads:
     """Serializes the values that one run sends to worker processes; values that are held are serialized only once.
 
@@ -191,6 +201,29 @@ class Payloads:
         if held is not None and type(payload) is Payload:
             payload = held.payload = payload._replace(is_shared=True)
         return payload
+
+    def pack_input(self, value: Any, step: CallStep, slot: int, steps: Sequence[Step]) -> Any:
+        """Return a value that a call takes as a payload.
+
+        A default that nobody has overridden stays what it is to the function, which may ask `x is UNSET`.
+
+        Args:
+            value: The value.
+            step: The call.
+            slot: Where the value stands.
+            steps: The calls that may get the payload.
+        """
+        if is_sent_as_is(value) and type(value) is not tuple:
+            return value
+        if step.node.defaults and step.is_default(slot, value):
+            takers = [other for other in steps if slot in other.arguments]
+            if all(isinstance(taker, CallStep) and taker.is_default(slot, value) for taker in takers):
+                return DEFAULT
+        name = input_name(step, slot)
+        try:
+            return self.pack(value, name)
+        except SerializationError as error:
+            raise blame(error, value, name, self._dumper.is_by_value) from error.__cause__
 
     def write(self, path: str, value: Any, label: str) -> None:
         """Write a value to a file, large or not."""

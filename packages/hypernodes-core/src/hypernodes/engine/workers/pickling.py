@@ -21,6 +21,27 @@ def dumps(value: Any, what: str, is_by_value: bool) -> bytes:
     return Dumper(is_by_value).dump(value, what)[0]
 
 
+def blame(error: SerializationError, value: Any, what: str, is_by_value: bool) -> SerializationError:
+    """Return an error that names what in a value cannot be sent, and what to do; looking for it takes long.
+
+    Args:
+        error: Why the value cannot be sent.
+        value: The value.
+        what: What it is, for the message.
+        is_by_value: See `Dumper`.
+    """
+    from hypernodes.engine.workers.culprits import find_culprit
+
+    culprit = find_culprit(value, lambda part: dumps(part, "", is_by_value))
+    if culprit is None or not is_by_value:
+        return error
+    path = " → ".join((what, *culprit.path))
+    cause = culprit.error.__cause__
+    return SerializationError(
+        f"{path} cannot be sent to a worker process ({type(cause).__name__}: {cause}). {culprit.advice}", path=path
+    )
+
+
 class Dumper:
     """Serializes values one after the other; much cheaper for small ones than a pickler for each.
 
@@ -91,7 +112,7 @@ def _worker_pickler() -> Any:
     global _pickler_class
     if _pickler_class is None:
         from hypernodes.engine.workers.by_value import ByValuePickler  # needs cloudpickle
-        from hypernodes.engine.workers.main_sentinels import reduce_sentinel_of_main
+        from hypernodes.engine.workers.sent_sentinels import reduce_sent_sentinel
 
         class WorkerPickler(ByValuePickler):
             """Knows that the name of a decorated function stands for a node."""
@@ -105,7 +126,7 @@ def _worker_pickler() -> Any:
                         return obj.reduce_by_value()
                 owner = code_owner.get()
                 found = None if owner is not None and owner.modules else reduce_sentinel(obj)
-                found = reduce_sentinel_of_main(obj) if found is None else found
+                found = reduce_sent_sentinel(obj) if found is None else found
                 return super().reducer_override(obj) if found is None else found
 
         _pickler_class = WorkerPickler

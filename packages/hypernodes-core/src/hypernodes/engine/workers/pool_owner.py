@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from hypernodes.engine.scoped import scoped
 from hypernodes.locks import reset_after_fork
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class PoolOwner:
         if pool is not None and not is_used:
             pool.close()
 
-    @contextmanager
+    @scoped
     def lease(self, size: int) -> Iterator[ProcessPool]:
         """Provide worker processes for a run.
 

@@ -12,8 +12,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
-from hypernodes.engine.workers.payloads import Payload, is_sent_as_is, new_dumper, pack, unpack
-from hypernodes.engine.workers.pickling import PROTOCOL, Dumper
+from hypernodes.engine.workers.culprits import find_culprit
+from hypernodes.engine.workers.payloads import DEFAULT, Payload, is_sent_as_is, new_dumper, pack, unpack
+from hypernodes.engine.workers.pickling import PROTOCOL, Dumper, dumps
 from hypernodes.engine.workers.process_start import use_folder
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
 from hypernodes.engine.workers.time_limits import TimeLimit
@@ -116,10 +117,13 @@ def work(packed: bytes) -> bytes:
     return pickle.dumps(outcomes, PROTOCOL)
 
 
-def cannot_be_sent_back(node_name: str, error: SerializationError) -> SerializationError:
+def cannot_be_sent_back(node_name: str, value: Any, is_by_value: bool) -> SerializationError:
+    culprit = find_culprit(value, lambda part: dumps(part, "", is_by_value))
+    path = "".join(f" → {part}" for part in culprit.path) if culprit else ""
+    reason = f": {culprit.error.__cause__}. {culprit.advice_for_results}" if culprit else ""
     return SerializationError(
-        f"the result of node {node_name!r} cannot be sent back from the worker process: {error.__cause__}",
-        path=f"result of {node_name}",
+        f"the result of node {node_name!r}{path} cannot be sent back from the worker process{reason}",
+        path=f"result of {node_name}{path}",
     )
 
 
@@ -177,6 +181,8 @@ def _run(
 
 def open_payload(payload: Payload, step: CallStep, slot: int) -> Any:
     try:
+        if payload == DEFAULT:
+            return step.default_of(slot)
         return load_shared(payload.path) if payload.is_shared and payload.path else unpack(payload)
     except Exception as error:
         name = step.node.inputs[step.arguments.index(slot)]
@@ -201,7 +207,7 @@ def _pack_results(order: WorkOrder, step: CallStep, returned: Returned, dumper: 
             packed.append(pack(value, f"the result of node {step.node.name!r}", dumper, path))
         except SerializationError as error:
             if is_needed:
-                raise cannot_be_sent_back(step.node.name, error) from error.__cause__
+                raise cannot_be_sent_back(step.node.name, value, order.is_by_value) from error.__cause__
             reason = f"{name!r} cannot be sent ({error.__cause__})"
             packed.append(pack(NotTransferred(type(value).__name__, reason), "", dumper, path))
     return tuple(packed)

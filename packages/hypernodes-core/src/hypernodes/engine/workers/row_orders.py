@@ -131,7 +131,7 @@ def _pack(value: Any, step: CallStep, dumper: Dumper, path: Callable[[], str]) -
     try:
         return pack(value, f"the result of node {step.node.name!r}", dumper, path)
     except SerializationError as error:
-        raise cannot_be_sent_back(step.node.name, error) from error.__cause__
+        raise cannot_be_sent_back(step.node.name, value, dumper.is_by_value) from error.__cause__
 
 
 def _taker(steps: Sequence[CallStep], slot: int) -> CallStep:

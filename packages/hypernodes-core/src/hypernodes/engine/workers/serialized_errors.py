@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from hypernodes.engine.workers.pickling import PROTOCOL
-from hypernodes.errors import RemoteNodeError
+from hypernodes.errors import RemoteNodeError, add_note
 
 _Pack = Callable[[Any], bytes]
 _Unpack = Callable[[bytes], Any]
@@ -61,13 +61,35 @@ class ExceptionParts(NamedTuple):
         if issubclass(self.kind, BaseExceptionGroup):
             message, members = arguments
             arguments = (message, [_build(member) for member in members])
-        # The class of the interpreter's that it derives from sets what lies outside of `args` and `__dict__`.
-        base: Any = next(kind for kind in self.kind.__mro__ if kind.__module__ == "builtins")
-        error: BaseException = base.__new__(self.kind, *arguments)
-        base.__init__(error, *arguments)
-        for name, value in self.state.items():
-            setattr(error, name, value)
+        error = make_exception(self.kind, arguments)
+        set_attributes(error, self.state)
         return error
+
+
+def make_exception(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
+    """Make an exception without calling the `__init__` of its class."""
+    # The class of the interpreter's that it derives from sets what lies outside of `args` and `__dict__`.
+    base: Any = next(known for known in kind.__mro__ if known.__module__ == "builtins")
+    error: BaseException = base.__new__(kind, *arguments)
+    base.__init__(error, *arguments)
+    return error
+
+
+def set_attributes(error: BaseException, state: dict[str, Any]) -> None:
+    """Set attributes of an exception, also if its class forbids that."""
+    for name, value in state.items():
+        object.__setattr__(error, name, value)
+
+
+def reduce_exception(error: BaseException) -> Any:
+    """Return how pickle makes an exception that is a value without calling `__init__`; None for what needs no help."""
+    kind = type(error)
+    if kind.__module__ == "builtins" or _says_how_it_is_pickled(error):
+        return None
+    _, arguments, state = _take_apart(error, lambda value: True)
+    if isinstance(error, BaseExceptionGroup):
+        arguments = (error.message, list(error.exceptions))
+    return make_exception, (kind, arguments), state, None, None, set_attributes
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is shown, not caught
@@ -104,19 +126,16 @@ def describe(
         loads: The way back, to see whether it does.
     """
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
     packed = next(filter(None, (_pack(error, dumps, loads) for dumps in packers)), b"")
-    notes = getattr(error, "__notes__", ())
-    return SerializedError(
-        packed,
-        name,
-        _text_of(error),
-        "".join(traceback.format_exception(error)),
-        tuple(note for note in notes if isinstance(note, str)),
-    )
+    if not packed:  # its text is made from something that cannot be sent
+        packed = next(filter(None, (_pack(error, dumps, loads, needs_text=False) for dumps in packers)), b"")
+        notes += [f"its text, where it was raised: {_text_of(error)}"] if packed else []
+    return SerializedError(packed, name, _text_of(error), "".join(traceback.format_exception(error)), tuple(notes))
 
 
-def _pack(error: BaseException, dumps: _Pack, loads: _Unpack) -> bytes:
-    """The exception as bytes if it can be made from them again; else none."""
+def _pack(error: BaseException, dumps: _Pack, loads: _Unpack, needs_text: bool = True) -> bytes:
+    """The exception as bytes if it can be made from them again, perhaps with another text; else none."""
 
     def can_be_sent(value: Any) -> bool:
         try:
@@ -137,15 +156,16 @@ def _pack(error: BaseException, dumps: _Pack, loads: _Unpack) -> bytes:
         if not is_own_affair:
             yield error
 
-    return next(filter(None, (_survivor(form, error, dumps, loads) for form in forms())), b"")
+    return next(filter(None, (_survivor(form, error, dumps, loads, needs_text) for form in forms())), b"")
 
 
-def _survivor(form: Any, error: BaseException, dumps: _Pack, loads: _Unpack) -> bytes:
+def _survivor(form: Any, error: BaseException, dumps: _Pack, loads: _Unpack, needs_text: bool) -> bytes:
     """What stands for an exception as bytes, if the exception that comes of them has its type and text; else none."""
     try:
         packed = dumps(form)
         copy = _build(loads(packed))
-        return packed if type(copy) is type(error) and _text_of(copy) == _text_of(error) else b""
+        is_same = type(copy) is type(error) and (not needs_text or _text_of(copy) == _text_of(error))
+        return packed if is_same else b""
     except Exception:  # then another form, or a description, goes instead
         return b""
 
@@ -218,8 +238,8 @@ def restore(serialized: SerializedError, loads: _Unpack = pickle.loads) -> BaseE
     present = getattr(error, "__notes__", [])
     for note in serialized.notes:
         if note not in present:
-            error.add_note(note)
-    error.__cause__ = RemoteTraceback(serialized.traceback_text)
+            add_note(error, note)
+    set_attributes(error, {"__cause__": RemoteTraceback(serialized.traceback_text)})
     return error
 
 

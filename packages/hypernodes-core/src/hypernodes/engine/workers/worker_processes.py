@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.payloads import Payloads
-from hypernodes.engine.workers.pickling import PROTOCOL, dumps
+from hypernodes.engine.workers.pickling import PROTOCOL, blame, dumps
 from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
 from hypernodes.engine.workers.process_pool import ProcessPool
 from hypernodes.engine.workers.row_orders import RowOrder, work_rows
-from hypernodes.errors import ConfigurationError
+from hypernodes.errors import ConfigurationError, SerializationError
 from hypernodes.plan import CallStep, NestedStep, Plan
 
 if TYPE_CHECKING:
@@ -60,7 +60,11 @@ class WorkerProcesses:
         for step in plan.steps:
             if isinstance(step, CallStep):
                 where = f" ({step.node.location})" if step.node.location else ""
-                dumps(step.node, f"node {step.node.name!r}{where}", self._is_by_value)
+                name = f"node {step.node.name!r}{where}"
+                try:
+                    dumps(step.node, name, self._is_by_value)
+                except SerializationError as error:
+                    raise blame(error, step.node, name, self._is_by_value) from error.__cause__
             elif not step.node.pipeline.has_own_backend:
                 self.check(step.inner)
 

@@ -74,7 +74,7 @@ class ProcessCalls:
             activity.share(payloads, value)  # an input of the run
         elif slot in self._usage(plan).used_repeatedly:
             activity.share(payloads, value)
-        payload = payloads.pack(value, input_name(step, slot))
+        payload = payloads.pack_input(value, step, slot, [step])
         if type(payload) is Payload and payload.path and not payload.is_shared:
             activity.files.append(payload.path)
         return payload
@@ -86,8 +86,8 @@ class ProcessCalls:
         return usage
 
 
-# Positions of calls in a plan, and the slots of the values that must be sent for them, with names for messages.
-_Arguments: TypeAlias = tuple[tuple[int, ...], list[tuple[int, str]]]
+# Positions of calls in a plan, and the slots of the values that must be sent for them, each with a call that takes it.
+_Arguments: TypeAlias = tuple[tuple[int, ...], list[tuple[int, CallStep]]]
 
 
 class BatchItem(NamedTuple):
@@ -243,12 +243,12 @@ class Batches:
             positions, arguments = self._arguments(item.steps)
             values, own = item.activity.frame.values, dict[int, Any]()
             try:
-                for slot, label in arguments:
+                for slot, step in arguments:
                     if slot in shared:
                         if slot not in packed:
-                            packed[slot] = payloads.pack(values[slot], label)
+                            packed[slot] = payloads.pack_input(values[slot], step, slot, owner.plan.steps)
                         continue
-                    payload = own[slot] = payloads.pack(values[slot], label)
+                    payload = own[slot] = payloads.pack_input(values[slot], step, slot, owner.plan.steps)
                     if type(payload) is Payload:
                         size += payload.size_bytes
                         if payload.path and not payload.is_shared:
@@ -316,8 +316,8 @@ class Batches:
         known = self._known_arguments.get(positions)
         if known is None:
             made = {slot for step in steps for slot in step.outputs}
-            labels = {slot: input_name(step, slot) for step in reversed(steps) for slot in step.arguments}
-            arguments = [(slot, label) for slot, label in labels.items() if slot not in made]
+            takers = {slot: step for step in reversed(steps) for slot in step.arguments}
+            arguments = [(slot, step) for slot, step in takers.items() if slot not in made]
             known = self._known_arguments[positions] = (positions, arguments)
         return known
 
@@ -402,8 +402,3 @@ def _usage_of(plan: Plan) -> _Usage:
         needed=frozenset(plan.outputs.values()).union(takers),
         used_repeatedly=frozenset(slot for slot, count in takers.items() if count > 1),
     )
-
-
-def input_name(step: CallStep, slot: int) -> str:
-    """Return the name of an argument in messages about a call."""
-    return f"input {step.node.inputs[step.arguments.index(slot)]!r} of node {step.node.name!r}"

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
-from hypernodes.engine.drivers.concurrent.batches import BatchSize, input_name
+from hypernodes.engine.drivers.concurrent.batches import BatchSize
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
 from hypernodes.engine.frames.frame import Frame
@@ -83,7 +83,6 @@ class ProcessRows:
         self._reader = RowReader(owner)
         self._rest = owner.request.inputs.rest(plan)
         self._takers = {slot: step for step in reversed(self.steps) for slot in step.arguments}
-        self._labels = {slot: input_name(step, slot) for slot, step in self._takers.items()}
 
     def start_next(self, host: Host) -> bool:
         owner, reader = self.owner, self._reader
@@ -116,7 +115,7 @@ class ProcessRows:
             sent, packed = [], []
             for row in task.rows:
                 try:
-                    packed.append(self._pack(row.values, 0))
+                    packed.append(self._pack_row(row.values))
                 except SerializationError:
                     self._open_singly(host, row)
                 else:
@@ -124,7 +123,7 @@ class ProcessRows:
         if not sent:
             return
         try:
-            rest = self._pack(self._rest, len(sent[0].values))
+            rest = self._pack_rest(len(sent[0].values))
         except SerializationError:
             for row in sent:
                 self._open_singly(host, row)
@@ -140,15 +139,20 @@ class ProcessRows:
         """Remove the files of rows that have to be sent again."""
         self._processes.payloads.remove(task.files)
 
-    def _pack(self, values: tuple[Any, ...], first: int) -> tuple[Any, ...]:
-        """Return the values of the slots from `first` on as payloads; None for those that no call takes."""
+    def _pack_row(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the values of a row as payloads; None for those that no call takes."""
         if all(map(is_sent_as_is, values)):
             return values
-        labels, payloads = self._labels, self._processes.payloads
+        takers, payloads = self._takers, self._processes.payloads
+        return tuple([payloads.pack(value, "a value") if slot in takers else None for slot, value in enumerate(values)])
+
+    def _pack_rest(self, first: int) -> tuple[Any, ...]:
+        """Return the values of the slots from `first` on, which all rows share, likewise."""
+        takers, payloads, steps = self._takers, self._processes.payloads, self.steps
         return tuple(
             [
-                payloads.pack(value, labels[slot]) if slot in labels else None
-                for slot, value in enumerate(values, start=first)
+                payloads.pack_input(value, takers[slot], slot, steps) if slot in takers else None
+                for slot, value in enumerate(self._rest, start=first)
             ]
         )
 

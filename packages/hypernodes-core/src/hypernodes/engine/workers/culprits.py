@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, NestedStep, Plan
-from hypernodes.remote.modules import state_of
-from hypernodes.remote.packing import modules_imported_by
+from hypernodes.read_once import is_read_once
+
+Parts = Iterator[tuple[str, Any]]  # what an object is made of, each with a label for the path
 
 _MAX_DEPTH = 40
 
@@ -21,23 +24,39 @@ class Culprit(NamedTuple):
     Attributes:
         path: From the outside in, e.g. `("encode", "closure 'client'", "attribute '_lock'")`.
         error: Why.
+        value: It.
         in_module: The module of the user's and the name in it through which the path leads, if it leads through one.
     """
 
     path: tuple[str, ...]
     error: Exception
+    value: Any
     in_module: tuple[str, str] | None
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, as sentences."""
+        if isinstance(self.value, io.IOBase):
+            return "Open it inside the node, and pass its path."
+        if is_read_once(self.value):
+            return "Pass a list instead: list(...)."
+        return "Make it where it is used, inside the node, or pass what it can be made from."
+
+    @property
+    def advice_for_results(self) -> str:
+        """What to do about it where a node returned it, as a sentence."""
+        return f"Return {'a list' if is_read_once(self.value) else 'what it can be made from'}."
 
 
 def find_culprit(
-    value: Any, pack: Callable[[Any], object], left_out: Mapping[str, set[str]] | None = None
+    value: Any, pack: Callable[[Any], object], more_parts: Callable[[Any], Parts] = lambda value: iter(())
 ) -> Culprit | None:
     """Return the innermost thing in `value` that `pack` refuses; None when it takes everything.
 
     Args:
         value: What could not be sent.
         pack: Raises for what cannot be sent.
-        left_out: By name of a module of the user's, names in it that are not sent anyway.
+        more_parts: What else an object is made of where modules are sent as well.
     """
     error = _refusal(value, pack)
     if error is None:
@@ -46,7 +65,7 @@ def find_culprit(
     in_module = None
     seen = {id(value)}
     for _ in range(_MAX_DEPTH):
-        for label, child in _parts(value, left_out or {}):
+        for label, child in chain(_parts(value), more_parts(value)):
             if id(child) not in seen and (inner := _refusal(child, pack)) is not None:
                 if isinstance(value, ModuleType):
                     in_module = (value.__name__, label.split("'")[1])
@@ -56,7 +75,7 @@ def find_culprit(
                 break
         else:
             break
-    return Culprit(tuple(path), error, in_module)
+    return Culprit(tuple(path), error, value, in_module)
 
 
 def _refusal(value: Any, pack: Callable[[Any], object]) -> Exception | None:
@@ -67,7 +86,7 @@ def _refusal(value: Any, pack: Callable[[Any], object]) -> Exception | None:
     return None
 
 
-def _parts(value: Any, left_out: Mapping[str, set[str]]) -> Iterator[tuple[str, Any]]:
+def _parts(value: Any) -> Parts:
     """What an object is made of, with a label for the path; an empty one for what need not be shown."""
     if isinstance(value, Plan):
         for step in value.steps:
@@ -82,19 +101,9 @@ def _parts(value: Any, left_out: Mapping[str, set[str]]) -> Iterator[tuple[str, 
     elif isinstance(value, Node):
         yield "", value.func
     elif isinstance(value, FunctionType):
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-            yield f"closure {name!r}", cell.cell_contents
-        for index, default in enumerate(value.__defaults__ or ()):
-            yield f"default {index}", default
-        for name, default in (value.__kwdefaults__ or {}).items():
-            yield f"default {name!r}", default
-        for name in sorted(_names_in(value.__code__) & value.__globals__.keys()):
-            yield f"global {name!r}", value.__globals__[name]
-        for module in modules_imported_by(value):
-            yield f"import of {module.__name__!r}", module
+        yield from _parts_of_function(value)
     elif isinstance(value, ModuleType):
-        for name, entry in state_of(value, left_out.get(value.__name__, set())).items():
-            yield f"module attribute {name!r}", entry
+        return  # where modules are not sent, none is to blame
     elif isinstance(value, functools.partial):
         yield "partial", value.func
         for index, argument in enumerate(value.args):
@@ -119,6 +128,17 @@ def _parts(value: Any, left_out: Mapping[str, set[str]]) -> Iterator[tuple[str, 
             for name in (slots,) if isinstance(slots, str) else slots:
                 if hasattr(value, name):
                     yield f"attribute {name!r}", getattr(value, name)
+
+
+def _parts_of_function(value: FunctionType) -> Parts:
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        yield f"closure {name!r}", cell.cell_contents
+    for index, default in enumerate(value.__defaults__ or ()):
+        yield f"default {index}", default
+    for name, default in (value.__kwdefaults__ or {}).items():
+        yield f"default {name!r}", default
+    for name in sorted(_names_in(value.__code__) & value.__globals__.keys()):
+        yield f"global {name!r}", value.__globals__[name]
 
 
 def _names_in(code: CodeType) -> set[str]:
