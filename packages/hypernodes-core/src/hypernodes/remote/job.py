@@ -107,7 +107,7 @@ def miss_of(key: str) -> bytes:
 
 
 class Job(NamedTuple):
-    """Everything thon the remote side needs to know.
+    """Everything that the remote side needs to know.
 
     Attributes:
         plan: What to run.

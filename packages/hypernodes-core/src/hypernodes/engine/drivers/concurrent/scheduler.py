@@ -29,9 +29,13 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.step import Call, Returned, Unawaited, close_unwanted, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
-from hypernodes.engine.workers.shared_generators import inputs_of_several_steps, warn_of_generators
+from hypernodes.engine.workers.shared_generators import (
+    inputs_of_several_steps,
+    warn_of_generators,
+    warn_of_generators_in_code,
+)
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
-from hypernodes.plan import CallStep, NestedStep, Step
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 _MAX_MESSAGES = 64
 
@@ -64,6 +68,7 @@ class Scheduler:
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._is_cancelled = False
+        self._checked: set[Plan] = set()  # the plans whose code was searched for random generators
         self._process_calls: ProcessCalls | None = None
         self._lost_workers: LostWorkers | None = None
         if workers.processes is not None:
@@ -122,6 +127,9 @@ class Scheduler:
             shared = activity.shared_values()
             if self.workers.is_in_process(is_item=True):
                 warn_of_generators(activity.plan, shared, shared, "the items of a map")
+                if activity.plan not in self._checked:  # a nested map is opened once for each item around it
+                    self._checked.add(activity.plan)
+                    warn_of_generators_in_code(activity.plan, "the items of a map")
             for value in shared.values():
                 activity.share(processes.payloads, value)
                 if activity.parent is not None:  # other maps and steps of the parent may take the same value
@@ -131,6 +139,7 @@ class Scheduler:
         ):
             plan = activity.frame.plan
             warn_of_generators(plan, inputs_of_several_steps(plan), activity.frame.values, "several nodes")
+            warn_of_generators_in_code(plan, "several nodes", uses=2)
         self.wake(activity)
 
     def wake(self, activity: Activity) -> None:
