@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
 from functools import cached_property
@@ -16,6 +17,7 @@ from hypernodes.callbacks import CallbackContext, PipelineCallback, overridden_h
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
 from hypernodes.errors import NodeTimeoutError, RemoteError, RemoteVersionError, SerializationError
 from hypernodes.plan import CallStep, Plan
@@ -25,7 +27,7 @@ from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapP
 from hypernodes.remote.names_used import names_used
 from hypernodes.remote.needed_packages import needed_packages, package_of, requirements_for, users_of
 from hypernodes.remote.node_outputs import outputs_by_path
-from hypernodes.remote.packing import common_packages, compact, pack, unpack
+from hypernodes.remote.packing import common_packages, compact, is_own, pack, unpack
 from hypernodes.remote.preflight import OWN_PYTHON, Preflight, package_problems, python_problem
 from hypernodes.remote.pruning import Pruning
 from hypernodes.remote.transport import Transport
@@ -65,6 +67,7 @@ class RemoteCall:
         )
         self.state = RunState(root, engine.backend_name, is_nested=True)
         self.state.codes = self.pruning.state.codes
+        self.state.share_warnings(self.pruning.state)
         self.state.records.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
@@ -218,7 +221,28 @@ class RemoteCall:
         known_results = self.pruning.known_results()
         hooks = {number: overridden_hooks(callback) for number, callback in self._callbacks.items()}
         position = ContextPath(root.hierarchy_path, root.node_path, root.item_path)
-        return Job(self.plan, part, self.state.codes.known, self._engine, position, known_results, hooks)
+        return Job(
+            self.plan,
+            part,
+            self.state.codes.known,
+            self._engine,
+            position,
+            known_results,
+            hooks,
+            settings_of_caller(True),
+            self._filters(),
+        )
+
+    def _filters(self) -> tuple[Any, ...]:
+        """Return the filters of warnings if they name classes that travel with the job."""
+        filters = tuple(warnings.filters)
+        if not any(is_own(entry[2].__module__) for entry in filters):
+            return ()
+        try:
+            pack(filters, self._reference)
+        except Exception:  # of a class that cannot be sent there is nothing to filter there
+            return ()
+        return filters
 
     def _reference(self, obj: Any) -> Any:
         """Return what is sent in place of things that stay with the caller."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
-from hypernodes.caller import warn_caller
+from hypernodes.engine.state import RunState
 from hypernodes.errors import HyperNodesWarning
 from hypernodes.plan import CallStep, Plan
 from hypernodes.signature.origin import is_installed_module
@@ -37,10 +37,13 @@ class _UsedGenerator(NamedTuple):
     node_name: str
 
 
-def warn_of_generators(plan: Plan, slots: Iterable[int], values: Mapping[int, Any] | Sequence[Any], who: str) -> None:
+def warn_of_generators(
+    run: RunState, plan: Plan, slots: Iterable[int], values: Mapping[int, Any] | Sequence[Any], who: str
+) -> None:
     """Warn if a value is a random number generator, or holds one.
 
     Args:
+        run: The run.
         plan: The plan that the values are for.
         slots: The slots of values that several calls receive.
         values: The values, by slot.
@@ -52,13 +55,14 @@ def warn_of_generators(plan: Plan, slots: Iterable[int], values: Mapping[int, An
             continue
         step = next(step for step in plan.steps if slot in step.arguments)
         name = f"{step.node.inputs[step.arguments.index(slot)]!r} of node {step.node.name!r}"
-        _warn(generator, f"is input {name}" if generator is values[slot] else f"is in input {name}", who, "")
+        _warn(run, generator, f"is input {name}" if generator is values[slot] else f"is in input {name}", who, "")
 
 
-def warn_of_generators_in_code(plan: Plan, who: str, uses: int = 1) -> None:
+def warn_of_generators_in_code(run: RunState, plan: Plan, who: str, uses: int = 1) -> None:
     """Warn of the random number generators that the functions of nodes refer to: globals, and variables around them.
 
     Args:
+        run: The run.
         plan: The plan whose nodes several calls execute.
         who: The calls.
         uses: How many nodes must refer to a generator.
@@ -69,7 +73,7 @@ def warn_of_generators_in_code(plan: Plan, who: str, uses: int = 1) -> None:
     for generator, name, node_name in used:
         if counts[id(generator)] >= uses and id(generator) not in warned:
             warned.add(id(generator))
-            _warn(generator, f"node {node_name!r} uses as {name!r}", who, "make it an input of the node, and ")
+            _warn(run, generator, f"node {node_name!r} uses as {name!r}", who, "make it an input of the node, and ")
 
 
 def inputs_of_several_steps(plan: Plan) -> list[int]:
@@ -78,9 +82,11 @@ def inputs_of_several_steps(plan: Plan) -> list[int]:
     return [slot for slot, count in steps.items() if count > 1]
 
 
-def _warn(generator: Any, where: str, who: str, first: str) -> None:
+def _warn(run: RunState, generator: Any, where: str, who: str, first: str) -> None:
     module = type(generator).__module__.partition(".")[0]
-    warn_caller(
+    run.warn(
+        where,
+        "random generator",
         f"the {module} generator that {where} is shared by {who}, which run in worker processes: each "
         f"process gets a copy of it, so that the same random numbers come again. "
         f"Give each its own: {first}{_advice(generator)}",

@@ -126,10 +126,10 @@ class Scheduler:
         if processes is not None and isinstance(activity, MapActivity):
             shared = activity.shared_values()
             if self.workers.is_in_process(is_item=True):
-                warn_of_generators(activity.plan, shared, shared, "the items of a map")
+                warn_of_generators(self._run, activity.plan, shared, shared, "the items of a map")
                 if activity.plan not in self._checked:  # a nested map is opened once for each item around it
                     self._checked.add(activity.plan)
-                    warn_of_generators_in_code(activity.plan, "the items of a map")
+                    warn_of_generators_in_code(self._run, activity.plan, "the items of a map")
             for value in shared.values():
                 activity.share(processes.payloads, value)
                 if activity.parent is not None:  # other maps and steps of the parent may take the same value
@@ -138,8 +138,8 @@ class Scheduler:
             isinstance(activity, PlanActivity) and activity.owner is None and self.workers.is_in_process(is_item=False)
         ):
             plan = activity.frame.plan
-            warn_of_generators(plan, inputs_of_several_steps(plan), activity.frame.values, "several nodes")
-            warn_of_generators_in_code(plan, "several nodes", uses=2)
+            warn_of_generators(self._run, plan, inputs_of_several_steps(plan), activity.frame.values, "several nodes")
+            warn_of_generators_in_code(self._run, plan, "several nodes", uses=2)
         self.wake(activity)
 
     def wake(self, activity: Activity) -> None:
