@@ -25,7 +25,7 @@ from hypernodes.remote import wire
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
 from hypernodes.remote.names_used import names_used
-from hypernodes.remote.needed_packages import needed_packages, package_of, requirements_for, users_of
+from hypernodes.remote.needed_packages import Package, needed_packages, package_of, requirements_for, users_of
 from hypernodes.remote.node_outputs import outputs_by_path
 from hypernodes.remote.packing import common_packages, compact, is_own, pack, unpack
 from hypernodes.remote.preflight import OWN_PYTHON, Preflight, package_problems, python_problem
@@ -397,7 +397,11 @@ class RemoteCall:
             return Preflight(False, 0, (), (), {}, (), (), python=python)
         backend_name = self._engine.backend_name
         problems = python_problem(python, self._backend, backend_name)
-        problems += package_problems(needed_packages(self.plan, self._values_of(part)), self._backend, backend_name)
+        needed = needed_packages(self.plan, self._values_of(part))
+        modes = {"node_execution": self._engine.node_execution, "map_execution": self._engine.map_execution}
+        if parallel := [f'{name}="parallel"' for name, mode in modes.items() if mode == "parallel"]:
+            needed[package_of("loky") or Package("loky", "loky", "loky")] = parallel  # functions are sent by value
+        problems += package_problems(needed, self._backend, backend_name)
         size = 0
         try:
             size = len(self._pack(part, secrets.token_hex(16)))

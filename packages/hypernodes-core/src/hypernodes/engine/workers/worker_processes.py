@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.payloads import Payloads
-from hypernodes.engine.workers.pickling import PROTOCOL, dumps
+from hypernodes.engine.workers.pickling import PROTOCOL, check_importable, dumps
 from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
 from hypernodes.engine.workers.process_pool import ProcessPool
 from hypernodes.engine.workers.row_orders import RowOrder, work_rows
@@ -60,7 +60,10 @@ class WorkerProcesses:
         for step in plan.steps:
             if isinstance(step, CallStep):
                 where = f" ({step.node.location})" if step.node.location else ""
-                dumps(step.node, f"node {step.node.name!r}{where}", self._is_by_value)
+                what = f"node {step.node.name!r}{where}"
+                dumps(step.node, what, self._is_by_value)
+                if self._pool is not None and not self._is_by_value:
+                    check_importable(step.node, what)
             elif not step.node.pipeline.has_own_backend:
                 self.check(step.inner)
 
