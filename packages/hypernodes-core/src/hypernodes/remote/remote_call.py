@@ -80,9 +80,12 @@ class RemoteCall:
             CancelledError: The run was cancelled.
             Exception: What a node raised there, or what the transport raised, with a note that says so.
         """
-        self._check_python()
+        self._check_python(self._backend)
         job_id = secrets.token_hex(16)
         packed = [self._pack(part, job_id)]  # no reference to it is held here while it is sent
+        for nested in self._callable_backends:
+            if isinstance(nested, type(self._backend)):
+                self._check_python(nested)
         channel = Channel(
             job_id,
             self.state,
@@ -121,17 +124,20 @@ class RemoteCall:
                 around.remove(channel)
             channel.finish()
 
-    def _check_python(self) -> None:
-        """Refuse another version of Python before anything is packed, built or started."""
-        python, backend_name = self._backend.find_python_version(), self._engine.backend_name
+    def _check_python(self, backend: Transport) -> None:
+        """Refuse another version of Python before anything is built or started."""
+        python = backend.find_python_version()
         if python is not None and python != OWN_PYTHON:
-            raise RemoteVersionError(
-                f"the two sides cannot understand each other: Python {OWN_PYTHON} at the caller and {python} at "
-                f"{backend_name}. Nothing was sent. {self._backend.advise_python(OWN_PYTHON)} Or run the caller with "
-                f"Python {python}.",
-                differing={"Python": (OWN_PYTHON, python)},
-                backend_name=backend_name,
-            )
+            raise self._python_error(python, backend, "Nothing was sent. ")
+
+    def _python_error(self, python: str, backend: Transport, remark: str = "") -> RemoteVersionError:
+        backend_name = self._engine.backend_name
+        return RemoteVersionError(
+            f"the two sides cannot understand each other: Python {OWN_PYTHON} at the caller and {python} at "
+            f"{backend_name}. {remark}{backend.advise_python(OWN_PYTHON)} Or run the caller with Python {python}.",
+            differing={"Python": (OWN_PYTHON, python)},
+            backend_name=backend_name,
+        )
 
     def _transport(self, packed: list[bytes], channel: Channel) -> Any:
         try:
@@ -283,6 +289,10 @@ class RemoteCall:
         backend_name = self._engine.backend_name
         try:
             header, payload, _ = wire.open_sealed(outcome, "at the caller", f"at {backend_name}")
+        except RemoteVersionError as error:
+            if "Python" not in error.differing:
+                raise
+            raise self._python_error(str(error.differing["Python"][1]), self._backend) from None
         except SerializationError as error:
             raise RemoteError(
                 f"the outcome that backend {backend_name!r} returned was refused: {error}", backend_name=backend_name
