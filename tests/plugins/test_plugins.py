@@ -133,6 +133,7 @@ def installed(folder: Path, group: str, source: str) -> dict[str, plugins.Plugin
     ("source", "problem"),
     [
         ("raise SystemExit(3)", "cannot be loaded from .*: SystemExit: 3"),
+        ("raise GeneratorExit", "cannot be loaded from .*: GeneratorExit: "),
         ("import sys; sys.exit('no licence')", "cannot be loaded from .*: SystemExit: no licence"),
         ("Toy = 3", r"must name a subclass of hypernodes\.\w+, not a int"),
         ("class Toy: pass", r"must name a subclass of hypernodes\.\w+, which class Toy is not"),

@@ -276,7 +276,9 @@ def _load(entry: EntryPoint) -> Any:
     facts: dict[str, Any] = {"plugin_name": entry.name, "distributions": (distribution,)}
     try:
         found = entry.load()
-    except (Exception, SystemExit) as error:  # a module that ends the process when it is imported is no plug-in
+    except KeyboardInterrupt:  # most likely the user's own
+        raise
+    except BaseException as error:  # a module that ends the process when it is imported is no plug-in
         reason = f"{type(error).__name__}: {error}"
         raise PluginError(f"{what} cannot be loaded from {entry.value!r}: {reason:.500}", **facts) from error
     problem = _misfit(entry.group, found)
