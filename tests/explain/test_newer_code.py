@@ -72,6 +72,72 @@ def test_functions_of_nested_pipelines_are_looked_at(notebook: Notebook) -> None
         notebook["outer"].run({"x": [1]})
 
 
+TIMES = """
+import functools
+def times(factor):
+    def decorate(function):
+        @functools.wraps(function)
+        def decorated(x):
+            return factor * function(x)
+        return decorated
+    return decorate
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ('@node(output_name="y")\ndef f(x, k=2): return x * k', '@node(output_name="y")\ndef f(x, k=3): return x * k'),
+        ('@node(output_name="y")\ndef f(x, *, k=2): return k', '@node(output_name="y")\ndef f(x, *, k=3): return k'),
+        (
+            '@node(output_name="y")\n@times(2)\ndef f(x): return x',
+            '@node(output_name="y")\n@times(5)\ndef f(x): return x',
+        ),
+        ('@node(output_name="y")\ndef f(x): return x', '@node(output_name="z")\ndef f(x): return x'),
+        ('@node(output_name="y")\ndef f(x): return x', '@node(output_name="y", retries=2)\ndef f(x): return x'),
+    ],
+    ids=["default", "keyword default", "decorator", "output name", "option"],
+)
+def test_what_surrounds_the_code_of_a_function_counts(notebook: Notebook, first: str, again: str) -> None:
+    notebook.cell(TIMES)
+    notebook.cell(first)
+    notebook.cell("pipeline = Pipeline(nodes=[f])")
+    notebook.cell(first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notebook["pipeline"].run({"x": 1})  # the same again
+    notebook.cell(again)
+    with pytest.warns(HyperNodesWarning, match=r"`f` in cell 7 is newer than the one in this pipeline \(cell 4\)"):
+        notebook["pipeline"].run({"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("n = node(output_name='y')(lambda x: x)", "n = node(output_name='y')(lambda x: x + 1)"),
+        (
+            "class C:\n    def __call__(self, x): return x\nn = node(output_name='y')(C())",
+            "class C:\n    def __call__(self, x): return x + 1\nn = node(output_name='y')(C())",
+        ),
+    ],
+    ids=["lambda", "object"],
+)
+def test_a_node_without_a_named_function_is_known_by_its_variable(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch, first: str, again: str
+) -> None:
+    main = types.ModuleType("__main__")
+    main.__dict__.update(notebook.names)
+    notebook.names = vars(main)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    notebook.cell(first)
+    notebook.cell("pipeline = Pipeline(nodes=[n])")
+    notebook.cell("n = node(output_name='other')(lambda x: 3)")  # the variable is used for something else
+    assert notebook["pipeline"].run({"x": 1}) == {"y": 1}
+    notebook.cell(again)
+    with pytest.warns(HyperNodesWarning, match=r"`n`.* is newer than the one in this pipeline"):
+        notebook["pipeline"].run({"x": 1})
+
+
 def test_explain_says_so_every_time(notebook: Notebook) -> None:
     notebook.cell("pipeline = Pipeline(nodes=[slow], cache=MemoryCache())")
     notebook["pipeline"].run({"x": 1})

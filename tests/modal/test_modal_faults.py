@@ -217,10 +217,22 @@ def test_another_version_of_python_is_named_before_anything_is_unpickled(make_ba
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     other = "3.11" if own != "3.11" else "3.12"
     try:
-        with pytest.raises(RemoteVersionError, match=rf"Python {own} at the caller and {other} at modal"):
-            Pipeline([double], backend=make_backend(image=modal.Image.debian_slim(python_version=other))).run({"x": 1})
+        image = modal.Image.from_registry(f"python:{other}-slim")  # which says nothing before it is built
+        with pytest.raises(RemoteVersionError, match=rf"Python {own} at the caller and {other} at modal") as caught:
+            Pipeline([double], backend=make_backend(image=image)).run({"x": 1})
+        assert f'debian_slim(python_version="{own}")' in str(caught.value)
     except ModalSetupError as error:
         pytest.skip(f"needs Python {other} on this machine: {error}")
+
+
+def test_another_version_of_python_in_a_nested_pipelines_image_is_refused_before_anything_is_sent(
+    make_backend, image, modal_loopback
+):
+    other = modal.Image.debian_slim(python_version="3.11" if sys.version_info.minor != 11 else "3.12")
+    inner = Pipeline([double], backend=make_backend(image=other, gpu="A10G"), name="inner")
+    with pytest.raises(RemoteVersionError, match=r"at modal\. Nothing was sent\. Make the image with"):
+        Pipeline([inner], backend=make_backend(image=image)).run({"x": 1})
+    assert modal_loopback.calls == []
 
 
 def test_a_secret_that_does_not_exist_is_named(make_backend):

@@ -199,3 +199,12 @@ def test_preflight_names_an_input_whose_package_the_image_lacks():
     numpy = pytest.importorskip("numpy")
     report = ModalBackend(image=SLIM).preflight(Pipeline([double]), {"x": [numpy.ones(2)]}, map_over="x")
     assert [problem.partition(",")[0] for problem in report.problems] == ["input 'x' needs 'numpy'"]
+
+
+@pytest.mark.parametrize("mode", ["map_execution", "node_execution"])
+def test_preflight_names_loky_where_worker_processes_are_asked_for(mode):
+    pipeline = Pipeline([double])
+    (problem,) = ModalBackend(image=SLIM, **{mode: "parallel"}).preflight(pipeline, {"x": 1}).problems
+    assert problem.startswith(f"{mode}=\"parallel\" needs 'loky', which is not installed at modal")
+    image = SLIM.uv_pip_install("loky")
+    assert ModalBackend(image=image, **{mode: "parallel"}).preflight(pipeline, {"x": 1}).problems == ()

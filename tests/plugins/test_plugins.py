@@ -92,6 +92,31 @@ def test_a_class_that_no_distribution_provides_lists_those_that_there_are(module
     assert "did you mean" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "from hypernodes.backend import ModalBakend",
+            r"'ModalBakend' from 'hypernodes.backend' \(did you mean 'Modal",
+        ),
+        ("from hypernodes.cache import DiskCashe", r"from 'hypernodes.cache' \(did you mean 'DiskCache'\?\)"),
+        ("from hypernodes import DiskCashe", r"from 'hypernodes' \(did you mean 'DiskCache'\?\)"),
+        ("from hypernodes import Pipelin", r"from 'hypernodes' \(did you mean 'Pipeline'\?\)"),
+        ("from hypernodes.backend import RayBackend", "'hypernodes.backend'; installed distributions provide Local"),
+        ("from hypernodes import RayBackend", "'hypernodes'; installed distributions provide Local"),
+        ("from hypernodes.cache import LocalBackend", r"from 'hypernodes.cache' \(it is in hypernodes.backend\)"),
+    ],
+)
+def test_the_import_statement_shows_the_hint_too(line: str, message: str) -> None:
+    with pytest.raises(ImportError, match=message):
+        exec(line, {})
+
+
+def test_modules_of_the_package_are_imported_by_from() -> None:
+    code = "from hypernodes import explain; from hypernodes.backend import local; from hypernodes.cache import size"
+    assert run_python("-c", code) == ""
+
+
 def installed(folder: Path, group: str, source: str) -> dict[str, plugins.Plugin]:
     """Install a plug-in named "toy" into a folder that is on the path; return what is listed then."""
     metadata = folder / "acme_toy-1.0.dist-info"
@@ -108,6 +133,7 @@ def installed(folder: Path, group: str, source: str) -> dict[str, plugins.Plugin
     ("source", "problem"),
     [
         ("raise SystemExit(3)", "cannot be loaded from .*: SystemExit: 3"),
+        ("raise GeneratorExit", "cannot be loaded from .*: GeneratorExit: "),
         ("import sys; sys.exit('no licence')", "cannot be loaded from .*: SystemExit: no licence"),
         ("Toy = 3", r"must name a subclass of hypernodes\.\w+, not a int"),
         ("class Toy: pass", r"must name a subclass of hypernodes\.\w+, which class Toy is not"),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import venv
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -282,22 +281,6 @@ def test_secrets_in_inputs_are_in_no_error_and_no_command_line(capfd: pytest.Cap
     assert secret not in "".join(capfd.readouterr())
 
 
-def test_warnings_of_nodes_go_to_the_standard_error_of_the_caller(
-    kept: SubprocessBackend, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def warn(x: int) -> int:
-        import warnings
-
-        warnings.warn("careful now", stacklevel=1)
-        return x
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert run(kept, warn) == 1
-    run(kept, lambda x: x)
-    assert "careful now" in capsys.readouterr().err
-
-
 # --- versions --------------------------------------------------------------------------------------------------------
 
 
@@ -320,7 +303,7 @@ def header_of(outcome: bytes) -> Any:
 
 def test_a_job_of_the_first_format_is_refused_by_its_versions() -> None:
     first = b'{"kind": "job", "versions": {"job format": 1, "Python": "3.12"}}\n\x80\x05.'
-    assert "job format 2 here, on the remote side, and 1 at the caller" in header_of(execute(first))["reason"]
+    assert "job format 3 here, on the remote side, and 1 at the caller" in header_of(execute(first))["reason"]
 
 
 def test_a_damaged_job_is_refused() -> None:

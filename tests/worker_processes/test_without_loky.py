@@ -87,6 +87,28 @@ def test_without_loky_what_cannot_be_sent_is_refused_before_anything_runs(
     assert scripts.run(scripts.write(HEAD + body)) == "refused\n"
 
 
+def test_without_loky_a_session_that_no_worker_can_import_is_named(scripts_without_loky: Scripts) -> None:
+    source = """
+from hypernodes import *
+
+@node(output_name="y")
+def double(x):
+    return 2 * x
+
+for mode in ("map_execution", "node_execution"):
+    try:
+        Pipeline([double], backend=LocalBackend(**{mode: "parallel"})).map({"x": [1, 2]}, map_over="x")
+    except SerializationError as error:
+        print(error)
+"""
+    printed = scripts_without_loky.run("-c", source).splitlines()
+    message = (
+        "node 'double' (<string>:4) cannot be sent to a worker process, which cannot import what is defined in an "
+        "interactive session or by `python -c`; pip install hypernodes-core[parallel] sends functions of every kind"
+    )
+    assert printed == [message, message]
+
+
 def test_without_loky_a_dead_worker_is_replaced(scripts_without_loky: Scripts) -> None:
     scripts = scripts_without_loky
     scripts.write(USERS_MODULE, "users_module.py")

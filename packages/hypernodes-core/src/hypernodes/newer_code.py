@@ -20,7 +20,9 @@ from hypernodes.graph import Graph
 from hypernodes.nodes import Node
 
 _CELLS = ("<ipython-input-", "ipykernel_")  # how the files begin, or are in folders, that notebooks have for cells
-_known: WeakKeyDictionary[Node[..., Any], CodeType] = WeakKeyDictionary()  # the newer code that was warned about
+_known: WeakKeyDictionary[Node[..., Any], Any] = WeakKeyDictionary()  # what was warned about
+_compared: WeakKeyDictionary[Node[..., Any], tuple[Any, bool]] = WeakKeyDictionary()  # and whether it does the same
+_variables: WeakKeyDictionary[Node[..., Any], str] = WeakKeyDictionary()  # names of nodes when a pipeline took them
 
 
 def is_interactive() -> bool:
@@ -34,6 +36,10 @@ class WatchedPlans(dict[tuple[Any, ...], Any]):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self._graph = graph
+        names = {id(value): name for name, value in list(vars(sys.modules["__main__"]).items())}
+        for node in graph.nodes:
+            if isinstance(node, Node) and id(node) in names:
+                _variables[node] = names[id(node)]
 
     def __getitem__(self, key: tuple[Any, ...]) -> Any:
         plan = super().__getitem__(key)
@@ -52,8 +58,8 @@ class WatchedPlans(dict[tuple[Any, ...], Any]):
     def _look(self) -> None:
         for node, text in newer_functions(self._graph):
             newer = _newer(node)
-            if newer is not None and _known.get(node) is not newer.__code__:
-                _known[node] = newer.__code__
+            if newer is not None and _known.get(node) is not newer:
+                _known[node] = newer
                 warn_caller(f"{text}. Build the pipeline again to use it.", HyperNodesWarning)
 
 
@@ -68,29 +74,64 @@ def newer_functions(graph: Graph) -> Iterator[tuple[Node[..., Any], str]]:
                 continue
             newer = _newer(node)
             if newer is not None:
-                own = _function(node.func)
+                own, now = _function(node.func), _function(newer.func if isinstance(newer, Node) else newer)
+                place = f" in {_place(now.__code__)}" if now is not None else ""
                 old = f" ({_place(own.__code__)})" if own is not None else ""
-                yield node, f"`{node.name}` in {_place(newer.__code__)} is newer than the one in this pipeline{old}"
+                name = node.name if own is not None and own.__name__ == node.name else _variables.get(node, node.name)
+                yield node, f"`{name}`{place} is newer than the one in this pipeline{old}"
 
 
-def _newer(node: Node[..., Any]) -> FunctionType | None:
-    """Return the function that has the name of a node's function now, if it was defined later and is another one."""
+def _newer(node: Node[..., Any]) -> Any:
+    """Return the node or function that has the name of a node now, if it was defined later and is another one."""
     own = _function(node.func)
-    if own is None or "." in own.__qualname__:
-        return None
-    now = own.__globals__.get(own.__name__)
+    now = _named_like(node, own)
     found = _function(now.func if isinstance(now, Node) else now)
-    if found is None or found is own or found.__globals__ is not own.__globals__ or found.__code__ == own.__code__:
+    if now is None or now is node or now is node.func or (found is own and own is not None):
         return None
-    if found.__qualname__ != own.__qualname__:
-        return None
-    file = own.__code__.co_filename
-    if found.__code__.co_filename == file and (any(part in file for part in _CELLS) or not is_interactive()):
-        return None  # both were defined in one go, one after the other
+    if own is not None and found is not None:
+        is_one_file = found.__code__.co_filename == own.__code__.co_filename
+        if is_one_file and (any(part in own.__code__.co_filename for part in _CELLS) or not is_interactive()):
+            return None  # both were defined in one go, one after the other
+    last = _compared.get(node)
+    if last is None or last[0] is not now:
+        last = _compared[node] = (now, _is_same(node, now, own, found))
+    return None if last[1] else now
+
+
+def _named_like(node: Node[..., Any], own: FunctionType | None) -> Any:
+    """Return what has the name of a node's function now, or that of the variable that the node was in."""
+    if own is not None and own.__name__.isidentifier():
+        if "." in own.__qualname__:
+            return None
+        now = own.__globals__.get(own.__name__)
+        found = _function(now.func if isinstance(now, Node) else now)
+        is_alike = found is not None and found.__globals__ is own.__globals__ and found.__qualname__ == own.__qualname__
+        return now if is_alike else None
+    now = vars(sys.modules["__main__"]).get(_variables.get(node, ""))
+    if not isinstance(now, Node) or now.outputs != node.outputs:
+        return None  # the variable is used for something else
+    return now if type(now.func).__qualname__ == type(node.func).__qualname__ else None
+
+
+def _is_same(node: Node[..., Any], now: Any, own: FunctionType | None, found: FunctionType | None) -> bool:
+    """Whether a node or function does what a node does: by code, defaults, decorators, and options."""
+    from hypernodes import signature
     from hypernodes.signature.source import text_of
 
-    same = text_of(found.__code__, found.__globals__) == text_of(own.__code__, own.__globals__)
-    return None if same else found
+    if isinstance(now, Node) and _options(now) != _options(node):
+        return False
+    memo = signature.new_memo()
+    try:
+        return signature.digest(now.func if isinstance(now, Node) else now, memo) == signature.digest(node.func, memo)
+    except Exception:  # what cannot be identified is compared by its text
+        if own is None or found is None:
+            return True
+        return text_of(found.__code__, found.__globals__) == text_of(own.__code__, own.__globals__)
+
+
+def _options(node: Node[..., Any]) -> str:
+    _, (_, output_name, options, _) = node.reduce_by_value()
+    return repr((output_name, [value for value in options.values() if not callable(value)]))
 
 
 def _function(func: Any) -> FunctionType | None:

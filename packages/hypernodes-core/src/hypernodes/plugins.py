@@ -17,6 +17,7 @@ from hypernodes.nearest import suggest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from types import FrameType
 
 BACKENDS = "hypernodes.backends"
 CACHES = "hypernodes.caches"
@@ -32,6 +33,7 @@ _BASES = {
 }
 _MODULES = {BACKENDS: "hypernodes.backend", CACHES: "hypernodes.cache", CALLBACKS: "hypernodes"}
 _CUTOFF = 0.8  # names of classes end alike: what is less similar than this is another class, e.g. `RayBackend`
+_CUTOFF_OF_OWN = 0.85  # among names of core, which has `Backend`
 # The distributions of our own extensions, so that the message about a missing one can name what to install.
 _KNOWN_DISTRIBUTIONS = {
     "DiskCache": (CACHES, "hypernodes-cache"),
@@ -81,6 +83,7 @@ def find_class(class_name: str, groups: Sequence[str], module_name: str) -> Any:
         MissingPluginError: It is one of ours, and its distribution is not installed.
         PluginError: It is installed but cannot be used, or two distributions claim the name.
         AttributeError: No installed distribution registers the name.
+        ImportError: The same, for `from module import name`, which shows nothing of an AttributeError.
     """
     entries = _entries(groups)
     matching = [entry for entry in entries if _class_name(entry) == class_name]
@@ -96,9 +99,22 @@ def find_class(class_name: str, groups: Sequence[str], module_name: str) -> Any:
             plugin_name=class_name,
             distributions=(distribution,),
         )
+    own = vars(sys.modules[module_name]).get("__all__", ()) if module_name in sys.modules else ()
     hint = _elsewhere(class_name, groups) or suggest(class_name, (*map(_class_name, entries), *known), _CUTOFF)
-    hint = hint or _listing(groups, entries)
+    hint = hint or suggest(class_name, own, _CUTOFF_OF_OWN) or _listing(class_name, groups)
+    if _is_from_import(sys._getframe(2)):
+        raise ImportError(f"cannot import name {class_name!r} from {module_name!r}{hint}", name=module_name)
     raise AttributeError(f"module {module_name!r} has no attribute {class_name!r}{hint}", name=class_name)
+
+
+def _is_from_import(frame: FrameType) -> bool:
+    """Whether a frame, which asks a module for a name, executes `from module import name`.
+
+    Before that, Python asks for the name in a frame of its own, and imports a submodule of this name if there is one.
+    """
+    from opcode import opmap
+
+    return frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"]
 
 
 def _elsewhere(class_name: str, groups: Sequence[str]) -> str:
@@ -110,11 +126,11 @@ def _elsewhere(class_name: str, groups: Sequence[str]) -> str:
     return ""
 
 
-def _listing(groups: Sequence[str], entries: Iterable[EntryPoint]) -> str:
-    """Return what the distributions that are installed provide, where classes of one kind are looked up."""
+def _listing(class_name: str, groups: Sequence[str]) -> str:
+    """Return what the distributions that are installed provide, where the kind of a class is known."""
     if len(groups) != 1:
-        return ""
-    return f"; installed distributions provide {', '.join(sorted(set(map(_class_name, entries)))) or 'none'}"
+        groups = [group for group in groups if class_name.endswith(_BASES[group][1])][:1]
+    return f"; installed distributions provide {', '.join(class_names(groups)) or 'none'}" if groups else ""
 
 
 def command_names() -> list[str]:
@@ -260,7 +276,9 @@ def _load(entry: EntryPoint) -> Any:
     facts: dict[str, Any] = {"plugin_name": entry.name, "distributions": (distribution,)}
     try:
         found = entry.load()
-    except (Exception, SystemExit) as error:  # a module that ends the process when it is imported is no plug-in
+    except KeyboardInterrupt:  # most likely the user's own
+        raise
+    except BaseException as error:  # a module that ends the process when it is imported is no plug-in
         reason = f"{type(error).__name__}: {error}"
         raise PluginError(f"{what} cannot be loaded from {entry.value!r}: {reason:.500}", **facts) from error
     problem = _misfit(entry.group, found)

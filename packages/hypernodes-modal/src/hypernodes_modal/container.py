@@ -40,10 +40,17 @@ def run_job(job: bytes, queue: modal.Queue | None, context: CallContext) -> tupl
     backends = [CallableBackend(spec) for spec in context.callable_backends]
     try:
         if queue is None:
-            return execute(job, backends=backends), None
+            return execute(job, backends=backends, is_dedicated=True), None
         # An earlier container of this call may have had results stored that the job does not know of.
         exchange = QueueExchange(queue, may_be_repeated=context.has_caches)
-        outcome = execute(job, exchange, backends=backends, is_repeated=exchange.is_repeated, patience_s=_PATIENCE_S)
+        outcome = execute(
+            job,
+            exchange,
+            backends=backends,
+            is_repeated=exchange.is_repeated,
+            patience_s=_PATIENCE_S,
+            is_dedicated=True,
+        )
         return outcome, exchange.backlog()
     finally:
         for volume in context.volumes:

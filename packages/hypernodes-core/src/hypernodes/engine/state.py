@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners, observes_steps
 from hypernodes.caller import awaiting_line, warn_caller_of_run
 from hypernodes.engine.identity.plan_code import PlanCodes
 from hypernodes.engine.identity.records import RunRecords
-from hypernodes.engine.store.run_store import RunStore, Warn
+from hypernodes.engine.store.run_store import RunStore
 from hypernodes.errors import CacheWarning
 from hypernodes.plan import CallStep, NestedStep, Plan
+
+# Takes the subject of a warning, the kind of problem, the message and the class of the warning.
+ShowWarning: TypeAlias = Callable[[str, str, str, type[Warning]], None]
 
 _RECENT = 16_384
 QUICK_S = 0.001
@@ -29,7 +33,7 @@ class RunState:
         is_nested: Whether the run is part of another one, which then reports its start and end.
         is_single_threaded: Whether all of its events are reported in one thread.
         codes: Signatures of the code of its plans.
-        show_warning: Takes a warning about a subject, for a reason, with a text; None to show it to the user.
+        show_warning: Takes warnings; None to show them to the user.
         store: Reads results from caches and writes them.
         records: Writes the records that `explain` reads.
         is_dry_run: Whether results are only looked up: nothing is executed and no callback is called.
@@ -45,7 +49,7 @@ class RunState:
         self.backend_name = backend_name
         self.is_nested = is_nested
         self.is_single_threaded = is_single_threaded
-        self.show_warning: Warn | None = None
+        self.show_warning: ShowWarning | None = None
         self._started_in = threading.get_ident()
         self._awaited_at = awaiting_line()
         self.is_dry_run = False
@@ -111,6 +115,10 @@ class RunState:
         if len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
 
+    def share_warnings(self, other: RunState) -> None:
+        """Warn of nothing that `other` has warned of, and the other way round: both are the same run to the user."""
+        self._warned = other._warned
+
     def was_computed(self, key: bytes, since: int) -> bool:
         """Whether the result with this signature may have been computed in this run, after `since` others.
 
@@ -126,11 +134,11 @@ class RunState:
         else:
             self.quick_steps.discard(step)
 
-    def warn(self, subject: str, reason: str, message: str) -> None:
+    def warn(self, subject: str, reason: str, message: str, category: type[Warning] = CacheWarning) -> None:
         """Warn once per run about `subject`."""
         if (subject, reason) not in self._warned:
             self._warned.add((subject, reason))
             if self.show_warning is not None:
-                self.show_warning(subject, reason, message)
+                self.show_warning(subject, reason, message, category)
             else:
-                warn_caller_of_run(message, CacheWarning, self._started_in, self._awaited_at)
+                warn_caller_of_run(message, category, self._started_in, self._awaited_at)

@@ -135,7 +135,7 @@ class _DryRunCounter:
         for node, text in newer_functions(pipeline.graph):
             self._warnings[node.name, "newer"] = f"{text}: build the pipeline again to use it"
 
-    def _note_warning(self, subject: str, reason: str, message: str) -> None:
+    def _note_warning(self, subject: str, reason: str, message: str, category: type[Warning]) -> None:
         self._warnings[subject, reason] = message
 
     # --- counting -------------------------------------------------------------------------------------------------

@@ -15,10 +15,20 @@ from hypernodes.engine.identity.plan_code import CALL, Origin
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import NotTransferred
 from hypernodes.engine.store.run_store import is_manifest_key, manifest_key
+from hypernodes.engine.workers.caller_settings import take_report
 from hypernodes.engine.workers.serialized_errors import SerializedError, restore
 from hypernodes.errors import SerializationError
 from hypernodes.remote.job import ContextPath
-from hypernodes.remote.messages import CacheQuestion, Entries, Event, Message, open_message, reply_to, wants_reply
+from hypernodes.remote.messages import (
+    CacheQuestion,
+    Entries,
+    Event,
+    Message,
+    Reported,
+    open_message,
+    reply_to,
+    wants_reply,
+)
 from hypernodes.remote.observed_events import END_OF, Begun, ObservedEvents
 from hypernodes.remote.packing import pack, unpack
 
@@ -254,6 +264,8 @@ class Channel:
             elif isinstance(message, Event):
                 if is_observed:
                     self._replay(message)
+            elif isinstance(message, Reported):
+                take_report(message.function, message.arguments)
             else:
                 self._state.warn(*message)
 

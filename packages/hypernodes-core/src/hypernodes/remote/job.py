@@ -107,7 +107,7 @@ def miss_of(key: str) -> bytes:
 
 
 class Job(NamedTuple):
-    """Everything thon the remote side needs to know.
+    """Everything that the remote side needs to know.
 
     Attributes:
         plan: What to run.
@@ -117,6 +117,8 @@ class Job(NamedTuple):
         position: Context of the pipeline.
         known_results: What the caches are known to hold, by their number.
         hooks: For each callback, the hooks that it overrides.
+        settings: The caller's levels of loggers and filters of warnings; see `caller_settings`.
+        filters: These filters, if there are classes of the user's own in them.
     """
 
     plan: Plan
@@ -126,6 +128,8 @@ class Job(NamedTuple):
     position: ContextPath
     known_results: dict[int, KnownResults]
     hooks: dict[int, tuple[str, ...]]
+    settings: bytes
+    filters: tuple[Any, ...]
 
 
 class StoredResult:

@@ -8,7 +8,8 @@ job it belongs to and has a checksum: one of another job, or one that was damage
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
 
 from hypernodes.engine.identity.plan_code import Origin
@@ -55,6 +56,19 @@ class Warned(NamedTuple):
     subject: str
     reason: str
     text: str
+    category: type[Warning]
+
+
+class Reported(NamedTuple):
+    """Something that a node logged or warned of.
+
+    Attributes:
+        function: What takes it, see `caller_settings`.
+        arguments: Its arguments.
+    """
+
+    function: Callable[..., object]
+    arguments: tuple[Any, ...]
 
 
 class CacheQuestion(NamedTuple):
@@ -69,7 +83,7 @@ class CacheQuestion(NamedTuple):
     keys: list[str]
 
 
-Message: TypeAlias = Event | Entries | Warned
+Message: TypeAlias = Event | Entries | Warned | Reported
 
 _NOTIFICATION, _QUESTION, _REPLY = b"!", b"?", b"="  # first byte: whether a reply is waited for
 _HEAD = struct.Struct(">c16s8sQ")

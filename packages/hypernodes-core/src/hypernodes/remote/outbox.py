@@ -20,6 +20,7 @@ from hypernodes.remote.messages import (
     ATTEMPT_BYTES,
     CacheQuestion,
     Message,
+    Reported,
     notification,
     open_reply,
     question,
@@ -59,7 +60,7 @@ class Outbox:
         self._job = job
         self._waiting: list[Message] = []
         self._sent_at = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is collected while messages are packed may log
         self._packed: SimpleQueue[bytes | threading.Event | object | None] = SimpleQueue()
         self._exchanging = threading.Lock()
         self._failure: BaseException | None = None
@@ -95,6 +96,13 @@ class Outbox:
             self._waiting.append(message)
             if len(self._waiting) >= _MAX_WAITING or monotonic() - self._sent_at > _LONGEST_WAIT_S:
                 self._pack_waiting()
+
+    def report(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Have the caller call a function; return whether it will, while the job runs."""
+        if not self.can_ask:
+            return False
+        self.add(Reported(function, arguments))
+        return True
 
     def ask(self, what: CacheQuestion) -> Any:
         """Return the caller's reply; it has received everything that was sent before.
@@ -141,8 +149,8 @@ class Outbox:
         if self._waiting:
             messages, self._waiting = self._waiting, []
             self._sent_at = monotonic()
-            packed = notification(self._job.key, self._attempt, self.count, pack_ours(messages))
-            self.count += 1
+            number, self.count = self.count, self.count + 1
+            packed = notification(self._job.key, self._attempt, number, pack_ours(messages))
             if self._exchange is None:
                 self.unsent.append(packed)
             else:

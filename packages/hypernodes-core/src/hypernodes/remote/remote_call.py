@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from hypernodes.callbacks import CallbackContext, PipelineCallback, overridden_h
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.culprits import Parts, find_culprit
 from hypernodes.engine.workers.serialized_errors import RemoteTraceback, restore
 from hypernodes.errors import NodeTimeoutError, RemoteError, RemoteVersionError, SerializationError, add_note
@@ -25,9 +27,9 @@ from hypernodes.remote.channel import Channel
 from hypernodes.remote.job import ABSENT, ContextPath, EngineSettings, Job, MapPart, MapResult, RunPart
 from hypernodes.remote.modules import state_of
 from hypernodes.remote.names_used import names_used
-from hypernodes.remote.needed_packages import needed_packages, package_of, requirements_for, users_of
+from hypernodes.remote.needed_packages import Package, needed_packages, package_of, requirements_for, users_of
 from hypernodes.remote.node_outputs import outputs_by_path
-from hypernodes.remote.packing import common_packages, compact, modules_imported_by, pack, unpack
+from hypernodes.remote.packing import common_packages, compact, is_own, modules_imported_by, pack, unpack
 from hypernodes.remote.preflight import OWN_PYTHON, Preflight, package_problems, python_problem
 from hypernodes.remote.pruning import Pruning
 from hypernodes.remote.transport import Transport
@@ -66,6 +68,7 @@ class RemoteCall:
         )
         self.state = RunState(root, engine.backend_name, is_nested=True)
         self.state.codes = self.pruning.state.codes
+        self.state.share_warnings(self.pruning.state)
         self.state.records.begin(plan, ())
 
     def submit(self, part: RunPart | MapPart) -> Any:
@@ -78,9 +81,12 @@ class RemoteCall:
             CancelledError: The run was cancelled.
             Exception: What a node raised there, or what the transport raised, with a note that says so.
         """
-        self._check_python()
+        self._check_python(self._backend)
         job_id = secrets.token_hex(16)
         packed = [self._pack(part, job_id)]  # no reference to it is held here while it is sent
+        for nested in self._callable_backends:
+            if isinstance(nested, type(self._backend)):
+                self._check_python(nested)
         channel = Channel(
             job_id,
             self.state,
@@ -119,17 +125,20 @@ class RemoteCall:
                 around.remove(channel)
             channel.finish()
 
-    def _check_python(self) -> None:
-        """Refuse another version of Python before anything is packed, built or started."""
-        python, backend_name = self._backend.find_python_version(), self._engine.backend_name
+    def _check_python(self, backend: Transport) -> None:
+        """Refuse another version of Python before anything is built or started."""
+        python = backend.find_python_version()
         if python is not None and python != OWN_PYTHON:
-            raise RemoteVersionError(
-                f"the two sides cannot understand each other: Python {OWN_PYTHON} at the caller and {python} at "
-                f"{backend_name}. Nothing was sent. {self._backend.advise_python(OWN_PYTHON)} Or run the caller with "
-                f"Python {python}.",
-                differing={"Python": (OWN_PYTHON, python)},
-                backend_name=backend_name,
-            )
+            raise self._python_error(python, backend, "Nothing was sent. ")
+
+    def _python_error(self, python: str, backend: Transport, remark: str = "") -> RemoteVersionError:
+        backend_name = self._engine.backend_name
+        return RemoteVersionError(
+            f"the two sides cannot understand each other: Python {OWN_PYTHON} at the caller and {python} at "
+            f"{backend_name}. {remark}{backend.advise_python(OWN_PYTHON)} Or run the caller with Python {python}.",
+            differing={"Python": (OWN_PYTHON, python)},
+            backend_name=backend_name,
+        )
 
     def _transport(self, packed: list[bytes], channel: Channel) -> Any:
         try:
@@ -221,7 +230,28 @@ class RemoteCall:
         known_results = self.pruning.known_results()
         hooks = {number: overridden_hooks(callback) for number, callback in self._callbacks.items()}
         position = ContextPath(root.hierarchy_path, root.node_path, root.item_path)
-        return Job(self.plan, part, self.state.codes.known, self._engine, position, known_results, hooks)
+        return Job(
+            self.plan,
+            part,
+            self.state.codes.known,
+            self._engine,
+            position,
+            known_results,
+            hooks,
+            settings_of_caller(True),
+            self._filters(),
+        )
+
+    def _filters(self) -> tuple[Any, ...]:
+        """Return the filters of warnings if they name classes that travel with the job."""
+        filters = tuple(warnings.filters)
+        if not any(is_own(entry[2].__module__) for entry in filters):
+            return ()
+        try:
+            pack(filters, self._reference)
+        except Exception:  # of a class that cannot be sent there is nothing to filter there
+            return ()
+        return filters
 
     def _reference(self, obj: Any) -> Any:
         """Return what is sent in place of things that stay with the caller."""
@@ -262,6 +292,10 @@ class RemoteCall:
         backend_name = self._engine.backend_name
         try:
             header, payload, _ = wire.open_sealed(outcome, "at the caller", f"at {backend_name}")
+        except RemoteVersionError as error:
+            if "Python" not in error.differing:
+                raise
+            raise self._python_error(str(error.differing["Python"][1]), self._backend) from None
         except SerializationError as error:
             raise RemoteError(
                 f"the outcome that backend {backend_name!r} returned was refused: {error}", backend_name=backend_name
@@ -376,7 +410,11 @@ class RemoteCall:
             return Preflight(False, 0, (), (), {}, (), (), python=python)
         backend_name = self._engine.backend_name
         problems = python_problem(python, self._backend, backend_name)
-        problems += package_problems(needed_packages(self.plan, self._values_of(part)), self._backend, backend_name)
+        needed = needed_packages(self.plan, self._values_of(part))
+        modes = {"node_execution": self._engine.node_execution, "map_execution": self._engine.map_execution}
+        if parallel := [f'{name}="parallel"' for name, mode in modes.items() if mode == "parallel"]:
+            needed[package_of("loky") or Package("loky", "loky", "loky")] = parallel  # functions are sent by value
+        problems += package_problems(needed, self._backend, backend_name)
         size = 0
         try:
             size = len(self._pack(part, secrets.token_hex(16)))

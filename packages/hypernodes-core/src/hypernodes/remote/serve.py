@@ -54,7 +54,7 @@ class _Server:
         report_limits_to(self._report_limit)
         threading.Thread(target=self._receive, name="hypernodes-receive", daemon=True).start()
         while (job := self._jobs.get()) is not None:
-            outcome = execute(job, self._exchange)
+            outcome = execute(job, self._exchange, is_dedicated=True)
             del job
             if os.getpid() != self._pid:  # a node forked, and its child returned as well
                 os._exit(0)

@@ -6,7 +6,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from hypernodes.backend.base import Backend
@@ -16,6 +16,8 @@ from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.execution import Execution
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.state import RunState
+from hypernodes.engine.workers.caller_settings import settings_taken_over
+from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.culprits import find_culprit
 from hypernodes.errors import RemoteVersionError, SerializationError
 from hypernodes.locks import reset_after_fork
@@ -37,6 +39,7 @@ def execute(
     backends: Sequence[Backend] = (),
     is_repeated: bool = False,
     patience_s: float = 0.0,
+    is_dedicated: bool = False,
 ) -> bytes:
     """Run a job.
 
@@ -53,6 +56,9 @@ def execute(
         patience_s: For how long only questions are exchanged, in seconds, where a message takes longer than a short
             job. The messages of a job that is over by then, and those at the end of any other one, come with the
             outcome.
+        is_dedicated: Whether this process is there for jobs only, one at a time. Then it takes over the caller's levels
+            of loggers and filters of warnings, and what nodes log and warn of while messages can be sent reaches the
+            caller's handlers and filters, rather than standard error here.
 
     Returns:
         The outcome, for `submit` to return. Whatever goes wrong in the job is reported in there; nothing is raised but
@@ -65,7 +71,7 @@ def execute(
     key = {"job_id": header["job_id"], "job_digest": digest}
     try:
         with modules_of_job(header["job_id"], header["packages"]) as modules:
-            return _Worker(payload, key, modules, exchange, backends, is_repeated, patience_s).run()
+            return _Worker(payload, key, modules, exchange, backends, is_repeated, patience_s, is_dedicated).run()
     except Exception as error:
         text = "".join(traceback.format_exception(error))
         facts = {"reason": f"{type(error).__name__}: {error}", "traceback": text}
@@ -90,12 +96,14 @@ class _Worker:
         backends: Sequence[Backend],
         is_repeated: bool,
         patience_s: float,
+        is_dedicated: bool,
     ) -> None:
         self._key = key
         self._callable_backends = backends
         self._caches: dict[int, CacheProxy] = {}
         self._callbacks: dict[int, CallbackProxy] = {}
         self._here = LocalBackend()
+        self._is_dedicated = is_dedicated
         self.job: Job
         code: list[tuple[Any, bytes | None]]
         try:
@@ -141,7 +149,8 @@ class _Worker:
             self._here.engine = engine
             execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
             try:
-                result = self._execute(execution)
+                with self._settings_of_caller():
+                    result = self._execute(execution)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                     raise  # this process was interrupted; else a node raised it
@@ -149,6 +158,14 @@ class _Worker:
                 result = self._packing.describe(error)
         unsent = self._outbox.close()
         return self._pack_result(result, unsent, kind)
+
+    def _settings_of_caller(self) -> AbstractContextManager[None]:
+        if not self._is_dedicated:
+            return nullcontext()
+        owner = code_owner.get()
+        return settings_taken_over(
+            self.job.settings, self.job.filters, self._outbox.report, lambda: code_owner.get() is owner
+        )
 
     def _execute(self, execution: Execution) -> Any:
         part = self.job.part
@@ -172,8 +189,8 @@ class _Worker:
             content = (self._packing.describe(problem), unsent, self._outbox.count)
             return self._packing.pack(content, {"kind": "raised", **self._key})
 
-    def _warn(self, subject: str, reason: str, text: str) -> None:
-        self._outbox.add(Warned(subject, reason, text))
+    def _warn(self, subject: str, reason: str, text: str, category: type[Warning]) -> None:
+        self._outbox.add(Warned(subject, reason, text, category))
 
 
 # --- engines that stay for the jobs to come -----------------------------------------------------------------------

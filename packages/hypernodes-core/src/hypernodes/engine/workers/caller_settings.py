@@ -1,4 +1,6 @@
-"""What worker processes take over from the process that started them: levels of loggers, and filters of warnings.
+"""What workers take over from the caller: levels of loggers, and filters of warnings.
+
+Workers are the processes of a pool, and those that execute remote jobs and nothing else.
 
 What nodes log and warn of in a worker is handled by the caller, as if they ran there: its handlers get the records, and
 its filters decide how often a warning is shown.
@@ -10,8 +12,11 @@ import contextlib
 import logging
 import pickle
 import sys
+import traceback
 import warnings
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 from hypernodes.engine.workers.pickling import PROTOCOL, dumps
 from hypernodes.engine.workers.process_link import report
@@ -52,24 +57,52 @@ def _packed_filter(entry: Any, is_by_value: bool) -> bytes:
 
 
 def show_record(attributes: dict[str, Any], is_for_root: bool) -> None:
-    """Give a record of a worker to the handlers that are here."""
+    """Give a record of a worker to the handlers that are here, or pass it on where this process has a caller."""
+    if _remote_report is not None and _remote_report(show_record, attributes, is_for_root):
+        return
     record = logging.makeLogRecord(attributes)
     logger = logging.root if is_for_root else logging.getLogger(record.name)
     logger.handle(record)
 
 
-def show_warning(packed: bytes, text: str, category: str, filename: str, lineno: int) -> None:
-    """Warn of what a worker warned of."""
+def show_warning(packed: bytes, text: str, category: tuple[str, str], filename: str, lineno: int) -> None:
+    """Warn of what a worker warned of, or pass it on where this process has a caller."""
+    arguments = (packed, text, category, filename, lineno)
+    if _remote_report is not None and _remote_report(show_warning, *arguments):
+        return
     try:
         message = pickle.loads(packed)
     except Exception:
-        message = UserWarning(f"{category}: {text}")
+        message = _of_class_here(text, *category)
     module = next((name for name, m in list(sys.modules.items()) if getattr(m, "__file__", None) == filename), None)
     registry = vars(sys.modules[module]).setdefault("__warningregistry__", {}) if module else _registry
     warnings.warn_explicit(message, type(message), filename, lineno, module, registry)
 
 
+def _of_class_here(text: str, module: str, name: str) -> Warning:
+    """Return a warning of a class that a worker had by value, and that cannot be unpickled therefore."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, Warning)):
+        return UserWarning(f"{name}: {text}")
+    warning = found.__new__(found, text)
+    warning.args = (text,)
+    return warning
+
+
+def take_report(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    """Show what a remote worker reported; a handler of the user's that fails ends nothing."""
+    try:
+        function(*arguments)
+    except Exception:
+        traceback.print_exc()
+
+
 _registry: dict[Any, Any] = {}
+_Report: TypeAlias = Callable[..., bool]  # has the caller call a function; returns whether it will
+_remote_report: _Report | None = None  # in a process that executes a remote job
+_is_code_of_job: Callable[[], bool] | None = None
 
 
 # --- in a worker --------------------------------------------------------------------------------------------------
@@ -97,6 +130,40 @@ def take_over(packed: bytes) -> bytes:
     return b""
 
 
+@contextmanager
+def settings_taken_over(
+    packed: bytes, filters: Sequence[Any], remote_report: _Report, is_code_of_job: Callable[[], bool]
+) -> Iterator[None]:
+    """Take over the caller's settings for a remote job; the process executes no other meanwhile.
+
+    Args:
+        packed: The settings.
+        filters: The filters of warnings, if they are not to be taken from there.
+        remote_report: Has the caller call a function; returns whether it will.
+        is_code_of_job: Whether the code that is executed in this thread is the job's. What the transport logs, to send
+            messages, must not cause further ones.
+    """
+    global _remote_report, _is_code_of_job
+    take_over(packed)
+    if filters:
+        warnings.filters[:] = filters  # type: ignore[index]
+    _remote_report, _is_code_of_job = remote_report, is_code_of_job
+    try:
+        yield
+    finally:
+        _remote_report = None
+
+
+def _report(function: Callable[..., object], *arguments: Any) -> bool:
+    if _remote_report is None:
+        return report(function, *arguments)
+    return _is_node() and _remote_report(function, *arguments)
+
+
+def _is_node() -> bool:
+    return _is_code_of_job is None or _is_code_of_job()
+
+
 class _ToCaller(logging.Handler):
     """Sends records to the caller."""
 
@@ -107,8 +174,12 @@ class _ToCaller(logging.Handler):
                 attributes["exc_text"] = logging.Formatter().formatException(record.exc_info)
             attributes = {name: value for name, value in attributes.items() if _can_be_pickled(value)}
             is_for_root = _has_own_handlers(logging.getLogger(record.name))
-            if not report(show_record, attributes, is_for_root) and logging.lastResort and not is_for_root:
-                logging.lastResort.handle(record)  # in a process that a node has forked
+            if _report(show_record, attributes, is_for_root) or is_for_root:
+                return
+            if _remote_report is not None and _is_node():  # nothing can be sent while the job runs
+                print(f"{record.levelname}:{record.name}:{self.format(record)}", file=sys.stderr)
+            elif logging.lastResort and record.levelno >= logging.lastResort.level:  # in a fork that a node made
+                logging.lastResort.handle(record)
         except Exception:
             self.handleError(record)
 
@@ -144,5 +215,5 @@ def _show_at_caller(
         packed = pickle.dumps(warning, PROTOCOL)
     except Exception:
         packed = b""
-    if not report(show_warning, packed, str(warning), category.__qualname__, filename, lineno):
+    if not _report(show_warning, packed, str(warning), (category.__module__, category.__qualname__), filename, lineno):
         print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,28 @@ def blame(error: SerializationError, value: Any, what: str, is_by_value: bool) -
     return SerializationError(
         f"{path} cannot be sent to a worker process ({type(cause).__name__}: {cause}). {culprit.advice}", path=path
     )
+
+
+def check_importable(node: Node[..., Any], what: str) -> None:
+    """Refuse a node of a session or command that worker processes cannot import, where nodes are not sent by value.
+
+    Raises:
+        SerializationError: Its function is defined there.
+    """
+    main = sys.modules["__main__"]
+    is_importable = getattr(main, "__spec__", None) is not None or hasattr(main, "__file__")
+    if not is_importable and getattr(node.func, "__module__", None) == "__main__":
+        raise SerializationError(
+            f"{what} cannot be sent to a worker process, which cannot import what is defined in an interactive session "
+            f"or by `python -c`; {_loky_advice()}",
+            path=what,
+        )
+
+
+def _loky_advice() -> str:
+    if code_owner.get() is not None:
+        return "with loky installed there, in the image or environment of the remote side, every kind can be sent"
+    return "pip install hypernodes-core[parallel] sends functions of every kind"
 
 
 class Dumper:
@@ -79,7 +102,7 @@ class Dumper:
             self._pickler = None  # it may remember parts of the value
             self._stream = io.BytesIO()
             self._buffers = []
-            hint = "" if self.is_by_value else "; pip install hypernodes-core[parallel] sends functions of every kind"
+            hint = "" if self.is_by_value else f"; {_loky_advice()}"
             raise SerializationError(
                 f"{what} cannot be sent to a worker process ({type(error).__name__}: {error}){hint}", path=what
             ) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.payloads import Payloads
-from hypernodes.engine.workers.pickling import PROTOCOL, blame, dumps
+from hypernodes.engine.workers.pickling import PROTOCOL, blame, check_importable, dumps
 from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
 from hypernodes.engine.workers.process_pool import ProcessPool
 from hypernodes.engine.workers.row_orders import RowOrder, work_rows
@@ -65,6 +65,8 @@ class WorkerProcesses:
                     dumps(step.node, name, self._is_by_value)
                 except SerializationError as error:
                     raise blame(error, step.node, name, self._is_by_value) from error.__cause__
+                if self._pool is not None and not self._is_by_value:
+                    check_importable(step.node, name)
             elif not step.node.pipeline.has_own_backend:
                 self.check(step.inner)
 

@@ -29,9 +29,13 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.step import Call, Returned, Unawaited, close_unwanted, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
-from hypernodes.engine.workers.shared_generators import inputs_of_several_steps, warn_of_generators
+from hypernodes.engine.workers.shared_generators import (
+    inputs_of_several_steps,
+    warn_of_generators,
+    warn_of_generators_in_code,
+)
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
-from hypernodes.plan import CallStep, NestedStep, Step
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 _MAX_MESSAGES = 64
 
@@ -64,6 +68,7 @@ class Scheduler:
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._is_cancelled = False
+        self._checked: set[Plan] = set()  # the plans whose code was searched for random generators
         self._process_calls: ProcessCalls | None = None
         self._lost_workers: LostWorkers | None = None
         if workers.processes is not None:
@@ -121,7 +126,10 @@ class Scheduler:
         if processes is not None and isinstance(activity, MapActivity):
             shared = activity.shared_values()
             if self.workers.is_in_process(is_item=True):
-                warn_of_generators(activity.plan, shared, shared, "the items of a map")
+                warn_of_generators(self._run, activity.plan, shared, shared, "the items of a map")
+                if activity.plan not in self._checked:  # a nested map is opened once for each item around it
+                    self._checked.add(activity.plan)
+                    warn_of_generators_in_code(self._run, activity.plan, "the items of a map")
             for value in shared.values():
                 activity.share(processes.payloads, value)
                 if activity.parent is not None:  # other maps and steps of the parent may take the same value
@@ -130,7 +138,8 @@ class Scheduler:
             isinstance(activity, PlanActivity) and activity.owner is None and self.workers.is_in_process(is_item=False)
         ):
             plan = activity.frame.plan
-            warn_of_generators(plan, inputs_of_several_steps(plan), activity.frame.values, "several nodes")
+            warn_of_generators(self._run, plan, inputs_of_several_steps(plan), activity.frame.values, "several nodes")
+            warn_of_generators_in_code(self._run, plan, "several nodes", uses=2)
         self.wake(activity)
 
     def wake(self, activity: Activity) -> None:
