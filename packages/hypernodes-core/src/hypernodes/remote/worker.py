@@ -65,7 +65,9 @@ def execute(
     try:
         with modules_of_job(header["job_id"], header["packages"]) as modules:
             return _Worker(payload, key, modules, exchange, backends, is_repeated, patience_s).run()
-    except Exception as error:
+    except BaseException as error:
+        if _is_interrupt(error):
+            raise
         text = "".join(traceback.format_exception(error))
         facts = {"reason": f"{type(error).__name__}: {error}", "traceback": text}
         if isinstance(error, ModuleNotFoundError):
@@ -73,6 +75,11 @@ def execute(
         elif isinstance(error, _UnloadableError):
             facts |= {"reason": str(error), "is_unloadable": "yes"}
         return wire.sealed({"kind": "broken", **key, **facts})
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether this process was interrupted; where it ignores interrupts, the code of the job raised it."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
 class _UnloadableError(Exception):
@@ -101,7 +108,9 @@ class _Worker:
             self.job, code = unpack(payload, self._resolve, modules)
         except ModuleNotFoundError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if _is_interrupt(error):
+                raise
             raise _UnloadableError(
                 f"something in it cannot be loaded there: {type(error).__name__}: {error}"
             ) from error
@@ -142,8 +151,8 @@ class _Worker:
             try:
                 result = self._execute(execution)
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                    raise  # this process was interrupted; else a node raised it
+                if _is_interrupt(error):
+                    raise
                 kind = "raised"
                 result = self._packing.describe(error)
         unsent = self._outbox.close()
@@ -160,7 +169,9 @@ class _Worker:
     def _pack_result(self, result: Any, unsent: list[bytes], kind: str) -> bytes:
         try:
             return self._packing.pack((result, unsent, self._outbox.count), {"kind": kind, **self._key})
-        except Exception as error:
+        except BaseException as error:
+            if _is_interrupt(error):
+                raise
             columns = result.columns if isinstance(result, MapResult) else result
             names = _unsendable_names(columns, self._packing) if isinstance(columns, Mapping) else ""
             problem = SerializationError(
@@ -232,6 +243,6 @@ def _unsendable_names(result: Mapping[Any, Any], packing: Packing) -> str:
     for name, value in result.items():
         try:
             packing.pack(value)
-        except Exception:
+        except BaseException:
             names.append(repr(name))
     return f" {', '.join(names)}" if names else ""
