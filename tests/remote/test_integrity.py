@@ -467,7 +467,9 @@ def test_a_backend_that_loses_or_adds_an_output_is_named(change: Any, message: s
         asyncio.run(pipeline.amap({"x": [1, 2]}, "x"))
 
 
-@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: [*c, 1], lambda c: None])
+@pytest.mark.parametrize(
+    "change", [lambda c: c[:-1], lambda c: [*c, 1], lambda c: None, lambda c: "abc", lambda c: dict.fromkeys("abc")]
+)
 def test_a_backend_that_loses_or_adds_an_item_is_named(change: Any) -> None:
     backend = Changed(lambda found: {name: change(column) for name, column in found.items()})
     with pytest.raises(RemoteError, match=r"backend 'Changed' returned"):
