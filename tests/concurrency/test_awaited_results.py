@@ -7,12 +7,14 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 
 from hypernodes import ExecutionError, InvalidNodeError, LocalBackend, MemoryCache, Node, NodeTimeoutError, Pipeline
 from hypernodes.backend import Backend, SubprocessBackend
+from hypernodes.engine.cancellation import RunRegistry, current_registry
 from tests.concurrency.kit import MODES, Modes
 from tests.support import Recorder
 
@@ -238,6 +240,28 @@ def test_a_failure_ends_what_is_awaited_for_other_items(modes: Modes) -> None:
     pipeline = Pipeline(nodes=[Node(wait_or_fail, "y")], backend=LocalBackend(*modes, max_workers=2))
     with pytest.raises(LookupError):
         pipeline.map({"x": [0, 1]}, "x")
+
+
+@pytest.mark.parametrize("observed", [False, True])
+@pytest.mark.parametrize("options", [{}, {"retries": 1}])
+def test_a_coroutine_that_is_not_awaited_because_the_run_is_cancelled_is_closed(
+    options: dict[str, Any], observed: bool
+) -> None:
+    runs, made = RunRegistry(), []
+
+    def make(x: int) -> Coroutine[Any, Any, int]:
+        made.append(add_one(x))
+        runs.cancel()
+        return made[-1]
+
+    pipeline = Pipeline(nodes=[Node(make, "y", **options)], callbacks=[Recorder()] if observed else [])
+    token = current_registry.set(runs)
+    try:
+        with pytest.raises(CancelledError):
+            pipeline.run({"x": 1})
+    finally:
+        current_registry.reset(token)
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
 
 
 @pytest.mark.parametrize("modes", MODES)

@@ -53,6 +53,20 @@ def test_a_run_for_a_coroutine_without_a_thread_says_why(allow: Callable[[int], 
         asyncio.run(PIPELINE.amap(inputs={"x": range(4)}, map_over="x"))
 
 
+def test_a_run_without_a_thread_for_its_event_loop_says_why(allow: Callable[[int], None]) -> None:
+    async def add_one_async(x: int) -> int:
+        return x + 1
+
+    pipeline = Pipeline(nodes=[Node(add_one_async, output_name="y")])
+
+    async def run_inside() -> None:
+        pipeline.with_backend(LocalBackend("async")).run(inputs={"x": 1})  # the loop of this thread is running
+
+    allow(0)
+    with pytest.raises(ExecutionError, match=MESSAGE):
+        asyncio.run(run_inside())
+
+
 @pytest.mark.parametrize("mode", ["threaded", "parallel"])
 @pytest.mark.parametrize("parameter", ["node_execution", "map_execution"])
 def test_a_run_makes_do_with_the_threads_that_start(

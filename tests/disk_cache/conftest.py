@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,3 +27,15 @@ def open_cache(tmp_path: Path) -> Iterator[Callable[..., DiskCache]]:
     yield open_
     for cache in opened:
         cache.close()
+
+
+@pytest.fixture
+def shown_to_all() -> Iterator[Path]:
+    """A folder that every user can come to, and in which only its owner can write.
+
+    Not one of pytest's, which are closed again when another pytest starts.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder

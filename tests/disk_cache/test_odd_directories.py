@@ -6,8 +6,7 @@ import json
 import os
 import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,18 +48,6 @@ with warnings.catch_warnings(record=True) as caught:
 lengths = {key: len(value) for key, value in found.items()}
 print(json.dumps([lengths, entries, str(again), [str(w.message) for w in caught]]))
 """
-
-
-@pytest.fixture
-def shown_to_all() -> Iterator[Path]:
-    """A folder that every user can come to, and in which only its owner can write.
-
-    Not one of pytest's, which are closed again when another pytest starts.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 def read_as_another_user(folder: Path) -> tuple[dict[str, int], int, str, list[str]]:
@@ -206,12 +193,14 @@ def test_an_entry_that_is_no_file_is_a_miss_and_is_not_waited_for(make: Callable
 
 
 @pytest.mark.parametrize("make", KINDS)
-@pytest.mark.parametrize("name", ["cache.db", "cache.db-wal", "cache.db-shm", "cache.db-tidied"])
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-wal", "cache.db-shm", "cache.db-journal", "cache.db-tidied"])
 def test_an_index_that_is_no_file_is_not_waited_for(
     name: str, make: Callable[[Path], None], tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    (tmp_path / "cache").mkdir()
+    with DiskCache(tmp_path / "cache", key=KEY) as cache:
+        cache.put("k", 1)
     path = tmp_path / "cache" / name
+    path.unlink(missing_ok=True)
     make(path)
     if make is not make_device:
         os.utime(path, (0, 0))

@@ -104,32 +104,19 @@ if os.geteuid() == 0:  # to whom nothing is forbidden
 """
 
 
-@pytest.fixture
-def open_to_all(tmp_path: Path) -> Iterator[Path]:
-    """A directory that every user can come to."""
-    changed = []
-    for folder in (tmp_path, *tmp_path.parents):
-        if os.stat(folder).st_uid == os.geteuid() and folder != Path("/"):
-            changed.append((folder, os.stat(folder).st_mode))
-            folder.chmod(changed[-1][1] | 0o055)
-    yield tmp_path
-    for folder, mode in changed:
-        folder.chmod(mode)
-
-
 @pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "no permission"])
 @pytest.mark.parametrize("is_filled", [False, True])
 def test_a_directory_that_may_not_be_written_costs_the_cache_and_not_the_run(
-    mode: int, is_filled: bool, open_to_all: Path
+    mode: int, is_filled: bool, shown_to_all: Path
 ) -> None:
-    folder = open_to_all / "cache"
+    folder = shown_to_all / "cache"
     folder.mkdir()
     if is_filled:
         with DiskCache(folder, key="a key that all of them share") as cache:
             cache.put("k", 1)
     folder.chmod(mode)
     try:
-        (warning,) = run_with_trouble(open_to_all, DROP_PRIVILEGES)
+        (warning,) = run_with_trouble(shown_to_all, DROP_PRIVILEGES)
     finally:
         folder.chmod(0o755)
     assert warning.startswith("CacheWarning: DiskCache(path=")

@@ -95,6 +95,20 @@ def test_it_is_the_same_in_every_mode(modes: Modes, kind: str, is_async: bool) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modes", MODES)
+def test_one_of_several_at_a_time_ends_the_run(modes: Modes, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(x: int) -> int:
+        await asyncio.sleep(0)
+        raise KINDS[kind]()
+
+    pipeline = Pipeline(nodes=[Node(fail, "y")], name="failing", backend=LocalBackend(*modes, max_workers=4))
+    check(kind, lambda: pipeline.map({"x": range(4)}, "x"), "map item ")
+    check(kind, lambda: list(pipeline.map_iter({"x": range(4)}, "x")), "map item ")
+    check(kind, lambda: asyncio.run(pipeline.amap({"x": range(4)}, "x")), "map item ")
+    assert caplog.messages == []  # asyncio logs errors that nobody took
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_async", [False, True])
 def test_it_is_the_same_with_retries_and_a_time_limit(kind: str, is_async: bool) -> None:
     for modes in MODES[::4]:

@@ -223,7 +223,7 @@ class Printer(PipelineCallback):
 SCRIPT = """
 import sys, threading
 from nodes import Printer, Node, sleep, sleep_async
-from hypernodes import LocalBackend, Pipeline
+from hypernodes import ExecutionError, LocalBackend, Pipeline
 
 def start():
     backend = LocalBackend(map_execution=sys.argv[1], max_workers=2)
@@ -249,6 +249,20 @@ FORK = """
     if child == 0:
         del results
         gc.collect()
+        sys.exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+READ_IN_FORK = """
+    import os, warnings
+    results = start()
+    next(results)
+    warnings.simplefilter("ignore")  # of Python: a fork beside threads
+    child = os.fork()
+    if child == 0:
+        try:
+            list(results)
+        except ExecutionError as error:
+            print(error, flush=True)
         sys.exit(7)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -301,6 +315,20 @@ def test_ctrl_c_in_the_body_of_the_loop_ends_the_program(map_execution: str, kin
 def test_a_forked_process_leaves_the_iterators_of_its_parent_alone(map_execution: str, script: Path) -> None:
     script.write_text(SCRIPT[: SCRIPT.index("    results =")] + FORK)
     assert finished(start_python(str(script), map_execution, "def")) == ("7\nmap ended\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("map_execution", CONCURRENT)
+def test_a_forked_process_that_reads_an_iterator_of_its_parent_is_told_to_open_its_own(
+    map_execution: str, script: Path
+) -> None:
+    script.write_text(SCRIPT[: SCRIPT.index("    results =")] + READ_IN_FORK)
+    out, err = finished(start_python(str(script), map_execution, "def"))
+    assert err == ""
+    message, *rest = out.splitlines()
+    assert message.startswith("this process was forked while an iterator of `map_iter` was open")
+    assert message.endswith("call `map_iter` again here")
+    assert rest == ["7", "map ended"]
 
 
 THREAD = """

@@ -20,6 +20,7 @@ from hypernodes import (
     RemoteBackend,
     RemoteError,
     RunRequest,
+    SerializationError,
     node,
 )
 from hypernodes.backend.base import Backend
@@ -271,6 +272,46 @@ def test_the_reply_to_an_earlier_question_is_not_taken() -> None:
         assert asking(backend, cache).run({"x": 2}, "y") == {"y": 30}
 
 
+# --- values that raise -----------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """Raises when it is pickled, or when it is unpickled."""
+
+    def __init__(self, kind: type[BaseException], is_sprung_by_loading: bool) -> None:
+        self.kind = kind
+        self.is_sprung_by_loading = is_sprung_by_loading
+
+    def __reduce__(self) -> Any:
+        if not self.is_sprung_by_loading:
+            raise self.kind("mine")
+        return spring, (self.kind,)
+
+
+def spring(kind: type[BaseException]) -> None:
+    raise kind("mine")
+
+
+KINDS = [ValueError, asyncio.CancelledError, GeneratorExit, SystemExit]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_result_raises_as_it_is_packed_is_reported(kind: type[BaseException]) -> None:
+    @node(output_name="y")
+    def make(x: int) -> Trap:
+        return Trap(kind, is_sprung_by_loading=False)
+
+    for run in (lambda p: p.run({"x": 1}), lambda p: p.map({"x": [1]}, "x")):
+        with pytest.raises(SerializationError, match=rf"the result 'y' cannot be sent back.*{kind.__name__}: mine"):
+            run(Pipeline([make], backend=Through()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_an_input_raises_as_it_is_loaded_is_reported(kind: type[BaseException]) -> None:
+    with pytest.raises(RemoteError, match=f"could not run the job: .*{kind.__name__}: mine"):
+        Pipeline([double], backend=Through()).run({"x": Trap(kind, is_sprung_by_loading=True)})
+
+
 # --- transports that raise -------------------------------------------------------------------------------------------
 
 
@@ -309,14 +350,15 @@ def test_whatever_exchange_raises_for_a_question_costs_only_the_answer(kind: typ
         assert asking(Mute(), MemoryCache()).run({"x": 1}) == {"n": 2, "y": 20}
 
 
-def test_an_exception_of_the_transport_is_told_from_one_of_a_node() -> None:
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError, CancelledError, SystemExit])
+def test_an_exception_of_the_transport_is_told_from_one_of_a_node(kind: type[BaseException]) -> None:
     class Failing(RemoteBackend):
         backend_name = "failing"
 
         def submit(self, job: bytes, channel: Channel) -> bytes:
-            raise ValueError("no 1")
+            raise kind("no 1")
 
-    with pytest.raises(ValueError, match="no 1") as of_transport:
+    with pytest.raises(kind, match="no 1") as of_transport:
         Pipeline([fail], backend=Failing()).run({"x": 1})
     assert of_transport.value.__notes__ == [
         "raised by the transport of backend 'failing' (Failing.submit), not by a node"
@@ -328,7 +370,8 @@ def test_an_exception_of_the_transport_is_told_from_one_of_a_node() -> None:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_a_run_is_cancelled_although_the_backend_fails_to_end_the_job(is_late: bool) -> None:
+@pytest.mark.parametrize("kind", [OSError, asyncio.CancelledError, SystemExit])
+def test_a_run_is_cancelled_although_the_backend_fails_to_end_the_job(kind: type[BaseException], is_late: bool) -> None:
     runs = RunRegistry()
 
     class Stubborn(RemoteBackend):
@@ -336,7 +379,7 @@ def test_a_run_is_cancelled_although_the_backend_fails_to_end_the_job(is_late: b
 
         def submit(self, job: bytes, channel: Channel) -> bytes:
             def end() -> None:
-                raise OSError("cannot reach it")
+                raise kind("cannot reach it")
 
             if is_late:
                 runs.cancel()
@@ -357,7 +400,7 @@ def test_a_run_is_cancelled_although_the_backend_fails_to_end_the_job(is_late: b
     thread.start()
     thread.join()
     assert isinstance(caught[0], CancelledError)
-    assert caught[0].__notes__ == ["backend 'stubborn' could not end the job: OSError: cannot reach it"]
+    assert caught[0].__notes__ == [f"backend 'stubborn' could not end the job: {kind.__name__}: cannot reach it"]
 
 
 # --- backends that schedule themselves -------------------------------------------------------------------------------
@@ -424,7 +467,9 @@ def test_a_backend_that_loses_or_adds_an_output_is_named(change: Any, message: s
         asyncio.run(pipeline.amap({"x": [1, 2]}, "x"))
 
 
-@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: [*c, 1], lambda c: None])
+@pytest.mark.parametrize(
+    "change", [lambda c: c[:-1], lambda c: [*c, 1], lambda c: None, lambda c: "abc", lambda c: dict.fromkeys("abc")]
+)
 def test_a_backend_that_loses_or_adds_an_item_is_named(change: Any) -> None:
     backend = Changed(lambda found: {name: change(column) for name, column in found.items()})
     with pytest.raises(RemoteError, match=r"backend 'Changed' returned"):

@@ -9,8 +9,10 @@ import itertools
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -443,6 +445,38 @@ def test_a_process_that_was_forked_does_not_use_the_processes_of_its_parent(proj
     assert out == "fine\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_was_forked_while_a_thread_used_the_backend_can_use_it(project: Project) -> None:
+    out = project.run("""
+        import os, pickle, threading
+
+        @node(output_name="y")
+        def double(x):
+            return 2 * x
+
+        for backend in (SubprocessBackend(), pickle.loads(pickle.dumps(SubprocessBackend()))):
+            is_held, is_over = threading.Event(), threading.Event()
+
+            def hold():
+                with backend._lock:
+                    is_held.set()
+                    is_over.wait()
+
+            thread = threading.Thread(target=hold)
+            thread.start()
+            is_held.wait()
+            child = os.fork()
+            if child == 0:
+                with backend:
+                    os._exit(Pipeline([double], backend=backend).run({"x": 3})["y"])
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
+            is_over.set()
+            thread.join()
+        print("fine")
+    """)
+    assert out == "fine\n"
+
+
 def test_threads_that_are_left_running_do_not_hold_up_the_end() -> None:
     @node(output_name="y")
     def leave_behind(x: int) -> int:
@@ -610,24 +644,64 @@ def test_worker_processes_of_the_process_leave_no_semaphores(project: Project) -
     assert process.communicate(timeout=120) == ("{'y': [1, 2]}\n", "")
 
 
-def test_a_node_may_close_standard_output(kept: SubprocessBackend, capsys: pytest.CaptureFixture[str]) -> None:
-    @node(output_name="y")
-    def close(x: int) -> int:
-        import sys
+def close(name: str) -> None:
+    getattr(sys, name).close()
 
-        print("before")
-        sys.stdout.close()
+
+def detach(name: str) -> None:
+    getattr(sys, name).detach()
+
+
+def close_buffer(name: str) -> None:
+    getattr(sys, name).buffer.close()
+
+
+def wrap(name: str) -> None:
+    setattr(sys, name, io.TextIOWrapper(getattr(sys, name).buffer))
+
+
+def replace(name: str) -> None:
+    setattr(sys, name, io.StringIO())
+
+
+def remove(name: str) -> None:
+    setattr(sys, name, None)
+
+
+def close_descriptor(name: str) -> None:
+    os.close({"stdout": 1, "stderr": 2}[name])
+
+
+def redirect_descriptor(name: str) -> None:
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), {"stdout": 1, "stderr": 2}[name])
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    "change", [close, detach, close_buffer, wrap, replace, remove, close_descriptor, redirect_descriptor]
+)
+def test_a_job_has_its_standard_streams_whatever_an_earlier_one_did_to_them(
+    change: Callable[[str], None], name: str, kept: SubprocessBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @node(output_name="y")
+    def spoil(x: int) -> int:
+        print("before", file=getattr(sys, name), flush=True)
+        change(name)
         return x
 
     @node(output_name="y")
     def speak(x: int) -> int:
         print("after", x)
+        print("after", x, file=sys.stderr)
         return x
 
     for x in (1, 2):
-        assert Pipeline([close], backend=kept).run({"x": x}) == {"y": x}
+        assert Pipeline([spoil], backend=kept).run({"x": x}) == {"y": x}
         assert Pipeline([speak], backend=kept).run({"x": x}) == {"y": x}
-    assert capsys.readouterr().out == "before\nafter 1\nbefore\nafter 2\n"
+    printed = capsys.readouterr()._asdict()
+    assert printed.pop(name.removeprefix("std")) == "before\nafter 1\nbefore\nafter 2\n"
+    assert [*printed.values()] == ["after 1\nafter 2\n"]
 
 
 def test_a_caller_without_standard_output_gets_its_results(kept: SubprocessBackend) -> None:

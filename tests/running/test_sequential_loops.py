@@ -149,7 +149,8 @@ def test_an_item_made_of_a_failure_fails_the_same_way(go: Any) -> None:
         assert caught.value is failure.error
         assert caught.value.__context__ is None
         assert not hasattr(caught.value, "__notes__")
-        assert calls == [1]
+        # A thread may not have begun with the first item when the second one ends the map.
+        assert calls in ([[1], []] if go is WAYS["threaded"] else [[1]])
 
 
 @pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["uncached", "cached"])

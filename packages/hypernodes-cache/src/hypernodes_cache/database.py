@@ -21,6 +21,7 @@ import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_BINARY, MODE_RAW
 
 from hypernodes_cache.log_index import LogIndex
+from hypernodes_cache.regular_files import check_regular
 
 INLINE_SIZE_LIMIT = 32 * 1024  # bytes; larger entries are files, which is faster than SQLite from about this size
 
@@ -65,6 +66,7 @@ _REPLACE = (
 
 # Read as bytes, since text that is not UTF-8 would make the whole query fail.
 _SELECT_FILE = "CAST(filename AS BLOB)"
+_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the files that SQLite opens, of which some would be waited for
 _CHUNK = 256
 
 
@@ -224,6 +226,8 @@ class EntryDatabase(diskcache.Cache):  # type: ignore[misc, unused-ignore]
         if self._connection is not None:
             self._log_index.mend()
         else:
+            for suffix in _SUFFIXES:
+                check_regular(self.database_path + suffix)
             self._log_index.begin()
             target = self.database_path
             if self.is_read_only:

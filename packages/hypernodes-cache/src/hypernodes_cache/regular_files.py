@@ -28,3 +28,17 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Check a file that a library will open, and that need not be there.
+
+    Raises:
+        NotAFileError: There is something that is not a regular file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        raise NotAFileError(f"{os.fspath(path)} is not a regular file")

@@ -16,7 +16,9 @@ An extension is found through an entry point in the group of its kind; see `hype
 - `Package`: what `find_missing` is asked for: a package that a node or an input needs;
 - `ExecutionMode`: type of `node_execution` and `map_execution`;
 - `OutputNames`, `MapMode`, `OnError`: types of `output_name`, `map_mode` and `on_error`;
-- `OwnedFolder`: a temporary folder that is removed also when the process that made it was killed.
+- `OwnedFolder`: a temporary folder that is removed also when the process that made it was killed;
+- `start_thread`: starts a thread, or says why the system allows no more of them;
+- `reset_after_fork`: a lock that is free in a forked process.
 
 **A cache** (group `hypernodes.caches`) subclasses `hypernodes.Cache`. Beside results it holds one record for each node,
 for `Pipeline.explain`:
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from hypernodes.cache.record import RECORD_PREFIX, describe_record, is_record_key
     from hypernodes.caller import warn_caller
     from hypernodes.engine.settings import ExecutionMode
+    from hypernodes.engine.workers.threads import start_thread
+    from hypernodes.locks import reset_after_fork
     from hypernodes.plan import MapMode, OnError
     from hypernodes.remote.channel import Channel
     from hypernodes.remote.messages import wants_reply
@@ -78,6 +82,8 @@ __all__ = [
     "new_buffer",
     "reduce_sentinel",
     "register",
+    "reset_after_fork",
+    "start_thread",
     "wants_reply",
     "warn_caller",
 ]
@@ -99,6 +105,8 @@ _MODULES = {
     "new_buffer": "buffers",
     "reduce_sentinel": "signature",
     "register": "signature",
+    "reset_after_fork": "locks",
+    "start_thread": "engine.workers.threads",
     "wants_reply": "remote.messages",
     "warn_caller": "caller",
 }

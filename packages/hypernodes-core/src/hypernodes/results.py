@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from math import prod
 from typing import Any
 
@@ -38,7 +38,7 @@ def checked_map(backend: Any, request: MapRequest, found: Any) -> dict[str, list
     columns = _checked_outputs(backend, found, request.plan().outputs)
     count = _count_of_items(request)
     for name, column in columns.items():
-        if not isinstance(column, Sized):
+        if not isinstance(column, Sized) or isinstance(column, (str, bytes, Mapping, Set)):
             raise _wrong(backend, f"a {type(column).__name__} instead of a list for output {name!r}")
         count = len(column) if count is None else count
         if len(column) != count:

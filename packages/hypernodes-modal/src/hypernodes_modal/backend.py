@@ -15,7 +15,7 @@ import modal.exception as modal_errors
 from packaging.utils import canonicalize_name
 
 from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
-from hypernodes.extension import Channel, ExecutionMode, Package
+from hypernodes.extension import Channel, ExecutionMode, Package, reset_after_fork
 from hypernodes_modal import error_translation
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
 from hypernodes_modal.call import CallContext, JobCall
@@ -199,7 +199,7 @@ class ModalBackend(RemoteBackend):
             raise ConfigurationError(f"Modal does not accept the settings of ModalBackend: {error}") from error
 
     def _set_up(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = reset_after_fork(threading.Lock())
         self._apps: list[OpenApp] = []  # at most one; in a list, so that it can be closed after this object is deleted
         self._times_entered = 0
         weakref.finalize(self, _close_all, self._apps)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import modal
 import modal.exception as modal_errors
 
-from hypernodes.extension import Channel
+from hypernodes.extension import Channel, start_thread
 from hypernodes_modal.error_translation import BACKEND_NAME, TRANSIENT
 from hypernodes_modal.errors import ModalConnectionError
 from hypernodes_modal.event_loops import outside_event_loop
@@ -73,7 +73,7 @@ class JobCall:
             relay = backlog = None
             if queue is not None:
                 relay = MessageRelay(queue, channel.handle)
-                relay.start()
+                start_thread(relay)
             try:
                 outcome, backlog = self._wait()
                 return outcome

@@ -11,12 +11,14 @@ from typing import Any
 import modal
 from modal_proto import api_pb2
 
+from hypernodes.extension import reset_after_fork
+
 try:
     from modal._output.manager import DisabledOutputManager, OutputManager
 except ImportError:  # Modal has no interface for this, so that another version of it may not have these
     DisabledOutputManager = OutputManager = None  # type: ignore[assignment,misc]
 
-_lock = threading.Lock()
+_lock = reset_after_fork(threading.Lock())
 _opening = 0  # how many apps are being opened with the output of their containers
 _before: Any = None  # what Modal's client showed before
 

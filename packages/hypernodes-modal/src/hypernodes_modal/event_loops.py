@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from hypernodes.extension import start_thread
+
 _T = TypeVar("_T")
 
 
@@ -41,5 +43,5 @@ def _start(function: Callable[[], _T]) -> tuple[Future[_T], threading.Thread]:
             outcome.set_exception(error)
 
     thread = threading.Thread(target=work, name="hypernodes-modal")
-    thread.start()
+    start_thread(thread)
     return outcome, thread

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from types import AsyncGeneratorType, CoroutineType, NoneType
-from typing import Any
+from typing import Any, Protocol
 
 from hypernodes.errors import ExecutionError, add_note
 from hypernodes.nodes import Node
@@ -34,8 +35,54 @@ def needs_await(node: Node[..., Any], result: Any) -> bool:
     return kind in (tuple, list) and len(node.outputs) > 1 and any(needs_await(node, part) for part in result)
 
 
-async def awaited(node: Node[..., Any], result: Any) -> Any:
-    """Return the value of what `needs_await`."""
+class ToAwait(Protocol):
+    """What is awaited for a run; one that is not begun is closed, so that Python does not warn of it."""
+
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class Unawaited:
+    """What a function returned that has to be awaited, e.g. a coroutine; awaiting it gives the value of that.
+
+    Args:
+        node: The node whose function returned it.
+        result: What it returned.
+        duration_s: How long the call took.
+
+    Attributes:
+        node: The node whose function returned it.
+        duration_s: How long the call took.
+    """
+
+    __slots__ = ("_result", "duration_s", "node")
+
+    def __init__(self, node: Node[..., Any], result: Any, duration_s: float = 0.0) -> None:
+        self.node = node
+        self._result = result
+        self.duration_s = duration_s
+
+    def take(self) -> Any:
+        """Return what is to be awaited, which is then the caller's."""
+        result, self._result = self._result, None
+        return result
+
+    def close(self) -> None:
+        """Close the coroutines that nobody will await, without a warning of Python's."""
+        result = self.take()
+        for part in result if isinstance(result, (tuple, list)) and len(self.node.outputs) > 1 else (result,):
+            if part is not None and needs_await(self.node, part) and hasattr(part, "close"):
+                part.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return _value_of(self.node, self.take()).__await__()
+
+
+async def _value_of(node: Node[..., Any], result: Any) -> Any:
     while needs_await(node, result):
         if isinstance(result, (tuple, list)):
             result = tuple([await part if needs_await(node, part) else part for part in result])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.awaitables import PLAIN, awaited, hint_at_event_loops, needs_await
+from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
 from hypernodes.errors import ExecutionError, NodeTimeoutError, OutputCountError, add_note
@@ -68,38 +68,6 @@ class Returned(NamedTuple):
     duration_s: float
 
 
-class Unawaited:
-    """What an ordinary function returned: something that has to be awaited in the event loop of the run.
-
-    Args:
-        node: The node whose function returned it.
-        result: The same.
-        duration_s: How long the call took.
-    """
-
-    __slots__ = ("_result", "duration_s", "node")
-
-    def __init__(self, node: Node[..., Any], result: Any, duration_s: float) -> None:
-        self.node = node
-        self._result = result
-        self.duration_s = duration_s
-
-    def take(self) -> Any:
-        """Return what is to be awaited, which is then the caller's."""
-        result, self._result = self._result, None
-        return result
-
-    def close(self) -> None:
-        """Close the coroutines that nobody will await, without a warning of Python's."""
-        result = self.take()
-        for part in result if isinstance(result, (tuple, list)) and len(self.node.outputs) > 1 else (result,):
-            if part is not None and needs_await(self.node, part) and hasattr(part, "close"):
-                part.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-
 def close_unwanted(future: Future[Any]) -> None:
     """Close what a call returned that nobody waits for any more, e.g. because it took too long."""
     if not future.cancelled() and future.exception() is None and isinstance(future.result(), Unawaited):
@@ -131,7 +99,7 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
         if type(result) not in PLAIN and needs_await(node, result):
             if wait_for is None:
                 return Unawaited(node, result, perf_counter() - started_at)
-            result = wait_for(awaited(node, result))
+            result = wait_for(Unawaited(node, result))
     except Exception as error:
         if end is not None and now() > end:
             raise timeout_error(node) from error
@@ -147,7 +115,7 @@ async def make_async(call: Call) -> Returned:
     node = call.step.node
     result: Any = await node.func(*call.arguments, **call.by_keyword)
     if type(result) not in PLAIN and needs_await(node, result):
-        result = await awaited(node, result)
+        result = await Unawaited(node, result)
     return Returned(split(call.step, result), perf_counter() - started_at)
 
 
@@ -160,16 +128,38 @@ async def make_within(call: Call, limit_s: float | None) -> Returned:
     return await within(make_async(call), call.step.node, limit_s)
 
 
-async def finish_within(call: Call, unawaited: Unawaited, limit_s: float | None) -> Returned:
-    """Await what an ordinary function returned; the time that the call took counts; see `make_within`."""
-    started_at = perf_counter() - unawaited.duration_s
-    node = call.step.node
-    left_s = None if limit_s is None else limit_s - unawaited.duration_s
-    result = await within(awaited(node, unawaited.take()), node, left_s)
-    return Returned(split(call.step, result), perf_counter() - started_at)
+class FinishedWithin:
+    """Awaits what an ordinary function returned; the time that the call took counts; see `make_within`.
+
+    Args:
+        call: The call.
+        unawaited: What the function returned.
+        limit_s: The time limit in seconds; None for no limit.
+    """
+
+    __slots__ = ("_call", "_limit_s", "_unawaited")
+
+    def __init__(self, call: Call, unawaited: Unawaited, limit_s: float | None) -> None:
+        self._call = call
+        self._unawaited = unawaited
+        self._limit_s = limit_s
+
+    def __await__(self) -> Generator[Any, Any, Returned]:
+        return self._finish().__await__()
+
+    def close(self) -> None:
+        """Close what nobody will await."""
+        self._unawaited.close()
+
+    async def _finish(self) -> Returned:
+        unawaited, step = self._unawaited, self._call.step
+        started_at = perf_counter() - unawaited.duration_s
+        left_s = None if self._limit_s is None else self._limit_s - unawaited.duration_s
+        result = await within(unawaited, step.node, left_s)
+        return Returned(split(step, result), perf_counter() - started_at)
 
 
-async def within(coroutine: Coroutine[Any, Any, _T], node: Node[..., Any], limit_s: float | None) -> _T:
+async def within(coroutine: Awaitable[_T], node: Node[..., Any], limit_s: float | None) -> _T:
     """Await a coroutine of a node, with a time limit in seconds; None for no limit.
 
     Raises:
@@ -225,7 +215,7 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
         result = node.func(*[values[slot] for slot in step.positional])
     if type(result) not in PLAIN:
         if needs_await(node, result):
-            result = wait_for(awaited(node, result))
+            result = wait_for(Unawaited(node, result))
         if step.read_often:
             return split(step, result)
     return (result,) if len(step.outputs) == 1 else split(step, result)
@@ -240,7 +230,7 @@ async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
     else:
         result = await node.func(*[values[slot] for slot in step.positional])
     if type(result) not in PLAIN and needs_await(node, result):
-        result = await awaited(node, result)
+        result = await Unawaited(node, result)
     if len(step.outputs) == 1 and not (step.read_often and hasattr(type(result), "__next__")):
         return (result,)
     return split(step, result)

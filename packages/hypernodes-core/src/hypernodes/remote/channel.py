@@ -88,7 +88,7 @@ class Channel:
         self._ending = threading.Lock()
         self._end: Callable[[], object] | None = None
         self.is_cancelled = False
-        self.end_problem: Exception | None = None
+        self.end_problem: BaseException | None = None
 
     @property
     def has_listeners(self) -> bool:
@@ -159,7 +159,9 @@ class Channel:
     def _call(self, end: Callable[[], object]) -> None:
         try:
             end()
-        except Exception as error:  # the run is cancelled all the same, and other runs with it are not held up
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the run is cancelled all the same, and other runs with it are not held up
             self.end_problem = error
 
     def finish(self, messages: Sequence[bytes] = (), count: int | None = None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from hypernodes.engine.step import NotTransferred
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe
+from hypernodes.engine.workers.threads import start_thread
 from hypernodes.remote import wire
 from hypernodes.remote.job import StoredResult
 from hypernodes.remote.messages import (
@@ -75,7 +76,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         if exchange is not None:
             self._thread = threading.Thread(target=self._serve, name="hypernodes-outbox", daemon=True)
-            self._thread.start()
+            start_thread(self._thread)
 
     @property
     def can_ask(self) -> bool:

@@ -27,6 +27,7 @@ from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.sent_sentinels import reduce_sent_sentinel
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
+from hypernodes.errors import SerializationError
 from hypernodes.failure import Failure
 from hypernodes.locks import reset_after_fork
 from hypernodes.nodes import Node
@@ -93,26 +94,31 @@ def pack(
     Raises:
         Exception: It cannot be packed, for whatever reason the pickler gives.
     """
-    with _OwnModulesByValue() as registry:
-        buffer = io.BytesIO()
-        if header is not None:
-            wire.begin(buffer, header)
-        pickler = _Pickler(buffer, reference, left_out or {})
-        pickler.dump(value)
-        sent = 0
-        modules: list[ModuleType] = []
-        while sent < len(pickler.imported):  # sending a module may show that others are needed
-            batch = list(pickler.imported.values())[sent:]
-            sent = len(pickler.imported)
-            registry.refresh()  # some may have been imported just now, to be sent
-            pickler.dump(batch)
-            modules += batch
-        pickler.dump(None)
-        pickler.dump(describe_code(list(pickler.code.values())))
-        if header is not None:
-            wire.seal(buffer)
-        code, own_modules = list(pickler.code.values()), list(pickler.modules.values())
-        return PackedValue(buffer.getvalue(), code, own_modules, pickler.node_codes)
+    try:
+        with _OwnModulesByValue() as registry:
+            buffer = io.BytesIO()
+            if header is not None:
+                wire.begin(buffer, header)
+            pickler = _Pickler(buffer, reference, left_out or {})
+            pickler.dump(value)
+            sent = 0
+            modules: list[ModuleType] = []
+            while sent < len(pickler.imported):  # sending a module may show that others are needed
+                batch = list(pickler.imported.values())[sent:]
+                sent = len(pickler.imported)
+                registry.refresh()  # some may have been imported just now, to be sent
+                pickler.dump(batch)
+                modules += batch
+            pickler.dump(None)
+            pickler.dump(describe_code(list(pickler.code.values())))
+            if header is not None:
+                wire.seal(buffer)
+            code, own_modules = list(pickler.code.values()), list(pickler.modules.values())
+            return PackedValue(buffer.getvalue(), code, own_modules, pickler.node_codes)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _as_exception(error) from error
 
 
 def unpack(
@@ -130,12 +136,22 @@ def unpack(
         is_from_caller: Whether it was packed by the caller of the job, whose modules imports are to find, rather than
             here.
     """
-    with receiving(job, is_from_caller and job is not None):
-        unpickler = _Unpickler(_buffer(data), resolve, job if is_from_caller else None)
-        value = unpickler.load()
-        while unpickler.load() is not None:
-            pass
-        return value, unpickler.load()
+    try:
+        with receiving(job, is_from_caller and job is not None):
+            unpickler = _Unpickler(_buffer(data), resolve, job if is_from_caller else None)
+            value = unpickler.load()
+            while unpickler.load() is not None:
+                pass
+            return value, unpickler.load()
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _as_exception(error) from error
+
+
+def _as_exception(error: BaseException) -> SerializationError:
+    """Return what is raised when the code of a value raises e.g. SystemExit, which is not meant for this process."""
+    return SerializationError(f"{type(error).__name__}: {error}", path="value")
 
 
 def pack_plain(value: Any) -> bytes | None:

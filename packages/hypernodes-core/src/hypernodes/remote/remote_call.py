@@ -143,8 +143,8 @@ class RemoteCall:
     def _transport(self, packed: list[bytes], channel: Channel) -> Any:
         try:
             return self._backend.submit(packed.pop(), channel)
-        except Exception as error:
-            if not isinstance(error, (RemoteError, NodeTimeoutError)):
+        except BaseException as error:
+            if not isinstance(error, (RemoteError, NodeTimeoutError, KeyboardInterrupt)):
                 name = self._engine.backend_name
                 kind = type(self._backend).__name__
                 add_note(error, f"raised by the transport of backend {name!r} ({kind}.submit), not by a node")

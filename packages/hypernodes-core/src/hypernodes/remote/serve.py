@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from queue import SimpleQueue
+from typing import Any, TextIO
 
 from hypernodes.engine.limit_reports import report_limits_to
 from hypernodes.remote.messages import wants_reply
@@ -98,7 +99,7 @@ def _end_without_threads() -> None:
 
 
 class _Output:
-    """Standard output as messages."""
+    """Standard output as messages; every job begins with the standard streams of the process."""
 
     def __init__(self, connection: PipeConnection) -> None:
         self._connection = connection
@@ -106,19 +107,19 @@ class _Output:
         self._is_flushed = threading.Event()
         self._read_end, self._write_end = os.pipe()
         os.dup2(self._write_end, 1)
+        self._streams = [
+            _Stream("stdout", 1, self._write_end, sys.stdout),
+            _Stream("stderr", 2, os.dup(2), sys.stderr),
+        ]
         threading.Thread(target=self._pump, name="hypernodes-output", daemon=True).start()
 
     def flush(self) -> None:
-        """Wait until everything that was printed has been sent; open standard output again if a node closed it."""
+        """Wait until everything that was printed has been sent; undo what nodes did to the standard streams."""
         self._is_flushed.clear()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # it may be something that a node put there
-                stream.flush()
+        for stream in self._streams:
+            stream.restore()
         os.write(self._write_end, self._mark)
         self._is_flushed.wait()
-        if getattr(sys.stdout, "closed", False):
-            os.dup2(self._write_end, 1)
-            sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
     def _pump(self) -> None:
         waiting = b""
@@ -135,6 +136,56 @@ class _Output:
         if printed:
             with contextlib.suppress(OSError):  # nobody is there any more to read it
                 self._connection.send(PRINTED, printed)
+
+
+class _Stream:
+    """A standard stream of the process, which a node may close, detach or replace.
+
+    Args:
+        name: Its name in `sys`.
+        descriptor: Its file descriptor.
+        target: Another file descriptor for the same file.
+        file: The stream.
+    """
+
+    def __init__(self, name: str, descriptor: int, target: int, file: TextIO) -> None:
+        self._name = name
+        self._descriptor = descriptor
+        self._target = target
+        self._file = file
+        self._settings: dict[str, Any] = {"encoding": file.encoding, "errors": file.errors, "closefd": False}
+
+    def restore(self) -> None:
+        """Write what was printed, and put the stream back to what it was when the process began."""
+        current = getattr(sys, self._name)
+        if current is not self._file:
+            _flush(current)  # something that a node put there
+        if not _is_same_file(self._descriptor, self._target):
+            os.dup2(self._target, self._descriptor)
+        _flush(self._file)
+        if current is not self._file or _is_closed(self._file):
+            self._file = open(self._descriptor, "w", **self._settings)  # noqa: SIM115
+            for name in (self._name, f"__{self._name}__"):
+                setattr(sys, name, self._file)
+
+
+def _flush(file: Any) -> None:
+    with contextlib.suppress(Exception):
+        file.flush()
+
+
+def _is_closed(file: TextIO) -> bool:
+    try:
+        return file.closed
+    except ValueError:  # it was detached from what is below it
+        return True
+
+
+def _is_same_file(descriptor: int, other: int) -> bool:
+    try:
+        return os.path.sameopenfile(descriptor, other)
+    except OSError:  # it was closed
+        return False
 
 
 def _overlap(text: bytes, mark: bytes) -> int:

@@ -19,7 +19,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from hypernodes.checks import as_mapping, shown
 from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.workers.threads import start_thread
 from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError
+from hypernodes.locks import reset_after_fork
 from hypernodes.remote.backend import RemoteBackend
 from hypernodes.remote.messages import wants_reply
 from hypernodes.remote.pipes import (
@@ -113,7 +115,7 @@ class SubprocessBackend(RemoteBackend):
         self._idle: list[_Process] = []
         self._times_entered = 0
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = reset_after_fork(threading.Lock())
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
         process = self._take_idle() or self._new_process()
@@ -194,7 +196,6 @@ class SubprocessBackend(RemoteBackend):
         """Forget processes that belong to the process that this one was forked from."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            self._lock = threading.Lock()  # a thread that exists no more may have held the old one
             _of_parents.extend(self._idle)
             self._idle = []
 
@@ -222,7 +223,7 @@ class SubprocessBackend(RemoteBackend):
         return {**self.__dict__, "_idle": [], "_times_entered": 0, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=reset_after_fork(threading.Lock()))
 
     def __repr__(self) -> str:
         return f"SubprocessBackend(python={self.python!r})"
@@ -450,7 +451,7 @@ class _ErrorReader:
         self._is_stopped = False
         self._is_over = False
         self._thread = threading.Thread(target=self._read, name="hypernodes-worker-stderr", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
 
     def catch_up(self) -> None:
         """Wait until everything that has been written so far was shown."""

@@ -72,7 +72,9 @@ def execute(
     try:
         with modules_of_job(header["job_id"], header["packages"]) as modules:
             return _Worker(payload, key, modules, exchange, backends, is_repeated, patience_s, is_dedicated).run()
-    except Exception as error:
+    except BaseException as error:
+        if _is_interrupt(error):
+            raise
         text = "".join(traceback.format_exception(error))
         facts = {"reason": f"{type(error).__name__}: {error}", "traceback": text}
         if isinstance(error, ModuleNotFoundError):
@@ -80,6 +82,11 @@ def execute(
         elif isinstance(error, _UnloadableError):
             facts |= {"reason": str(error), "is_unloadable": "yes"}
         return wire.sealed({"kind": "broken", **key, **facts})
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether this process was interrupted; where it ignores interrupts, the code of the job raised it."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
 class _UnloadableError(Exception):
@@ -110,7 +117,9 @@ class _Worker:
             self.job, code = unpack(payload, self._resolve, modules)
         except ModuleNotFoundError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if _is_interrupt(error):
+                raise
             raise _UnloadableError(
                 f"something in it cannot be loaded there: {type(error).__name__}: {error}"
             ) from error
@@ -152,8 +161,8 @@ class _Worker:
                 with self._settings_of_caller():
                     result = self._execute(execution)
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                    raise  # this process was interrupted; else a node raised it
+                if _is_interrupt(error):
+                    raise
                 kind = "raised"
                 result = self._packing.describe(error)
         unsent = self._outbox.close()
@@ -178,7 +187,9 @@ class _Worker:
     def _pack_result(self, result: Any, unsent: list[bytes], kind: str) -> bytes:
         try:
             return self._packing.pack((result, unsent, self._outbox.count), {"kind": kind, **self._key})
-        except Exception as error:
+        except BaseException as error:
+            if _is_interrupt(error):
+                raise
             columns = result.columns if isinstance(result, MapResult) else result
             names, advice = _unsendable(columns, self._packing) if isinstance(columns, Mapping) else ("", "")
             problem = SerializationError(

@@ -16,7 +16,7 @@ from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.awaitables import PLAIN, awaited, needs_await
+from hypernodes.engine.awaitables import PLAIN, Unawaited, needs_await
 from hypernodes.engine.drivers.waiting import Waiter
 from hypernodes.engine.frames.columns import has_failure, nested_columns
 from hypernodes.engine.step import call, context_of, locate, split
@@ -146,7 +146,7 @@ def run_silent(
                                 waiter = Waiter()
                                 wait_for = waiter.wait_for
                             maker: Any = plan.steps[plan.producers[out]]
-                            result = wait_for(awaited(maker.node, result))
+                            result = wait_for(Unawaited(maker.node, result))
                         values[out] = result
                     elif isinstance(function, CallStep):
                         if wait_for is None:
@@ -373,7 +373,7 @@ def run_observed(
                     outputs = call(step, values, thread.wait_for)
                 if 0 < count < 3 and type(result) not in PLAIN:
                     if needs_await(node, result):
-                        result = thread.wait_for(awaited(node, result))
+                        result = thread.wait_for(Unawaited(node, result))
                     if step.read_often:
                         split(step, result)
             except BaseException as error:

@@ -7,14 +7,14 @@ from concurrent.futures import CancelledError, wait
 from time import sleep
 from typing import Any, Generic, TypeVar
 
+from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.step import (
     Call,
+    FinishedWithin,
     Returned,
-    Unawaited,
     call,
-    finish_within,
     make,
     make_within,
     prepare,
@@ -141,7 +141,7 @@ class CallingThread:
         made = prepare(step, values)
         returned = self._within_limit(made)
         if isinstance(returned, Unawaited):
-            returned = self.wait_for(finish_within(made, returned, node.timeout))
+            returned = self.wait_for(FinishedWithin(made, returned, node.timeout))
         return returned.outputs
 
     def _within_limit(self, made: Call) -> Returned | Unawaited:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextvars
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hypernodes.engine.awaitables import ToAwait
 from hypernodes.engine.cancellation import RunRegistry, current_registry
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _CLEANUP_S = 1.0  # for coroutines of a run that was ended at once
 _ARRIVALS = 16  # after so many, the loop in another thread gets a chance to start them
 _ARRIVALS_HERE = 4  # the same in this thread: tasks that start together end together, and then wait for each other
 
-_Coroutine: TypeAlias = Coroutine[Any, Any, Any]
 _Report: TypeAlias = Callable[["TaskOutcome"], object]
 
 
@@ -72,7 +72,7 @@ class Coroutines:
         self._is_loop_awake = False
         self._cleanup_s: float | None = None
 
-    def wait_for(self, coroutine: _Coroutine) -> Any:
+    def wait_for(self, coroutine: ToAwait) -> Any:
         """Return the result of `coroutine`; runs it in this thread if the loop of the run is here."""
         import asyncio  # not before it is needed: it is the slowest import of the standard library
 
@@ -97,7 +97,7 @@ class Coroutines:
                 outcome = done.get(CHECK_INTERVAL_S)
         return outcome.result()
 
-    async def _cancellable(self, coroutine: _Coroutine) -> Any:
+    async def _cancellable(self, coroutine: ToAwait) -> Any:
         import asyncio
 
         self._task_here = asyncio.current_task()
@@ -116,19 +116,23 @@ class Coroutines:
             with suppress(RuntimeError):  # it has ended, and its loop as well
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
-    def submit(self, coroutine: _Coroutine, report: _Report) -> TaskOutcome:
+    def submit(self, coroutine: ToAwait, report: _Report) -> TaskOutcome:
         """Start `coroutine`, with the context variables of the caller.
 
         Args:
             coroutine: The coroutine.
             report: Called in the thread of the loop when it has ended.
         """
-        loop = self._loop or self._new_loop()
+        try:
+            loop = self._loop or self._new_loop()
+        except BaseException:
+            coroutine.close()
+            raise
         context = contextvars.copy_context()
         if self._registry is not None:
             context.run(current_registry.set, self._registry)
         if self.here is not None:
-            outcome = TaskOutcome(loop, coroutine, context, report, is_here=True)
+            outcome = TaskOutcome(loop, coroutine, context, report, here=self.here)
             outcome.start()
             self._unstarted += 1
             if self._unstarted >= _ARRIVALS_HERE:
@@ -232,18 +236,18 @@ class TaskOutcome:
         context: Context variables for it.
         report: Called in the thread of the loop when it has ended.
         is_eager: Whether to run it up to its first wait as soon as it is started, where Python supports that.
-        is_here: Whether the loop runs in the thread of the scheduler: then Ctrl-C may interrupt the task, and ends the
-            loop like any other wait.
+        here: The loop, if it runs in the thread of the scheduler: then Ctrl-C may interrupt the task, and ends the loop
+            like any other wait.
     """
 
     __slots__ = (
         "_context",
         "_coroutine",
         "_error",
+        "_here",
         "_is_cancelled",
         "_is_done",
         "_is_eager",
-        "_is_here",
         "_loop",
         "_report",
         "_result",
@@ -253,14 +257,14 @@ class TaskOutcome:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        coroutine: _Coroutine,
+        coroutine: ToAwait,
         context: contextvars.Context,
         report: _Report,
         is_eager: bool = False,
-        is_here: bool = False,
+        here: LoopHere | None = None,
     ) -> None:
         self._is_eager = is_eager
-        self._is_here = is_here
+        self._here = here
         self._loop = loop
         self._coroutine = coroutine
         self._context = context
@@ -318,7 +322,7 @@ class TaskOutcome:
             is_own = not (self._is_cancelled or self._is_being_cancelled())
             self._end(error if is_own else CancelledError("the call was cancelled"))
         except BaseException as error:  # also errors that would end the loop, and the other tasks in it
-            if self._is_here and isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and self._here is not None and not self._here.is_closing:
                 self._error = error
                 raise
             self._end(error)

@@ -9,6 +9,9 @@ import threading
 from queue import SimpleQueue
 from typing import Any
 
+from hypernodes.engine.workers.threads import start_thread
+from hypernodes.errors import ExecutionError
+
 _PRECISE_S = 0.1  # for longer waits a millisecond does not matter
 
 
@@ -22,7 +25,11 @@ class LoopThread:
     def __init__(self) -> None:
         self.loop = _new_loop()
         self._thread = threading.Thread(target=self._serve, name="hypernodes-event-loop", daemon=True)
-        self._thread.start()
+        try:
+            start_thread(self._thread)
+        except ExecutionError:
+            self.loop.close()
+            raise
 
     def close(self, limit_s: float | None = None) -> None:
         """Close the loop; cancels the tasks in it, and waits until they have cleaned up.
@@ -49,10 +56,12 @@ class LoopHere:
 
     Attributes:
         loop: The loop.
+        is_closing: Whether its tasks are only to clean up.
     """
 
     def __init__(self) -> None:
         self.loop = _new_loop()
+        self.is_closing = False
         self._thread = threading.get_ident()
         self._is_waiting = False
 
@@ -90,6 +99,7 @@ class LoopHere:
 
     def close(self) -> None:
         """Close the loop; cancels the tasks in it, and waits until they have cleaned up."""
+        self.is_closing = True
         self.turn()  # a pending wake-up call must not stop the loop below
         _end(self.loop)
 

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hypernodes.engine.awaitables import ToAwait
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
 from hypernodes.engine.workers.culprits import find_culprit
 from hypernodes.engine.workers.payloads import DEFAULT, Payload, is_sent_as_is, new_dumper, pack, unpack
@@ -133,13 +134,13 @@ class Loop:
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
 
-    def wait_for(self, coroutine: Any) -> Any:
+    def wait_for(self, coroutine: ToAwait) -> Any:
         import asyncio  # not before it is needed: it is the slowest import of the standard library
 
         if self._runner is None:
             self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # the thread's own stays what it is
         try:
-            return self._runner.run(coroutine)
+            return self._runner.run(_awaited(coroutine))
         except NodeTimeoutError:  # it interrupted the loop, which still has the task
             self.close()
             raise
@@ -148,6 +149,10 @@ class Loop:
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.close()
+
+
+async def _awaited(coroutine: ToAwait) -> Any:
+    return await coroutine
 
 
 def _run(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.cancellation import RunRegistry, current_registry
 from hypernodes.engine.settings import ExecutionMode
-from hypernodes.engine.step import Call, Returned, Unawaited, finish_within, make, make_within
+from hypernodes.engine.step import Call, FinishedWithin, Returned, make, make_within
 from hypernodes.engine.workers.coroutines import Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
 from hypernodes.plan import CallStep
@@ -244,7 +245,7 @@ class LoopRunner:
 
     def finish(self, call: Call, unawaited: Unawaited, report: Callable[[Any], object]) -> Outcome:
         """Await what an ordinary function returned."""
-        return self._coroutines.submit(finish_within(call, unawaited, call.step.node.timeout), report)
+        return self._coroutines.submit(FinishedWithin(call, unawaited, call.step.node.timeout), report)
 
 
 def _awaitable(call: Call) -> Coroutine[Any, Any, Returned]:

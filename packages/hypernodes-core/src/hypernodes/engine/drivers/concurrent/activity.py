@@ -9,9 +9,10 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.limit_reports import LimitReport
-from hypernodes.engine.step import Returned, Unawaited, timeout_error
+from hypernodes.engine.step import Returned, timeout_error
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.plan import CallStep, Step

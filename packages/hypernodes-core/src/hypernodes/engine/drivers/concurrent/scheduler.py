@@ -16,6 +16,7 @@ from queue import Empty
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, PlanActivity, Task, cancelled
 from hypernodes.engine.drivers.concurrent.batches import ProcessCalls
 from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
@@ -26,7 +27,7 @@ from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import Call, Returned, Unawaited, close_unwanted, prepare, timeout_error
+from hypernodes.engine.step import Call, Returned, close_unwanted, prepare, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
 from hypernodes.engine.workers.shared_generators import (

@@ -8,6 +8,12 @@ from typing import Any
 
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
+from hypernodes.errors import ExecutionError
+
+_FORKED = (
+    "this process was forked while an iterator of `map_iter` was open, whose threads and processes are those of its "
+    "parent; read it there, and call `map_iter` again here"
+)
 
 
 class ItemStream:
@@ -55,6 +61,8 @@ class ItemStream:
                     yield self._ready.popleft()
                     scheduler.wake(activity)
                 if activity.is_open:
+                    if scheduler.workers.belong_to_parent:
+                        raise ExecutionError(_FORKED)
                     scheduler.turn(activity)
         except BaseException:  # the caller stopped iterating; or it was interrupted, and the loop has stopped already
             if activity.is_open and not scheduler.workers.belong_to_parent:
