@@ -45,6 +45,7 @@ _SLOT_DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
 _FIELD_TRAITS = ("name", "default", "default_factory", "init", "repr", "hash", "compare", "kw_only", "metadata")
 # The dataclass decorator makes functions inside one of this name; the fields say all they do.
 _MADE_BY_DATACLASS = "__create_fn__.<locals>."
+_MADE_BY_SYMPY = frozenset({"_prop_handler", "default_assumptions"})
 _ENUM_BOOKKEEPING = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 _ADDRESS = " at 0x"
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
@@ -89,6 +90,8 @@ def _members(kind: type, members: dict[str, Any]) -> list[tuple[str, Any]]:
         members = _of_enum(kind, members)
     if "__pydantic_fields__" in members:
         members = _of_pydantic_model(members)
+    if "_explicit_class_assumptions" in members:  # of sympy, which makes these of it, in the order of a set
+        members = {name: member for name, member in members.items() if name not in _MADE_BY_SYMPY}
     ignored = members.get("__cache_ignore__", ())
     found: list[tuple[str, Any]] = []
     if isinstance(annotations, dict) and annotations:  # libraries read them (dataclasses, parsers of settings)

@@ -28,7 +28,7 @@ def sentinel_name(value: Any) -> SentinelName | None:
     """Return where a sentinel is found; None for an object that is none.
 
     A sentinel has no state, is compared by identity, and is a global variable of the module that its class is from (of
-    a bare `object()`, of any module that is not installed).
+    a bare `object()`, of any module; one of the user's own comes first).
     """
     kind = type(value)
     may_be = _may_be.get(kind)
@@ -70,8 +70,9 @@ def _modules(kind: type) -> list[ModuleType]:
     if kind is not object:
         module = sys.modules.get(kind.__module__)
         return [module] if isinstance(module, ModuleType) else []
-    return [
+    modules = [
         module
-        for name, module in sorted(sys.modules.items())
-        if type(module) is ModuleType and module.__name__ == name and not origin_of_module(name)
+        for name, module in sorted(sys.modules.items(), key=lambda item: (item[0].count("."), item[0]))
+        if type(module) is ModuleType and module.__name__ == name
     ]
+    return sorted(modules, key=lambda module: origin_of_module(module.__name__) != "")

@@ -214,7 +214,7 @@ def _bare_object(value: Any) -> Parts:
 def _by_base(kind: type) -> Rule | None:
     """Return the rule for subclasses of what compiled code or the standard library knows how to take apart."""
     for base in kind.__mro__:
-        rule = _BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
+        rule = _BY_NAME.get((str(base.__module__).partition(".")[0], base.__name__))
         if rule is not None and base.__module__ in _STANDARD:
             return rule if kind.__module__ in _STANDARD else _of_subclass(rule)
         if base in _EXTENDED:
