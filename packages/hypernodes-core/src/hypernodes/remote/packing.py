@@ -24,6 +24,7 @@ import cloudpickle
 from hypernodes import plugins
 from hypernodes.engine.workers.by_value import ByValuePickler
 from hypernodes.engine.workers.code_owner import code_owner
+from hypernodes.engine.workers.main_sentinels import reduce_sent_sentinel
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
 from hypernodes.failure import Failure
@@ -266,6 +267,8 @@ class _Pickler(ByValuePickler):
                 self._keep_in_module(obj)
                 for module in modules_imported_by(obj):
                     self.imported.setdefault(module.__name__, module)
+        elif (found := reduce_sent_sentinel(obj, is_own)) is not None:
+            return found
         return super().reducer_override(obj)
 
     def _keep_in_module(self, function: FunctionType) -> None:
