@@ -761,3 +761,116 @@ _sqlalchemy(
     "sa.create_engine('sqlite:///a')",
     needless="an engine holds locks and connections",
 )
+
+# --- what libraries hold of the user's own -----------------------------------------------------------------------
+
+_NANS = "import struct\nother_nan = struct.unpack('d', struct.pack('Q', 0xFFF8000000000001))[0]\n"
+kind(
+    "arrow: which nan it is",
+    f"import pyarrow as pa\n{_NANS}",
+    ("pa.array([1.0, float('nan')])", "pa.array([1.0, other_nan])"),
+    "pa.array([1.0, None])",
+    needs="pyarrow",
+)
+kind(
+    "arrow: which nan it is, in lists",
+    f"import pyarrow as pa\n{_NANS}",
+    ("pa.array([[float('nan')], []])", "pa.array([[other_nan], []])"),
+    "pa.array([[float('nan'), float('nan')], []])",
+    needs="pyarrow",
+)
+kind(
+    "polars: which nan it is",
+    f"import polars as pl\n{_NANS}",
+    ("pl.Series([1.0, float('nan'), None])", "pl.Series([1.0, other_nan, None])"),
+    "pl.Series([1.0, None, None])",
+    needs="polars",
+)
+kind(
+    "arrow: type of one's own",
+    """
+    import pyarrow as pa
+    class Unit(pa.ExtensionType):
+        def __init__(self, name):
+            self.name = name
+            super().__init__(pa.int8(), 'unit')
+        def __arrow_ext_serialize__(self): return b''
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage_type, serialized): return cls('')
+    def make(name): return pa.ExtensionArray.from_storage(Unit(name), pa.array([1], pa.int8()))
+    """,
+    ("make('m')",),
+    "make('km')",
+    needs="pyarrow",
+)
+kind(
+    "polars: column of a subclass",
+    """
+    import polars as pl
+    class Column(pl.Series): pass
+    def make(unit):
+        column = Column('a', [1])
+        column.unit = unit
+        return column
+    """,
+    ("make('m')",),
+    "make('km')",
+    needs="polars",
+)
+kind(
+    "polars: expression that calls a function",
+    "import polars as pl\ndef f(x): return x + 1",
+    ("pl.col('a').map_elements(f, return_dtype=pl.Int64)",),
+    needs="polars",
+    needless="it may hold no more of the function than where to find it",
+)
+kind(
+    "pandas: array of one's own",
+    """
+    import decimal
+    from pandas.tests.extension.decimal import DecimalArray
+    class Prices(DecimalArray): pass
+    def make(digits, value=1): return Prices([decimal.Decimal(value)], context=decimal.Context(prec=digits))
+    """,
+    ("make(3)",),
+    "make(4)",
+    "make(3, 2)",
+    needs="pandas",
+)
+kind(
+    "numpy: random state of a subclass",
+    """
+    import numpy as np
+    class State(np.random.RandomState): pass
+    def make(name):
+        state = State(0)
+        state.name = name
+        return state
+    """,
+    ("make('a')",),
+    "make('b')",
+    needs="numpy",
+)
+kind(
+    "sympy: undefined function",
+    "import sympy\nx = sympy.Symbol('x')\nclass Own(sympy.Function): pass",
+    ("sympy.Function('f')(x)",),
+    "sympy.Function('g')(x)",
+    "sympy.Function('f')(2 * x)",
+    "Own(x)",
+    needs="sympy",
+)
+kind(
+    "pyrsistent: record",
+    "import pyrsistent\nclass Record(pyrsistent.PRecord):\n    a = pyrsistent.field()",
+    ("Record(a=1)",),
+    "Record(a=2)",
+    needs="pyrsistent",
+)
+kind(
+    "sympy: function of a class of one's own",
+    "import sympy\nx = sympy.Symbol('x')\nclass Own(sympy.Function):\n    is_real = True",
+    ("Own(x)",),
+    "Own(2 * x)",
+    needs="sympy",
+)

@@ -1204,6 +1204,146 @@ misses(
     ("v: int", "v: str"),
 )
 
+# --- references by names that are computed, or looked up by others ------------------------------------------------
+
+_BY_NAME = {
+    "function that finds objects by name": ("import pkgutil", "return pkgutil.resolve_name('aid:h')(x)"),
+    "module that is run": ("import runpy", "return runpy.run_module('aid')['h'](x)"),
+    "importlib.__import__": ("import importlib", "return importlib.__import__('aid').h(x)"),
+    "builtins.__import__": ("import builtins", "return builtins.__import__('aid').h(x)"),
+    "globals under another name": ("from aid import h", "g = globals; return g()['h'](x)"),
+    "globals passed on": ("from aid import h\ndef call(g, x): return g()['h'](x)", "return call(globals, x)"),
+}
+for _name, (_top, _body) in _BY_NAME.items():
+    misses(_name, inside(_body, top=_top), _ADDED, files={"aid.py": AID})
+_UNKNOWN = {
+    "sys.modules.get by a computed name": ("import sys, aid as _", "n = 'a'; return sys.modules.get(n + 'id').h(x)"),
+    "sys.modules under another name": ("import sys, aid as _", "m = sys.modules; n = 'a'; return m[n + 'id'].h(x)"),
+    "file that is run": ("import runpy", "return runpy.run_path('aid.py')['h'](x) if not x else x"),
+    "module from a file": (
+        "import importlib.util",
+        "return importlib.util.spec_from_file_location('a', 'aid.py') and x",
+    ),
+}
+for _name, (_top, _body) in _UNKNOWN.items():
+    refused(_name, inside(_body, top=_top), _ADDED, files={"aid.py": AID})
+hits(
+    "whether a module has been imported",
+    inside("return 'aid' in sys.modules and x", top="import sys, aid as _"),
+    _ADDED,
+    files={"aid.py": AID},
+)
+_VARIABLE = "import os\nNAME = 'HN_SCENARIO'\nos.environ[NAME] = 'one'\n"
+_READING = {
+    "whether an environment variable is set": "return 'HN_SCENARIO' in os.environ",
+    "environment variable by a global name": "return os.environ[NAME]",
+    "environment variable by a global name, with a default": "return os.environ.get(NAME, '')",
+    "environment variable by a function and a global name": "return os.getenv(NAME)",
+    "environment variable by a computed name": "n = 'HN_'; return os.environ[n + 'SCENARIO']",
+    "environment that is passed on": "return dict(os.environ)[NAME]",
+    "environment variable with setdefault": "return os.environ.setdefault('HN_SCENARIO', 'two')",
+}
+for _number, (_name, _body) in enumerate(_READING.items()):
+    _change = ("os.environ[NAME] = 'one'", "os.environ.pop(NAME, 0)") if " in " in _body else ("'one'", "'two'")
+    _text = (
+        inside(_body, top=_VARIABLE)
+        .replace("HN_SCENARIO", f"HN_{_number}_SCENARIO")
+        .replace("'HN_'", f"'HN_{_number}_'")
+    )
+    misses(_name, _text, _change)
+misses(
+    "global variable in a query of pandas",
+    inside("return len(pd.DataFrame({'a': [1, 2, 3]}).query('a > @LIMIT'))", top="import pandas as pd\nLIMIT = 1"),
+    ("LIMIT = 1", "LIMIT = 2"),
+)
+misses(
+    "constant put among the built-in names",
+    inside("return HN_CONSTANT * x", top="import builtins\nbuiltins.HN_CONSTANT = 3"),
+    ("= 3", "= 4"),
+)
+misses(
+    "subclasses of a class",
+    inside(
+        "return [kind().f(x) for kind in Base.__subclasses__()]",
+        top="class Base: pass\nclass Part(Base):\n    def f(self, x): return x + 1",
+    ),
+    ("x + 1", "x + 2"),
+)
+misses(
+    "subclasses of a class, in a class method",
+    inside(
+        "return Base.all(x)",
+        top="class Base:\n    @classmethod\n    def all(cls, x): return [c().f(x) for c in cls.__subclasses__()]\n"
+        "class Part(Base):\n    def f(self, x): return x + 1",
+    ),
+    ("x + 1", "x + 2"),
+)
+for _name, _abstract in {
+    "class registered as a subclass": "import abc\nclass Shape(abc.ABC): pass",
+    "class registered with one of Python's own": "from collections.abc import Sequence as Shape",
+}.items():
+    misses(
+        _name,
+        inside("return isinstance(A(), Shape)", top=f"{_abstract}\nclass A: pass\nclass B: pass\nShape.register(A)"),
+        ("register(A)", "register(B)"),
+    )
+
+# --- what is said of functions and classes, where it is read -------------------------------------------------------
+
+_SAID = {
+    "docstrings of functions in a list": ("return [t.__doc__ for t in [*TOOLS]]", "TOOLS = [a]"),
+    "docstring of a class in a table": ("return TABLE.get('c').__doc__", "class C:\n    'one'\nTABLE = {'c': C}"),
+    "docstring read by a helper": ("return show(a)", "def show(f): return f.__doc__"),
+    "docstring of a method that is read": ("return C.f.__doc__", "class C:\n    def f(self):\n        'one'"),
+}
+for _name, (_body, _top) in _SAID.items():
+    misses(_name, inside(_body, top=f"def a():\n    'one'\n{_top}"), ("'one'", "'two'"))
+misses(
+    "annotation that a decorator reads",
+    inside(
+        "return g(x)",
+        top="def convert(f):\n    def w(x): return f.__annotations__['x'](x)\n    return w\n"
+        "@convert\ndef g(x: int): return x",
+    ),
+    ("x: int", "x: str"),
+)
+hits(
+    "docstring of a function in a list of which nobody reads it",
+    inside("return [t() for t in TOOLS]", top="def a():\n    'one'\nTOOLS = [a]"),
+    ("'one'", "'two'"),
+)
+misses(
+    "class that an annotation names",
+    inside(
+        "return typing.get_type_hints(Outer)['inner']().k",
+        top="import dataclasses, typing\n@dataclasses.dataclass\nclass Inner:\n    k: int = 1\n"
+        "@dataclasses.dataclass\nclass Outer:\n    inner: 'Inner'",
+    ),
+    ("k: int = 1", "k: int = 2"),
+)
+misses(
+    "order of a union",
+    inside("return [kind.__name__ for kind in typing.get_args(U)]", top="import typing\nU = int | str"),
+    ("int | str", "str | int"),
+)
+for _name, _top in {
+    "attribute of a cached function": "import functools\n@functools.lru_cache\ndef h(x): return x",
+    "attribute of a dispatcher": "import functools\n@functools.singledispatch\ndef h(x): return x",
+    "attribute of a context manager": "import contextlib\n@contextlib.contextmanager\ndef h(x): yield x",
+}.items():
+    misses(_name, inside("return h.k", top=f"{_top}\nh.k = 1"), ("h.k = 1", "h.k = 2"))
+misses(
+    "attribute of an installed function",
+    inside("return shlex.join.k", top="import shlex\nshlex.join.k = 1"),
+    ("k = 1", "k = 2"),
+)
+misses("list set in an installed module", inside("return shlex.k", top="import shlex\nshlex.k = [1]"), ("[1]", "[2]"))
+misses(
+    "list set in an installed class",
+    inside("return shlex.shlex.k", top="import shlex\nshlex.shlex.k = [1]"),
+    ("[1]", "[2]"),
+)
+
 # --- needless computations, with the reason ----------------------------------------------------------------------
 
 needless(

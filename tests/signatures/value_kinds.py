@@ -229,6 +229,19 @@ kind(
     "list in a circle", "def loop(k):\n    a = [k]\n    a.append(a)\n    return a", ("loop(1)",), "loop(2)", "[1, [1]]"
 )
 kind(
+    "ring of objects that are alike",
+    """
+    class Part: pass
+    def ring(size):
+        parts = [Part() for _ in range(size)]
+        for i, part in enumerate(parts): part.next = parts[i - 1]
+        return parts[0]
+    """,
+    ("ring(3)",),
+    "ring(6)",
+    "ring(2)",
+)
+kind(
     "tree with references to parents",
     """
     class Node:
@@ -622,6 +635,19 @@ kind(
     "h",
     needs="numba",
 )
+kind(
+    "compiled function for given types",
+    """
+    import numba
+    def f(x): return x + 1
+    """,
+    ("numba.njit('int64(int64)')(f)",),
+    "numba.njit('float64(float64)')(f)",
+    "numba.njit(f)",
+    "numba.vectorize(['int64(int64)'])(f)",
+    "numba.vectorize(['float64(float64)'])(f)",
+    needs="numba",
+)
 kind("logger of loguru", "from loguru import logger", ("logger", "logger.bind(a=1)"), "1", needs="loguru")
 kind(
     "statement of SQLAlchemy",
@@ -636,6 +662,57 @@ kind(
     ("Image.new('L', (2, 2), 1)",),
     "Image.new('L', (2, 2), 2)",
     "Image.new('RGB', (2, 2), 1)",
+    needs="PIL",
+)
+kind(
+    "picture with a palette",
+    """
+    from PIL import Image
+    def make(opacity):
+        image = Image.new('P', (2, 2), 1)
+        image.putpalette([1, 2, 3, opacity] * 4, 'RGBA')
+        return image
+    """,
+    ("make(10)",),
+    "make(200)",
+    needs="PIL",
+)
+kind(
+    "picture with tags",
+    """
+    from PIL import Image
+    def make(orientation, **attributes):
+        image = Image.new('L', (2, 3), 1)
+        image.getexif()[0x0112] = orientation
+        vars(image).update(attributes)
+        return image
+    class Labelled(Image.Image): pass
+    def labelled(label):
+        image = make(1, label=label)
+        image.__class__ = Labelled
+        return image
+    """,
+    ("make(1)",),
+    "make(6)",
+    "make(1, label='a')",
+    "make(1, label='b')",
+    "labelled('a')",
+    "labelled('b')",
+    needs="PIL",
+)
+kind(
+    "moving picture",
+    """
+    import io
+    from PIL import Image
+    def make(*durations):
+        first, *others = [Image.new('L', (2, 2), i * 60) for i, _ in enumerate(durations)]
+        file = io.BytesIO()
+        first.save(file, 'GIF', save_all=True, append_images=others, duration=list(durations))
+        return Image.open(io.BytesIO(file.getvalue()))
+    """,
+    ("make(100, 200, 300)",),
+    "make(100, 300, 200)",
     needs="PIL",
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import re
 import sys
 from types import CodeType
 from typing import Any, NamedTuple
@@ -22,11 +23,14 @@ class AccessPath(NamedTuple):
     """How a function gets at something outside itself.
 
     Attributes:
-        start: "global", "local", "import", "own module" (all that the module of the function holds) or "unknowable".
+        start: "global", "local", "import", "own module" (all that the module of the function holds), "unknowable",
+            "subclasses" (of the classes in the module of the function) or "described" (the functions and classes that
+            the function gets at, by what people say of them).
         name: Name of the variable, or of the module with a dot for each level of a relative import; of what is
-            unknowable, why it is.
+            unknowable, why it is; of "described", the attribute that is read.
         steps: What is taken from it, one after the other: ("attribute", name), ("item", key), or ("call", argument)
-            for a call of a function that looks something up by a name; the argument is a text, a path, or None.
+            for a call of a function that looks something up by a name; the argument is a text, a path, or None, and so
+            is the key of an environment variable.
     """
 
     start: str
@@ -55,7 +59,24 @@ _UNKNOWN_MODULE = AccessPath(
     "it takes a module from sys.modules by a name that is only known when it runs, so a change in that module would "
     "not be seen: import it by its name, or pass what is needed of it as an input",
 )
-_LOOK_UPS = frozenset({"import_module", "__import__", "getenv"})
+_LOOK_UPS = frozenset(
+    {"import_module", "__import__", "getenv", "resolve_name", "locate", "run_module", "run_path"}
+    | {"spec_from_file_location", "SourceFileLoader"}
+)
+_READS_ITEM = frozenset({"get", "pop", "setdefault"})
+_SUBCLASSES = AccessPath("subclasses", "")
+# What code may read of a function or class besides calling it, and functions of Python's own that read it.
+DESCRIPTIONS = frozenset({"__doc__", "__name__", "__qualname__", "__annotations__"})
+_READERS = {
+    "getdoc": "__doc__",
+    "get_annotations": "__annotations__",
+    "get_type_hints": "__annotations__",
+    "getfullargspec": "__annotations__",
+    "signature": "__annotations__",
+}
+# Methods that take expressions in which `@name` stands for a variable of the caller (pandas).
+_EVALUATES_NAMES = frozenset({"query", "eval"})
+_NAME_IN_EXPRESSION = re.compile(r"@(\w+)")
 _IGNORED = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME", "KW_NAMES", "MAKE_CELL"})
 _LOADS_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
 _LOADS_LOCAL = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_CLASSDEREF"})
@@ -91,8 +112,18 @@ def _access_paths(key: _Identity) -> tuple[tuple[AccessPath, str], ...]:
     reader.read(key.code)
     starts = {*key.code.co_freevars, *key.code.co_varnames[: key.code.co_argcount + key.code.co_kwonlyargcount]}
     paths = {path for path in reader.resolved() if path.start != "local" or path.name in starts}
-    labels = {"unknowable": "", "own module": " → its module"}
+    labels = {"unknowable": "", "own module": " → its module", "subclasses": " → subclasses"}
     return tuple((path, labels.get(path.start, f" → {path.start} {path.name!r}")) for path in sorted(paths, key=repr))
+
+
+@functools.lru_cache(maxsize=65_536)
+def _descriptions_read(key: _Identity) -> frozenset[str]:
+    return frozenset(path.name for path, _ in _access_paths(key) if path.start == "described")
+
+
+def descriptions_read(code: CodeType) -> frozenset[str]:
+    """Return which of `DESCRIPTIONS` some code reads of functions or classes that are only known when it runs."""
+    return _descriptions_read(_Identity(code))
 
 
 def _unknown_instruction(name: str) -> AccessPath:
@@ -122,6 +153,13 @@ class _Reader:
         self._use(*stack)
         if not {"eval", "exec"}.isdisjoint(code.co_names):
             self._read_strings(code)
+        if not _EVALUATES_NAMES.isdisjoint(code.co_names):
+            for constant in code.co_consts:
+                if isinstance(constant, str):
+                    self._use(*[AccessPath("global", name) for name in _NAME_IN_EXPRESSION.findall(constant)])
+        for name in code.co_names:
+            if name in _READERS:
+                self._use(AccessPath("described", _READERS[name]))
 
     def resolved(self) -> set[AccessPath]:
         """Return the paths in use, with local variables replaced by what they were assigned."""
@@ -176,6 +214,10 @@ class _Reader:
             stack.append(item.then("attribute", value) if isinstance(item, AccessPath) else None)
             if value in _NAMESPACE_ATTRIBUTES:
                 self._use(_OWN_MODULE)
+            elif value == "__subclasses__":
+                self._use(_SUBCLASSES)
+            elif value in DESCRIPTIONS:
+                self._describe(item, value)
         elif operation == "LOAD_CONST":
             if isinstance(value, CodeType):
                 self.read(value)
@@ -204,7 +246,12 @@ class _Reader:
             if isinstance(item, AccessPath) and item.start != "import":  # that is an import for its effects
                 self._use(item)
         elif operation in _TAKES_TWO:
-            self._use(pop(), pop())
+            right, left = pop(), pop()
+            if operation == "CONTAINS_OP" and right == _LOADED_MODULES:
+                right = None  # whether something has been imported
+            elif operation == "CONTAINS_OP" and _is_environment(right):
+                right = _variable_of(right, left)
+            self._use(left, right)
             stack.append(None)
         elif operation in _BUILDS:
             self._use(*[pop() for _ in range(count)])
@@ -243,6 +290,9 @@ class _Reader:
             return item.then("item", key.value)
         if item == _LOADED_MODULES:
             return _OWN_MODULE if key == AccessPath("global", "__name__") else _UNKNOWN_MODULE
+        if _is_environment(item):
+            self._use(key)
+            return _variable_of(item, key)
         self._use(item, key)
         return None
 
@@ -256,6 +306,8 @@ class _Reader:
             self._use(*arguments[2:])
             name = arguments[1]
             if isinstance(first, AccessPath) and isinstance(name, _Constant) and isinstance(name.value, str):
+                if name.value in DESCRIPTIONS:
+                    self._describe(first, name.value)
                 return first.then("attribute", name.value)
             self._use(first, name)
             return None
@@ -263,9 +315,13 @@ class _Reader:
             return _GLOBALS
         if called in (AccessPath("global", "eval"), AccessPath("global", "exec")) and constant is None:
             self._use(_OWN_MODULE)
-        if called.last == "get" and constant is not None:
-            self._use(*arguments[1:])
-            return AccessPath(called.start, called.name, called.steps[:-1]).then("item", constant)
+        if called.last in _READS_ITEM and arguments:
+            holder = AccessPath(called.start, called.name, called.steps[:-1])
+            if _is_environment(holder) or (
+                called.last == "get" and (constant is not None or holder == _LOADED_MODULES)
+            ):
+                self._use(*arguments[1:])
+                return self._item(holder, first)
         if called.last in _LOOK_UPS and arguments:
             self._use(*arguments[1:])
             has_package = len(arguments) > 1 and constant is not None and constant.startswith(".")
@@ -273,6 +329,11 @@ class _Reader:
             return called.then("call", known if isinstance(known, (str, AccessPath)) else None)
         self._use(called, *arguments)
         return None
+
+    def _describe(self, item: _Item, name: str) -> None:
+        """Take note that what is said of something is read; what has a name may be anything, e.g. a class."""
+        if name in ("__doc__", "__annotations__") or (isinstance(item, AccessPath) and item.last != "__class__"):
+            self._use(AccessPath("described", name))
 
     def _import(self, name: str, level: _Item, wanted: _Item) -> AccessPath:
         dots = "." * (level.value if isinstance(level, _Constant) and isinstance(level.value, int) else 0)
@@ -290,6 +351,17 @@ class _Reader:
                     self.read(compile(constant, "<string>", "exec", dont_inherit=True))
                 except (SyntaxError, ValueError, RecursionError):
                     continue
+
+
+def _is_environment(item: _Item) -> bool:
+    return isinstance(item, AccessPath) and item.last in ("environ", "environb")
+
+
+def _variable_of(environment: _Item, name: _Item) -> AccessPath:
+    """Return the path of an environment variable; its name may be known by a path, or not at all."""
+    assert isinstance(environment, AccessPath)
+    known = name.value if isinstance(name, _Constant) else name
+    return environment.then("item", known if isinstance(known, (str, AccessPath)) else None)
 
 
 def _normalised(path: AccessPath) -> AccessPath:

@@ -11,6 +11,8 @@ from hypernodes.signature.origin import origin_of_class, origin_of_function, ori
 
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`: nothing can be put into other classes
 _LRU_CACHE: Any = type(functools.lru_cache(len))
+# Of what installed classes and modules hold, what has no code: the user's code may have set it.
+PLAIN_TYPES = frozenset({int, float, str, bool, bytes, type(None), list, tuple, dict, set, frozenset})
 _DECORATED = (staticmethod, classmethod, functools.partialmethod)
 
 # By class: the values it held when it was looked at, and the user's own among them.
@@ -39,6 +41,27 @@ def _additions_to_one(kind: type) -> tuple[tuple[str, Any], ...]:
         _seen.clear()
     _seen[kind] = values, found
     return found
+
+
+def added_attributes(function: Any) -> list[tuple[str, Any]]:
+    """Return what the user's code has set on a function of an installed library, or on what one made of a function."""
+    attributes = function.__dict__
+    return [
+        (f".{name}", attributes[name])
+        for name in sorted(attributes, key=str)
+        if name != "__wrapped__" and (is_users_own(attributes[name]) or type(attributes[name]) in PLAIN_TYPES)
+    ]
+
+
+def added_to_function(function: FunctionType) -> list[tuple[str, Any]]:
+    """Return what the user's code has put into an installed function, also by `register` of a dispatcher."""
+    registry = function.__dict__.get("registry", ())
+    found = {
+        f".registry[{kind.__module__}.{kind.__qualname__}]": (kind, registry[kind])
+        for kind in registry
+        if isinstance(kind, type) and is_users_own(registry[kind])
+    }
+    return [*sorted(found.items()), *added_attributes(function)]
 
 
 def is_users_own(value: Any) -> bool:

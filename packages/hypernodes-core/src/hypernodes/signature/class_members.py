@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 import operator
+import re
+import sys
 import weakref
+from collections.abc import Iterable, Iterator
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, UnionType
-from typing import Any, NamedTuple
+from typing import Any, ForwardRef, NamedTuple
 
 from hypernodes.signature.origin import origin_of_function
 
@@ -42,8 +45,10 @@ _SLOT_DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
 _FIELD_TRAITS = ("name", "default", "default_factory", "init", "repr", "hash", "compare", "kw_only", "metadata")
 # The dataclass decorator makes functions inside one of this name; the fields say all they do.
 _MADE_BY_DATACLASS = "__create_fn__.<locals>."
+_MADE_BY_SYMPY = frozenset({"_prop_handler", "default_assumptions"})
 _ENUM_BOOKKEEPING = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 _ADDRESS = " at 0x"
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
 class _Snapshot(NamedTuple):
@@ -51,6 +56,7 @@ class _Snapshot(NamedTuple):
 
     held: tuple[Any, ...]
     members: list[tuple[str, Any]]
+    names: tuple[str, ...]  # in annotations that are texts
 
 
 # A class is looked at in every run, and hardly ever changed in between.
@@ -66,12 +72,16 @@ def members_of(kind: type) -> list[tuple[str, Any]]:
         if isinstance(declared, dict):
             snapshot += (*declared, *declared.values())
     known = _seen.get(kind)
-    if known is not None and len(known.held) == len(snapshot) and all(map(operator.is_, known.held, snapshot)):
+    if known is None or len(known.held) != len(snapshot) or not all(map(operator.is_, known.held, snapshot)):
+        known = _Snapshot(snapshot, _members(kind, held), _names_in(annotations))
+        if not issubclass(kind, enum.Enum) and "__pydantic_fields__" not in held:  # these are changed in deeper places
+            _seen[kind] = known
+    if not known.names:
         return known.members
-    members = _members(kind, held)
-    if not issubclass(kind, enum.Enum) and "__pydantic_fields__" not in held:  # these are changed in deeper places
-        _seen[kind] = _Snapshot(snapshot, members)
-    return members
+    # Libraries look up what annotations name, e.g. to make an object of the class of a field.
+    namespace = getattr(sys.modules.get(kind.__module__), "__dict__", {})
+    named = [(f".__annotations__ → {name!r}", namespace.get(name)) for name in known.names]
+    return known.members + [(label, value) for label, value in named if isinstance(value, type)]
 
 
 def _members(kind: type, members: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -80,6 +90,8 @@ def _members(kind: type, members: dict[str, Any]) -> list[tuple[str, Any]]:
         members = _of_enum(kind, members)
     if "__pydantic_fields__" in members:
         members = _of_pydantic_model(members)
+    if "_explicit_class_assumptions" in members:  # of sympy, which makes these of it, in the order of a set
+        members = {name: member for name, member in members.items() if name not in _MADE_BY_SYMPY}
     ignored = members.get("__cache_ignore__", ())
     found: list[tuple[str, Any]] = []
     if isinstance(annotations, dict) and annotations:  # libraries read them (dataclasses, parsers of settings)
@@ -102,6 +114,22 @@ def _members(kind: type, members: dict[str, Any]) -> list[tuple[str, Any]]:
     return found
 
 
+def _names_in(annotations: Any) -> tuple[str, ...]:
+    """Return the names in those annotations that are texts."""
+    values = annotations.values() if isinstance(annotations, dict) else ()
+    return tuple(sorted({name for text in _texts_in(values) for name in _IDENTIFIER.findall(text)}))
+
+
+def _texts_in(annotations: Iterable[Any]) -> Iterator[str]:
+    for value in annotations:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, ForwardRef):
+            yield value.__forward_arg__
+        elif not isinstance(value, type):
+            yield from _texts_in(getattr(value, "__args__", ()))
+
+
 def _trait(field: Any, name: str) -> Any:
     value = getattr(field, name)
     if name == "metadata":
@@ -113,6 +141,8 @@ def annotation(value: Any) -> Any:
     """Return something that stands for an annotation: the classes in it, and other things by their text."""
     if value is None or isinstance(value, (type, str)):
         return value
+    if type(value).__name__ == "TypeAliasType":
+        return ("alias", value.__name__, annotation(value.__value__))
     origin = getattr(value, "__origin__", None)
     if origin is not None or isinstance(value, UnionType):
         parts = tuple(annotation(item) for item in getattr(value, "__args__", ()))

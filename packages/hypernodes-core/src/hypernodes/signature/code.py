@@ -16,7 +16,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from hypernodes.nodes import Node
-from hypernodes.signature.additions import additions_to
+from hypernodes.signature.additions import added_attributes, additions_to
 from hypernodes.signature.class_members import members_of
 from hypernodes.signature.origin import INTERPRETER, PYTHON, origin_of_class, origin_of_function, origin_of_module
 from hypernodes.signature.references import MissingModule, Unknowable, references
@@ -26,6 +26,7 @@ from hypernodes.signature.walk import Parts, UnhashableValueError
 # Counts the changes of what digests are made of: results stored under an older one are not found.
 IDENTITY_VERSION = 2
 _COMPILED = (".so", ".pyd")
+_dump_of: Any = abc._get_dump  # type: ignore[attr-defined]  # the registry of an abstract class comes first
 _PLAIN_METACLASSES = (type, abc.ABCMeta)
 
 
@@ -43,12 +44,13 @@ def function_children(function: FunctionType) -> list[tuple[str, Any]]:
     """Return what a function refers to outside its own text, each with how one gets there."""
     code = function.__code__
     if origin_of_function(function):
+        added = added_attributes(function) if function.__dict__ else []
         if "<locals>" not in code.co_qualname:
-            return []
+            return added
         if code.co_qualname == "singledispatch.<locals>.wrapper":
-            return _registry(function)
+            return [*_registry(function), *added]
         # made by an installed function, for values that it got
-        return [*_closure(function), *_defaults(function)]
+        return [*_closure(function), *_defaults(function), *added]
     children = [*_defaults(function), *_closure(function), *references(function)]
     if function.__dict__:
         children += [(f".{name}", value) for name, value in sorted(function.__dict__.items(), key=_by_name)]
@@ -94,14 +96,25 @@ def class_parts(kind: type) -> Parts:
 def class_children(kind: type) -> list[tuple[str, Any]]:
     """Return what a class consists of, each with how one gets there; of an installed class, what was added to it."""
     if origin_of_class(kind):
-        return [(f".{name}", member) for name, member in additions_to(kind)]
+        added = [(f".{name}", member) for name, member in additions_to(kind)]
+        return [*added, *_registered_in(kind)] if isinstance(kind, abc.ABCMeta) else added
     children: list[tuple[str, Any]] = [(f" (base {base.__name__})", base) for base in kind.__bases__]
     if type(kind) not in _PLAIN_METACLASSES:
         children.append((" (metaclass)", type(kind)))
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if str(file).endswith(_COMPILED):
         children.append(("(compiled)", compiled_origin(kind.__module__)))
+    if isinstance(kind, abc.ABCMeta):
+        children += _registered_in(kind)
     return children + members_of(kind)
+
+
+def _registered_in(kind: abc.ABCMeta) -> list[tuple[str, Any]]:
+    """Return the classes that `register` made subclasses of an abstract one; of an installed one, the user's own."""
+    found = [known for reference in _dump_of(kind)[0] if (known := reference()) is not None]
+    if found and origin_of_class(kind):
+        found = [known for known in found if not origin_of_class(known)]
+    return [(".register()", known) for known in sorted(found, key=_full_name)]
 
 
 def builtin_parts(function: BuiltinFunctionType) -> Parts:
@@ -168,6 +181,10 @@ def node_parts(node: Node[..., Any]) -> Parts:
     """A node: its function, and what its options add."""
     head = f"node {IDENTITY_VERSION}:{INTERPRETER}:{node.version!r}:{','.join(sorted(node.cache_ignore))}"
     return Parts(head.encode("utf-8", "surrogatepass"), [("", node.func)])
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _labels(children: list[tuple[str, Any]]) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from hypernodes.signature.walk import Parts, UnhashableValueError
 
 _PIECE_ROWS = 1 << 16
+_PYTHON_FUNCTION = (b"PLPYFN", b"PLPYUDF")
 
 
 class _HashingFile:
@@ -58,7 +59,9 @@ def arrow_array(value: Any) -> Parts:
     head = b"arrow:%d:" % len(value) + _arrow_schema(pyarrow.schema([pyarrow.field("", kind)]))
     if isinstance(kind, pyarrow.BaseExtensionType):
         storage = [chunk.storage for chunk in getattr(value, "chunks", [value])]
-        return Parts(head, [(".storage", pyarrow.chunked_array(storage, kind.storage_type))])
+        # What a type of the user's own writes of itself need not be all that it holds.
+        own = [(".type", kind)] if isinstance(kind, pyarrow.ExtensionType) else []
+        return Parts(head, [*own, (".storage", pyarrow.chunked_array(storage, kind.storage_type))])
     if not (types.is_nested(kind) or types.is_dictionary(kind) or types.is_run_end_encoded(kind)):
         return Parts(head + _arrow_content(value))
     if hasattr(value, "chunks"):
@@ -108,12 +111,22 @@ def _arrow_content(value: Any) -> bytes:
             # Two arrays are copied into one: a slice as it is may be written with what lies behind it.
             pieces = getattr(part, "chunks", [part])
             whole = pyarrow.concat_arrays([*pieces, pyarrow.array([], part.type)])
-            if pyarrow.types.is_boolean(whole.type):
+            if pyarrow.types.is_floating(whole.type):
+                whole = _with_one_nan(whole)
+            elif pyarrow.types.is_boolean(whole.type):
                 whole = whole.cast("uint8")  # the last byte of a bitmap may hold anything beyond its end
             table = pyarrow.table({"": whole})
             with ipc.new_stream(pyarrow.PythonFile(target, mode="w"), table.schema) as stream:
                 stream.write_table(table)
     return target.digest()
+
+
+def _with_one_nan(values: Any) -> Any:
+    """Return floating-point numbers with one way to write nan: which it is depends on the machine."""
+    compute: Any = importlib.import_module("pyarrow.compute")
+    is_nan = compute.is_nan(values)
+    nan = sys.modules["pyarrow"].scalar(float("nan"), values.type)
+    return compute.if_else(is_nan, nan, values) if compute.any(is_nan).as_py() else values
 
 
 def polars_frame(value: Any) -> Parts:
@@ -124,7 +137,15 @@ def polars_frame(value: Any) -> Parts:
 
 
 def polars_series(value: Any) -> Parts:
-    """A polars column: as Arrow data in blocks, which polars writes itself."""
+    """A polars column, with what somebody has attached to it."""
+    parts = _polars_content(value)
+    attributes = getattr(value, "__dict__", {})
+    attached = [(f".{name}", attributes[name]) for name in sorted(attributes, key=str) if name != "_s"]
+    return Parts(parts.tag, [*parts.children, *attached]) if attached else parts
+
+
+def _polars_content(value: Any) -> Parts:
+    """A column as Arrow data in blocks, which polars writes itself."""
     polars: Any = sys.modules["polars"]
     head = f"polars series:{value.dtype}:{len(value)}:".encode("utf-8", "surrogatepass")
     name = (".name", value.name)
@@ -147,9 +168,20 @@ def polars_series(value: Any) -> Parts:
         for part in parts:
             if part.dtype == polars.Boolean:
                 part = part.cast(polars.UInt8)  # the last byte of a bitmap may hold anything beyond its end
+            elif part.dtype.is_float():
+                part = part.fill_nan(float("nan"))  # which nan it is depends on the machine
             frame = part.to_frame().rechunk()
             frame.write_ipc_stream(target, compression="uncompressed", compat_level=polars.CompatLevel.oldest())
     return Parts(head + target.digest(), [name])
+
+
+def polars_expression(value: Any) -> Parts:
+    """An expression as polars writes it; of a Python function it may write only where to find it."""
+    written = value.__getstate__()
+    if any(mark in written for mark in _PYTHON_FUNCTION):
+        text = "it calls a Python function, in which a change would not be seen; build the expression inside the node"
+        raise UnhashableValueError(text, path="", culprit_type=f"{type(value).__module__}.{type(value).__qualname__}")
+    return Parts(b"polars expression:" + written)
 
 
 def polars_lazy(value: Any) -> Parts:

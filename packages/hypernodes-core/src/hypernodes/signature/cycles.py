@@ -1,7 +1,8 @@
 """Digests of objects that refer to each other in a circle: one for each, whichever of them is met first.
 
 Objects of cycles that are built alike have the same digest; two of one cycle have it exactly if nothing that can be
-reached from one differs from what can be reached from the other in the same way. The objects are sorted into classes by
+reached from one differs from what can be reached from the other in the same way. How many are alike counts: code may
+go round a ring and count. The objects are sorted into classes by
 what they are and by the classes that they refer to, until no class has to be split (colour refinement, in O(n log n):
 Hopcroft 1971, Berkholz et al. 2013). The classes are numbered by content alone, so the numbers mean the same in every
 process.
@@ -9,7 +10,7 @@ process.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -38,7 +39,8 @@ def digests_of(members: Sequence[Member]) -> list[bytes]:
     colours, count = _colour(keys, links, members)
     if count == len(members):
         return _named(keys, links, members, colours)
-    # Some are alike. Seen once each, their numbers do not depend on how many of a kind there are.
+    # Some are alike: each kind is looked at once, with how many of it there are.
+    size = Counter(colours)
     first: dict[int, int] = {}
     for position, colour in enumerate(colours):
         first.setdefault(colour, position)
@@ -46,7 +48,7 @@ def digests_of(members: Sequence[Member]) -> list[bytes]:
     place = {colour: i for i, colour in enumerate(kinds)}
     chosen = [first[colour] for colour in kinds]
     of_kinds = _named(
-        kind_keys := [keys[i] for i in chosen],
+        kind_keys := [keys[first[colour]] + b":%d" % size[colour] for colour in kinds],
         kind_links := [[place[colours[target]] for target in links[i]] for i in chosen],
         kind_members := [members[i] for i in chosen],
         _colour(kind_keys, kind_links, kind_members)[0],

@@ -22,6 +22,8 @@ def hasher_for(kind: type) -> Callable[[Any], Parts] | None:
     for base in kind.__mro__:
         package = _package(base)
         hasher = _BY_NAME.get((package, base.__name__))
+        if hasher is _pandas_array and _package(kind) != package:
+            return None  # others hold more than their values (units, coordinate systems), and say so
         if hasher is not None:
             return hasher if _package(kind) == package else _of_subclass(hasher)
     return None
@@ -123,7 +125,8 @@ def _random_state(value: Any) -> Parts:
     if value is getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None):
         return Parts(b"global random state of numpy")
     name, keys, *rest = value.get_state()
-    return Parts(b"random state:" + str(name).encode(), [("", keys), ("", rest)])
+    attributes = _attributes(value, frozenset())
+    return Parts(b"random state:" + str(name).encode(), [("", keys), ("", rest), *attributes])
 
 
 def _numpy_scalar(value: Any) -> Parts:
@@ -256,16 +259,31 @@ def _image(value: Any) -> Parts:
     hashed = sha256()
     frames = getattr(value, "n_frames", 1)
     shown = value.tell() if frames > 1 else 0
+    infos: list[Any] = []
     for frame in range(frames):
         if frames > 1:
             value.seek(frame)
+            infos.append(dict(value.info))  # e.g. how long it is shown
         rows = max(1, _PIECE_BYTES // max(1, 4 * value.width))
         for top in range(0, value.height, rows):
             hashed.update(value.crop((0, top, value.width, min(top + rows, value.height))).tobytes())
     if frames > 1:
         value.seek(shown)
     head = f"image:{value.mode}:{value.size}:{value.format}:{frames}:{shown}:"
-    return Parts(head.encode() + hashed.digest(), [(".palette", value.getpalette()), (".info", dict(value.info))])
+    palette = getattr(value.palette, "mode", None), value.getpalette(None)  # with its transparency
+    children = [(".palette", palette), (".info", infos or dict(value.info)), (".getexif()", _exif(value))]
+    if value.format is None:  # one that was not read from a file holds nothing else
+        children += _attributes(value, frozenset(vars(sys.modules["PIL.Image"].new("1", (0, 0)))))
+    return Parts(head.encode() + hashed.digest(), children)
+
+
+def _exif(value: Any) -> Any:
+    """Return the tags of a picture, which may have been set."""
+    tags = value.getexif()
+    try:
+        return tags.tobytes()
+    except Exception:  # not of the types that the standard allows
+        return dict(tags)
 
 
 # --- others ------------------------------------------------------------------------------------------------------
@@ -274,7 +292,14 @@ def _image(value: Any) -> Parts:
 def _numba_function(value: Any) -> Parts:
     """A compiled function: by what it was compiled from, and how."""
     dispatcher = getattr(value, "_dispatcher", value)
-    return Parts(b"numba", [("", dispatcher.py_func), (".targetoptions", dict(dispatcher.targetoptions))])
+    # Where types were given it is compiled for these only, and what it is called with is converted to them.
+    types: Any = None
+    if hasattr(value, "_frozen"):
+        types = list(value.types) if value._frozen else None
+    elif not getattr(dispatcher, "_can_compile", True):
+        types = str(dispatcher.signatures)
+    options = dict(dispatcher.targetoptions)
+    return Parts(b"numba", [("", dispatcher.py_func), (".targetoptions", options), (".signatures", types)])
 
 
 def _loguru_logger(value: Any) -> Parts:
@@ -302,6 +327,7 @@ _BY_NAME: dict[tuple[str, str], Callable[[Any], Parts]] = {
     ("polars", "DataFrame"): columnar.polars_frame,
     ("polars", "Series"): columnar.polars_series,
     ("polars", "LazyFrame"): columnar.polars_lazy,
+    ("polars", "Expr"): columnar.polars_expression,
     ("pyarrow", "Array"): columnar.arrow_array,
     ("pyarrow", "ChunkedArray"): columnar.arrow_array,
     ("pyarrow", "Table"): columnar.arrow_table,

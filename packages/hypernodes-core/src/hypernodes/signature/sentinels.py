@@ -14,6 +14,7 @@ from hypernodes.signature.origin import origin_of_module
 
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__", "__eq__")
+_MOST_TEXTS = 4  # that a sentinel holds, e.g. its name and what it is for
 _may_be: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
@@ -28,11 +29,14 @@ def sentinel_name(value: Any) -> SentinelName | None:
     """Return where a sentinel is found; None for an object that is none.
 
     A sentinel has no state, is compared by identity, and is a global variable of the module that its class is from (of
-    a bare `object()`, of any module that is not installed).
+    a bare `object()`, of any module; one of the user's own comes first). It may hold its name: `X = Unset("X")`.
     """
     kind = type(value)
-    if not may_be_sentinel(kind) or getattr(value, "__dict__", None):
+    if not may_be_sentinel(kind):
         return None
+    state = getattr(value, "__dict__", None)
+    if state:
+        return _name_held(state, value, kind)
     for module in _modules(kind):
         for variable, held in module.__dict__.items():
             if held is value:
@@ -46,6 +50,15 @@ def may_be_sentinel(kind: type) -> bool:
     if may_be is None:
         may_be = _may_be[kind] = kind is object or _has_sentinels(kind)
     return may_be
+
+
+def _name_held(state: dict[str, Any], value: Any, kind: type) -> SentinelName | None:
+    """Return the name of a sentinel that holds nothing but texts, its name among them."""
+    if len(state) > _MOST_TEXTS or any(type(text) is not str for text in state.values()):
+        return None
+    namespace = getattr(sys.modules.get(kind.__module__), "__dict__", {})
+    name = next((text for text in state.values() if namespace.get(text) is value), None)
+    return None if name is None else SentinelName(kind.__module__, name)
 
 
 def reduce_sentinel(value: Any) -> Any:
@@ -75,8 +88,9 @@ def _modules(kind: type) -> list[ModuleType]:
     if kind is not object:
         module = sys.modules.get(kind.__module__)
         return [module] if isinstance(module, ModuleType) else []
-    return [
+    modules = [
         module
-        for name, module in sorted(sys.modules.items())
-        if type(module) is ModuleType and module.__name__ == name and not origin_of_module(name)
+        for name, module in sorted(sys.modules.items(), key=lambda item: (item[0].count("."), item[0]))
+        if type(module) is ModuleType and module.__name__ == name
     ]
+    return sorted(modules, key=lambda module: origin_of_module(module.__name__) != "")

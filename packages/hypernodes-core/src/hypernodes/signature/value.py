@@ -28,6 +28,7 @@ from typing import Any
 from hypernodes.failure import Failure
 from hypernodes.nodes import Node
 from hypernodes.signature import code, hashers, plain
+from hypernodes.signature.additions import added_attributes
 from hypernodes.signature.exceptions import FailedWith, exception_parts, failed_with_parts, failure_parts
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
@@ -213,7 +214,7 @@ def _bare_object(value: Any) -> Parts:
 def _by_base(kind: type) -> Rule | None:
     """Return the rule for subclasses of what compiled code or the standard library knows how to take apart."""
     for base in kind.__mro__:
-        rule = _BY_NAME.get((base.__module__.partition(".")[0], base.__name__))
+        rule = _BY_NAME.get((str(base.__module__).partition(".")[0], base.__name__))
         if rule is not None and base.__module__ in _STANDARD:
             return rule if kind.__module__ in _STANDARD else _of_subclass(rule)
         if base in _EXTENDED:
@@ -239,7 +240,11 @@ def _generic_alias(value: Any) -> Parts:
 
 
 def _union(value: Any) -> Parts:
-    return Parts(b"union", [("", item) for item in value.__args__], is_ordered=False)
+    return Parts(b"union", [("", item) for item in value.__args__])
+
+
+def _type_alias(value: Any) -> Parts:
+    return Parts(b"type alias:" + value.__name__.encode(), [(".__value__", value.__value__)])
 
 
 def _special_form(value: Any) -> Parts:
@@ -291,7 +296,8 @@ _RULES: dict[type, Rule] = {
     ),
     functools.singledispatchmethod: lambda v: Parts(b"singledispatchmethod", [("", v.dispatcher)]),
     type(functools.lru_cache(len)): lambda v: Parts(
-        b"lru_cache:" + repr(v.cache_parameters()).encode(), [(".__wrapped__", v.__wrapped__)]
+        b"lru_cache:" + repr(v.cache_parameters()).encode(),
+        [(".__wrapped__", v.__wrapped__), *added_attributes(v)],
     ),
     property: lambda v: Parts(b"property", [(".fget", v.fget), (".fset", v.fset), (".fdel", v.fdel)]),
     staticmethod: lambda v: Parts(b"staticmethod", [("", v.__func__)]),
@@ -308,6 +314,7 @@ _BY_NAME: dict[tuple[str, str], Rule] = {
     ("pathlib", "PurePath"): _path,
     ("typing", "_BaseGenericAlias"): _generic_alias,
     ("typing", "_SpecialForm"): _special_form,
+    ("typing", "TypeAliasType"): _type_alias,
     ("zoneinfo", "ZoneInfo"): _zone,
 }
 

@@ -40,14 +40,14 @@ def reduce_sent_sentinel(value: Any, is_sent: Callable[[str], bool] = is_main) -
                 return None
             if owner is None:
                 _own[tuple(key)] = value
-        return find_sent_sentinel, (*key, kind)
+        return find_sent_sentinel, (*key, kind, dict(getattr(value, "__dict__", ())))
     return None
 
 
-def find_sent_sentinel(module: str, variable: str, kind: type) -> Any:
-    """Return the sentinel of this name, which is made when it arrives for the first time."""
+def find_sent_sentinel(module: str, variable: str, kind: type, state: dict[str, str]) -> Any:
+    """Return the sentinel of this name, which is made when it arrives for the first time; it may hold its name."""
     key = (module, variable)
     owner = code_owner.get()
     if owner is not None:
-        return owner.sentinels.find(key, kind)
-    return _own[key] if type(_own.get(key)) is kind else _arrived_here.find(key, kind)
+        return owner.sentinels.find(key, kind, state)
+    return _own[key] if type(_own.get(key)) is kind else _arrived_here.find(key, kind, state)
