@@ -15,10 +15,12 @@ from hypernodes import (
     MapLengthError,
     MapRequest,
     MemoryCache,
+    Node,
     Pipeline,
     RunRequest,
     node,
 )
+from hypernodes.engine.settings import ExecutionMode
 from tests.support import Recorder
 
 
@@ -328,3 +330,14 @@ def test_a_generator_shared_through_two_mapped_nodes_serves_every_item() -> None
     middle = Pipeline([inner]).as_node(input_mapping={"ks": "k"}, map_over="ks")
     found = Pipeline([middle]).run({"ks": [0, 10], "xs": (i for i in range(3))})
     assert found == {"y": [[0, 1, 2], [10, 11, 12]]}
+
+
+@pytest.mark.parametrize("mode", ["sequential", "async", "threaded", "parallel"])
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_given_output_may_be_asked_for(mode: ExecutionMode, is_mapped: bool) -> None:
+    one, two = Node(lambda x: [x], "one"), Node(lambda x, y: [x + y], "two")
+    pipeline = Pipeline(nodes=[one, two], backend=LocalBackend(map_execution=mode))
+    given: Any = [["a"], ["b"], ["c"]] if is_mapped else ["a"]
+    over = ["x", "one"] if is_mapped else ["x"]
+    found = pipeline.map({"x": [1, 2, 3], "y": 10, "one": given}, map_over=over, output_name=["two", "one"])
+    assert found == {"two": [[11], [12], [13]], "one": given if is_mapped else [given] * 3}

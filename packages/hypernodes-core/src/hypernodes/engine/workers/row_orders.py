@@ -89,7 +89,7 @@ def work_rows(packed: bytes) -> bytes:
     use_folder(order.folder)
     steps: tuple[CallStep, ...] = load_shared(order.program)
     producers = {slot: step for step in steps for slot in step.outputs}
-    wanted = [(producers[slot], slot) for slot in order.outputs]  # outputs are never inputs
+    wanted = [(producers[slot], slot) for slot in order.outputs]
     path, dumper = partial(new_path, order.folder), new_dumper(order.is_by_value)
     rest: list[Any] | None = None
     outputs: list[Any] = []

@@ -15,7 +15,7 @@ from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
 from hypernodes.engine.workers.process_pool import ProcessPool
 from hypernodes.engine.workers.row_orders import RowOrder, work_rows
 from hypernodes.errors import ConfigurationError, SerializationError
-from hypernodes.plan import CallStep, NestedStep, Plan
+from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -97,11 +97,14 @@ class WorkerProcesses:
         )
         return number, self._submit(work, order)
 
-    def submit_rows(self, plan: Plan, rest: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> tuple[int, Future[Any]]:
+    def submit_rows(
+        self, steps: Sequence[Step], outputs: tuple[int, ...], rest: tuple[Any, ...], rows: list[tuple[Any, ...]]
+    ) -> tuple[int, Future[Any]]:
         """Start executing a plan of calls for some rows.
 
         Args:
-            plan: The plan.
+            steps: The steps of the plan.
+            outputs: Slots whose values must be sent back; the calls make them.
             rest: Payloads of the values after those of a row.
             rows: For each execution, payloads of the values of the first slots.
 
@@ -109,8 +112,7 @@ class WorkerProcesses:
             The number of the order, and the future of its outcomes.
         """
         number = next(self._numbers)
-        program, outputs = self._program(plan.steps), tuple(plan.outputs.values())
-        order = RowOrder(self.payloads.folder, number, program, outputs, rest, self._is_by_value, rows)
+        order = RowOrder(self.payloads.folder, number, self._program(steps), outputs, rest, self._is_by_value, rows)
         return number, self._submit(work_rows, order)
 
     def _submit(self, function: Callable[[bytes], bytes], order: WorkOrder | RowOrder) -> Future[Any]:

@@ -82,6 +82,8 @@ class ProcessRows:
         self._size = BatchSize(workers)
         self._reader = RowReader(owner)
         self._rest = owner.request.inputs.rest(plan)
+        slots = plan.outputs.values()
+        self._made = tuple([slot for slot in slots if plan.producers[slot] >= 0])  # the other outputs are given
         self._takers = {slot: step for step in reversed(self.steps) for slot in step.arguments}
 
     def start_next(self, host: Host) -> bool:
@@ -132,7 +134,7 @@ class ProcessRows:
         payloads = [value for values in packed for value in values if type(value) is Payload]
         self._size.learn_bytes(sum(payload.size_bytes for payload in payloads) / len(sent))
         task.files = [payload.path for payload in payloads if payload.path and not payload.is_shared]
-        task.order, future = self._processes.submit_rows(self.owner.plan, rest, packed)
+        task.order, future = self._processes.submit_rows(self.owner.plan.steps, self._made, rest, packed)
         host.wait_for(task, future)
 
     def remove_files(self, task: _BatchTask) -> None:
@@ -171,12 +173,12 @@ class ProcessRows:
         sizes = [value.size_bytes for value in packed if type(value) is Payload]
         self._size.learn_bytes(sum(sizes) / len(task.rows))
         failures = {failure.row: failure for failure in outcomes.failures}
-        if not failures and not sizes:
+        width = len(self._made)
+        if not failures and not sizes and width == len(owner.plan.outputs):
             owner.take_rows([row.item_index for row in task.rows], packed)
             owner.pending -= len(task.rows)
             host.wake(owner)
             return
-        width = len(owner.plan.outputs)
         for position, row in enumerate(task.rows):
             failure = failures.get(position)
             if failure is not None:
@@ -184,7 +186,7 @@ class ProcessRows:
                 continue
             outputs = packed[position * width : (position + 1) * width]
             if not sizes or self._unpack(host, row, outputs):
-                owner.take_outputs(row.item_index, outputs)
+                owner.take_outputs(row.item_index, self._with_given(row, outputs))
         owner.pending -= len(task.rows)
         host.wake(owner)
 
@@ -204,10 +206,18 @@ class ProcessRows:
         if not self.owner.is_stopped:
             fail_row(self.owner, host, row.item_index, step, error)
 
+    def _with_given(self, row: ItemRow, outputs: list[Any]) -> list[Any]:
+        """Return all outputs of a row, those given as inputs among them."""
+        plan = self.owner.plan
+        if len(outputs) == len(plan.outputs):
+            return outputs
+        made, given = dict(zip(self._made, outputs, strict=True)), (*row.values, *self._rest)
+        return [made[slot] if slot in made else given[slot] for slot in plan.outputs.values()]
+
     def _unpack(self, host: Host, row: ItemRow, outputs: list[Any]) -> bool:
         """Replace payloads by their values; return False if one cannot be received, which fails the row."""
         plan = self.owner.plan
-        for position, (slot, payload) in enumerate(zip(plan.outputs.values(), outputs, strict=True)):
+        for position, (slot, payload) in enumerate(zip(self._made, outputs, strict=True)):
             if type(payload) is not Payload:
                 continue
             try:
