@@ -302,7 +302,9 @@ def test_whatever_a_result_raises_as_it_is_packed_is_reported(kind: type[BaseExc
         return Trap(kind, is_sprung_by_loading=False)
 
     for run in (lambda p: p.run({"x": 1}), lambda p: p.map({"x": [1]}, "x")):
-        with pytest.raises(SerializationError, match=rf"the result 'y' cannot be sent back.*{kind.__name__}: mine"):
+        with pytest.raises(
+            SerializationError, match=rf"the result 'y'.* cannot be sent back from through: {kind.__name__}: mine"
+        ):
             run(Pipeline([make], backend=Through()))
 
 

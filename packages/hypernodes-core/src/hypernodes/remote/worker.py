@@ -192,9 +192,9 @@ class _Worker:
                 raise
             columns = result.columns if isinstance(result, MapResult) else result
             names, advice = _unsendable(columns, self._packing) if isinstance(columns, Mapping) else ("", "")
+            reason = str(error) if isinstance(error, SerializationError) else f"{type(error).__name__}: {error}"
             problem = SerializationError(
-                f"the result{names} cannot be sent back from {self.job.engine.backend_name}: "
-                f"{type(error).__name__}: {error}{advice}",
+                f"the result{names} cannot be sent back from {self.job.engine.backend_name}: {reason}{advice}",
                 path=f"result{names}",
             )
             content = (self._packing.describe(problem), unsent, self._outbox.count)
