@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from hypernodes import LocalBackend, MemoryCache, Node, Pipeline, WorkerDiedError, failures, node
+from hypernodes import Backend, LocalBackend, MemoryCache, Node, Pipeline, WorkerDiedError, failures, node
+from hypernodes.backend import SubprocessBackend
+from hypernodes.engine.workers import stopped_processes
 from tests.support import Recorder
 from tests.worker_processes.nodes import die_if_told, note_line, read_lines, tell_process
 from tests.worker_processes.observe import processes, wait_until, workers
@@ -136,3 +141,42 @@ def test_what_workers_were_computing_when_they_were_killed_is_computed_again(tmp
     found = pipeline.map(inputs={"x": [0, 1], "folder": str(tmp_path)}, map_over="x")
     killer.join()
     assert found == {"y": [0, 1]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the state of processes from /proc")
+@pytest.mark.parametrize(
+    "make_backend",
+    [
+        lambda: LocalBackend(map_execution="parallel", max_workers=1),
+        lambda: LocalBackend(node_execution="parallel", max_workers=1),
+        SubprocessBackend,
+    ],
+    ids=["items", "nodes", "subprocess"],
+)
+def test_a_stopped_worker_is_said_to_be_stopped_once_and_goes_on_when_it_is_continued(
+    make_backend: Callable[[], Backend],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopped_processes, "LOOK_S", 0.05)
+
+    @node(output_name="y")
+    def stop(x: int, path: Path) -> int:
+        path.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return x + 1
+
+    path = tmp_path / "pid"
+
+    def go_on() -> None:
+        assert wait_until(lambda: "is stopped" in caplog.text)
+        os.kill(int(path.read_text()), signal.SIGCONT)
+
+    with make_backend() as backend, ThreadPoolExecutor(1) as executor:
+        done = executor.submit(go_on)
+        found = Pipeline(nodes=[stop], backend=backend).map(inputs={"x": [1], "path": path}, map_over="x")
+        done.result()
+    assert found == {"y": [2]}
+    (said,) = [record.getMessage() for record in caplog.records if "is stopped" in record.getMessage()]
+    assert f"kill -CONT {path.read_text()}" in said

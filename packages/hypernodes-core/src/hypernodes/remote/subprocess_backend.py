@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from hypernodes.checks import as_mapping, shown
 from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.workers import stopped_processes
 from hypernodes.engine.workers.threads import start_thread
 from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError
 from hypernodes.locks import reset_after_fork
@@ -256,6 +257,7 @@ class _Process:
         self._environ = environ
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._stops = stopped_processes.StopWatch("the process of SubprocessBackend")
         self._connection: PipeConnection | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._reader: _ErrorReader | None = None
@@ -344,10 +346,17 @@ class _Process:
     def _receive(self, limits: dict[int, _Limit]) -> Received | None:
         """Return the next message; see `outcome`."""
         assert self._connection is not None
+        assert self._process is not None
         first = min(limits.values(), default=None)
-        try:
-            return self._connection.receive(first and first.due)
-        except TimeoutError:
+        while True:
+            look_at = monotonic() + stopped_processes.LOOK_S
+            is_due = first is not None and first.due <= look_at
+            try:
+                return self._connection.receive(first.due if first is not None and is_due else look_at)
+            except TimeoutError:
+                if not is_due:
+                    self._stops.look(self._process.pid)
+                    continue
             assert first is not None
             raise NodeTimeoutError(
                 f"node {first.node_name!r} took longer than its timeout of {first.limit_s:g} s and could not be "

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from hypernodes.engine.workers.code_owner import code_owner
-from hypernodes.engine.workers.serialized_errors import reduce_exception
+from hypernodes.engine.workers.exception_parts import reduce_exception
 from hypernodes.locks import reset_after_fork
 
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others

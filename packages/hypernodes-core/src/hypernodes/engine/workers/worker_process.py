@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from hypernodes.engine.timing import now
+from hypernodes.engine.workers import stopped_processes
 from hypernodes.engine.workers.process_link import FAILED, LIMIT, LIMIT_FORMAT, LIMIT_OVER, REPORT, SIZE_FORMAT
 from hypernodes.engine.workers.serialized_errors import restore
 from hypernodes.locks import reset_after_fork
@@ -98,6 +99,7 @@ class WorkerProcess:
         self._lock = threading.RLock()
         self._is_running = False
         self.is_killed = False
+        self._stops = stopped_processes.StopWatch("a worker process")
         self._ended: int = -1  # becomes readable when the process ends
 
     def start(self) -> None:
@@ -167,12 +169,14 @@ class WorkerProcess:
         is_told = self._ended >= 0
         waited_for: list[Any] = [connection, self._ended if is_told else self._process.sentinel]
         while True:
-            timeout_s = None if is_told else _CHECK_S
+            timeout_s = stopped_processes.LOOK_S if is_told else _CHECK_S
             if due is not None:
-                timeout_s = min(max(due - now(), 0), timeout_s or _CHECK_S)
+                timeout_s = min(max(due - now(), 0), _CHECK_S)
             ready = wait(waited_for, timeout_s)
             if ready or self.has_ended:
                 break
+            if self._process.pid is not None:
+                self._stops.look(self._process.pid)
             if due is not None and now() >= due:
                 self.kill()
                 raise self._lost(late_call)
