@@ -196,6 +196,13 @@ def test_two_nodes_with_one_output_name_are_refused() -> None:
     assert caught.value.node_names == ("strip", "lower")
 
 
+def test_a_node_that_is_listed_twice_is_named() -> None:
+    with pytest.raises(
+        DuplicateOutputError, match=r"node 'strip' \(.*\) is listed twice in pipeline 'p'. List it once"
+    ):
+        Pipeline(nodes=[strip, strip], name="p")
+
+
 def test_a_nested_pipeline_with_an_output_that_exists_already_is_refused() -> None:
     with pytest.raises(DuplicateOutputError, match=r"produced by both 'strip' \(.*\) and 'strip_all' in pipeline"):
         Pipeline(nodes=[strip, strip_all])

@@ -78,7 +78,7 @@ def test_without_loky_what_cannot_be_sent_is_refused_before_anything_runs(
                 run({{{mode!r}: "parallel"}}, leave_a_trace, refused)
             except SerializationError as error:
                 assert repr(refused.name) in str(error), error
-                assert "pip install hypernodes-core[parallel]" in str(error), error
+                assert "pip install 'hypernodes-core[parallel]'" in str(error), error
             else:
                 raise AssertionError("not refused")
         assert not os.path.exists("trace")
@@ -104,7 +104,7 @@ for mode in ("map_execution", "node_execution"):
     printed = scripts_without_loky.run("-c", source).splitlines()
     message = (
         "node 'double' (<string>:4) cannot be sent to a worker process, which cannot import what is defined in an "
-        "interactive session or by `python -c`; pip install hypernodes-core[parallel] sends functions of every kind"
+        "interactive session or by `python -c`; pip install 'hypernodes-core[parallel]' sends functions of every kind"
     )
     assert printed == [message, message]
 
@@ -146,7 +146,7 @@ def test_without_loky_a_forgotten_main_guard_is_explained_once(scripts_without_l
         "hypernodes.errors.WorkerDiedError: worker processes cannot start: a script must start its runs under "
         "`if __name__ == '__main__':`"
     )
-    assert "pip install hypernodes-core[parallel]" in err.splitlines()[-1]
+    assert "pip install 'hypernodes-core[parallel]'" in err.splitlines()[-1]
     assert (scripts.folder / "imported").read_text() == ".."  # by the script itself, and by one worker
 
 

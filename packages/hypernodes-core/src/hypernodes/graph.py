@@ -81,10 +81,16 @@ def _find_producers(nodes: Sequence[GraphNode], pipeline_name: str) -> dict[str,
         for output in node.outputs:
             if output in producers:
                 other = nodes[producers[output]]
+                if node is other:
+                    problem = f"node {describe(node)} is listed twice in pipeline {pipeline_name!r}. List it once."
+                else:
+                    problem = (
+                        f"output {output!r} is produced by both {describe(other)} and {describe(node)} in pipeline "
+                        f"{pipeline_name!r}. Rename one with @node(output_name=...), or with output_mapping if it is a "
+                        "nested pipeline."
+                    )
                 raise DuplicateOutputError(
-                    f"output {output!r} is produced by both {describe(other)} and {describe(node)} in pipeline "
-                    f"{pipeline_name!r}. Rename one with @node(output_name=...), or with output_mapping if it is a "
-                    "nested pipeline.",
+                    problem,
                     output_name=output,
                     node_names=(other.name, node.name),
                 )

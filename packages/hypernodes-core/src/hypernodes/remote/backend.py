@@ -82,7 +82,7 @@ class RemoteBackend(Backend):
         if find_spec("cloudpickle") is None:
             raise ConfigurationError(
                 f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
-                "pip install hypernodes-core[remote]"
+                "pip install 'hypernodes-core[remote]'"
             )
         self.node_execution = checked.node_execution
         self.map_execution = checked.map_execution

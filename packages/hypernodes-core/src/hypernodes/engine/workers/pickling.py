@@ -62,7 +62,7 @@ def check_importable(node: Node[..., Any], what: str) -> None:
 def _loky_advice() -> str:
     if code_owner.get() is not None:
         return "with loky installed there, in the image or environment of the remote side, every kind can be sent"
-    return "pip install hypernodes-core[parallel] sends functions of every kind"
+    return "pip install 'hypernodes-core[parallel]' sends functions of every kind"
 
 
 class Dumper:

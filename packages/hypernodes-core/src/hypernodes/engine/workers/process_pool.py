@@ -347,7 +347,7 @@ class ProcessPool:
         """Return what a run raises because no worker process can be started."""
         guard = (
             "a script must start its runs under `if __name__ == '__main__':`, because each worker process imports it; "
-            "after `pip install hypernodes-core[parallel]` it need not"
+            "after `pip install 'hypernodes-core[parallel]'` it need not"
         )
         if isinstance(error, ExecutionError):
             return error
