@@ -234,7 +234,7 @@ def frame_of_run(
     """
     if not plan.is_cached:
         return Frame(plan, run, values, base)
-    calls = identified_calls(plan, run, is_item=False) if known is None and not run.is_dry_run else None
+    calls = identified_calls(plan, run, is_item=False) if known is None else None
     if calls is not None:
         frame = IdentifiedFrame(plan, run, values, base, None, calls, [b""] * len(values))
         if frame.sign(calls.inputs):

@@ -176,17 +176,15 @@ class ProcessRows:
         width = len(self._made)
         if not failures and not sizes and width == len(owner.plan.outputs):
             owner.take_rows([row.item_index for row in task.rows], packed)
-            owner.pending -= len(task.rows)
-            host.wake(owner)
-            return
-        for position, row in enumerate(task.rows):
-            failure = failures.get(position)
-            if failure is not None:
-                self._fail_row(host, row, self.steps[failure.step], restore(failure.raised))
-                continue
-            outputs = packed[position * width : (position + 1) * width]
-            if not sizes or self._unpack(host, row, outputs):
-                owner.take_outputs(row.item_index, self._with_given(row, outputs))
+        else:
+            for position, row in enumerate(task.rows):
+                failure = failures.get(position)
+                if failure is not None:
+                    self._fail_row(host, row, self.steps[failure.step], restore(failure.raised))
+                    continue
+                outputs = packed[position * width : (position + 1) * width]
+                if not sizes or self._unpack(host, row, outputs):
+                    owner.take_outputs(row.item_index, self._with_given(row, outputs))
         owner.pending -= len(task.rows)
         host.wake(owner)
 
