@@ -92,7 +92,7 @@ def _of_class_here(text: str, module: str, name: str) -> Warning:
 
 
 def take_report(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    """Show what a remote worker reported; a handler of the user's that fails ends nothing."""
+    """Show what a worker reported; a handler of the user's that fails ends nothing."""
     try:
         function(*arguments)
     except Exception:

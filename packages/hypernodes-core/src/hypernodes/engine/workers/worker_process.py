@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import BrokenExecutor
 from multiprocessing.connection import Connection, wait
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from hypernodes.engine.timing import now
 from hypernodes.engine.workers import stopped_processes
+from hypernodes.engine.workers.caller_settings import take_report
 from hypernodes.engine.workers.process_link import FAILED, LIMIT, LIMIT_FORMAT, LIMIT_OVER, REPORT, SIZE_FORMAT
 from hypernodes.engine.workers.serialized_errors import restore
 from hypernodes.locks import reset_after_fork
@@ -159,7 +159,7 @@ class WorkerProcess:
             elif kind == LIMIT_OVER:
                 due = None
             elif kind == REPORT:
-                _take_report(message[1:])
+                take_report(_call_packed, (message[1:],))
             else:
                 return restore(pickle.loads(message[1:])) if kind == FAILED else message[1:]
 
@@ -260,12 +260,9 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _take_report(packed: bytes) -> None:
-    try:
-        function, arguments = pickle.loads(packed)
-        function(*arguments)
-    except Exception:  # of a handler of the user's; the work goes on
-        traceback.print_exc()
+def _call_packed(packed: bytes) -> None:
+    function, arguments = pickle.loads(packed)
+    function(*arguments)
 
 
 def _open_pid(pid: int) -> int:
