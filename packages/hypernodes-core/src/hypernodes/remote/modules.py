@@ -140,10 +140,12 @@ class JobModules:
 
     def make_class(self, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
         """Return a class that cloudpickle describes, which is the same one whenever it comes to this job."""
+        from hypernodes.engine.workers.by_value import class_known_as  # needs cloudpickle, as the sender did
+
         *facts, tracker_id, extra = arguments
         made = self._classes.get(tracker_id)
         if made is None:
-            own = None if _is_from_caller.get() else _defined_here(tracker_id)
+            own = None if _is_from_caller.get() else class_known_as(tracker_id)
             if own is not None:
                 self._complete.add(own)
             made = self._classes[tracker_id] = own or make(*facts, None, extra)
@@ -354,13 +356,6 @@ def import_for_job(
         if module is not None:
             return module  # type: ignore[no-any-return]
     return _import(name, globals, locals, fromlist, level)
-
-
-def _defined_here(tracker_id: str) -> type | None:
-    """Return the class that cloudpickle has sent from this process under an id."""
-    from cloudpickle import cloudpickle
-
-    return getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {}).get(tracker_id)
 
 
 def _send_as(made: type, tracker_id: str) -> None:

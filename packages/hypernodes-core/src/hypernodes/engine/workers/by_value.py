@@ -216,6 +216,11 @@ def make_function(name_in_main: str | None, make: Callable[..., FunctionType], *
     return _adopt(name_in_main, function)  # type: ignore[no-any-return]
 
 
+def class_known_as(tracker_id: str) -> type | None:
+    """Return the class that cloudpickle has sent from this process, or received, under an id."""
+    return _classes_by_id.get(tracker_id)
+
+
 def make_class(name_in_main: str | None, make: Callable[..., type], *arguments: Any) -> type:
     """Make a class, to be filled by the unpickler; one that was sent from here, or arrived before, is itself again."""
 
@@ -227,7 +232,7 @@ def make_class(name_in_main: str | None, make: Callable[..., type], *arguments: 
     if owner is not None:
         made = owner.make_class(make_quietly, arguments)
     else:
-        made = _classes_by_id.get(arguments[-2]) or make_quietly(*arguments)
+        made = class_known_as(arguments[-2]) or make_quietly(*arguments)
         if made not in _originals:
             _arrived.add(made)
     return _adopt(name_in_main, made)  # type: ignore[no-any-return]
