@@ -25,6 +25,7 @@ from typing import Any
 from tests.worker_processes.observe import members_of_session, wait_until
 
 PATIENCE_S = 60.0
+STACKS_CHARACTERS = 20_000
 
 
 def main() -> int:
@@ -43,7 +44,9 @@ def soak(folder: Path, duration_s: float, chance: random.Random) -> dict[str, An
     ends_at = time.monotonic() + duration_s
     temporary = folder / "tmp"
     temporary.mkdir()
-    steady = _start(folder, "steady", chance, duration_s)
+    figures_file = folder / "figures"
+    with figures_file.open("w") as figures_stream:  # a pipe that nobody reads for an hour would fill up
+        steady = _start(folder, "steady", chance, duration_s, figures_stream.fileno())
     happened: Counter[str] = Counter()
     wrong: list[str] = []
     left: list[str] = []
@@ -58,19 +61,22 @@ def soak(folder: Path, duration_s: float, chance: random.Random) -> dict[str, An
         try:
             _, errors = victim.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
-            left.append(f"caller {number} did not end {PATIENCE_S:.0f} s after {how.name}")
+            victim.send_signal(signal.SIGUSR1)  # it writes where its threads are
+            time.sleep(1.0)
             os.killpg(victim.pid, signal.SIGKILL)
             _, errors = victim.communicate()
+            stacks = errors[-STACKS_CHARACTERS:]
+            left.append(f"caller {number} did not end {PATIENCE_S:.0f} s after {how.name}: {stacks}")
         wrong += [line for line in errors.splitlines() if line.startswith("WRONG")]
         if not wait_until(lambda pid=victim.pid: not members_of_session(pid), PATIENCE_S):  # type: ignore[misc]
             commands = [process.command[:120] for process in members_of_session(victim.pid)]
             left.append(f"processes of caller {number}, {PATIENCE_S:.0f} s after {how.name}: {commands}")
             os.killpg(victim.pid, signal.SIGKILL)
-    output, errors = steady.communicate(timeout=2 * PATIENCE_S)
+    _, errors = steady.communicate(timeout=2 * PATIENCE_S)
     wrong += [line for line in errors.splitlines() if line.startswith("WRONG")]
     if steady.returncode != 0 and not wrong:
         wrong.append(f"the steady caller ended with {steady.returncode}: {errors[-3000:]}")
-    figures = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    figures = [json.loads(line) for line in figures_file.read_text().splitlines()]
     happened.update(figures[-1]["happened"] if figures else {})
     survivors = [path.name for path in temporary.iterdir()]
     return {
@@ -82,12 +88,14 @@ def soak(folder: Path, duration_s: float, chance: random.Random) -> dict[str, An
     }
 
 
-def _start(folder: Path, name: str, chance: random.Random, duration_s: float) -> subprocess.Popen[str]:
+def _start(
+    folder: Path, name: str, chance: random.Random, duration_s: float, output: int = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
     seed = chance.randrange(2**31)
     return subprocess.Popen(
         [sys.executable, "-m", "tests.soak.caller", name, str(folder), str(seed), str(duration_s)],
         env={**os.environ, "TMPDIR": str(folder / "tmp")},
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -150,6 +151,7 @@ class _OnDisk(Built):
 def main() -> int:
     name, folder, seed, duration_s = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the soak may have it ignored
+    faulthandler.register(signal.SIGUSR1)  # writes the stacks of all threads, if the caller does not end
     warnings.simplefilter("ignore", CacheWarning)  # of what a killed process left
     ends_at = time.monotonic() + duration_s
     caller = Caller(name, folder, seed)

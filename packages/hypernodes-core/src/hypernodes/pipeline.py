@@ -197,7 +197,8 @@ class Pipeline:
             map_over: Name, or names, of the inputs that vary from item to item.
             map_mode: "zip" or "product"; the latter reads its inputs completely first.
             output_name: Compute only these outputs and what they need; all outputs when None.
-            on_error: "raise" or "collect"; see `map`.
+            on_error: "raise" or "collect"; see `map`. A failing item raises as soon as it is known to fail; results of
+                items before it that are still under way are not yielded then.
             in_order: Whether results are yielded in item order, rather than in the order of completion.
 
         Returns:
