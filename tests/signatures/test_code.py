@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import linecache
 import pickle
 import subprocess
 import sys
 import textwrap
 import warnings
+import weakref
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -390,6 +392,31 @@ def test_options_that_make_no_sense_are_refused_when_the_node_is_made() -> None:
 # --- what changed ------------------------------------------------------------------------------------------------
 
 
+def test_code_that_is_gone_is_not_kept_alive(load_module: LoadModule) -> None:
+    """A program that makes functions by `exec`, or loads modules again and again, would grow for ever."""
+    cache = MemoryCache()
+    for number in range(3):
+        module = load_module(f"def helper(x): return x + {number}\ndef compute(x): return helper(x)")
+        pipeline = Pipeline(nodes=[Node(module.compute, "y")], cache=cache)
+        pipeline.run({"x": 1})
+        assert pipeline.explain({"x": 1})["compute"].status == "hit"
+        codes = [weakref.ref(module.compute.__code__), weakref.ref(module.helper.__code__)]
+        del sys.modules[module.__name__]
+        del module, pipeline
+        gc.collect()
+        assert [code() for code in codes] == [None, None]
+
+
+def test_source_files_are_not_kept_parsed_for_ever(load_module: LoadModule) -> None:
+    def parsed() -> int:
+        gc.collect()
+        return sum(type(obj).__name__ == "_File" for obj in gc.get_objects())
+
+    for number in range(100):
+        digest(load_module(f"compute = lambda x: x + {number}\nother = lambda x: x\ndef third(x): return x").compute)
+    assert 0 < parsed() <= 64
+
+
 def test_components_name_exactly_what_changed(load_module: LoadModule) -> None:
     source = """
         import numpy as np
@@ -445,9 +472,5 @@ def test_code_with_an_instruction_of_an_unknown_python_is_not_identified(monkeyp
         return helper(x)  # type: ignore[name-defined]  # noqa: F821
 
     monkeypatch.setattr(access_paths, "KNOWN", access_paths.KNOWN - {"LOAD_GLOBAL"})
-    access_paths._access_paths.cache_clear()
-    try:
-        with pytest.raises(UnhashableValueError, match=r"it has the instruction LOAD_GLOBAL of Python 3\.\d+"):
-            digest(look)
-    finally:
-        access_paths._access_paths.cache_clear()
+    with pytest.raises(UnhashableValueError, match=r"it has the instruction LOAD_GLOBAL of Python 3\.\d+"):
+        digest(look)

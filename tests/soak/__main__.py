@@ -44,39 +44,45 @@ def soak(folder: Path, duration_s: float, chance: random.Random) -> dict[str, An
     ends_at = time.monotonic() + duration_s
     temporary = folder / "tmp"
     temporary.mkdir()
-    figures_file = folder / "figures"
-    with figures_file.open("w") as figures_stream:  # a pipe that nobody reads for an hour would fill up
-        steady = _start(folder, "steady", chance, duration_s, figures_stream.fileno())
+    steady = _Caller(folder, "steady", chance, duration_s)
     happened: Counter[str] = Counter()
     wrong: list[str] = []
     left: list[str] = []
     number = 0
-    while time.monotonic() < ends_at and steady.poll() is None:
+    while time.monotonic() < ends_at and steady.process.poll() is None:
         number += 1
-        victim = _start(folder, f"victim-{number}", chance, PATIENCE_S)
+        victim = _Caller(folder, f"victim-{number}", chance, PATIENCE_S)
         how = chance.choice([signal.SIGINT, signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
         time.sleep(chance.uniform(0.5, 15.0))
-        victim.send_signal(how)
+        victim.process.send_signal(how)
         happened[f"callers ended by {how.name}"] += 1
-        try:
-            _, errors = victim.communicate(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            victim.send_signal(signal.SIGUSR1)  # it writes where its threads are
+        has_ended = victim.ends()
+        if not has_ended and how is signal.SIGINT and victim.ignored_interrupts():
+            # The interpreter drops what is raised in a finaliser or a callback of the garbage collector, such as the
+            # one of Hypothesis, and says so: one has to press Ctrl-C again.
+            happened["interrupts that the interpreter ignored"] += 1
+            victim.process.send_signal(how)
+            has_ended = victim.ends()
+        if not has_ended:
+            victim.process.send_signal(signal.SIGUSR1)  # it writes where its threads are
             time.sleep(1.0)
-            os.killpg(victim.pid, signal.SIGKILL)
-            _, errors = victim.communicate()
-            stacks = errors[-STACKS_CHARACTERS:]
+            victim.kill()
+            stacks = victim.errors()[-STACKS_CHARACTERS:]
             left.append(f"caller {number} did not end {PATIENCE_S:.0f} s after {how.name}: {stacks}")
-        wrong += [line for line in errors.splitlines() if line.startswith("WRONG")]
-        if not wait_until(lambda pid=victim.pid: not members_of_session(pid), PATIENCE_S):  # type: ignore[misc]
-            commands = [process.command[:120] for process in members_of_session(victim.pid)]
+        wrong += victim.wrong_results()
+        if not wait_until(lambda pid=victim.process.pid: not members_of_session(pid), PATIENCE_S):  # type: ignore[misc]
+            commands = [process.command[:120] for process in members_of_session(victim.process.pid)]
             left.append(f"processes of caller {number}, {PATIENCE_S:.0f} s after {how.name}: {commands}")
-            os.killpg(victim.pid, signal.SIGKILL)
-    _, errors = steady.communicate(timeout=2 * PATIENCE_S)
-    wrong += [line for line in errors.splitlines() if line.startswith("WRONG")]
-    if steady.returncode != 0 and not wrong:
-        wrong.append(f"the steady caller ended with {steady.returncode}: {errors[-3000:]}")
-    figures = [json.loads(line) for line in figures_file.read_text().splitlines()]
+            victim.kill()
+    if not steady.ends(2 * PATIENCE_S):
+        steady.process.send_signal(signal.SIGUSR1)
+        time.sleep(1.0)
+        steady.kill()
+    wrong += steady.wrong_results()
+    if steady.process.wait() != 0 and not wrong:
+        errors = steady.errors()[-STACKS_CHARACTERS:]
+        wrong.append(f"the steady caller ended with {steady.process.returncode}: {errors}")
+    figures = [json.loads(line) for line in steady.output.read_text().splitlines()]
     happened.update(figures[-1]["happened"] if figures else {})
     survivors = [path.name for path in temporary.iterdir()]
     return {
@@ -88,18 +94,52 @@ def soak(folder: Path, duration_s: float, chance: random.Random) -> dict[str, An
     }
 
 
-def _start(
-    folder: Path, name: str, chance: random.Random, duration_s: float, output: int = subprocess.DEVNULL
-) -> subprocess.Popen[str]:
-    seed = chance.randrange(2**31)
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.soak.caller", name, str(folder), str(seed), str(duration_s)],
-        env={**os.environ, "TMPDIR": str(folder / "tmp")},
-        stdout=output,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class _Caller:
+    """A caller that was started, in a session of its own.
+
+    Attributes:
+        process: Its process.
+        output: The file of its figures. A pipe that nobody reads for an hour would fill up.
+    """
+
+    def __init__(self, folder: Path, name: str, chance: random.Random, duration_s: float) -> None:
+        self.output = folder / f"{name}.output"
+        self._errors = folder / f"{name}.errors"
+        seed = chance.randrange(2**31)
+        with self.output.open("w") as output, self._errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.soak.caller", name, str(folder), str(seed), str(duration_s)],
+                env={**os.environ, "TMPDIR": str(folder / "tmp")},
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def ends(self, patience_s: float = PATIENCE_S) -> bool:
+        """Wait for its end; return whether it came."""
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it and all that it started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def errors(self) -> str:
+        """Return what it wrote to its stderr so far."""
+        return self._errors.read_text(errors="replace")
+
+    def wrong_results(self) -> list[str]:
+        """Return its reports of wrong results."""
+        return [line for line in self.errors().splitlines() if line.startswith("WRONG")]
+
+    def ignored_interrupts(self) -> bool:
+        """Return whether the interpreter said that it ignored a KeyboardInterrupt."""
+        errors = self.errors()
+        return "Exception ignored in" in errors and "\nKeyboardInterrupt" in errors
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ full, which makes a needless difference at most.
 from __future__ import annotations
 
 import dis
-import functools
 import re
 import sys
 from types import CodeType
 from typing import Any, NamedTuple
 
 from hypernodes.signature.opcodes import KNOWN
+from hypernodes.signature.per_code import remembered_per_code
 
 PathStep = tuple[str, Any]
 
@@ -86,44 +86,21 @@ _BUILDS = frozenset({"BUILD_LIST", "BUILD_TUPLE", "BUILD_SET", "BUILD_STRING", "
 _NAMESPACE_ATTRIBUTES = frozenset({"f_globals", "__globals__"})
 
 
-class _Identity:
-    """A code object compared by identity: code that is equal may still differ in what it is nested in."""
-
-    __slots__ = ("code",)
-
-    def __init__(self, code: CodeType) -> None:
-        self.code = code
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.code is other.code
-
-    def __hash__(self) -> int:
-        return id(self.code)
-
-
+@remembered_per_code
 def access_paths(code: CodeType) -> tuple[tuple[AccessPath, str], ...]:
     """Return every access path of some code and the code nested in it, with what its start is called in labels."""
-    return _access_paths(_Identity(code))
-
-
-@functools.lru_cache(maxsize=65_536)
-def _access_paths(key: _Identity) -> tuple[tuple[AccessPath, str], ...]:
     reader = _Reader()
-    reader.read(key.code)
-    starts = {*key.code.co_freevars, *key.code.co_varnames[: key.code.co_argcount + key.code.co_kwonlyargcount]}
+    reader.read(code)
+    starts = {*code.co_freevars, *code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
     paths = {path for path in reader.resolved() if path.start != "local" or path.name in starts}
     labels = {"unknowable": "", "own module": " → its module", "subclasses": " → subclasses"}
     return tuple((path, labels.get(path.start, f" → {path.start} {path.name!r}")) for path in sorted(paths, key=repr))
 
 
-@functools.lru_cache(maxsize=65_536)
-def _descriptions_read(key: _Identity) -> frozenset[str]:
-    return frozenset(path.name for path, _ in _access_paths(key) if path.start == "described")
-
-
+@remembered_per_code
 def descriptions_read(code: CodeType) -> frozenset[str]:
     """Return which of `DESCRIPTIONS` some code reads of functions or classes that are only known when it runs."""
-    return _descriptions_read(_Identity(code))
+    return frozenset(path.name for path, _ in access_paths(code) if path.start == "described")
 
 
 def _unknown_instruction(name: str) -> AccessPath:

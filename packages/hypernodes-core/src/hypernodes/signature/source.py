@@ -15,13 +15,13 @@ import functools
 import linecache
 import sys
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
 from hypernodes.locks import reset_after_fork
+from hypernodes.signature.per_code import remembered_per_code
 
 # In CPython 3.11 parsing in two threads at a time fails now and then ("AST constructor recursion depth mismatch").
 _parsing = reset_after_fork(threading.Lock())
@@ -32,10 +32,10 @@ _FUTURE_FLAGS = functools.reduce(
 )
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
-_texts: dict[int, tuple[weakref.ref[CodeType], bytes]] = {}
 _files: OrderedDict[str, _File] = OrderedDict()
 
 
+@remembered_per_code
 def text_of(code: CodeType, module_globals: dict[str, Any]) -> bytes:
     """Return what identifies the code of a function by itself, without what it refers to.
 
@@ -43,15 +43,10 @@ def text_of(code: CodeType, module_globals: dict[str, Any]) -> bytes:
         code: The code object that runs.
         module_globals: The globals of the function; their loader may know the source (a module in an archive).
     """
-    known = _texts.get(id(code))
-    if known is not None and known[0]() is code:
-        return known[1]
     with _parsing:
         text = _from_source(code, module_globals)
     if text is None:
-        text = b"bytecode:" + b"%d.%d:" % sys.version_info[:2] + canonical_bytecode(code)
-    key = id(code)
-    _texts[key] = (weakref.ref(code, lambda _: _texts.pop(key, None)), text)
+        return b"bytecode:" + b"%d.%d:" % sys.version_info[:2] + canonical_bytecode(code)
     return text
 
 
@@ -67,6 +62,7 @@ class _File:
         # The compiler treats attributes of what the file imports at its top level in another way than others.
         self._imports = [part for statement in self.statements for part in _imports_in(statement)]
         self._compiled: dict[tuple[int, int], list[CodeType]] = {}
+        self._names_in: dict[int, frozenset[str]] = {}
 
     def find(self, code: CodeType, file_name: str) -> _Function | None:
         """Return the definition that the running code was compiled from; None if it is not, or not surely, here."""
@@ -82,9 +78,12 @@ class _File:
                         return _definition(statement, candidate)
         return None
 
-    @functools.lru_cache(maxsize=65_536)  # noqa: B019 - as long-lived as the file
     def _names(self, index: int) -> frozenset[str]:
-        return frozenset(getattr(part, "name", "") for part in ast.walk(self.statements[index]))
+        found = self._names_in.get(index)
+        if found is None:
+            found = frozenset(getattr(part, "name", "") for part in ast.walk(self.statements[index]))
+            self._names_in[index] = found
+        return found
 
     def _codes(self, index: int, flags: int, file_name: str) -> list[CodeType]:
         found = self._compiled.get((index, flags))
