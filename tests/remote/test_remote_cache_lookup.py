@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,6 +248,40 @@ def test_what_may_turn_out_to_be_needed_there_travels(place: InProcess, observed
     for _ in range(2):
         assert pipeline.run({"document": b"ab", "text": b"cd"}, "combined") == {"combined": b"abdc"}
     assert observed.computed.count("encode") == 1
+
+
+@node(output_name="repeated")
+def repeat(vector: bytes, times: int) -> bytes:
+    return vector * times
+
+
+def in_items_known_over_there() -> list[Any]:
+    """The title is encoded in one place where nothing takes it, and in an item that comes from a node over there."""
+    title = Pipeline([encode], name="title").as_node(
+        input_mapping={"title": "text"}, output_mapping={"vector": "encoded_title"}
+    )
+    texts = Pipeline([split], name="texts").as_node(input_mapping={"drawn": "document"})
+    each = Pipeline([encode, repeat], name="each").as_node(input_mapping={"texts": "text"}, map_over="texts")
+    return [title, draw, texts, each]
+
+
+def in_a_call_known_over_there() -> list[Any]:
+    """The same with a call whose input comes from a node over there."""
+    title = Pipeline([encode], name="title").as_node(
+        input_mapping={"title": "text"}, output_mapping={"vector": "encoded_title"}
+    )
+    drawn = Pipeline([encode, repeat], name="drawn").as_node(input_mapping={"drawn": "text"})
+    return [title, draw, drawn]
+
+
+@pytest.mark.parametrize("nodes", [in_items_known_over_there, in_a_call_known_over_there])
+@pytest.mark.parametrize("place", [InProcess(), Silent()], ids=["with messages", "without messages"])
+def test_what_stands_for_a_result_is_given_to_no_node(place: Any, nodes: Callable[[], list[Any]]) -> None:
+    inputs = {"document": [b"0123456789", b"abc"], "title": [b"0123456789", b"0123456789"]}
+    remote = Pipeline(nodes(), backend=place, cache=MemoryCache())
+    for times in (1, 2):
+        found = remote.map({**inputs, "times": times}, ["document", "title"])
+        assert found == Pipeline(nodes()).map({**inputs, "times": times}, ["document", "title"])
 
 
 def test_many_items_take_few_round_trips(place: InProcess, observed: Recorder) -> None:

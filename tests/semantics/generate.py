@@ -139,7 +139,7 @@ def _draw_nested(drawing: _Drawing, depth: int, source: Any, fresh_outputs: Any)
         inside = drawing.pick(drawing.shapes)  # the same functions in a second place
     else:
         number = next(drawing.seeds)
-        settings = [None, None, None, None, False, f"c{number}"] if drawing.is_cached else [None]
+        settings = [None, None, None, None, False, f"c{number}", "shared"] if drawing.is_cached else [None]
         inside = _draw_pipeline(drawing, depth - 1, drawing.pick(settings))
     number = next(drawing.seeds)
     inner = replace(inside.spec, name=f"p{number}")

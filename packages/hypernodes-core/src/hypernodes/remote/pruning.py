@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hypernodes.cache.base import Cache
@@ -24,7 +24,7 @@ from hypernodes.engine.state import RunState
 from hypernodes.engine.store.manifests import origin_of
 from hypernodes.engine.store.read_only import ReadOnlyStore
 from hypernodes.engine.store.run_store import manifest_key
-from hypernodes.plan import CallStep, OnError, Plan
+from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
 from hypernodes.remote.job import ABSENT, KnownResults, MapPart, RunPart, StoredResult, miss_of
 
 
@@ -52,6 +52,9 @@ class Pruning:
         self.state: RunState = dry_run_state(root, backend_name)
         self._found: dict[int, dict[str, Any]] = {}
         self._stored: dict[tuple[int, str], Any] = {}
+        self._stored_by_code: dict[bytes | None, list[tuple[int, str]]] = {}
+        self._undecided_code: set[bytes | None] = set()  # of calls whose keys are not all known here
+        self._undecided_maps: set[NestedStep] = set()
 
     def forget(self) -> None:
         """Forget what was found, before other items of the same map are looked up."""
@@ -59,6 +62,9 @@ class Pruning:
         self.state.store.misses.clear()
         self._found.clear()
         self._stored.clear()
+        self._stored_by_code.clear()
+        self._undecided_code.clear()
+        self._undecided_maps.clear()
 
     def stored(self, cache: int, key: str) -> Any:
         """Return a result that stayed here."""
@@ -69,6 +75,7 @@ class Pruning:
         if not self._looks:
             return {}
         assert isinstance(self.state.store, ReadOnlyStore)
+        self._send_what_may_be_taken()
         misses = self.state.store.misses
         numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
         return {
@@ -82,6 +89,16 @@ class Pruning:
     def _caches(self) -> Iterable[Cache]:
         found = (scope.cache for plan in plans_in(self._plan) for scope in plan.scopes)
         return {id(cache): cache for cache in found if cache is not None}.values()
+
+    def _send_what_may_be_taken(self) -> None:
+        """Send results that no step known here takes, if calls that are only known over there may have the same keys.
+
+        Such calls are those inside a mapped pipeline whose items have to be computed first. They would find what stands
+        for a result, and give that to a node in its place.
+        """
+        for code in self._undecided_code & self._stored_by_code.keys():
+            for number, key in self._stored_by_code[code]:
+                self._found[number][key] = self._stored[number, key]
 
     # --- one run --------------------------------------------------------------------------------------------------
 
@@ -106,7 +123,9 @@ class Pruning:
         sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
         uses = [slot for step in remaining for slot in step.arguments]
         self._record_inside(frame, taken, found)
-        for step, items in open_maps(frame):
+        maps = list(open_maps(frame))
+        self._note_undecided(frame, remaining, maps)
+        for step, items in maps:
             done, elements = self._items(items, self._outputs_sent(step, taken))
             if step.node.pipeline.has_own_backend:
                 continue  # which gets values of all items, and may look at them
@@ -156,9 +175,10 @@ class Pruning:
         for step in frame.found_steps():
             if isinstance(step, CallStep):
                 cache = frame.plan.scopes[step.scope].cache
+                code = self._code(frame.plan, step)
                 for slot in step.outputs:
                     if slot is not None:
-                        self._record(cache, frame.identities.key(slot), frame.values[slot], slot in taken)
+                        self._record(cache, frame.identities.key(slot), frame.values[slot], slot in taken, code)
             elif step.mapped:
                 for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                     plan, producer, _ = origin_of(step.inner, inner_slot)
@@ -167,11 +187,14 @@ class Pruning:
                     elements = frame.elements[slot]
                     manifest = manifest_key(frame.identities.key(slot))
                     self._record(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
+                    cache, code = plan.scopes[producer.scope].cache, self._code(plan, producer)
                     for element, value in zip(elements, frame.values[slot], strict=True):
-                        self._record(plan.scopes[producer.scope].cache, element.hex(), value, slot in taken)
+                        self._record(cache, element.hex(), value, slot in taken, code)
         self._record_inside(frame, taken)
         if remaining:
-            for step, items in open_maps(frame):
+            maps = list(open_maps(frame))
+            self._note_undecided(frame, remaining, maps)
+            for step, items in maps:
                 self._items(items, self._outputs_sent(step, taken))
 
     def _record_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
@@ -188,7 +211,26 @@ class Pruning:
                 inside = frame.look_inside(step)  # now that what goes into it has been found
             self.record(inside, set() if index in sent else self._outputs_sent(step, taken))
 
-    def _record(self, cache: Cache | None, key: str, value: Any, is_sent: bool) -> None:
+    def _note_undecided(
+        self, frame: CachedFrame, remaining: Sequence[Step], opened: Iterable[tuple[NestedStep, ItemFrames]]
+    ) -> None:
+        """Note the code of the calls that an execution may make under keys that are not known here."""
+        nested = [step for step in remaining if isinstance(step, NestedStep)]
+        seen = {step.index for step, _ in opened} | frame.inside.keys()
+        for step in nested:
+            if step.index not in seen and step not in self._undecided_maps:
+                self._undecided_maps.add(step)
+                for plan in plans_in(step.inner):
+                    self._undecided_code.update(self.state.codes.of(plan).calls)
+        # The signatures of what depends on a mapped pipeline change when some of its items fail.
+        calls = remaining if nested else frame.undecided_steps()
+        self._undecided_code.update(self._code(frame.plan, step) for step in calls if isinstance(step, CallStep))
+        self._undecided_code.discard(None)  # what is never cached
+
+    def _code(self, plan: Plan, step: CallStep) -> bytes | None:
+        return self.state.codes.of(plan).calls[step.index]
+
+    def _record(self, cache: Cache | None, key: str, value: Any, is_sent: bool, code: bytes | None = None) -> None:
         assert cache is not None
         number = self._number_of(cache)
         found = self._found.setdefault(number, {})
@@ -196,6 +238,7 @@ class Pruning:
             found[key] = value
         else:
             self._stored[number, key] = value
+            self._stored_by_code.setdefault(code, []).append((number, key))
             found.setdefault(key, StoredResult(number, key))
 
     # --- a map ----------------------------------------------------------------------------------------------------

@@ -35,8 +35,10 @@ class ExceptionParts(NamedTuple):
 
 def make_exception(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
     """Make an exception without calling the `__init__` of its class."""
-    # The class of the interpreter's that it derives from sets what lies outside of `args` and `__dict__`.
-    base: Any = next(known for known in kind.__mro__ if known.__module__ == "builtins")
+    # The class of the interpreter's that decides on its layout sets what lies outside of `args` and `__dict__`.
+    base: Any = kind
+    while base.__module__ != "builtins":
+        base = base.__base__
     error: BaseException = base.__new__(kind, *arguments)
     base.__init__(error, *arguments)
     return error
