@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import venv
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypernodes import (
     ConfigurationError,
     MemoryCache,
     Node,
+    NodeTimeoutError,
     Pipeline,
     RemoteError,
     RemoteVersionError,
@@ -121,6 +123,16 @@ def test_an_exception_keeps_its_type_whatever_its_constructor_wants_and_it_holds
     assert type(caught.value) is kind
     assert f"in {function.__name__}" in str(caught.value.__cause__)
     assert not hasattr(caught.value, "lock")
+
+
+def test_a_time_limit_raises_the_same_error_as_here(kept: SubprocessBackend) -> None:
+    @node(output_name="y", timeout=0.1)
+    def slow(x: int) -> None:
+        time.sleep(60)
+
+    with pytest.raises(NodeTimeoutError, match="'slow' took longer than its timeout of 0.1 s") as caught:
+        Pipeline([slow], backend=kept).run({"x": 1})
+    assert (caught.value.node_name, caught.value.timeout_s) == ("slow", 0.1)
 
 
 def test_an_exception_of_a_class_made_inside_a_node_is_of_its_base_classes(kept: SubprocessBackend) -> None:
