@@ -130,7 +130,7 @@ def test_a_time_limit_raises_the_same_error_as_here(kept: SubprocessBackend) -> 
     def slow(x: int) -> None:
         time.sleep(60)
 
-    with pytest.raises(NodeTimeoutError, match="'slow' took longer than its timeout of 0.1 s") as caught:
+    with pytest.raises(NodeTimeoutError, match=r"'slow' took longer than its timeout of 0\.1 s") as caught:
         Pipeline([slow], backend=kept).run({"x": 1})
     assert (caught.value.node_name, caught.value.timeout_s) == ("slow", 0.1)
 
