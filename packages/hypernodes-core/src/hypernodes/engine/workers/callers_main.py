@@ -39,7 +39,7 @@ def locate_callers_main() -> dict[str, str]:
     path = getattr(main, "__file__", None)
     if path is None:
         return {_MAIN: "", _FOLDER: ""}
-    path = os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path))
+    path = os.path.normpath(os.path.join(getattr(process, "ORIGINAL_DIR", None) or "", path))
     folder = os.path.dirname(path)
     for _ in range((name or "").count(".")):
         folder = os.path.dirname(folder)
