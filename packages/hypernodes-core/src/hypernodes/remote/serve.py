@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any, TextIO
 
 from hypernodes.engine.limit_reports import report_limits_to
+from hypernodes.engine.workers.callers_main import let_children_find_callers_main
 from hypernodes.remote.messages import wants_reply
 from hypernodes.remote.pipes import JOB, LIMIT, LIMIT_FORMAT, MESSAGE, OUTCOME, PING, PONG, PRINTED, PipeConnection
 from hypernodes.remote.worker import close_engines, execute
@@ -28,6 +29,7 @@ _THREADS_TIMEOUT_S = 1.0  # for threads that nodes left running, when the proces
 def main() -> None:
     """Serve until standard input ends; then end as any other program does, with open files flushed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the caller, who ends this process
+    let_children_find_callers_main()
     connection = PipeConnection(os.dup(0), os.dup(1))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from hypernodes.checks import as_mapping, shown
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.workers import stopped_processes
+from hypernodes.engine.workers.callers_main import locate_callers_main
 from hypernodes.engine.workers.threads import start_thread
 from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError
 from hypernodes.locks import reset_after_fork
@@ -139,7 +140,8 @@ class SubprocessBackend(RemoteBackend):
         return outcome  # type: ignore[return-value]
 
     def _new_process(self) -> _Process:
-        return _Process(self.python, {**os.environ, **self.env}, self.cwd, self.show_logs)
+        environ = {**os.environ, **locate_callers_main(), **self.env}
+        return _Process(self.python, environ, self.cwd, self.show_logs)
 
     def find_python_version(self) -> str | None:
         """Return the minor version of the interpreter ("3.12"); None when it does not run."""

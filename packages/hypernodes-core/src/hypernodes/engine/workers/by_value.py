@@ -22,13 +22,12 @@ import cloudpickle
 
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.exception_parts import reduce_exception
+from hypernodes.engine.workers.names_in_main import SPAWNED_MAIN, adopt_in_main
 from hypernodes.locks import reset_after_fork
 
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others
 _arrived: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of other processes that were made again here
-_put_into_main: dict[str, Any] = {}
-_SPAWNED_MAIN = "__mp_main__"  # the name of the main module in a process that multiprocessing spawned
-_MAIN = ("__main__", _SPAWNED_MAIN)
+_MAIN = ("__main__", SPAWNED_MAIN)
 _OF_ENUM = frozenset({"_name_", "_value_", "__objclass__", "_sort_order_"})  # attributes that every member has
 _making = reset_after_fork(threading.RLock())
 _classes_by_id: Mapping[str, type] = getattr(cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})
@@ -45,8 +44,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, *arguments: Any, **by_keyword: Any) -> None:
         super().__init__(*arguments, **by_keyword)
-        if _SPAWNED_MAIN in sys.modules and _SPAWNED_MAIN not in cloudpickle.list_registry_pickle_by_value():
-            cloudpickle.register_pickle_by_value(sys.modules[_SPAWNED_MAIN])  # no other process can import it
+        if SPAWNED_MAIN in sys.modules and SPAWNED_MAIN not in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.register_pickle_by_value(sys.modules[SPAWNED_MAIN])  # no other process can import it
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, BaseException) and (reduced := reduce_exception(obj)) is not None:
@@ -334,11 +333,5 @@ def _adopt(name: str | None, made: Any) -> Any:
     if owner is not None:
         owner.adopt_in_main(name, made)
         return made
-    main = sys.modules["__main__"]
-    current = getattr(main, name, None)
-    if current is None or (name in _put_into_main and current is _put_into_main[name]):
-        _put_into_main[name] = made
-        setattr(main, name, made)
-        if made.__module__ == _SPAWNED_MAIN:
-            sys.modules.setdefault(_SPAWNED_MAIN, main)
+    adopt_in_main(name, made)
     return made

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from hypernodes.engine.workers.callers_main import names_callers_main
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.errors import SerializationError
 from hypernodes.nodes import Node
@@ -51,6 +52,7 @@ def check_importable(node: Node[..., Any], what: str) -> None:
     """
     main = sys.modules["__main__"]
     is_importable = getattr(main, "__spec__", None) is not None or hasattr(main, "__file__")
+    is_importable = is_importable and not names_callers_main(main)
     if not is_importable and getattr(node.func, "__module__", None) == "__main__":
         raise SerializationError(
             f"{what} cannot be sent to a worker process, which cannot import what is defined in an interactive session "

@@ -6,7 +6,7 @@ import os
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hypernodes.engine.awaitables import ToAwait
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
 from hypernodes.engine.workers.culprits import find_culprit
+from hypernodes.engine.workers.names_in_main import names_of_program, use_names
 from hypernodes.engine.workers.payloads import DEFAULT, Payload, is_sent_as_is, new_dumper, pack, unpack
 from hypernodes.engine.workers.pickling import PROTOCOL, Dumper, dumps
 from hypernodes.engine.workers.process_start import use_folder
@@ -108,7 +109,7 @@ def work(packed: bytes) -> bytes:
     order: WorkOrder = pickle.loads(packed)
     evict_removed_files()
     use_folder(order.folder)
-    steps: tuple[CallStep, ...] = load_shared(order.program)
+    steps = load_program(order.program)
     shared = dict(order.shared)
     loop, dumper = Loop(), new_dumper(order.is_by_value)
     try:
@@ -225,13 +226,25 @@ def new_path(folder: str) -> str:
 # --- files that several orders refer to ---------------------------------------------------------------------------
 
 
-def load_shared(path: str) -> Any:
+def load_program(path: str) -> tuple[CallStep, ...]:
+    """Return the steps that an order refers to; plain pickle finds what they brought of the caller's `__main__`."""
+    steps, names = load_shared(path, _unpack_program)
+    use_names(names)
+    return steps  # type: ignore[no-any-return]
+
+
+def _unpack_program(file: Payload) -> Any:
+    with names_of_program() as names:
+        return unpack(file), names
+
+
+def load_shared(path: str, unpack_file: Callable[[Payload], Any] = unpack) -> Any:
     with _table:  # a caller's own executor may have threads rather than processes
         value = _loaded.get(path, _loaded)
         if value is not _loaded:
             _loaded.move_to_end(path)
             return value
-    value = unpack(Payload(None, path))
+    value = unpack_file(Payload(None, path))
     with _table:
         _loaded[path] = value
         if len(_loaded) > _MAX_LOADED_FILES:

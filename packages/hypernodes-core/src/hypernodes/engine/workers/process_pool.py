@@ -15,6 +15,7 @@ from multiprocessing import util
 from typing import Any, Protocol
 
 from hypernodes.engine.workers.caller_settings import take_over
+from hypernodes.engine.workers.callers_main import locate_callers_main
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.process_start import serve_orders, thread_limits
 from hypernodes.engine.workers.threads import log_shortage, start_thread
@@ -259,8 +260,9 @@ class ProcessPool:
         ours, theirs = multiprocessing.Pipe()
         name = f"{_NAME}-{next(_numbers)}"
         limits = thread_limits(self._size)
-        of_loky: dict[str, Any] = {"env": limits} if self.is_loky else {}
-        process = self._context.Process(target=serve_orders, args=(theirs, os.getpid()), name=name, **of_loky)
+        of_loky: dict[str, Any] = {"env": {**limits, **locate_callers_main()}} if self.is_loky else {}
+        arguments = (theirs, os.getpid(), self.is_loky)
+        process = self._context.Process(target=serve_orders, args=arguments, name=name, **of_loky)
         driver.process = WorkerProcess(process, ours, theirs, {} if self.is_loky else limits)
         driver.process.start()
 

@@ -11,6 +11,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
+from hypernodes.engine.workers.callers_main import use_empty_main
 from hypernodes.engine.workers.process_link import serve
 
 _MAX_FOLDERS = 100
@@ -28,13 +29,16 @@ _PARENT_CHECK_S = 1.0  # between two checks whether the parent is alive
 _folders: dict[str, None] = {}
 
 
-def serve_orders(connection: Connection, parent: int) -> None:
+def serve_orders(connection: Connection, parent: int, is_loky: bool) -> None:
     """Be a worker process: make the calls that arrive, until there are no more.
 
     Args:
         connection: Its end of the connection to the caller.
         parent: Id of the process that started it.
+        is_loky: Whether loky started it, whose main module is not the caller's.
     """
+    if is_loky:
+        use_empty_main()
     start_process(parent)
     serve(connection)
 

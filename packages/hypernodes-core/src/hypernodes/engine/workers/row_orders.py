@@ -15,7 +15,7 @@ from hypernodes.engine.workers.process_main import (
     Loop,
     cannot_be_sent_back,
     evict_removed_files,
-    load_shared,
+    load_program,
     new_path,
     open_payload,
 )
@@ -87,7 +87,7 @@ def work_rows(packed: bytes) -> bytes:
     order: RowOrder = pickle.loads(packed)
     evict_removed_files()
     use_folder(order.folder)
-    steps: tuple[CallStep, ...] = load_shared(order.program)
+    steps = load_program(order.program)
     producers = {slot: step for step in steps for slot in step.outputs}
     wanted = [(producers[slot], slot) for slot in order.outputs]
     path, dumper = partial(new_path, order.folder), new_dumper(order.is_by_value)
