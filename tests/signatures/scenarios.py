@@ -1360,6 +1360,16 @@ _UNKNOWN = {
     "text of a file in variables": ("", "t = open('aid.py').read(); u = t + ''; " + _READ.format("u")),
     "text of a file, put together": ("", _READ.format("''.join(line for line in open('aid.py'))")),
     "lines of a file": ("", "s = {}\n    for line in [open('aid.py').read()]: exec(line, s)\n    return s['h'](x)"),
+    "text of a file or another": ("", "t = open('aid.py').read() if x else ''; " + _READ.format("t[0:]")),
+    "text of a file in a list": ("", "t = []; t.append(open('aid.py').read()); " + _READ.format("t[0]")),
+    "text of a file that a match captures": (
+        "",
+        "s = dict()\n    match open('aid.py').read():\n        case str(t): exec(t, s)\n    return s['h'](x)",
+    ),
+    "text that a helper returns with others": (
+        "def texts(): return open('aid.py').read(), 1",
+        "t, _ = texts(); " + _READ.format("t"),
+    ),
     "text that a helper evaluates": (
         "def run(text, space): exec(text, space)",
         "s = {}; run(open('aid.py').read(), s); return s['h'](x)",

@@ -7,6 +7,7 @@ full, which makes a needless difference at most.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import re
 import sys
@@ -228,6 +229,8 @@ class _Reader:
             return text
         if isinstance(text, _Constant):
             return CONSTANT
+        if not _READS_FILES.isdisjoint(self._names):
+            return COMPUTED  # as far as can be seen: values also go ways that are not modelled
         if not isinstance(text, (AccessPath, _Derived)):
             return None
         waiting = [text] if isinstance(text, _Derived) else [_Derived(frozenset({text.name}), False)]
@@ -371,7 +374,8 @@ class _Reader:
         except ValueError:
             effect = 0
         if effect > 0:
-            stack += [None] * effect
+            is_part = instruction.opname.startswith(("UNPACK_", "MATCH_"))
+            stack += [_made_of(stack[-1]) if is_part and stack else None] * effect
             return
         taken = stack[effect - 1 :]
         self._use(*taken)
@@ -381,7 +385,7 @@ class _Reader:
             del stack[len(stack) + effect if -effect <= len(stack) else 0 :]
         else:
             del stack[len(stack) + effect - 1 if 1 - effect <= len(stack) else 0 :]
-            stack.append(None)
+            stack.append(_RESULT if instruction.opname == "CALL_FUNCTION_EX" else _made_of(*taken))
 
     def _store(self, name: str, item: _Item) -> None:
         if isinstance(item, AccessPath):
@@ -454,7 +458,8 @@ class _Reader:
             known = None if has_package else constant if constant is not None else first
             return called.then("call", known if isinstance(known, (str, AccessPath)) else None)
         self._use(called, *arguments)
-        return _made_of(called, *arguments) if called.last in _MAKES_TEXT else _RESULT
+        is_known = called.last in (_MAKES_TEXT if called.steps else _MAKES_TEXT & vars(builtins).keys())
+        return _made_of(called, *arguments) if is_known else _RESULT
 
     def _describe(self, item: _Item, name: str) -> None:
         """Take note that what is said of something is read; what has a name may be anything, e.g. a class."""
