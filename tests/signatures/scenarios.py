@@ -1288,12 +1288,171 @@ for _name, _abstract in {
         ("register(A)", "register(B)"),
     )
 
+_IN_NAMESPACES = {
+    "sys.modules in vars(sys)": ("import sys, aid as _", "return vars(sys)['modules']['aid'].h(x)"),
+    "local variable in locals()": ("from aid import h", "f = h; return locals()['f'](x)"),
+    "local variable in a text that is evaluated": ("from aid import h", "f = h; return eval('f(x)')"),
+    "local variable in vars()": ("from aid import h", "f = h; return vars()['f'](x)"),
+    "names of a text in a global variable": ("TEXT = '__import__(\"aid\").h(x)'", "return eval(TEXT)"),
+    "names of a text that is compiled": ("", "return eval(compile('__import__(\"aid\").h(x)', '', 'eval'))"),
+}
+for _name, (_top, _body) in _IN_NAMESPACES.items():
+    misses(_name, inside(_body, top=_top), _ADDED, files={"aid.py": AID})
+hits(
+    "unused neighbour by vars(module)",
+    inside("return vars(aid)['h'](x)", top="import aid"),
+    ("return 0", "return -1"),
+    files={"aid.py": AID},
+)
+misses(
+    "function by a computed name in a module with __getattr__",
+    inside("n = 'h'", "return getattr(lazy, n + '')(x)", top="import lazy"),
+    _ADDED,
+    files={"aid.py": AID, "lazy.py": "def __getattr__(name):\n    import aid\n    return getattr(aid, name)\n"},
+)
+misses(
+    "module that is imported for what its import does",
+    inside("import plugin", "return TABLE['h'](x)", top="from table import TABLE, add"),
+    _ADDED,
+    files={
+        "table.py": "TABLE = {}\ndef add(f):\n    TABLE[f.__name__] = f\n    return f\n",
+        "plugin.py": "from table import add\n@add\ndef h(x):\n    return x + 1\n",
+    },
+)
+for _name, _listed in {"that is passed on": "below(base.Base)", "by type": "type.__subclasses__(base.Base)"}.items():
+    misses(
+        f"subclasses of a class of another module {_name}",
+        inside(
+            f"return [kind().f(x) for kind in {_listed}]",
+            top="import base, part as _\ndef below(kind): return kind.__subclasses__()",
+        ),
+        _ADDED,
+        files={
+            "base.py": "class Base: pass\n",
+            "part.py": "from base import Base\nclass Part(Base):\n    def f(self, x): return x + 1\n",
+        },
+    )
+
+_READ = "s = dict(); exec({}, s); return s['h'](x)"
+_UNKNOWN = {
+    "sys that is passed on": (
+        "import sys, aid as _\ndef use(s, x): return s.modules['aid'].h(x)",
+        "return use(sys, x)",
+    ),
+    "sys by a computed attribute": ("import sys, aid as _", "n = 'mod'; return getattr(sys, n + 'ules')['aid'].h(x)"),
+    "module of a function": ("import inspect\nfrom aid import h", "return inspect.getmodule(h).h(x)"),
+    "module from a specification": (
+        "import importlib.util as u",
+        "s = u.find_spec('aid'); m = u.module_from_spec(s); s.loader.exec_module(m); return m.h(x)",
+    ),
+    "entry point": ("import importlib.metadata as m", "return m.EntryPoint('a', 'aid:h', 'g').load()(x)"),
+    "importing function in a table": (
+        "import importlib\nT = {'i': importlib.import_module}",
+        "return T['i']('aid').h(x)",
+    ),
+    "__import__ in __builtins__": (
+        "",
+        "b = __builtins__; return (b['__import__'] if isinstance(b, dict) else b.__import__)('aid').h(x)",
+    ),
+    "text of a file": ("", _READ.format("open('aid.py').read()")),
+    "text of a path": ("from pathlib import Path", _READ.format("Path('aid.py').read_text()")),
+    "text of a file, compiled": ("", _READ.format("compile(open('aid.py').read(), 'a', 'exec')")),
+    "text of a file in variables": ("", "t = open('aid.py').read(); u = t + ''; " + _READ.format("u")),
+    "text of a file, put together": ("", _READ.format("''.join(line for line in open('aid.py'))")),
+    "lines of a file": ("", "s = {}\n    for line in [open('aid.py').read()]: exec(line, s)\n    return s['h'](x)"),
+    "text of a file or another": ("", "t = open('aid.py').read() if x else ''; " + _READ.format("t[0:]")),
+    "text of a file in a list": ("", "t = []; t.append(open('aid.py').read()); " + _READ.format("t[0]")),
+    "text of a file that a match captures": (
+        "",
+        "s = dict()\n    match open('aid.py').read():\n        case str(t): exec(t, s)\n    return s['h'](x)",
+    ),
+    "text that a helper returns with others": (
+        "def texts(): return open('aid.py').read(), 1",
+        "t, _ = texts(); " + _READ.format("t"),
+    ),
+    "text that a helper evaluates": (
+        "def run(text, space): exec(text, space)",
+        "s = {}; run(open('aid.py').read(), s); return s['h'](x)",
+    ),
+    "text that a helper reads": (
+        "def text(): return open('aid.py').read()",
+        _READ.format("text()"),
+    ),
+    "exec of a module": ("import builtins", _READ.format("open('aid.py').read()").replace("exec", "builtins.exec")),
+    "exec under another name": ("", "run = exec; " + _READ.format("open('aid.py').read()").replace("exec", "run")),
+    "exec in a table": ("T = {'e': exec}", _READ.format("open('aid.py').read()").replace("exec", "T['e']")),
+    "interpreter that is given a file": (
+        "import code",
+        "i = code.InteractiveInterpreter(); i.runsource(open('aid.py').read(), 'a', 'exec'); return i.locals['h'](x)",
+    ),
+    "globals of the caller": ("from aid import h\nfrom up import get", "return get('h')(x)"),
+    "globals of a caller on the stack": ("from aid import h\nfrom up import find", "return find('h')(x)"),
+}
+_UP = (
+    "import inspect, sys\ndef get(n): return sys._getframe(1).f_globals[n]\n"
+    "def find(n): return inspect.stack()[1].frame.f_globals[n]\n"
+)
+for _name, (_top, _body) in _UNKNOWN.items():
+    refused(_name, inside(_body, top=_top), _ADDED, files={"aid.py": AID, "up.py": _UP})
+for _name, (_top, _body) in {
+    "name of an attribute of sys": ("import sys", "return hasattr(sys, 'ps1')"),
+    "stream of sys": ("import sys", "return print(x, file=sys.stderr)"),
+    "unused import of an installed module": ("", "import sys; return x"),
+    "text that is an input": ("", "return eval(f'{x} + 1')"),
+    "function of one's own called eval": ("def eval(v): return v", "return eval(str(x))"),
+    "method called compile": ("import re", "return bool(re.compile(str(x).strip()).match('5'))"),
+    "constant that is executed": ("", "s = {}; exec('y = 1', s); return s['y']"),
+}.items():
+    hits(_name, inside(_body, top=_top))
+
+_INDIRECT = {
+    "in a text": "return os.path.expandvars('$HN_SCENARIO')",
+    "in a text that is composed": "return os.path.expandvars('$HN_' + ''.join(['SCENARIO']))",
+    "in bytes": "return os.environb[b'HN_SCENARIO']",
+    "by a function in a variable": "g = os.getenv; return g('HN_SCENARIO')",
+    "by a function in a table": "return TABLE['get']('HN_SCENARIO')",
+    "by a function that is passed on": "return list(map(os.getenv, ['HN_SCENARIO']))",
+    "in a template": "return string.Template('$HN_SCENARIO').substitute(os.environ)",
+    "in vars(os)": "return vars(os)['environ']['HN_SCENARIO']",
+    "in a module of a module": "return shutil.os.environ['HN_SCENARIO']",
+    "in os that is passed on": "return use(os)",
+    "in an attribute of a class": "return Held.held['HN_SCENARIO']",
+}
+for _number, (_name, _body) in enumerate(_INDIRECT.items()):
+    _text = inside(
+        _body,
+        top="import os, shutil, string\nos.environ['HN_SCENARIO'] = 'one'\nTABLE = {'get': os.getenv}\n"
+        "class Held: held = os.environ\ndef use(o): return o.environ['HN_SCENARIO']\n",
+    )
+    misses(
+        f"environment variable {_name}",
+        _text.replace("SCENARIO", f"INDIRECT_{_number}"),
+        ("'one'", "'two'"),
+    )
 # --- what is said of functions and classes, where it is read -------------------------------------------------------
 
 _SAID = {
     "docstrings of functions in a list": ("return [t.__doc__ for t in [*TOOLS]]", "TOOLS = [a]"),
     "docstring of a class in a table": ("return TABLE.get('c').__doc__", "class C:\n    'one'\nTABLE = {'c': C}"),
     "docstring read by a helper": ("return show(a)", "def show(f): return f.__doc__"),
+    "source of a function": ("return inspect.getsource(a)", "import inspect"),
+    "source of a function by a function under another name": (
+        "return text(a)",
+        "from inspect import getsource as text",
+    ),
+    "source of a function that a helper reads": (
+        "return text(a)",
+        "import inspect\ndef text(f): return inspect.getsource(f)",
+    ),
+    "comment in a source": ("return inspect.getsource(b)", "import inspect\ndef b():\n    # 'one'\n    return 1"),
+    "comment in the source of a class": (
+        "return inspect.getsource(C)",
+        "import inspect\nclass C:\n    # 'one'\n    k = 1",
+    ),
+    "comment above a function": ("return inspect.getcomments(b)", "import inspect\n# 'one'\ndef b(): pass"),
+    "constants of a code object": ("return a.__code__.co_consts", ""),
+    "description of code": ("return dis.code_info(a).split('Constants')[1]", "import dis"),
+    "page of documentation": ("return pydoc.render_doc(a)", "import pydoc"),
     "docstring of a method that is read": ("return C.f.__doc__", "class C:\n    def f(self):\n        'one'"),
 }
 for _name, (_body, _top) in _SAID.items():
@@ -1306,6 +1465,17 @@ misses(
         "@convert\ndef g(x: int): return x",
     ),
     ("x: int", "x: str"),
+)
+misses(
+    "line of a function",
+    inside("return h.__code__.co_firstlineno", top="def h(): pass"),
+    ("def h", "\ndef h"),
+)
+misses(
+    "source of a module",
+    inside("return inspect.getsource(aid)", top="import aid, inspect"),
+    ("# one", "# two"),
+    files={"aid.py": "# one\n"},
 )
 hits(
     "docstring of a function in a list of which nobody reads it",

@@ -14,6 +14,7 @@ import warnings
 import weakref
 import zipfile
 from collections.abc import Callable
+from decimal import ROUND_UP, Decimal, localcontext
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -181,6 +182,33 @@ def test_an_unchanged_function_is_not_read_again(load_module: LoadModule, monkey
     before = code_digest(module.compute, new_memo())
     monkeypatch.setattr("hypernodes.signature.code.text_of", lambda *_: pytest.fail("read again"))
     assert code_digest(module.compute, new_memo()) == before
+
+
+# --- what is set for the whole process ---------------------------------------------------------------------------
+
+
+def test_the_context_of_decimals_counts_for_every_node_also_when_it_is_changed_later(load_module: LoadModule) -> None:
+    module = load_module("from hypernodes import Pipeline, node\n@node(output_name='y')\ndef third(x): return x / 3")
+    pipeline, cache = Pipeline(nodes=[module.third]), MemoryCache()
+    assert [computed_in(pipeline, cache, x=Decimal(1)) for _ in range(2)] == [1, 0]
+    before = code_components(module.third)
+    with localcontext(prec=5):
+        assert [computed_in(pipeline, cache, x=Decimal(1)) for _ in range(2)] == [1, 0]
+        assert code_components(module.third).keys() - before.keys() == {"option decimal context"}
+    with localcontext(rounding=ROUND_UP):
+        assert [computed_in(pipeline, cache, x=Decimal(1)) for _ in range(2)] == [1, 0]
+    assert computed_in(pipeline, cache, x=Decimal(1)) == 0
+
+
+@pytest.mark.parametrize("expression", ["os.path.expanduser('~')", "Path('~').expanduser()", "Path.home()"])
+def test_the_home_directory_counts_where_code_asks_for_it(
+    load_module: LoadModule, monkeypatch: pytest.MonkeyPatch, expression: str
+) -> None:
+    module = load_module(f"import os\nfrom pathlib import Path\ndef asks(): return {expression}\ndef other(): return 1")
+    before = digest(module.asks), digest(module.other)
+    monkeypatch.setenv("HOME", "/another/home")
+    assert digest(module.asks) != before[0]
+    assert digest(module.other) == before[1]
 
 
 # --- source and bytecode -----------------------------------------------------------------------------------------

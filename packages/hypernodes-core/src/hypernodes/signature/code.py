@@ -9,6 +9,7 @@ module and qualified name, and by what the user's code put into it.
 from __future__ import annotations
 
 import abc
+import decimal
 import functools
 import os
 import sys
@@ -19,12 +20,26 @@ from hypernodes.nodes import Node
 from hypernodes.signature.additions import added_attributes, additions_to
 from hypernodes.signature.class_members import members_of
 from hypernodes.signature.origin import INTERPRETER, PYTHON, origin_of_class, origin_of_function, origin_of_module
-from hypernodes.signature.references import MissingModule, Unknowable, references
+from hypernodes.signature.references import MissingModule, Unknowable, reached_by, references
 from hypernodes.signature.source import canonical_bytecode, text_of
 from hypernodes.signature.walk import Parts, UnhashableValueError
 
 # Counts the changes of what digests are made of: results stored under an older one are not found.
 IDENTITY_VERSION = 2
+# What the import system puts into modules.
+_OF_MODULES = frozenset(
+    {"__annotations__", "__builtins__", "__cached__", "__doc__", "__file__", "__loader__", "__name__", "__package__"}
+    | {"__path__", "__spec__", "__warningregistry__"}
+)
+_FIRST_CONTEXT = decimal.Context(
+    prec=28,
+    rounding=decimal.ROUND_HALF_EVEN,
+    Emin=-999999,
+    Emax=999999,
+    capitals=1,
+    clamp=0,
+    traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
+)
 _COMPILED = (".so", ".pyd")
 _dump_of: Any = abc._get_dump  # type: ignore[attr-defined]  # the registry of an abstract class comes first
 _PLAIN_METACLASSES = (type, abc.ABCMeta)
@@ -46,7 +61,7 @@ def function_children(function: FunctionType) -> list[tuple[str, Any]]:
     if origin_of_function(function):
         added = added_attributes(function) if function.__dict__ else []
         if "<locals>" not in code.co_qualname:
-            return added
+            return [*added, *reached_by(function)]
         if code.co_qualname == "singledispatch.<locals>.wrapper":
             return [*_registry(function), *added]
         # made by an installed function, for values that it got
@@ -122,7 +137,8 @@ def builtin_parts(function: BuiltinFunctionType) -> Parts:
     owner = function.__self__
     if owner is None or isinstance(owner, ModuleType) or type(owner).__name__ == "PyCapsule":
         module = function.__module__ or ""
-        return Parts(b"builtin:" + compiled_origin(module) + f"{module}:{function.__qualname__}".encode())
+        name = f"{module}:{function.__qualname__}".encode()
+        return Parts(b"builtin:" + compiled_origin(module) + name, reached_by(function))
     return Parts(b"builtin method:" + function.__qualname__.encode(), [(".__self__", owner)])
 
 
@@ -156,7 +172,8 @@ def module_children(module: ModuleType) -> list[tuple[str, Any]]:
     """Return the contents of a module of the user's own."""
     if origin_of_module(module.__name__):
         return []
-    held = {name: value for name, value in module.__dict__.items() if not name.startswith("__")}
+    # Functions that read the environment or import by name count where they are called.
+    held = {name: value for name, value in module.__dict__.items() if name not in _OF_MODULES and not reached_by(value)}
     compiled = str(getattr(module, "__file__", "")).endswith(_COMPILED)
     own = [("(compiled)", compiled_origin(module.__name__))] if compiled else []
     return own + [(f".{name}", value) for name, value in sorted(held.items())]
@@ -180,7 +197,28 @@ def bytecode_parts(code: CodeType) -> Parts:
 def node_parts(node: Node[..., Any]) -> Parts:
     """A node: its function, and what its options add."""
     head = f"node {IDENTITY_VERSION}:{INTERPRETER}:{node.version!r}:{','.join(sorted(node.cache_ignore))}"
-    return Parts(head.encode("utf-8", "surrogatepass"), [("", node.func)])
+    return Parts(head.encode("utf-8", "surrogatepass"), [("", node.func), *process_settings()])
+
+
+def process_settings() -> list[tuple[str, Any]]:
+    """Return what is set for all code of this thread that computes with decimals, if it is not what Python begins with.
+
+    Decimals come from anywhere, so it counts for every node.
+    """
+    now, first = decimal.getcontext(), _FIRST_CONTEXT
+    if (
+        now.prec == first.prec
+        and now.rounding == first.rounding
+        and now.Emin == first.Emin
+        and now.Emax == first.Emax
+        and now.capitals == first.capitals
+        and now.clamp == first.clamp
+        and now.traps == first.traps
+    ):
+        return []
+    traps = sorted(signal.__name__ for signal, is_trapped in now.traps.items() if is_trapped)
+    settings = (now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp, *traps)
+    return [(" (decimal context)", settings)]
 
 
 def _full_name(kind: type) -> str:

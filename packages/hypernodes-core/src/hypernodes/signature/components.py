@@ -59,6 +59,8 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
         keep("option version", atom(repr(node.version).encode()))
     if node.cache_ignore:
         keep("option cache_ignore", atom(",".join(sorted(node.cache_ignore)).encode()))
+    for _, settings in code.process_settings():
+        keep("option decimal context", atom(repr(settings).encode()))
     keep(INTERPRETER, atom(INTERPRETER.encode()))
     while waiting:
         label, piece = waiting.pop(0)

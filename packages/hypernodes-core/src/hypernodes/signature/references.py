@@ -15,11 +15,23 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from hypernodes.nodes import Node
-from hypernodes.signature.access_paths import DESCRIPTIONS, AccessPath, PathStep, access_paths, descriptions_read
+from hypernodes.signature.access_paths import (
+    COMPUTED,
+    CONSTANT,
+    DESCRIPTIONS,
+    READERS,
+    SOURCE,
+    AccessPath,
+    PathStep,
+    access_paths,
+    descriptions_read,
+    evaluates_parameter,
+    reads_files,
+)
 from hypernodes.signature.additions import PLAIN_TYPES, added_to_function, additions_to, is_users_own
 from hypernodes.signature.class_members import annotation
 from hypernodes.signature.origin import (
@@ -40,15 +52,22 @@ _IMPORTERS: tuple[Any, ...] = (importlib.import_module, builtins.__import__, imp
 # ... with the modules that define them: these take a name, and those a file.
 _FINDERS = frozenset({("pkgutil", "resolve_name"), ("pydoc", "locate"), ("runpy", "run_module")})
 _RUN_FILES = frozenset(
-    {("runpy", "run_path")}
+    {("runpy", "run_path"), ("inspect", "getmodule")}
+    | {("importlib.metadata", what) for what in ("EntryPoint", "entry_points")}
+    | {("code", what) for what in ("InteractiveConsole", "InteractiveInterpreter", "interact")}
+    | {(name, "module_from_spec") for name in ("importlib._bootstrap", "_frozen_importlib")}
     | {
         (f"{name}_external", what)
         for name in ("importlib._bootstrap", "_frozen_importlib")
-        for what in ("spec_from_file_location", "SourceFileLoader")
+        for what in ("spec_from_file_location", "ExtensionFileLoader", "SourceFileLoader", "SourcelessFileLoader")
     }
 )
+_ENVIRONMENT = type(os.environ)
+_LOOKERS_UP = _FINDERS | _RUN_FILES
+_ENVIRONMENT_READERS: tuple[Any, ...] = tuple(getattr(os, name) for name in ("getenv", "getenvb") if hasattr(os, name))
 # What is gone on from in modules of Python's own.
-_LOOKED_INTO: tuple[Any, ...] = (os.environ, os.environb, os.getenv, sys.modules, importlib.machinery, importlib.util)
+_LOOKED_INTO: tuple[Any, ...] = (os.environ, getattr(os, "environb", os.environ), *_ENVIRONMENT_READERS, sys.modules)
+_LOOKED_INTO_MODULES = frozenset({"importlib.machinery", "importlib.metadata", "importlib.util", "os", "sys"})
 # Variables that say where a process runs, and nothing to the code in it.
 _OF_PROCESS = frozenset({"_", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST", "PYTHONHASHSEED", "SHLVL"})
 # The attributes by which what stands for a function holds it.
@@ -116,13 +135,19 @@ def references(function: FunctionType) -> list[tuple[str, Any]]:
                 and target is not sys.modules
             ):
                 found[label] = target
-                if type(target) is FunctionType and not origin_of_function(target):
+                if type(target) is FunctionType and target.__name__ in READERS and origin_of_function(target):
+                    described.update(READERS[target.__name__])  # under another name
+                elif type(target) is FunctionType and not origin_of_function(target):
                     described |= descriptions_read(target.__code__)  # of what it is given
+                    if evaluates_parameter(target.__code__) and reads_files(code):
+                        found[f"{label}()"] = _unknowable_text()
                 continue
         elif path.start == "local" and not isinstance(start.get(path.name), ModuleType):
             continue  # the value itself is a part of the function
         elif path.start == "described":
             described.add(path.name)
+            continue
+        elif path.start == "imported" and is_installed_module(path.name):
             continue
         found.update(_follow(path, label, namespace, start))
     if described:
@@ -145,7 +170,7 @@ def _follow(
 ) -> Iterator[tuple[str, Any]]:
     """Go along a path as far as the user's own modules lead."""
     steps = path.steps
-    if path.start == "import":
+    if path.start in ("import", "imported"):
         target, steps = _imported(path, namespace)
     elif path.start == "subclasses":
         kinds = [value for value in namespace.values() if isinstance(value, type)]
@@ -167,6 +192,9 @@ def _follow(
         target = namespace[path.name]
     else:
         target = getattr(builtins, path.name, None)
+        if _is_evaluator(target):
+            yield from _evaluated(target, steps, label, namespace, start)
+            return
         if target is globals:  # under another name, or passed on
             yield from _follow(AccessPath("own module", ""), label, namespace, start)
             return
@@ -179,6 +207,7 @@ def _follow(
 def _go_on(
     target: Any, steps: tuple[PathStep, ...], label: str, namespace: dict[str, Any], start: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
+    is_whole = False
     for position, (kind, what) in enumerate(steps):
         rest = steps[position:]
         if target is os.environ or target is sys.modules:
@@ -195,30 +224,34 @@ def _go_on(
             if _is_importer(target):
                 yield from _import_by_name(target, what, rest[1:], label, namespace, start)
                 return
-            if target is os.getenv:
+            if any(target is known for known in _ENVIRONMENT_READERS):
                 yield from _go_on(os.environ, (("item", what),), label, namespace, start)
                 return
             break
+        if _is_evaluator(target):
+            yield from _evaluated(target, rest, label, namespace, start)
+            return
         if not isinstance(target, ModuleType):
-            if (
+            if kind == "attribute" and what == "__subclasses__" and isinstance(target, type):
+                yield f"{label}.{what}", _own_subclasses([target])
+            elif (
                 kind == "attribute"
                 and what in (*DESCRIPTIONS, "__module__")
                 and isinstance(target, (FunctionType, type))
             ):
                 yield f"{label}.{what}", getattr(target, what, None)
-            elif kind == "attribute" and what == "__subclasses__" and isinstance(target, type):
-                yield f"{label}.{what}", _own_subclasses([target])
             elif kind == "attribute" and isinstance(target, type) and origin_of_class(target):
                 held = next((base.__dict__[what] for base in target.__mro__ if what in base.__dict__), _ABSENT)
                 if type(held) in PLAIN_TYPES:
                     yield f"{label}.{what}", held  # may have been set
             break
         if kind == "item" or what == "__dict__":
+            is_whole = True
             break
         if origin_of_module(target.__name__):
             held = target.__dict__.get(what)
-            if any(held is known for known in _LOOKED_INTO) or _is_importer(held):
-                target = os.environ if held is os.environb else held
+            if _is_looked_into(held):
+                target = os.environ if type(held) is _ENVIRONMENT else held
                 label += f".{what}"
                 continue
             yield from _additions(target, rest, label)
@@ -229,14 +262,69 @@ def _go_on(
             target = _submodule(target, what)
         label += f".{what}"
     else:
+        is_whole = True
         if isinstance(target, ModuleType) and origin_of_module(target.__name__):
             yield from _additions(target, (), label)
-    if _is_importer(target) or target is sys.modules:
-        yield label, _unknowable_import()  # under another name, or passed on
-    elif target is os.environ:  # by a name that is not known, or as a whole
-        yield label, {name: os.environ[name] for name in sorted(os.environ) if name not in _OF_PROCESS}
-    else:
-        yield label, target
+    yield label, _used_as_it_is(target, is_whole)
+
+
+def _used_as_it_is(target: Any, is_whole: bool) -> Any:
+    """Return what counts of something that is used under another name, passed on, or looked into by unknown names."""
+    if _is_importer(target) or target is sys.modules or (target is sys and is_whole):
+        return _unknowable_import()
+    if target is os.environ or (target is os and is_whole):
+        return environment()
+    return target
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables, but for those that only say where a process runs."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name not in _OF_PROCESS}
+
+
+def reached_by(function: Any) -> list[tuple[str, Any]]:
+    """Return what one of Python's own functions gets at, when it is held as a value and nothing is known of its use."""
+    if any(function is known for known in _ENVIRONMENT_READERS):
+        return [(": environment", environment())]
+    if _is_importer(function):
+        return [("()", _unknowable_import())]
+    return [("()", _unknowable_text())] if function is exec else []
+
+
+def _is_looked_into(held: Any) -> bool:
+    if isinstance(held, ModuleType):
+        return held.__name__ in _LOOKED_INTO_MODULES
+    return any(held is known for known in _LOOKED_INTO) or _is_evaluator(held) or _is_importer(held)
+
+
+def _evaluated(
+    evaluator: Any, steps: tuple[PathStep, ...], label: str, namespace: dict[str, Any], start: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Return what code may use that is evaluated as a text: what the text names, or all that its module holds."""
+    kind, text = steps[0] if steps else ("", None)
+    if text == CONSTANT:
+        return  # it has been read
+    if text == COMPUTED or (kind != "evaluate" and evaluator is not eval):
+        yield f"{label} of a computed text", _unknowable_text()
+        return
+    if isinstance(text, AccessPath):
+        code = _compiled(_value_at(text, namespace, start))
+        for path, named in access_paths(code) if code is not None else ():
+            if all(step != "evaluate" for step, _ in path.steps):
+                yield from _follow(path, f"{label} of {text.name}{named}", namespace, start)
+    yield from _follow(AccessPath("own module", ""), f"{label}: its module", namespace, start)
+
+
+def _compiled(text: Any) -> CodeType | None:
+    return text if isinstance(text, CodeType) else _compiled_text(text) if isinstance(text, str) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled_text(text: str) -> CodeType | None:
+    try:
+        return compile(text, "<string>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
 
 
 def _said_of(value: Any, what: str) -> list[Any]:
@@ -254,18 +342,51 @@ def _said_of(value: Any, what: str) -> list[Any]:
             waiting += item.values()
         elif isinstance(item, (set, frozenset)):
             waiting += sorted(item, key=lambda one: str(getattr(one, "__qualname__", "")))
+        elif isinstance(item, ModuleType) and what == SOURCE and not origin_of_module(item.__name__):
+            found.append(_source_of(item))
+        elif isinstance(item, type) and what == "__subclasses__":
+            found.append(_own_subclasses([item]))
         elif isinstance(item, (FunctionType, type)):
             is_class = isinstance(item, type)
             if origin_of_class(item) if is_class else origin_of_function(item):  # type: ignore[arg-type]
                 continue
-            said = getattr(item, what, None)
-            if isinstance(said, dict):
-                said = tuple([part for name, stated in said.items() for part in (name, annotation(stated))])
-            found.append(said)
+            found.append(_stated(item, what))
             if is_class and what != "__name__":
                 waiting += [member for name, member in sorted(vars(item).items()) if isinstance(member, FunctionType)]
         elif type(item) in _WRAPPERS:
             waiting.append(getattr(item, _WRAPPERS[type(item)]))
+    return found
+
+
+def _stated(item: Any, what: str) -> Any:
+    if what == SOURCE:
+        return _source_of(item)
+    code = getattr(item, "__code__", None)
+    if what == "__code__":
+        return _constants_of(code) if code is not None else None
+    if what == "co_firstlineno":
+        return getattr(code, what, None)
+    said = getattr(item, what, None)
+    if isinstance(said, dict):
+        said = tuple([part for name, stated in said.items() for part in (name, annotation(stated))])
+    return said
+
+
+def _source_of(item: Any) -> tuple[str | None, str] | None:
+    """Return a text as it stands in its file, with its comments."""
+    import inspect
+
+    try:
+        return inspect.getcomments(item), inspect.getsource(item)
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def _constants_of(code: CodeType) -> list[Any]:
+    """Return what code objects hold besides instructions, such as docstrings and names."""
+    found: list[Any] = [code.co_name]
+    for constant in code.co_consts:
+        found += _constants_of(constant) if isinstance(constant, CodeType) else [constant]
     return found
 
 
@@ -282,8 +403,12 @@ def _own_subclasses(kinds: list[type]) -> list[type]:
     return sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
+def _is_evaluator(target: Any) -> bool:
+    return target is eval or target is exec or target is compile
+
+
 def _is_importer(target: Any) -> bool:
-    return any(target is known for known in _IMPORTERS) or _name_of(target) in _FINDERS | _RUN_FILES
+    return any(target is known for known in _IMPORTERS) or _name_of(target) in _LOOKERS_UP
 
 
 def _name_of(target: Any) -> tuple[Any, Any] | None:
@@ -338,6 +463,14 @@ def _import_by_name(
         rest = tuple([("attribute", attribute) for attribute in attributes])
     path = AccessPath("import", name, rest)
     yield from _follow(path, f"{label}({name!r})", namespace, start)
+
+
+@functools.lru_cache(maxsize=1)
+def _unknowable_text() -> Unknowable:
+    return Unknowable(
+        "it evaluates code (exec, eval, compile) that something returns when it runs, so a change in it would not be "
+        "seen: import the code, or pass its text as an input"
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -33,7 +33,7 @@ from hypernodes.signature.exceptions import FailedWith, exception_parts, failed_
 from hypernodes.signature.libraries import hasher_for
 from hypernodes.signature.memo import Memo
 from hypernodes.signature.object_state import StateReader, with_attributes
-from hypernodes.signature.references import MissingModule, Unknowable
+from hypernodes.signature.references import MissingModule, Unknowable, environment
 from hypernodes.signature.sentinels import sentinel_name
 from hypernodes.signature.walk import Parts, UnhashableValueError, combine, walk
 
@@ -272,6 +272,7 @@ _RULES: dict[type, Rule] = {
         b"time:%d:" % v.fold + v.replace(tzinfo=None).isoformat().encode(), [(".tzinfo", v.tzinfo)]
     ),
     decimal.Decimal: lambda v: Parts(b"decimal:" + str(v).encode()),
+    type(os.environ): lambda v: Parts(b"environment", [("", environment())]),
     uuid.UUID: lambda v: Parts(b"uuid:" + v.bytes),
     object: _bare_object,
     FunctionType: code.function_parts,
