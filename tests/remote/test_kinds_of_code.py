@@ -208,6 +208,51 @@ KINDS = {
         """,
         "(['length'], ['Thing'], True)",
     ),
+    "classes that their metaclass registers outside of itself": (
+        """
+        REGISTERED, NAMED = [], {}
+        class Listing(type):
+            def __new__(kind, *facts, tag): return super().__new__(kind, *facts)
+            def __init__(cls, name, bases, namespace, *, tag):
+                super().__init__(name, bases, namespace)
+                REGISTERED.append(cls)
+        class Part(metaclass=Listing, tag="a"): pass
+        class Wheel(Part, tag="b"): pass
+        class Strict(abc.ABCMeta):
+            @classmethod
+            def __prepare__(kind, name, bases):
+                if name in NAMED: raise ValueError(f"{name} is already registered")
+                return {}
+            def __new__(kind, name, *facts):
+                made = super().__new__(kind, name, *facts)
+                NAMED[name] = made
+                return made
+        class Shape(metaclass=Strict):
+            @abc.abstractmethod
+            def area(self): ...
+        class Square(Shape):
+            def area(self): return 4
+        T = typing.TypeVar("T")
+        class Store(typing.Generic[T]):
+            def __init_subclass__(cls, **options):
+                super().__init_subclass__(**options)
+                REGISTERED.append(cls)
+        class Numbers(Store[int]): pass
+        class Listed(enum.EnumMeta):
+            def __init__(cls, *facts, **options):
+                super().__init__(*facts, **options)
+                REGISTERED.append(cls)
+        class Colour(enum.Enum, metaclass=Listed): RED = 1
+        @node("y")
+        def f(x):
+            are_listed = REGISTERED == [Part, Wheel, Numbers, Colour] and NAMED == {"Shape": Shape, "Square": Square}
+            return are_listed, Square().area(), isinstance(Square(), Shape), [Wheel(), Square(), Numbers(), Colour.RED]
+        def show(y):
+            are_own = list(map(type, y[3])) == [Wheel, Square, Numbers, Colour]
+            return *y[:3], are_own, len(REGISTERED), len(NAMED)
+        """,
+        "(True, 4, True, True, 4, 2)",
+    ),
     "names for types": (
         """
         UserId = typing.NewType("UserId", int)
@@ -348,7 +393,7 @@ def test_what_people_write_is_sent_and_comes_back(project: Project, kinds: list[
     )
     (project.folder / "locked/__init__.py").write_text("import threading\nUNUSED = threading.Lock()\n")
     script = """
-import dataclasses, enum, functools, operator, pickle, struct, sys, typing, weakref
+import abc, dataclasses, enum, functools, operator, pickle, struct, sys, typing, weakref
 workers = LocalBackend("parallel", max_workers=1).__enter__()
 elsewhere.__enter__()
 """
