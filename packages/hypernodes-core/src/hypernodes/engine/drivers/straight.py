@@ -371,7 +371,7 @@ def run_observed(
                     outputs = thread.call(step, values, lambda *failed, step=step: frame.retry(step, *failed))
                 else:
                     outputs = call(step, values, thread.wait_for)
-                if 0 < count < 3 and type(result) not in PLAIN:
+                if 0 < count < 3 and ((kind := type(result)) not in PLAIN or (kind is dict and step.read_often)):
                     if needs_await(node, result):
                         result = thread.wait_for(Unawaited(node, result))
                     if step.read_often:
