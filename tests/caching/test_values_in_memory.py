@@ -240,7 +240,7 @@ def test_every_reader_gets_a_value_of_its_own(value: Any, change: Callable[[Any]
         slice(1, None),
         Model,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_change_is_shared(value: Any) -> None:
     cache = MemoryCache()

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 # Types of most values, which are not used up by reading; asking for more takes longer.
 REREADABLE = frozenset({int, float, bool, str, bytes, list, tuple, dict, set, frozenset, type(None)})
 _HOLDS_NOTHING = REREADABLE - {list, tuple, dict, set, frozenset}
+_CONTAINERS = frozenset({list, tuple, dict})
+_MOST_CONTAINERS = 3  # in a container that are looked into
 _MOST_ENTRIES = 16  # of a container that are looked at: those of a long one are alike, as a rule
 _ENDLESS = frozenset({count, cycle, repeat})  # several readers may well share one
 
@@ -49,12 +51,17 @@ def held_iterator(value: Any, depth: int = 2) -> Held | None:
         entries = [*islice(entries, _MOST_ENTRIES)]
     if _HOLDS_NOTHING.issuperset(map(type, entries)):
         return None
+    containers = 0
     for key, entry in zip(value if kind is dict else range(len(value)), entries, strict=False):
+        if type(entry) in _HOLDS_NOTHING:
+            continue
         if is_read_once(entry) and not isinstance(entry, io.IOBase):  # files can be read again
             return Held(entry, f"[{key!r:.80}]")
-        found = held_iterator(entry, depth - 1) if depth > 1 else None
-        if found is not None:
-            return Held(found.iterator, f"[{key!r:.80}]{found.path}")
+        if depth > 1 and type(entry) in _CONTAINERS and containers < _MOST_CONTAINERS:
+            containers += 1
+            found = held_iterator(entry, depth - 1)
+            if found is not None:
+                return Held(found.iterator, f"[{key!r:.80}]{found.path}")
     return None
 
 

@@ -217,7 +217,7 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
     else:
         result = node.func(*[values[slot] for slot in step.positional])
     kind = type(result)
-    if kind not in PLAIN or (kind is dict and step.read_often):
+    if kind not in PLAIN or (kind is dict and step.read_often and held_iterator(result) is not None):
         if needs_await(node, result):
             result = wait_for(Unawaited(node, result))
         if step.read_often:
