@@ -8,7 +8,9 @@ import warnings
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -92,6 +94,102 @@ def append(value: Any) -> None:
     value.append(0)
 
 
+def memorizing() -> Callable[..., list[Any]]:
+    seen: list[Any] = []
+
+    def memorize(*new: Any) -> list[Any]:
+        seen.extend(new)
+        return seen
+
+    return memorize
+
+
+def counting() -> list[Callable[[], int]]:
+    count = 0
+
+    def more() -> int:
+        nonlocal count
+        count += 1
+        return count
+
+    return [more, lambda: count]
+
+
+def noting() -> Any:
+    def note(text: str, texts: list[str] = []) -> None:  # noqa: B006 - it is what is tested
+        texts.append(text)
+        note.texts.append(text)  # type: ignore[attr-defined]
+
+    note.texts = ["first"]  # type: ignore[attr-defined]
+    return note
+
+
+HIDDEN: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "closure": (memorizing, lambda value: value(1), lambda value: list(value())),
+    "closure in a tuple": (lambda: (memorizing(),), lambda value: value[0](1), lambda value: list(value[0]())),
+    "closure of a partial": (lambda: partial(memorizing(), 0), lambda value: value.func(1), lambda value: value()),
+    "closures with one variable": (counting, lambda value: value[0](), lambda value: value[1]()),
+    "default and attribute": (
+        noting,
+        lambda value: value("a"),
+        lambda value: (value.__defaults__, value.texts, value.__name__),
+    ),
+    "bound method": (lambda: Model().weights.append, lambda value: value(3), lambda value: value.__self__),
+    "method of an object": (lambda: Model().__eq__, lambda value: append(value.__self__.weights), repr),
+    "keys": (lambda: {"a": [1]}.keys(), lambda value: append(value.mapping["a"]), lambda value: value.mapping["a"]),
+    "values": (lambda: {"a": [1]}.values(), lambda value: append(next(iter(value))), list),
+    "items": (lambda: OrderedDict(a=[1]).items(), lambda value: append(next(iter(value))[1]), list),
+    "mapping proxy": (lambda: MappingProxyType({"a": [1]}), lambda value: append(value["a"]), dict),
+    "iterator": (lambda: [iter([1, 2])], lambda value: next(value[0], None), lambda value: list(value[0])),
+    "slice": (lambda: slice([1], 2), lambda value: append(value.start), repr),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_holds_something_that_changes_out_of_sight_is_copied_too(name: str) -> None:
+    make, change, look = HIDDEN[name]
+    expected = repr(look(make()))
+    cache = MemoryCache(copy=True)
+    value = make()
+    cache.put("k", value)
+    change(value)
+    for _ in range(2):
+        found = cache.get("k")
+        assert type(found) is type(value)
+        assert repr(look(found)) == expected
+        change(found)
+
+
+def test_a_function_that_refers_to_itself_is_copied_with_its_closure() -> None:
+    def factorial(n: int) -> int:
+        depths.append(n)
+        return n * factorial(n - 1) if n else 1
+
+    depths: list[int] = []
+    cache = MemoryCache()
+    cache.put("k", factorial)
+    found = cache.get("k")
+    assert found is not factorial
+    assert found(4) == 24
+    assert (depths, found.__qualname__) == ([], factorial.__qualname__)
+
+
+def test_a_value_that_holds_a_generator_is_not_stored() -> None:
+    @node(output_name="parts")
+    def split(text: str) -> Any:
+        return {"letters": (letter for letter in text), "length": len(text)}
+
+    @node(output_name="letters")
+    def join(parts: Any) -> list[str]:
+        return list(parts["letters"])
+
+    cache = MemoryCache()
+    pipeline = Pipeline([split, join], cache=cache)
+    with pytest.warns(CacheWarning, match="result of node 'split' is not cached: .* it holds a generator, which can"):
+        assert pipeline.run({"text": "ab"}, "letters") == {"letters": ["a", "b"]}
+    assert len(cache) == 1
+
+
 CHANGES: list[tuple[Any, Callable[[Any], Any]]] = [
     ([1, 2], append),
     ([[1], [2]], lambda value: append(value[0])),
@@ -137,9 +235,12 @@ def test_every_reader_gets_a_value_of_its_own(value: Any, change: Callable[[Any]
         Colour.RED,
         PurePosixPath("a"),
         len,
+        append,
+        lambda x, y=1: x + y,
+        slice(1, None),
         Model,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_change_is_shared(value: Any) -> None:
     cache = MemoryCache()

@@ -237,6 +237,41 @@ def test_a_class_of_main_counts_only_where_main_still_has_it(
     assert reason in err
 
 
+SENTINELS = """
+import sys, warnings
+from hypernodes import MISS, DiskCache
+
+class Slotted:
+    __slots__ = ("name",)
+    def __init__(self, name): self.name = name
+
+class Single:
+    def __reduce__(self): return "SINGLE"
+
+UNSET, SLOTTED, SINGLE = object(), Slotted("SLOTTED"), Single()
+{second}
+warnings.simplefilter("always")
+with DiskCache("cache") as cache:
+    if sys.argv[1] == "put":
+        cache.put("k", [UNSET, SLOTTED, SINGLE])
+    found = cache.get("k")
+    print("miss" if found is MISS else [x is y for x, y in zip(found, [UNSET, SLOTTED, SINGLE])])
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [("", "[True, True, True]"), ("UNSET = 5", "miss"), ("SLOTTED = None", "miss")],
+    ids=["same", "another thing", "gone"],
+)
+def test_sentinels_of_main_are_those_that_main_has_now(second: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(SENTINELS.format(second=""))
+    (tmp_path / "second.py").write_text(SENTINELS.format(second=second))
+    assert run_python("first.py", "put", cwd=tmp_path) == "[True, True, True]\n"
+    process = start_python("second.py", "get", cwd=tmp_path)
+    assert process.communicate(timeout=60)[0] == f"{expected}\n"
+
+
 # --- memory ------------------------------------------------------------------------------------------------------
 
 MEMORY = """

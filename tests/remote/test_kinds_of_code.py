@@ -208,6 +208,51 @@ KINDS = {
         """,
         "(['length'], ['Thing'], True)",
     ),
+    "classes that their metaclass registers outside of itself": (
+        """
+        REGISTERED, NAMED = [], {}
+        class Listing(type):
+            def __new__(kind, *facts, tag): return super().__new__(kind, *facts)
+            def __init__(cls, name, bases, namespace, *, tag):
+                super().__init__(name, bases, namespace)
+                REGISTERED.append(cls)
+        class Part(metaclass=Listing, tag="a"): pass
+        class Wheel(Part, tag="b"): pass
+        class Strict(abc.ABCMeta):
+            @classmethod
+            def __prepare__(kind, name, bases):
+                if name in NAMED: raise ValueError(f"{name} is already registered")
+                return {}
+            def __new__(kind, name, *facts):
+                made = super().__new__(kind, name, *facts)
+                NAMED[name] = made
+                return made
+        class Shape(metaclass=Strict):
+            @abc.abstractmethod
+            def area(self): ...
+        class Square(Shape):
+            def area(self): return 4
+        T = typing.TypeVar("T")
+        class Store(typing.Generic[T]):
+            def __init_subclass__(cls, **options):
+                super().__init_subclass__(**options)
+                REGISTERED.append(cls)
+        class Numbers(Store[int]): pass
+        class Listed(enum.EnumMeta):
+            def __init__(cls, *facts, **options):
+                super().__init__(*facts, **options)
+                REGISTERED.append(cls)
+        class Colour(enum.Enum, metaclass=Listed): RED = 1
+        @node("y")
+        def f(x):
+            are_listed = REGISTERED == [Part, Wheel, Numbers, Colour] and NAMED == {"Shape": Shape, "Square": Square}
+            return are_listed, Square().area(), isinstance(Square(), Shape), [Wheel(), Square(), Numbers(), Colour.RED]
+        def show(y):
+            are_own = list(map(type, y[3])) == [Wheel, Square, Numbers, Colour]
+            return *y[:3], are_own, len(REGISTERED), len(NAMED)
+        """,
+        "(True, 4, True, True, 4, 2)",
+    ),
     "names for types": (
         """
         UserId = typing.NewType("UserId", int)
@@ -258,6 +303,30 @@ KINDS = {
         """,
         "(True, True, True, True, True, True)",
     ),
+    "sentinels with slots, and singletons that are pickled as a name": (
+        """
+        import helpers
+        class Slotted:
+            __slots__ = ("name", "__about")
+            def __init__(self, name): self.name, self.__about = name, "nothing"
+            def about(self): return self.__about
+        class Single:
+            def __init__(self, facts): self.facts = [facts, self]
+            def __reduce__(self): return "SINGLE"
+        class Word(str):
+            def __reduce_ex__(self, protocol): return "Words.WORD"
+        class Words: WORD = Word("word")
+        SLOTTED, SINGLE = Slotted("SLOTTED"), Single({"a": 1})
+        own = lambda: [SLOTTED, SINGLE, Words.WORD, helpers.SLOTTED, helpers.SINGLE]
+        are_own = lambda found: all(map(operator.is_, found, own()))
+        @node("y")
+        def f(x, slotted=SLOTTED, single=SINGLE, word=Words.WORD, other=helpers.SLOTTED, another=helpers.SINGLE):
+            are_themselves = are_own([slotted, single, word, other, another]) and SINGLE.facts[1] is SINGLE
+            return are_themselves, SLOTTED.about(), SINGLE.facts[0], Words.WORD + "s", own()
+        def show(y): return *y[:4], are_own(y[4])
+        """,
+        "(True, 'nothing', {'a': 1}, 'words', True)",
+    ),
     "a pipeline with a cache that a node runs": (
         """
         inner = Pipeline([Node(lambda a: a + 1, "b")], cache=MemoryCache(max_items=3))
@@ -297,6 +366,15 @@ def test_what_people_write_is_sent_and_comes_back(project: Project, kinds: list[
 
             ABSENT = object()
 
+            class Slotted:
+                __slots__ = ("name",)
+                def __init__(self, name): self.name = name
+
+            class Single:
+                def __reduce__(self): return "SINGLE"
+
+            SLOTTED, SINGLE = Slotted("SLOTTED"), Single()
+
             @functools.cache
             def load():
                 return 5
@@ -315,7 +393,7 @@ def test_what_people_write_is_sent_and_comes_back(project: Project, kinds: list[
     )
     (project.folder / "locked/__init__.py").write_text("import threading\nUNUSED = threading.Lock()\n")
     script = """
-import dataclasses, enum, functools, pickle, struct, sys, typing, weakref
+import abc, dataclasses, enum, functools, operator, pickle, struct, sys, typing, weakref
 workers = LocalBackend("parallel", max_workers=1).__enter__()
 elsewhere.__enter__()
 """

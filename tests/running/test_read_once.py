@@ -14,6 +14,7 @@ from hypernodes import (
     DependencyError,
     ExecutionError,
     HyperNodesError,
+    HyperNodesWarning,
     LocalBackend,
     MapInputError,
     MemoryCache,
@@ -21,6 +22,7 @@ from hypernodes import (
     failures,
     node,
 )
+from hypernodes.read_once import held_iterator
 from tests.concurrency.kit import MODES, Modes
 from tests.support import Recorder
 
@@ -203,6 +205,80 @@ def test_a_node_that_failed_because_nothing_was_left_is_not_blamed() -> None:
     pipeline = Pipeline(nodes=[read_lazily, use_up, find_longest])
     with pytest.raises(ExecutionError, match=MESSAGE):
         pipeline.run({"count": 3})
+
+
+@node(output_name="parts")
+def split(count: int) -> dict[str, Any]:
+    return {"size": count, "letters": ("abc", iter("abc"[:count]))}
+
+
+@node(output_name="first")
+def take_first(parts: Any) -> Any:
+    return parts["size"]
+
+
+@node(output_name="rest")
+def take_rest(parts: Any) -> Any:
+    return list(parts["letters"][1])
+
+
+HELD = (
+    r"a dict that holds a str_\w*iterator, parts\['letters'\]\[1\], which can be read only once, and .* gets? it: "
+    r"all but the first find nothing"
+)
+
+
+def test_a_result_that_holds_an_iterator_is_warned_of_where_two_nodes_get_it(go: Any) -> None:
+    pipeline = go(Pipeline(nodes=[split, take_first, take_rest]))
+    with pytest.warns(HyperNodesWarning, match="node 'split' returned " + HELD) as caught:
+        assert pipeline.run({"count": 2})["rest"] == ["a", "b"]
+    code = split.func.__code__
+    [warning] = [each for each in caught if "all but the first" in str(each.message)]
+    assert (warning.filename, warning.lineno) == (code.co_filename, code.co_firstlineno)
+    with pytest.warns(HyperNodesWarning, match=HELD):
+        pipeline.map({"count": [1, 2]}, "count")
+
+
+@pytest.mark.filterwarnings("ignore:the result of node 'split' is not cached")
+def test_one_reader_may_take_what_holds_an_iterator(go: Any) -> None:
+    assert go(Pipeline(nodes=[split, take_rest])).run({"count": 2}, "rest") == {"rest": ["a", "b"]}
+
+
+def test_an_input_that_holds_an_iterator_is_warned_of_where_two_nodes_or_items_get_it(go: Any) -> None:
+    pipeline = go(Pipeline(nodes=[take_first, take_rest]))
+    parts = {"size": 1, "letters": ["abc", iter("a")]}
+    with pytest.warns(HyperNodesWarning, match="input 'parts' of pipeline .* is " + HELD) as caught:
+        pipeline.run({"parts": parts})
+    assert {each.filename for each in caught if "all but the first" in str(each.message)} == {__file__}
+
+    @node(output_name="joined")
+    def join(k: int, parts: Any) -> Any:
+        return k
+
+    with pytest.warns(HyperNodesWarning, match="input 'parts' .* every item gets it"):
+        go(Pipeline(nodes=[join])).map({"k": [1, 2], "parts": parts}, "k")
+    with pytest.warns(HyperNodesWarning, match=r"input 'parts\[0\]' .* a dict that holds"):
+        pipeline.map({"parts": [parts, parts]}, "parts")
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ([1, iter("a")], "[1]"),
+        ([{"a": (1, map(str, "a"))}], None),
+        (([1], {"a": iter("a")}), "[1]['a']"),
+        ([iter("a") for _ in range(1000)], "[0]"),
+        ([*range(1000), iter("a")], None),
+        ({"a": 1, "b": [1] * 1000, "c": {1}}, None),
+        ({"endless": itertools.count()}, None),
+        ([[]], None),
+        ("text", None),
+    ],
+    ids=["list", "three deep", "two deep", "many", "late", "none", "endless", "empty", "no container"],
+)
+def test_which_containers_are_looked_into(value: Any, path: str | None) -> None:
+    held = held_iterator(value)
+    assert (None if held is None else held.path) == path
 
 
 @pytest.mark.parametrize("kind", [set, frozenset])

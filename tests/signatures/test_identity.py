@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from hypernodes import DiskCache, LocalBackend, Pipeline, PipelineExecutionEngine, node
+from hypernodes import DiskCache, LocalBackend, MemoryCache, Pipeline, PipelineExecutionEngine, node
 from hypernodes.backend import SubprocessBackend
 from hypernodes.signature import code, code_digest, digest
+from hypernodes.signature.sentinels import sentinel_name
 from tests.support import start_python
 
 UNSET = object()
@@ -27,13 +28,36 @@ class Named:
         self.name = name
 
 
+class Slotted:
+    """A class whose objects hold their names in slots."""
+
+    __slots__ = ("__about", "name", "unused")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.__about = "nothing"
+
+
+class Single:
+    """A class whose object is pickled as the name of a variable."""
+
+    def __init__(self) -> None:
+        self.facts = [1, {"a": 2}]
+
+    def __reduce__(self) -> str:
+        return "SINGLE"
+
+
 MISSING, OTHER = Marker(), Marker()
-NAMED = Named("NAMED")
+NAMED, SLOTTED, SINGLE = Named("NAMED"), Slotted("SLOTTED"), Single()
+
+
+NAMED_ONES = {"named": NAMED, "slotted": SLOTTED, "single": SINGLE}
 
 
 @node(output_name="found")
 def look(x: int) -> Any:
-    return {"bare": UNSET, "marker": MISSING, "other": OTHER, "list": [MISSING, UNSET], "named": NAMED}
+    return {"bare": UNSET, "marker": MISSING, "other": OTHER, "list": [MISSING, UNSET], **NAMED_ONES}
 
 
 @node(output_name="seen")
@@ -45,7 +69,7 @@ def see(found: Any, default: Any = UNSET) -> list[bool]:
         found["list"][0] is MISSING,
         found["list"][1] is UNSET,
         default is UNSET,
-        found["named"] is NAMED,
+        *[found[name] is one for name, one in NAMED_ONES.items()],
     ]
 
 
@@ -54,14 +78,30 @@ def test_a_sentinel_comes_back_from_a_disk_cache_as_itself(tmp_path: Path) -> No
         pipeline = Pipeline(nodes=[look], cache=cache)
         pipeline.run({"x": 1})
         found = pipeline.run({"x": 1})["found"]
-    assert see(found) == [True] * 7
+    assert see(found) == [True] * 9
 
 
 def test_a_sentinel_is_itself_in_a_worker_process() -> None:
     pytest.importorskip("loky")
     engine = PipelineExecutionEngine(map_execution="parallel", max_workers=2)
     pipeline = Pipeline(nodes=[look, see], backend=LocalBackend(engine=engine))
-    assert pipeline.map({"x": [1, 2]}, map_over="x", output_name="seen") == {"seen": [[True] * 7] * 2}
+    assert pipeline.map({"x": [1, 2]}, map_over="x", output_name="seen") == {"seen": [[True] * 9] * 2}
+
+
+def test_a_sentinel_is_itself_out_of_a_memory_cache() -> None:
+    pipeline = Pipeline(nodes=[look], cache=MemoryCache())
+    pipeline.run({"x": 1})
+    assert see(pipeline.run({"x": 1})["found"]) == [True] * 9
+
+
+def test_an_object_with_slots_that_hold_more_than_texts_is_no_sentinel() -> None:
+    assert sentinel_name(SLOTTED) == (__name__, "SLOTTED")
+    assert sentinel_name(Slotted("SLOTTED")) is None  # another one
+    SLOTTED.unused = [1]  # type: ignore[attr-defined]
+    try:
+        assert sentinel_name(SLOTTED) is None
+    finally:
+        del SLOTTED.unused  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
@@ -70,10 +110,10 @@ def test_a_sentinel_is_itself_in_another_place_and_comes_back_as_itself(tmp_path
         for names in (["seen"], ["found"], ["seen", "found"]):  # computed there, and then sent there from the cache
             backend = SubprocessBackend()
             results = Pipeline(nodes=[look, see], backend=backend, cache=cache).run({"x": 1}, output_name=names)
-            assert results.get("seen", [True] * 7) == [True] * 7
-            assert see(results.get("found", look(1))) == [True] * 7
+            assert results.get("seen", [True] * 9) == [True] * 9
+            assert see(results.get("found", look(1))) == [True] * 9
     everything = Pipeline(nodes=[look, see], backend=SubprocessBackend()).run({"x": 1})
-    assert everything["seen"] == see(everything["found"]) == [True] * 7
+    assert everything["seen"] == see(everything["found"]) == [True] * 9
 
 
 def test_sentinels_are_told_apart_though_they_hold_nothing() -> None:

@@ -19,7 +19,7 @@ ByteBuffer: TypeAlias = bytes | bytearray | memoryview
 # How the parts of a value are decoded. The numbers are stored in files, so their meaning never changes.
 RAW = 0  # one part: the value, which is of type bytes
 PICKLE = 1  # a pickle, then its out-of-band buffers
-MAIN_PICKLE = 2  # digests of the classes and functions of __main__ that it names, then as PICKLE
+MAIN_PICKLE = 2  # digests of the classes, functions and sentinels of __main__ that it names, then as PICKLE
 BY_VALUE_PICKLE = 3  # the version of Python that can read it, then as PICKLE, with classes and functions by value
 
 CODEC_NAMES = {RAW: "bytes", PICKLE: "pickle", MAIN_PICKLE: "pickle of __main__", BY_VALUE_PICKLE: "cloudpickle"}
@@ -69,7 +69,7 @@ class _Pickler(pickle.Pickler):
     """Pickles sentinels, which mean something by being themselves, under their names."""
 
     def reducer_override(self, obj: Any) -> Any:
-        found = reduce_sentinel(obj)
+        found = reduce_sentinel(obj, is_main_found=True)
         return NotImplemented if found is None else found
 
 
@@ -118,7 +118,10 @@ class _MainPickler(_Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, FunctionType)) and obj.__module__ == "__main__":
             self.found[obj.__qualname__] = obj
-        return super().reducer_override(obj)
+        reduced = super().reducer_override(obj)
+        if reduced is not NotImplemented and reduced[1][0] == "__main__":  # a sentinel, with where it is found
+            self.found[reduced[1][1]] = obj
+        return reduced
 
 
 def _encode_with_main(value: Any) -> EncodedValue:
@@ -134,13 +137,17 @@ def _encode_with_main(value: Any) -> EncodedValue:
 
 
 def _identity(named: Any) -> bytes:
-    known = _digests.get(named)
+    is_code = isinstance(named, (type, FunctionType))
+    known = _digests.get(named) if is_code else None
     if known is None:
         try:
-            known = _digests[named] = digest(named)
+            known = digest(named)
+            if is_code:
+                _digests[named] = known
         except UnhashableValueError as error:
+            name = named.__qualname__ if is_code else type(named).__qualname__
             raise SerializationError(
-                f"it contains {named.__qualname__!r} of __main__{error}; define it in a module of its own"
+                f"it contains {name!r} of __main__{error}; define it in a module of its own"
             ) from error
     return known
 
@@ -172,7 +179,7 @@ def _encode_by_value(value: Any, refusal: Exception) -> EncodedValue:
                 isinstance(obj, io.IOBase) and type(obj) not in (io.BytesIO, io.StringIO)
             ):
                 raise refusal
-            found = reduce_sentinel(obj)
+            found = reduce_sentinel(obj, is_main_found=True)
             return super().reducer_override(obj) if found is None else found
 
     buffers: list[pickle.PickleBuffer] = []

@@ -9,17 +9,15 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
-import io
-import pickle
 import sys
-import threading
 import uuid
 from collections.abc import Callable
 from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from hypernodes.cache.base import CONSTANTS
+from hypernodes.cache.pickled import Pickled, ReadOnceError, check_size, has_own_state
 from hypernodes.cache.size import estimate_size_bytes
 
 LARGE_BYTES = 64 << 20
@@ -27,7 +25,6 @@ LARGE_BYTES = 64 << 20
 
 _IMMUTABLE = CONSTANTS | {
     range,
-    slice,
     decimal.Decimal,
     uuid.UUID,
     datetime.date,
@@ -35,13 +32,10 @@ _IMMUTABLE = CONSTANTS | {
     datetime.time,
     datetime.timedelta,
     datetime.timezone,
-    FunctionType,
-    BuiltinFunctionType,
     ModuleType,
     type,
 }
 _FLAT: dict[type, Callable[[Any], Any]] = {list: list, dict: dict, set: set, bytearray: bytearray}
-_PROTOCOL = 5
 
 
 class ChangedError(Exception):
@@ -103,7 +97,7 @@ def keep(value: Any, copies_always: bool) -> Any:
         copies_always: Whether it is copied whatever its size.
 
     Raises:
-        Exception: It is to be copied always, and cannot be.
+        Exception: It is to be copied always, and cannot be; or it holds an iterator that the first reader would use up.
     """
     if is_immutable(value):
         return value
@@ -113,16 +107,27 @@ def keep(value: Any, copies_always: bool) -> Any:
         return Copied(flat(value), flat)
     try:
         return _copied(value, sys.maxsize if copies_always else LARGE_BYTES)
-    except Exception:  # it is too large, or cannot be copied
+    except Exception as error:  # it is too large, or cannot be copied
         if copies_always:
             raise
-        return Shared(value, _digest_of(value))
+        digest = _digest_of(value)
+        if digest is None and isinstance(error, ReadOnceError):
+            raise
+        return Shared(value, digest)
 
 
 def is_immutable(value: Any) -> bool:
     """Whether nothing can change a value, so that it may be shared."""
-    if type(value) in _IMMUTABLE:
+    kind = type(value)
+    if kind in _IMMUTABLE:
         return True
+    if kind is FunctionType:
+        return not has_own_state(value)
+    if kind is BuiltinFunctionType:  # also a method of an object
+        owner = value.__self__
+        return isinstance(owner, (type(None), ModuleType, type)) or type(owner).__name__ == "PyCapsule"
+    if kind is slice:
+        return all(map(is_immutable, (value.start, value.stop, value.step)))
     if isinstance(value, (tuple, frozenset, PurePath)):
         if getattr(value, "__dict__", None):  # of an object of a subclass
             return False
@@ -140,19 +145,14 @@ def _is_flat(kind: type, value: Any) -> bool:
 
 def _copied(value: Any, limit_bytes: int) -> Copied:
     if _is_array(value):
-        _check_size(value.nbytes, limit_bytes)
+        check_size(value.nbytes, limit_bytes)
         return Copied(value.__copy__(), lambda kept: kept.__copy__())
     if type(value).__module__.partition(".")[0] == "torch":  # pickling tensors is slow, and takes them off a GPU
         from copy import deepcopy
 
-        _check_size(estimate_size_bytes(value), limit_bytes)
+        check_size(estimate_size_bytes(value), limit_bytes)
         return Copied(deepcopy(value), deepcopy)
-    return Copied(_Pickled(value, limit_bytes), _Pickled.load)
-
-
-def _check_size(size_bytes: int, limit_bytes: int) -> None:
-    if size_bytes > limit_bytes:
-        raise OverflowError("too large to be copied")
+    return Copied(Pickled(value, limit_bytes), Pickled.load)
 
 
 def _is_array(value: Any) -> bool:
@@ -168,98 +168,3 @@ def _digest_of(value: Any) -> bytes | None:
         return digest(value)
     except Exception:  # also of the value's own code
         return None
-
-
-# --- copies by pickling --------------------------------------------------------------------------------------------
-
-_references = threading.local()
-
-
-class _LimitedFile(io.BytesIO):
-    """A file in memory that takes no more than some number of bytes."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__()
-        self._left = limit_bytes
-
-    def write(self, data: Any) -> int:
-        self.note(len(data))
-        return super().write(data)
-
-    def note(self, size_bytes: int) -> None:
-        """Count bytes that are stored out of band."""
-        self._left -= size_bytes
-        _check_size(-self._left, 0)
-
-
-class _Pickled:
-    """A value as a pickle. What stands for something by being itself (functions, sentinels) is referred to.
-
-    Args:
-        value: The value.
-        limit_bytes: The largest size.
-    """
-
-    __slots__ = ("_buffers", "_data", "_references")
-
-    def __init__(self, value: Any, limit_bytes: int) -> None:
-        buffers: list[bytes] = []
-        file = _LimitedFile(limit_bytes)
-
-        def keep_buffer(buffer: pickle.PickleBuffer) -> None:
-            with buffer.raw() as raw:
-                file.note(raw.nbytes)
-                buffers.append(bytes(raw))
-
-        pickler = _Pickler(file, _PROTOCOL, buffer_callback=keep_buffer)
-        pickler.dump(value)
-        self._data = file.getvalue()
-        self._references = pickler.references
-        self._buffers = buffers
-        _check_round_trip(value, self.load)
-
-    def load(self) -> Any:
-        """Return a copy of the value."""
-        before = getattr(_references, "table", None)
-        _references.table = self._references
-        try:
-            return pickle.loads(self._data, buffers=[bytearray(buffer) for buffer in self._buffers])
-        finally:
-            _references.table = before
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.references: list[Any] = []
-
-    def reducer_override(self, obj: Any) -> Any:
-        from hypernodes.signature.sentinels import sentinel_name
-
-        if obj is _refer:
-            return NotImplemented
-        if isinstance(obj, (FunctionType, type, ModuleType, MethodType)):
-            is_itself = isinstance(obj, ModuleType) or not (isinstance(obj, MethodType) or _is_found_by_name(obj))
-        else:
-            is_itself = sentinel_name(obj) is not None
-        if not is_itself:
-            return NotImplemented
-        self.references.append(obj)
-        return _refer, (len(self.references) - 1,)
-
-
-def _refer(position: int) -> Any:
-    return _references.table[position]
-
-
-def _is_found_by_name(obj: Any) -> bool:
-    found: Any = sys.modules.get(obj.__module__)
-    for name in obj.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is obj
-
-
-def _check_round_trip(value: Any, load: Callable[[], Any]) -> None:
-    """Refuse a class that is pickled as something else, e.g. a file that is pickled as its name."""
-    if type(load()) is not type(value):
-        raise TypeError(f"{type(value).__qualname__} is pickled as something else")

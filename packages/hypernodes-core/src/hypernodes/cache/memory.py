@@ -19,10 +19,11 @@ class MemoryCache(Cache):
     """Stores results for as long as this object lives.
 
     Every reader gets a value of its own, as from a cache on disk: what a node or a caller does to a list, an array or
-    an object that it got does not change what others get later. Values that cannot change (numbers, texts, tuples of
-    such) are shared. So is what takes more than 64 MiB, or cannot be copied (a connection, a model with handles): if
-    its content has changed when it is asked for again, it is a miss, with one warning that names the node. What can be
-    neither copied nor identified by its content is shared without a check.
+    an object that it got, or a function to what its closure holds, does not change what others get later. Values that
+    cannot change (numbers, texts, tuples of such) are shared, and so are classes and modules. So is what takes more
+    than 64 MiB, or cannot be copied (a connection, a model with handles): if its content has changed when it is asked
+    for again, it is a miss, with one warning that names the node. What can be neither copied nor identified by its
+    content is shared without a check; it is not stored if it holds a generator.
 
     A copy of a cache, and one that arrives in another process, starts empty.
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from time import perf_counter
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.caller import warn_caller
 from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
-from hypernodes.errors import ExecutionError, NodeTimeoutError, OutputCountError, add_note
+from hypernodes.errors import ExecutionError, HyperNodesWarning, NodeTimeoutError, OutputCountError, add_note
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
-from hypernodes.read_once import is_read_once, kind_of, listing, remedy
+from hypernodes.read_once import held_iterator, holding, is_read_once, kind_of, listing, remedy
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -213,7 +216,8 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
         result: Any = node.func(*made.arguments, **made.by_keyword)
     else:
         result = node.func(*[values[slot] for slot in step.positional])
-    if type(result) not in PLAIN:
+    kind = type(result)
+    if kind not in PLAIN or (kind is dict and step.read_often and held_iterator(result) is not None):
         if needs_await(node, result):
             result = wait_for(Unawaited(node, result))
         if step.read_often:
@@ -231,7 +235,7 @@ async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
         result = await node.func(*[values[slot] for slot in step.positional])
     if type(result) not in PLAIN and needs_await(node, result):
         result = await Unawaited(node, result)
-    if len(step.outputs) == 1 and not (step.read_often and hasattr(type(result), "__next__")):
+    if len(step.outputs) == 1 and not step.read_often:
         return (result,)
     return split(step, result)
 
@@ -264,7 +268,7 @@ def split(step: CallStep, result: Any) -> tuple[Any, ...]:
 
 
 def check_read_once(step: Step, slot: int, value: Any) -> None:
-    """Refuse a result that can be read only once, where it is read more often.
+    """Refuse a result that can be read only once, where it is read more often; warn of one that holds such a thing.
 
     Args:
         step: The step that made it.
@@ -274,7 +278,18 @@ def check_read_once(step: Step, slot: int, value: Any) -> None:
     Raises:
         ExecutionError: It can be read only once.
     """
-    if isinstance(step, CallStep) and is_read_once(value):
+    if not isinstance(step, CallStep):
+        return
+    held = held_iterator(value)
+    if held is not None:
+        position = step.outputs.index(slot)
+        name, readers = step.node.outputs[position], dict(step.read_often)[position]
+        _warn_at_node(
+            step.node,
+            f"node {step.node.name!r} returned {holding(value, held, name)}, which can be read only once, and "
+            f"{listing(readers, 'gets it', 'get it')}: all but the first find nothing. Return a list there",
+        )
+    elif is_read_once(value):
         position = step.outputs.index(slot)
         name, readers = step.node.outputs[position], dict(step.read_often)[position]
         raise ExecutionError(
@@ -283,6 +298,18 @@ def check_read_once(step: Step, slot: int, value: Any) -> None:
             node_name=step.node.name,
             readers=readers,
         )
+
+
+def _warn_at_node(node: Node[..., Any], message: str) -> None:
+    """Warn at the line of a node's function, in whatever thread it was called."""
+    function: Any = node.func
+    if not isinstance(function, FunctionType):
+        warn_caller(message, HyperNodesWarning)
+        return
+    code, registry = function.__code__, function.__globals__.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(
+        message, HyperNodesWarning, code.co_filename, code.co_firstlineno, function.__module__, registry
+    )
 
 
 def locate(

@@ -12,6 +12,7 @@ import types
 import typing
 import uuid
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 from types import (
@@ -173,6 +174,10 @@ def _mapping(value: Any) -> Parts:
     return Parts(b"dict", children)
 
 
+def _view(value: Any) -> Parts:
+    return Parts(type(value).__name__.encode(), [("", list(value))])
+
+
 def _keyed(value: Any) -> Parts:
     """An object that says itself what it is; its class counts with its code."""
     return Parts(b"cache key", [(" (class)", type(value)), (".__cache_key__()", value.__cache_key__())])
@@ -251,11 +256,14 @@ def _special_form(value: Any) -> Parts:
     return Parts(b"special form:" + str(value).encode())
 
 
+_DICTS: tuple[type[dict[Any, Any]], ...] = (dict, OrderedDict)
+
 _RULES: dict[type, Rule] = {
     list: _sequence(b"list"),
     tuple: _sequence(b"tuple"),
     dict: _mapping,
     MappingProxyType: lambda v: Parts(b"mapping proxy", [("", dict(v))]),
+    **{type(view): _view for kind in _DICTS for view in (kind().keys(), kind().values(), kind().items())},
     set: lambda v: Parts(b"set", [("{...}", item) for item in v], is_ordered=False),
     frozenset: lambda v: Parts(b"frozenset", [("{...}", item) for item in v], is_ordered=False),
     bytearray: lambda v: Parts(b"bytearray:" + sha256(v).digest()),

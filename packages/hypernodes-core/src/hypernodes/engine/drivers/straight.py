@@ -22,6 +22,7 @@ from hypernodes.engine.frames.columns import has_failure, nested_columns
 from hypernodes.engine.step import call, context_of, locate, split
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
+from hypernodes.read_once import held_iterator
 from hypernodes.request import rows_of
 
 if TYPE_CHECKING:
@@ -371,7 +372,10 @@ def run_observed(
                     outputs = thread.call(step, values, lambda *failed, step=step: frame.retry(step, *failed))
                 else:
                     outputs = call(step, values, thread.wait_for)
-                if 0 < count < 3 and type(result) not in PLAIN:
+                if 0 < count < 3 and (
+                    (kind := type(result)) not in PLAIN
+                    or (kind is dict and step.read_often and held_iterator(result) is not None)
+                ):
                     if needs_await(node, result):
                         result = thread.wait_for(Unawaited(node, result))
                     if step.read_often:

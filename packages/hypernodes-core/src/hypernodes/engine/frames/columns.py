@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from hypernodes.errors import DependencyError
+from hypernodes.caller import warn_caller
+from hypernodes.errors import DependencyError, HyperNodesWarning
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
-from hypernodes.read_once import REREADABLE, is_read_once, kind_of, listing, remedy
+from hypernodes.read_once import REREADABLE, held_iterator, holding, is_read_once, kind_of, listing, remedy
 from hypernodes.request import as_column, check_lengths, rows_of
 
 
@@ -59,15 +60,17 @@ class MapInputs(NamedTuple):
 
 
 def check_inputs(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
-    """Refuse inputs of one execution that can be read only once and are read more often.
+    """Refuse inputs of one execution that can be read only once and are read more often; warn of those in containers.
 
     Raises:
         DependencyError: There is one.
     """
     for name, value in inputs.items():
         readers = plan.inputs_read_often.get(plan.inputs[name])
-        if readers is not None and is_read_once(value):
-            _refuse_input(name, value, where, listing(readers))
+        if readers is not None:
+            if is_read_once(value):
+                _refuse_input(name, value, where, listing(readers))
+            _warn_of_held(name, value, where, listing(readers, "gets it", "get it"))
 
 
 def check_shared(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
@@ -77,8 +80,10 @@ def check_shared(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
         DependencyError: There is one.
     """
     for name, value in inputs.items():
-        if hasattr(type(value), "__next__") and plan.inputs[name] in plan.readers.of and is_read_once(value):
-            _refuse_input(name, value, where, "every item needs it")
+        if plan.inputs[name] in plan.readers.of:
+            if is_read_once(value):
+                _refuse_input(name, value, where, "every item needs it")
+            _warn_of_held(name, value, where, "every item gets it")
 
 
 def check_items(plan: Plan, columns: Mapping[str, Iterable[Any]], mode: MapMode, where: str) -> None:
@@ -92,6 +97,8 @@ def check_items(plan: Plan, columns: Mapping[str, Iterable[Any]], mode: MapMode,
         readers = plan.inputs_read_often.get(plan.inputs[name], ())
         if not (readers or is_combined) or not isinstance(column, (list, tuple)):
             continue
+        if column and readers:  # items are alike, as a rule
+            _warn_of_held(f"{name}[0]", column[0], where, listing(readers, "gets it", "get it"))
         if REREADABLE.issuperset(map(type, column)):
             continue
         for index, item in enumerate(column):
@@ -106,6 +113,16 @@ def _refuse_input(name: str, value: Any, where: str, needed: str) -> NoReturn:
         f"Pass {remedy(value, name)}",
         input_name=name,
     )
+
+
+def _warn_of_held(name: str, value: Any, where: str, readers: str) -> None:
+    held = held_iterator(value)
+    if held is not None:
+        warn_caller(
+            f"input {name!r} of {where} is {holding(value, held, name)}, which can be read only once, and {readers}: "
+            "all but the first find nothing. Pass a list there",
+            HyperNodesWarning,
+        )
 
 
 def has_failure(column: Iterable[Any]) -> bool:

@@ -15,7 +15,7 @@ import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, ModuleType, resolve_bases
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -224,7 +224,9 @@ def make_class(name_in_main: str | None, make: Callable[..., type], *arguments: 
     """Make a class, to be filled by the unpickler; one that was sent from here, or arrived before, is itself again."""
 
     def make_quietly(*facts: Any) -> type:
-        with _without_announcing(facts[2] if len(facts) == 6 else ()):
+        is_enum = len(facts) == 7  # then its metaclass is that of its last base
+        bases = facts[0] if is_enum else facts[2]
+        with _without_announcing(type(bases[-1]) if is_enum else facts[0], bases):
             return make(*facts)
 
     owner = code_owner.get()
@@ -238,26 +240,40 @@ def make_class(name_in_main: str | None, make: Callable[..., type], *arguments: 
 
 
 @contextmanager
-def _without_announcing(bases: Iterable[Any]) -> Iterator[None]:
-    """Make a class whose bases, as they arrived, have been told of it by `__init_subclass__` where they came from."""
-    kinds = {kind for base in bases for kind in getattr(base, "__mro__", ())}
-    announcing = [kind for kind in kinds if "__init_subclass__" in vars(kind) and not is_imported_by_name(kind)]
+def _without_announcing(metaclass: type, bases: Iterable[Any]) -> Iterator[None]:
+    """Make a class of which its bases and its metaclass were told where they came from.
+
+    What they did there, e.g. put it into a registry, has arrived with them or arrives with the class.
+    """
+    kinds = {kind for base in resolve_bases(bases) for kind in base.__mro__}  # also of `Base[int]`
+    hooks = [(kind, "__init_subclass__") for kind in kinds]
+    hooks += [(kind, name) for kind in metaclass.__mro__ for name in ("__prepare__", "__new__", "__init__")]
+    announcing = [(kind, name) for kind, name in hooks if name in vars(kind) and not is_imported_by_name(kind)]
     if not announcing:
         yield
         return
     with _making:
-        before = {kind: vars(kind)["__init_subclass__"] for kind in announcing}
-        for kind in announcing:
-            kind.__init_subclass__ = _skipping(kind)
+        before = [(kind, name, vars(kind)[name]) for kind, name in announcing]
+        for kind, name in announcing:
+            type.__setattr__(kind, name, _skipping(kind, name))
         try:
             yield
         finally:
-            for kind, hook in before.items():
-                kind.__init_subclass__ = hook
+            for kind, name, hook in before:
+                type.__setattr__(kind, name, hook)
 
 
-def _skipping(kind: Any) -> Any:
-    return classmethod(lambda made, **options: super(kind, made).__init_subclass__(**options))
+def _skipping(kind: Any, name: str) -> Any:
+    """Return what calls the next class's method of this name only."""
+    if name == "__new__":
+        return lambda made, *arguments, **options: super(kind, made).__new__(made, *arguments, **options)
+    if name == "__init__":
+        return lambda made, *arguments, **options: super(kind, made).__init__(*arguments, **options)
+
+    def skip(made: Any, *arguments: Any, **options: Any) -> Any:
+        return getattr(super(kind, made), name)(*arguments, **options)
+
+    return classmethod(skip)
 
 
 def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any, dict[str, dict[str, Any]]]) -> None:

@@ -20,12 +20,10 @@ class ArrivedSentinels:
         known = self._names.get(id(value))
         return None if known is None else known[0]
 
-    def find(self, name: tuple[str, str], kind: type, state: dict[str, str]) -> Any:
-        """Return the object of a name, which is made, with its attributes, when it is the first time."""
+    def find(self, name: tuple[str, str], kind: type, make: Callable[[], Any]) -> Any:
+        """Return the object of a name, which is made when it is the first time."""
         if type(self._by_name.get(name)) is not kind:  # also if its class is that of a notebook cell that was run again
-            made: Any = object.__new__(kind)
-            if state:
-                made.__dict__.update(state)
+            made = make()
             self._by_name[name] = made
             self._names[id(made)] = name, made
         return self._by_name[name]
