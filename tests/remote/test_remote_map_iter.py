@@ -10,6 +10,7 @@ import pytest
 
 from hypernodes import Failure, MapInputError, MapLengthError, MemoryCache, Pipeline, node
 from hypernodes.backend import SubprocessBackend
+from hypernodes.remote import chunks
 from tests.remote.transports import InProcess
 from tests.support import Recorder
 
@@ -24,7 +25,26 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
-def test_a_remote_map_iter_reads_an_endless_input_as_far_as_results_are_taken() -> None:
+class Clock:
+    """A clock that goes forward by a step each time it is looked at."""
+
+    step_s = 0.0
+    _now = 0.0
+
+    def __call__(self) -> float:
+        self._now += self.step_s
+        return self._now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which chunks grow, in place of the real one: tests must not depend on how busy the machine is."""
+    made = Clock()
+    monkeypatch.setattr(chunks, "monotonic", made)
+    return made
+
+
+def test_a_remote_map_iter_reads_an_endless_input_as_far_as_results_are_taken(clock: Clock) -> None:
     read: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -42,7 +62,22 @@ def test_a_remote_map_iter_reads_an_endless_input_as_far_as_results_are_taken() 
     assert len(read) == 24
 
 
-def test_chunks_of_a_remote_map_iter_grow_and_events_are_those_of_one_map() -> None:
+@pytest.mark.parametrize(("seconds_per_chunk", "sizes"), [(2.0, [8, 8, 8, 8]), (5.0, [8, 4, 2, 1, 1])])
+def test_chunks_of_a_remote_map_iter_that_take_long_do_not_grow(
+    clock: Clock, seconds_per_chunk: float, sizes: list[int]
+) -> None:
+    clock.step_s = seconds_per_chunk
+    found, last = [], 0
+    read = itertools.count(1)
+    results = Pipeline([invert], backend=InProcess()).map_iter({"x": read}, "x")
+    for size in sizes:
+        assert [next(results)["inverse"] for _ in range(size)]
+        last, before = next(read), last
+        found.append(last - before - 1)
+    assert found == sizes
+
+
+def test_chunks_of_a_remote_map_iter_grow_and_events_are_those_of_one_map(clock: Clock) -> None:
     place, recorder = InProcess(), Recorder()
     pipeline = Pipeline([invert], backend=place, callbacks=[recorder])
     found = [result["inverse"] for result in pipeline.map_iter({"x": range(1, 1001)}, "x")]
