@@ -238,7 +238,8 @@ BODY = """
     import time
     for found in start():
         print("in the body", flush=True)
-        time.sleep(3600)
+        for _ in range(36_000):  # Python notices an interrupt in the moment before a sleep only after it
+            time.sleep(0.1)
 """
 FORK = """
     import gc, os, warnings

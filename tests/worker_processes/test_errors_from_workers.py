@@ -260,6 +260,7 @@ class Client:
         self.guards = [threading.Lock()]
 
 
+@pytest.mark.filterwarnings("ignore:.* is a dict that holds a generator")
 @pytest.mark.parametrize(
     ("held", "path", "advice"),
     [
