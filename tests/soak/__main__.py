@@ -64,24 +64,18 @@ def soak(folder: Path, duration_s: float, chance: random.Random) -> dict[str, An
             victim.process.send_signal(how)
             has_ended = victim.ends()
         if not has_ended:
-            victim.process.send_signal(signal.SIGUSR1)  # it writes where its threads are
-            time.sleep(1.0)
-            victim.kill()
-            stacks = victim.errors()[-STACKS_CHARACTERS:]
-            left.append(f"caller {number} did not end {PATIENCE_S:.0f} s after {how.name}: {stacks}")
+            victim.kill_with_stacks()
+            left.append(f"caller {number} did not end {PATIENCE_S:.0f} s after {how.name}: {victim.last_errors()}")
         wrong += victim.wrong_results()
         if not wait_until(lambda pid=victim.process.pid: not members_of_session(pid), PATIENCE_S):  # type: ignore[misc]
             commands = [process.command[:120] for process in members_of_session(victim.process.pid)]
             left.append(f"processes of caller {number}, {PATIENCE_S:.0f} s after {how.name}: {commands}")
             victim.kill()
     if not steady.ends(2 * PATIENCE_S):
-        steady.process.send_signal(signal.SIGUSR1)
-        time.sleep(1.0)
-        steady.kill()
+        steady.kill_with_stacks()
     wrong += steady.wrong_results()
     if steady.process.wait() != 0 and not wrong:
-        errors = steady.errors()[-STACKS_CHARACTERS:]
-        wrong.append(f"the steady caller ended with {steady.process.returncode}: {errors}")
+        wrong.append(f"the steady caller ended with {steady.process.returncode}: {steady.last_errors()}")
     figures = [json.loads(line) for line in steady.output.read_text().splitlines()]
     happened.update(figures[-1]["happened"] if figures else {})
     survivors = [path.name for path in temporary.iterdir()]
@@ -128,9 +122,19 @@ class _Caller:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def kill_with_stacks(self) -> None:
+        """Have it write where its threads are, and end it and all that it started."""
+        self.process.send_signal(signal.SIGUSR1)
+        time.sleep(1.0)
+        self.kill()
+
     def errors(self) -> str:
         """Return what it wrote to its stderr so far."""
         return self._errors.read_text(errors="replace")
+
+    def last_errors(self) -> str:
+        """Return the end of that, with the stacks if it was killed with them."""
+        return self.errors()[-STACKS_CHARACTERS:]
 
     def wrong_results(self) -> list[str]:
         """Return its reports of wrong results."""

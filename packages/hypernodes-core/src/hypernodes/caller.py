@@ -6,7 +6,7 @@ import sys
 import threading
 import warnings
 from contextvars import ContextVar
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, NamedTuple
 
 # Modules whose code is not the user's, by the first part of their names.
@@ -49,6 +49,22 @@ def warn_caller(message: str, category: type[Warning]) -> None:
         category: Its class.
     """
     _show(message, category, _users_line(sys._getframe(1)) or _awaiting.get())
+
+
+def warn_at_function(function: Any, message: str, category: type[Warning]) -> None:
+    """Show a warning at the first line of a function, in whatever thread; of one in C, at the caller's line.
+
+    Args:
+        function: The function.
+        message: The warning.
+        category: Its class.
+    """
+    if not isinstance(function, FunctionType):
+        warn_caller(message, category)
+        return
+    registry = function.__globals__.setdefault("__warningregistry__", {})
+    code = function.__code__
+    _show(message, category, Line(code.co_filename, code.co_firstlineno, function.__module__, registry))
 
 
 def awaiting_line() -> Line | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from time import perf_counter
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.caller import warn_caller
+from hypernodes.caller import warn_at_function
 from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
@@ -284,10 +282,11 @@ def check_read_once(step: Step, slot: int, value: Any) -> None:
     if held is not None:
         position = step.outputs.index(slot)
         name, readers = step.node.outputs[position], dict(step.read_often)[position]
-        _warn_at_node(
-            step.node,
+        warn_at_function(
+            step.node.func,
             f"node {step.node.name!r} returned {holding(value, held, name)}, which can be read only once, and "
             f"{listing(readers, 'gets it', 'get it')}: all but the first find nothing. Return a list there",
+            HyperNodesWarning,
         )
     elif is_read_once(value):
         position = step.outputs.index(slot)
@@ -298,18 +297,6 @@ def check_read_once(step: Step, slot: int, value: Any) -> None:
             node_name=step.node.name,
             readers=readers,
         )
-
-
-def _warn_at_node(node: Node[..., Any], message: str) -> None:
-    """Warn at the line of a node's function, in whatever thread it was called."""
-    function: Any = node.func
-    if not isinstance(function, FunctionType):
-        warn_caller(message, HyperNodesWarning)
-        return
-    code, registry = function.__code__, function.__globals__.setdefault("__warningregistry__", {})
-    warnings.warn_explicit(
-        message, HyperNodesWarning, code.co_filename, code.co_firstlineno, function.__module__, registry
-    )
 
 
 def locate(

@@ -123,9 +123,7 @@ class Pruning:
         sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
         uses = [slot for step in remaining for slot in step.arguments]
         self._record_inside(frame, taken, found)
-        maps = list(open_maps(frame))
-        self._note_undecided(frame, remaining, maps)
-        for step, items in maps:
+        for step, items in self._open_maps(frame, remaining):
             done, elements = self._items(items, self._outputs_sent(step, taken))
             if step.node.pipeline.has_own_backend:
                 continue  # which gets values of all items, and may look at them
@@ -192,9 +190,7 @@ class Pruning:
                         self._record(cache, element.hex(), value, slot in taken, code)
         self._record_inside(frame, taken)
         if remaining:
-            maps = list(open_maps(frame))
-            self._note_undecided(frame, remaining, maps)
-            for step, items in maps:
+            for step, items in self._open_maps(frame, remaining):
                 self._items(items, self._outputs_sent(step, taken))
 
     def _record_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
@@ -211,10 +207,9 @@ class Pruning:
                 inside = frame.look_inside(step)  # now that what goes into it has been found
             self.record(inside, set() if index in sent else self._outputs_sent(step, taken))
 
-    def _note_undecided(
-        self, frame: CachedFrame, remaining: Sequence[Step], opened: Iterable[tuple[NestedStep, ItemFrames]]
-    ) -> None:
-        """Note the code of the calls that an execution may make under keys that are not known here."""
+    def _open_maps(self, frame: CachedFrame, remaining: Sequence[Step]) -> list[tuple[NestedStep, ItemFrames]]:
+        """Return the mapped pipelines whose items are known here, and note the code of calls that are not known."""
+        opened = list(open_maps(frame))
         nested = [step for step in remaining if isinstance(step, NestedStep)]
         seen = {step.index for step, _ in opened} | frame.inside.keys()
         for step in nested:
@@ -226,6 +221,7 @@ class Pruning:
         calls = remaining if nested else frame.undecided_steps()
         self._undecided_code.update(self._code(frame.plan, step) for step in calls if isinstance(step, CallStep))
         self._undecided_code.discard(None)  # what is never cached
+        return opened
 
     def _code(self, plan: Plan, step: CallStep) -> bytes | None:
         return self.state.codes.of(plan).calls[step.index]

@@ -13,6 +13,7 @@ import decimal
 import functools
 import os
 import sys
+from operator import attrgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -40,6 +41,7 @@ _FIRST_CONTEXT = decimal.Context(
     clamp=0,
     traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
 )
+_settings_of = attrgetter("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
 _COMPILED = (".so", ".pyd")
 _dump_of: Any = abc._get_dump  # type: ignore[attr-defined]  # the registry of an abstract class comes first
 _PLAIN_METACLASSES = (type, abc.ABCMeta)
@@ -205,20 +207,12 @@ def process_settings() -> list[tuple[str, Any]]:
 
     Decimals come from anywhere, so it counts for every node.
     """
-    now, first = decimal.getcontext(), _FIRST_CONTEXT
-    if (
-        now.prec == first.prec
-        and now.rounding == first.rounding
-        and now.Emin == first.Emin
-        and now.Emax == first.Emax
-        and now.capitals == first.capitals
-        and now.clamp == first.clamp
-        and now.traps == first.traps
-    ):
+    now = _settings_of(decimal.getcontext())
+    if now == _settings_of(_FIRST_CONTEXT):
         return []
-    traps = sorted(signal.__name__ for signal, is_trapped in now.traps.items() if is_trapped)
-    settings = (now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp, *traps)
-    return [(" (decimal context)", settings)]
+    *plain, traps = now
+    trapped = sorted(signal.__name__ for signal, is_trapped in traps.items() if is_trapped)
+    return [(" (decimal context)", (*plain, *trapped))]
 
 
 def _full_name(kind: type) -> str:

@@ -42,8 +42,7 @@ def reduce_sent_sentinel(value: Any, is_sent: Callable[[str], bool] = is_main) -
     if not may_be_sentinel(kind) and not _may_return_name(kind):
         return None
     owner = code_owner.get()
-    arrived = _arrived_here if owner is None else owner.sentinels
-    key: Any = arrived.name_of(value)
+    key: Any = _arrived().name_of(value)
     if key is None:
         key = sentinel_name(value)
         if key is None and is_sent(kind.__module__) and not may_be_sentinel(kind):
@@ -73,15 +72,12 @@ def find_sent_sentinel(module: str, variable: str, kind: type, content: Any) -> 
     owner = code_owner.get()
     if owner is None and type(_own.get(key)) is kind:
         return _own[key]
-    arrived = _arrived_here if owner is None else owner.sentinels
-    return arrived.find(key, kind, lambda: _make(kind, _built_in_base(kind), content))
+    return _arrived().find(key, kind, lambda: _make(kind, _built_in_base(kind), content))
 
 
 def fill_sentinel(sentinel: Any, attributes: dict[str, Any]) -> None:
     """Give a sentinel its attributes, e.g. its name, unless it is one that was sent from here."""
-    owner = code_owner.get()
-    arrived = _arrived_here if owner is None else owner.sentinels
-    if arrived.name_of(sentinel) is None:
+    if _arrived().name_of(sentinel) is None:
         return
     for name, value in attributes.items():
         member = getattr(type(sentinel), name, None)
@@ -89,6 +85,12 @@ def fill_sentinel(sentinel: Any, attributes: dict[str, Any]) -> None:
             member.__set__(sentinel, value)
         else:
             sentinel.__dict__[name] = value
+
+
+def _arrived() -> ArrivedSentinels:
+    """Return what has arrived here, or, in a remote job, with that."""
+    owner = code_owner.get()
+    return _arrived_here if owner is None else owner.sentinels
 
 
 def _may_return_name(kind: type) -> bool:
