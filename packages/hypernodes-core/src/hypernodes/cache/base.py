@@ -25,6 +25,11 @@ CONSTANTS: Final = frozenset({type(None), bool, int, float, complex, str, bytes}
 """The types of values that hold nothing else and cannot change, which are most of all results."""
 
 
+def is_constant(value: Any) -> bool:
+    """Whether a value is of one of these types, or a tuple of such values."""
+    return type(value) in CONSTANTS or (type(value) is tuple and CONSTANTS.issuperset(map(type, value)))
+
+
 class CacheStats(NamedTuple):
     """Content and usage of a cache; None where a cache does not count.
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from hypernodes.cache.base import CONSTANTS, MISS, Cache, CacheStats
+from hypernodes.cache.base import CONSTANTS, MISS, Cache, CacheStats, is_constant
 from hypernodes.cache.record import RECORD_PREFIX
 from hypernodes.caller import warn_caller
 from hypernodes.checks import shown
@@ -121,22 +121,29 @@ class MemoryCache(Cache):
         return MISS
 
     def put_many(self, entries: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> None:
+        others = entries
+        if not self._is_limited and not self._labels and type(self).put is MemoryCache.put:
+            # The same as `put` for most results, at once.
+            simple = {key: value for key, value in entries.items() if _is_result_key(key) and is_constant(value)}
+            with self._lock:
+                self._entries.update(simple)
+            others = {key: entries[key] for key in entries if key not in simple} if len(simple) < len(entries) else {}
         try:
-            super().put_many(entries, labels)
+            super().put_many(others, labels)
         finally:
             if labels and self._kept_types:
-                for key, value in entries.items():
+                for key, value in others.items():
                     if type(value) not in CONSTANTS and type(self._entries.get(key)) in self._kept_types:
                         self._labels[key] = labels.get(key, "")
 
     def put(self, key: str, value: Any) -> None:
         if type(key) is not str:
             raise _wrong_key(key)
-        if key[:6] == RECORD_PREFIX:  # `is_record_key`, without a call for every item
+        if key[:6] == RECORD_PREFIX:
             with self._lock:
                 self._records[key] = value
             return
-        kept = value if type(value) in CONSTANTS or self.copy is False else self._keep(value)
+        kept = value if is_constant(value) or self.copy is False else self._keep(value)
         if self.max_bytes is None:
             size = 0
         else:
@@ -211,6 +218,10 @@ class MemoryCache(Cache):
 
     def __repr__(self) -> str:
         return f"MemoryCache({len(self)} entries)"
+
+
+def _is_result_key(key: Any) -> bool:
+    return type(key) is str and key[:6] != RECORD_PREFIX  # `is_record_key`, without a call for every item
 
 
 def _wrong_key(key: object) -> TypeError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from hypernodes.cache.base import Cache
-from hypernodes.engine.store.run_store import RunStore, is_constant
+from hypernodes.cache.base import Cache, is_constant
+from hypernodes.engine.store.run_store import RunStore
 from hypernodes.plan import CallStep
 
 

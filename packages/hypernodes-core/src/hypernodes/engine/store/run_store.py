@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from hypernodes import signature
-from hypernodes.cache.base import CONSTANTS, MISS, Cache
+from hypernodes.cache.base import CONSTANTS, MISS, Cache, is_constant
 from hypernodes.cache.record import is_record_key
 from hypernodes.engine.step import NotTransferred
 
@@ -121,7 +121,7 @@ class RunStore:
             unsaved.update(entries)
         else:
             for key, value in entries.items():
-                unsaved[key], is_stable = (value, True) if type(value) in CONSTANTS else cache.prepare(value)
+                unsaved[key], is_stable = (value, True) if is_constant(value) else cache.prepare(value)
                 can_wait = can_wait and is_stable
         for key in entries:
             labels[key] = node_name
@@ -170,11 +170,6 @@ class RunStore:
                     advice = "Return a value that pickle can serialize, or mark the node @node(cache=False)."
                     text = f"the result of node {name!r} is not cached: {why}. {advice}"
                 self._warn(name, "put", text)
-
-
-def is_constant(value: Any) -> bool:
-    """Whether a value is immutable."""
-    return type(value) in CONSTANTS or (type(value) is tuple and all(type(element) in CONSTANTS for element in value))
 
 
 def read_manifest(manifest: Any) -> list[bytes] | None:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hypernodes.engine.awaitables import ToAwait
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
@@ -33,16 +33,17 @@ _table = reset_after_fork(threading.Lock())
 _result_numbers = count(1)
 
 
-class WorkItem(NamedTuple):
-    """One execution of a part of a plan.
+# What is sent for every item is plain tuples: named ones take several times as long to pickle.
 
-    Attributes:
-        values: The known values, by slot, as payloads.
-        steps: Positions, in the program, of the calls to make, in order.
-    """
+# One execution of a part of a plan: the known values, by slot, as payloads, and the positions, in the program, of the
+# calls to make, in order.
+WorkItem: TypeAlias = tuple[dict[int, Any], tuple[int, ...]]
 
-    values: dict[int, Any]
-    steps: tuple[int, ...]
+# A call that returned: one payload for each output (None for those not sent back), and its duration in seconds.
+Done: TypeAlias = tuple[tuple[Any, ...], float]
+
+# The outcome of a work item: the calls that returned, in order, and the error of the next one, if that one raised.
+ItemOutcome: TypeAlias = tuple[list[Done], "SerializedError | None"]
 
 
 class WorkOrder(NamedTuple):
@@ -67,34 +68,6 @@ class WorkOrder(NamedTuple):
     returns_everything: bool
     is_by_value: bool
     items: list[WorkItem]
-
-
-class Done(NamedTuple):
-    """One call that was made.
-
-    Attributes:
-        step: Its position in the program.
-        outputs: One payload for each output; None for those that are not sent back.
-        duration_s: How long it took.
-    """
-
-    step: int
-    outputs: tuple[Any, ...]
-    duration_s: float
-
-
-class ItemOutcome(NamedTuple):
-    """The outcome of a work item.
-
-    Attributes:
-        done: The calls that returned, in order.
-        failed_step: Position of the call that raised, which was the last; -1 when none did.
-        raised: The error that it raised.
-    """
-
-    done: list[Done]
-    failed_step: int = -1
-    raised: SerializedError | None = None
 
 
 def work(packed: bytes) -> bytes:
@@ -159,16 +132,16 @@ async def _awaited(coroutine: ToAwait) -> Any:
 def _run(
     order: WorkOrder, position: int, steps: Sequence[CallStep], shared: dict[int, Any], loop: Loop, dumper: Dumper
 ) -> ItemOutcome:
-    item = order.items[position]
-    values = {**shared, **item.values}
+    own, positions = order.items[position]
+    values = {**shared, **own}
     done: list[Done] = []
-    for index in item.steps:
+    for index in positions:
         step = steps[index]
         try:
             for slot in step.arguments:
                 if type(values[slot]) is Payload:
                     values[slot] = open_payload(values[slot], step, slot)
-                    if slot in shared and slot not in item.values:
+                    if slot in shared and slot not in own:
                         shared[slot] = values[slot]
             call = prepare(step, values)  # type: ignore[arg-type]
             if step.node.timeout is None:
@@ -180,9 +153,9 @@ def _run(
             values |= {s: v for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None}
             outputs = _pack_results(order, step, returned, dumper)
         except BaseException as error:
-            return ItemOutcome(done, index, describe(error))
-        done.append(Done(index, outputs, returned.duration_s))
-    return ItemOutcome(done)
+            return done, describe(error)
+        done.append((outputs, returned.duration_s))
+    return done, None
 
 
 def open_payload(payload: Payload, step: CallStep, slot: int) -> Any:

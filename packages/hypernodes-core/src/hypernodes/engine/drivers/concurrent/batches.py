@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from hypernodes.engine.drivers.concurrent.activity import CallTask, Host, PlanActivity, Task
-from hypernodes.engine.drivers.concurrent.maps import FrameReader, MapActivity
+from hypernodes.engine.drivers.concurrent.maps import FrameReader, ItemStarter, MapActivity
+from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.step import NotTransferred, Returned, timeout_error
 from hypernodes.engine.workers.payloads import Payload, unpack
 from hypernodes.engine.workers.process_main import Done, ItemOutcome, WorkItem
@@ -51,7 +53,7 @@ class ProcessCalls:
         plan = activity.frame.plan
         values = {slot: self._pack_input(activity, step, slot) for slot in step.arguments}
         needed = self._usage(plan).needed
-        task.order, future = self._processes.submit([step], {}, needed, True, [WorkItem(values, (0,))])
+        task.order, future = self._processes.submit([step], {}, needed, True, [(values, (0,))])
         host.wait_for(task, future)
 
     def returned(self, task: CallTask, packed: bytes) -> Returned:
@@ -62,10 +64,12 @@ class ProcessCalls:
         """
         outcome: ItemOutcome
         (outcome,) = pickle.loads(packed)
-        if outcome.raised is not None:
-            raise restore(outcome.raised)
-        (done,) = outcome.done
-        return unpack_results(self._processes, done, task.step, self._usage(task.activity.frame.plan).needed)
+        done, raised = outcome
+        if raised is not None:
+            raise restore(raised)
+        ((packed_outputs, duration_s),) = done
+        needed = self._usage(task.activity.frame.plan).needed
+        return Returned(unpack_results(self._processes, packed_outputs, task.step, needed), duration_s)
 
     def _pack_input(self, activity: PlanActivity, step: CallStep, slot: int) -> Any:
         plan, value = activity.frame.plan, activity.frame.values[slot]
@@ -90,18 +94,23 @@ class ProcessCalls:
 _Arguments: TypeAlias = tuple[tuple[int, ...], list[tuple[int, CallStep]]]
 
 
-class BatchItem(NamedTuple):
-    """One item of a batch.
+class BatchItem:
+    """One item of a batch. Only if its calls have to be made singly, it becomes an activity.
 
     Attributes:
-        activity: The activity that executes it.
+        frame: Accounts for it; started.
         steps: The calls to make.
         keys: The signatures of their results, where they have some.
+        files: Files that hold its values for worker processes; they are removed when it is done.
     """
 
-    activity: PlanActivity
-    steps: list[CallStep]
-    keys: list[bytes | None]
+    __slots__ = ("files", "frame", "keys", "steps")
+
+    def __init__(self, frame: Frame, steps: list[CallStep], keys: list[bytes | None]) -> None:
+        self.frame = frame
+        self.steps = steps
+        self.keys = keys
+        self.files: Sequence[str] = ()
 
 
 class BatchTask(Task):
@@ -135,7 +144,7 @@ class BatchTask(Task):
         self.batches.submit(host, self)
 
     def described(self) -> tuple[list[CallStep], int | None]:
-        return self.items[0].steps, self.items[0].activity.frame.item_index
+        return self.items[0].steps, self.items[0].frame.item_index
 
     def settle_time_limit(self, host: Host, position: int, step: int) -> list[Task]:
         remaining: list[Task] = []
@@ -175,7 +184,7 @@ class BatchSize:
         self._bytes_per_item = max(0.7 * self._bytes_per_item, size_bytes)
 
 
-class Batches:
+class Batches(ItemStarter):
     """Starts the items of a map in batches that worker processes compute; each item is accounted for by its frame.
 
     An item whose calls are not all known beforehand, or one of whose results is already being computed, is started
@@ -190,8 +199,6 @@ class Batches:
         owner: The map.
     """
 
-    has_begun_items = False
-
     def __init__(self, owner: MapActivity, processes: WorkerProcesses, workers: Workers) -> None:
         self.owner = owner
         self._processes = processes
@@ -201,12 +208,12 @@ class Batches:
         self._shared: dict[int, Any] | None = None
         self._known_arguments: dict[tuple[int, ...], _Arguments] = {}
         self._needed = frozenset(owner.plan.outputs.values())
-        self._in_batches = 0  # items that are being computed in batches; the others are activities of their own
+        self._open: dict[BatchItem, None] = {}  # those in batches; the other items are activities
 
     def start_next(self, host: Host) -> bool:
         """Send the next items of a map; return False when there are none."""
         owner = self.owner
-        if owner.is_exhausted or not owner.has_room or owner.pending - self._in_batches >= self._limit:
+        if owner.is_exhausted or not owner.has_room or owner.pending - len(self._open) >= self._limit:
             return False
         items: list[BatchItem] = []
         size = self._size.next(self._reader.remaining)
@@ -215,21 +222,23 @@ class Batches:
             if frame is None:
                 continue
             owner.pending += 1
-            activity = PlanActivity(frame, owner)
-            item = self._plan(host, activity)
+            item = self._plan(host, frame)
             if item is None:
-                host.open(activity)
-                if owner.pending - self._in_batches - len(items) >= self._limit:
+                host.open(PlanActivity(frame, owner))
+                if owner.pending - len(self._open) >= self._limit:
                     break
             else:
                 items.append(item)
+                self._open[item] = None
         if items:
             for item in items:
-                item.activity.frame.begin_item()
-                item.activity.pending += 1
-            self._in_batches += len(items)
+                item.frame.begin_item()
             self.submit(host, BatchTask(self, items))
         return bool(items) or not owner.is_exhausted
+
+    def close(self) -> None:
+        for item in reversed([*self._open]):
+            self._close(item)
 
     def submit(self, host: Host, task: BatchTask) -> None:
         """Send a batch; an item with a value that cannot be sent makes its calls singly instead, and fails there."""
@@ -241,7 +250,7 @@ class Batches:
         size = 0
         for item in task.items:
             positions, arguments = self._arguments(item.steps)
-            values, own = item.activity.frame.values, dict[int, Any]()
+            values, own, files = item.frame.values, dict[int, Any](), list[str]()
             try:
                 for slot, step in arguments:
                     if slot in shared:
@@ -252,12 +261,15 @@ class Batches:
                     if type(payload) is Payload:
                         size += payload.size_bytes
                         if payload.path and not payload.is_shared:
-                            item.activity.files.append(payload.path)
+                            files.append(payload.path)
             except SerializationError:
                 self.make_calls_singly(host, item)
                 continue
+            finally:
+                if files:
+                    item.files = [*item.files, *files]
             sent.append(item)
-            work.append(WorkItem(own, positions))
+            work.append((own, positions))
         if not sent:
             return
         task.items = sent
@@ -270,45 +282,63 @@ class Batches:
 
     def settle(self, host: Host, task: BatchTask, outcomes: list[ItemOutcome]) -> None:
         """Record the outcomes of the items of a batch."""
-        spent = sum(done.duration_s for outcome in outcomes for done in outcome.done)
+        spent, size = 0.0, 0
+        for done, _ in outcomes:
+            for outputs, duration_s in done:
+                spent += duration_s
+                for output in outputs:
+                    if type(output) is Payload:
+                        size += output.size_bytes
         self._size.learn_cost(spent / len(outcomes))
-        results = [payload for outcome in outcomes for done in outcome.done for payload in done.outputs]
-        size = sum(payload.size_bytes for payload in results if type(payload) is Payload)
         self._size.learn_bytes(size / len(outcomes))
         rest = zip(task.items, outcomes, strict=True)
         with self.owner.request.run.store.gathering():
             try:
-                for item, outcome in rest:
-                    self._settle_item(host, item, outcome)
+                self._settle_items(host, rest)
             except KeyboardInterrupt:  # the others have been computed, too
-                for item, outcome in rest:
-                    self._settle_item(host, item, outcome)
+                self._settle_items(host, rest)
                 raise
+        host.wake(self.owner)
 
     def fail_item(self, host: Host, item: BatchItem, error: BaseException) -> None:
         """Record that the first call of an item failed."""
-        self._settle_item(host, item, ItemOutcome([], item.steps[0].index), error)
+        self._settle_item(host, item, [], error)
+        host.wake(self.owner)
 
     def make_calls_singly(self, host: Host, item: BatchItem) -> None:
         """Let the calls of an item be made one by one."""
-        self._in_batches -= 1
         for key in item.keys:
             if key is not None:
                 host.release(key)
-        item.activity.pending -= 1
-        host.open(item.activity)
+        host.open(self._activity(item))
 
-    def _plan(self, host: Host, activity: PlanActivity) -> BatchItem | None:
+    def _plan(self, host: Host, frame: Frame) -> BatchItem | None:
         """Return the calls that an item needs, if all are known and none is already being made."""
-        frame = activity.frame
         steps = frame.remaining_calls()
         if steps is None:
             return None
+        if not self.owner.plan.is_cached:
+            return BatchItem(frame, steps, [None] * len(steps))
         keys = [frame.key_of(step) for step in steps]
         known = [key for key in keys if key is not None]
         if known and not host.reserve(known, frame):
             return None
-        return BatchItem(activity, steps, keys)
+        return BatchItem(frame, steps, keys)
+
+    def _activity(self, item: BatchItem) -> PlanActivity:
+        """Return an activity for an item, which is then no more one of a batch."""
+        del self._open[item]
+        activity = PlanActivity(item.frame, self.owner)
+        activity.files += item.files
+        return activity
+
+    def _close(self, item: BatchItem) -> None:
+        """Record that an item is done."""
+        del self._open[item]
+        if item.files:
+            self._processes.payloads.remove(item.files)
+        item.frame.close()
+        self.owner.pending -= 1
 
     def _arguments(self, steps: list[CallStep]) -> _Arguments:
         """Return the positions of some calls of an item, and what must be sent for them."""
@@ -327,60 +357,81 @@ class Batches:
             self._shared = self.owner.shared_values()
         return self._shared
 
-    def _settle_item(
-        self, host: Host, item: BatchItem, outcome: ItemOutcome, error: BaseException | None = None
-    ) -> None:
-        self._in_batches -= 1
-        activity, frame = item.activity, item.activity.frame
-        calls = zip(item.steps, item.keys, strict=True)  # which the worker made in this order
-        for done, (step, key) in zip(outcome.done, calls, strict=False):
+    def _settle_items(self, host: Host, outcomes: Iterable[tuple[BatchItem, ItemOutcome]]) -> None:
+        for item, (done, raised) in outcomes:
+            self._settle_item(host, item, done, None if raised is None else restore(raised))
+
+    def _settle_item(self, host: Host, item: BatchItem, done: Sequence[Done], error: BaseException | None) -> None:
+        """Record the outcome of an item.
+
+        Args:
+            host: The loop.
+            item: The item.
+            done: The calls that returned.
+            error: The error of the next one; None if there is none.
+        """
+        frame, steps, keys = item.frame, item.steps, item.keys
+        made = 0
+        for outputs, duration_s in done:
+            step, key = steps[made], keys[made]
             frame.take(step)
             frame.begin(step)
             try:
-                returned = unpack_results(self._processes, done, step, self._needed)
+                values = unpack_results(self._processes, outputs, step, self._needed)
             except SerializationError as unreadable:
-                self._fail_call(host, activity, step, key, unreadable)
+                error = unreadable
                 break
-            frame.complete(step, returned.outputs, returned.duration_s)
+            frame.complete(step, values, duration_s)
+            made += 1
             if key is not None:
                 host.release(key)
         else:
-            if outcome.raised is not None:
-                error = restore(outcome.raised)
             if error is not None:
-                step, key = next(calls)
+                step = steps[made]
                 frame.take(step)
                 frame.begin(step)
-                self._fail_call(host, activity, step, key, error)
-        for _, key in calls:
+        if error is not None:
+            self._fail_call(host, item, made, error)
+        elif frame.is_done:
+            self._close(item)
+            if not self.owner.is_stopped:
+                self.owner.take_frame(frame)
+        else:  # what else it needs is known only now
+            host.open(self._activity(item))
+
+    def _fail_call(self, host: Host, item: BatchItem, position: int, error: BaseException) -> None:
+        """Record that a call of an item failed; if it can be made again, that call and the rest are made singly."""
+        activity = self._activity(item)
+        activity.pending = 2  # the call, and this function
+        step, key = item.steps[position], item.keys[position]
+        values = activity.frame.values
+        can_try_again = not any(isinstance(values[slot], NotTransferred) for slot in step.arguments)
+        host.fail_call(CallTask(activity, step, key), error, can_try_again)
+        for key in item.keys[position + 1 :]:
             if key is not None:
                 host.release(key)
         activity.pending -= 1
         host.wake(activity)
 
-    def _fail_call(
-        self, host: Host, activity: PlanActivity, step: CallStep, key: bytes | None, error: BaseException
-    ) -> None:
-        activity.pending += 1
-        values = activity.frame.values
-        can_try_again = not any(isinstance(values[slot], NotTransferred) for slot in step.arguments)
-        host.fail_call(CallTask(activity, step, key), error, can_try_again)
 
-
-def unpack_results(processes: WorkerProcesses, done: Done, step: CallStep, needed: frozenset[int]) -> Returned:
+def unpack_results(
+    processes: WorkerProcesses, packed: tuple[Any, ...], step: CallStep, needed: frozenset[int]
+) -> tuple[Any, ...]:
     """Return the results of a call that a worker process made.
 
     Args:
         processes: The worker processes.
-        done: The call.
+        packed: A payload for each output.
         step: The step of the call.
         needed: Slots whose values must be readable.
 
     Raises:
         SerializationError: A needed value cannot be read.
     """
+    if Payload not in map(type, packed):
+        return packed
     outputs: list[Any] = []
-    for name, slot, payload in zip(step.node.outputs, step.outputs, done.outputs, strict=True):
+    for name, slot, payload in zip(step.node.outputs, step.outputs, packed, strict=True):
         try:
             outputs.append(unpack(payload))
         except Exception as error:
@@ -393,7 +444,7 @@ def unpack_results(processes: WorkerProcesses, done: Done, step: CallStep, neede
         finally:
             if type(payload) is Payload and payload.path:
                 processes.payloads.remove([payload.path])
-    return Returned(tuple(outputs), done.duration_s)
+    return tuple(outputs)
 
 
 def _usage_of(plan: Plan) -> _Usage:

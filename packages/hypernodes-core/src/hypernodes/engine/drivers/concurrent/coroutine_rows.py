@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypernodes.engine.drivers.concurrent.activity import Host, Task
-from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity
 from hypernodes.engine.drivers.concurrent.rows import RowReader, fail_row
 from hypernodes.engine.step import call_async, locate
 from hypernodes.engine.workers.workers import Outcome, Workers
@@ -54,15 +54,13 @@ class _CoroutineTask(Task):
         return [values[slot] for slot in plan.outputs.values()]
 
 
-class CoroutineRows:
+class CoroutineRows(ItemStarter):
     """Executes each row in a coroutine of its own.
 
     Args:
         owner: The map.
         workers: Provides the event loop.
     """
-
-    has_begun_items = False
 
     def __init__(self, owner: MapActivity, workers: Workers) -> None:
         self._owner = owner

@@ -31,15 +31,20 @@ class Deliver(Protocol):
     def __call__(self, index: int, outputs: tuple[Any, ...]) -> None: ...
 
 
-class ItemStarter(Protocol):
+class ItemStarter:
     """Starts the items of a map."""
 
     def start_next(self, host: Host) -> bool:
         """Start one or more items; return False when nothing can be started at present."""
+        raise NotImplementedError
 
     @property
     def has_begun_items(self) -> bool:
         """Whether items have been read that wait to be started."""
+        return False
+
+    def close(self) -> None:
+        """Report the end of the items that are neither done nor activities, since the map ends early."""
 
 
 class PlannedMap(NamedTuple):
@@ -89,10 +94,12 @@ class MapActivity(ItemOwner):
         self.request = request
         self.plan = request.plan
         self.collects = request.on_error == "collect"
-        self.columns: list[list[Any]] = [[] for _ in self.plan.outputs]
-        self.elements: list[list[bytes]] = [[] for _ in self.plan.outputs]
-        self.has_failures = self.is_unverified = False
         self.total = request.inputs.total()
+        self._room = self.total or 0 if request.deliver is None else 0  # for how many results there is space
+        self._begun = 0
+        self.columns: list[list[Any]] = [[None] * self._room for _ in self.plan.outputs]
+        self.elements: list[list[bytes]] = [[b""] * self._room for _ in self.plan.outputs]
+        self.has_failures = self.is_unverified = False
         self.is_exhausted = False
         self._slots = tuple(self.plan.outputs.values())
         self._deliver = request.deliver
@@ -130,6 +137,7 @@ class MapActivity(ItemOwner):
         return self.is_stopped or (self.is_exhausted and not self._starter.has_begun_items)
 
     def close(self, host: Host) -> None:
+        self._starter.close()
         super().close(host)
         request = self.request
         if not request.is_part:
@@ -152,15 +160,20 @@ class MapActivity(ItemOwner):
     def exhaust(self, host: Host, error: Exception | None = None) -> None:
         """Record that there are no more items, or that the next one cannot be read, which fails the map."""
         self.is_exhausted = True
+        self._room = self._begun
+        for column in (*self.columns, *self.elements):
+            del column[self._begun :]  # a sequence may hold less than it says
         if error is not None:
             host.fail(self, error, self.request.base.node_path)
 
     def make_room(self, items: int = 1) -> None:
         """Reserve space for the results of some more items."""
-        if self._deliver is None:
+        self._begun += items
+        if self._begun > self._room and self._deliver is None:
+            missing, self._room = self._begun - self._room, self._begun
             for column, elements in zip(self.columns, self.elements, strict=True):
-                column += [None] * items
-                elements += [b""] * items
+                column += [None] * missing
+                elements += [b""] * missing
 
     def take_frame(self, frame: Frame) -> None:
         """Record the results of an item from the frame that executed it."""
@@ -271,15 +284,13 @@ class FrameReader:
         return frame
 
 
-class OneByOne:
+class OneByOne(ItemStarter):
     """Starts items as activities of their own.
 
     Args:
         owner: The map.
         limit: The largest number of items that are open at a time.
     """
-
-    has_begun_items = False
 
     def __init__(self, owner: MapActivity, limit: int) -> None:
         self._owner = owner

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
 from hypernodes.engine.drivers.concurrent.batches import BatchSize
-from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.workers.payloads import Payload, are_scalars, is_sent_as_is, unpack
@@ -59,7 +59,7 @@ class _BatchTask(Task):
         return self.sender.steps, self.rows[0].item_index
 
 
-class ProcessRows:
+class ProcessRows(ItemStarter):
     """Executes rows in batches in worker processes.
 
     Args:
@@ -71,8 +71,6 @@ class ProcessRows:
         owner: The map.
         steps: The calls of a row.
     """
-
-    has_begun_items = False
 
     def __init__(self, owner: MapActivity, processes: WorkerProcesses, workers: Workers) -> None:
         plan = owner.plan

@@ -287,10 +287,14 @@ class Scheduler:
         self.submit(CallTask(activity, step, key))
 
     def reserve(self, keys: list[bytes], frame: Frame) -> bool:
-        if len(set(keys)) < len(keys) or any(key in self._computing or frame.was_computed(key) for key in keys):
+        computing = self._computing
+        for key in keys:
+            if key in computing or frame.was_computed(key):
+                return False
+        if len(keys) > 1 and len(set(keys)) < len(keys):
             return False
         for key in keys:
-            self._computing[key] = []
+            computing[key] = []
         return True
 
     def submit(self, task: CallTask) -> None:

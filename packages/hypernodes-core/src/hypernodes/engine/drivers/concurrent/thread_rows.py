@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.concurrent.activity import Host, Task, cancelled
-from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader
 from hypernodes.engine.drivers.straight import Trace, run_silent
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S
@@ -59,7 +59,7 @@ class _RunnerTask(Task):
         self.rows.take_results(host)
 
 
-class ThreadRows:
+class ThreadRows(ItemStarter):
     """Executes rows in threads.
 
     Args:
