@@ -286,6 +286,7 @@ class _Draft:
             template=tuple(self.template),
             rest=tuple(self.template[len(self.inputs) :]),
             steps=tuple(steps),
+            calls=tuple(step for step in steps if isinstance(step, CallStep)),
             maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
             producers=tuple(producers),
             consumers=tuple(map(tuple, consumers)),

@@ -202,6 +202,7 @@ class Plan(Record):
         template: Initial value of every slot: the default where there is one, else `UNSET`.
         rest: The part of `template` after the inputs.
         steps: The steps, in topological order.
+        calls: Those of them that are calls.
         maps: The steps that are mapped pipelines.
         producers: Position of the step that fills a slot; -1 for inputs and defaults.
         consumers: For each step, positions of the steps that read one of its results.
@@ -224,6 +225,7 @@ class Plan(Record):
     template: tuple[Any, ...]
     rest: tuple[Any, ...]
     steps: tuple[Step, ...]
+    calls: tuple[CallStep, ...]
     maps: tuple[NestedStep, ...]
     producers: tuple[int, ...]
     consumers: tuple[tuple[int, ...], ...]

@@ -217,6 +217,7 @@ class CachedFrame(StoringFrame):
         self._done(step)
 
     def _want(self, step: Step) -> None:
+        assert self._waiting is not None
         self._status[step.index] = _WANTED
         waiting = self._waiting[step.index] = sum(self._status[source] != _DONE for source in step.needs)
         if waiting == 0:
@@ -393,10 +394,12 @@ class CachedFrame(StoringFrame):
 
     def _done(self, step: Step) -> None:
         self._status[step.index] = _DONE
+        waiting = self._waiting
+        assert waiting is not None
         for consumer in self.plan.consumers[step.index]:
             if self._status[consumer] == _WANTED:
-                self._waiting[consumer] -= 1
-                if self._waiting[consumer] == 0:
+                waiting[consumer] -= 1
+                if waiting[consumer] == 0:
                     heappush(self._ready, consumer)
 
     def _identify_results(self, step: Step) -> None:

@@ -52,6 +52,8 @@ class Frame:
 
     __slots__ = (
         "_contexts",
+        "_missing",
+        "_next",
         "_ready",
         "_remaining",
         "_scopes",
@@ -82,9 +84,11 @@ class Frame:
         self._contexts: dict[int, CallbackContext] | None = None
         self._scopes = self._new_scopes() if len(plan.scopes) > 1 else None
         self._started_at: float | None = None
-        self._ready: list[int] = []
-        self._waiting: list[int] = []
         self._remaining = 0
+        self._missing: Sequence[int] = ()  # positions of the steps that have to run, in order
+        self._next = 0  # position in `_missing` of the next one, as long as each is done before the next begins
+        self._waiting: list[int] | None = None  # else, for how many results each step waits
+        self._ready: list[int] = []
 
     def _new_scopes(self) -> ScopeEvents | None:
         """Return the reporter of inlined pipelines; None when there are none, or no callbacks."""
@@ -96,28 +100,49 @@ class Frame:
     def start(self) -> None:
         """Determine which steps have to run."""
         self.expect_all()
-        self._waiting = [len(step.needs) for step in self.plan.steps]
-        self._ready = [index for index, count in enumerate(self._waiting) if count == 0]
 
     def expect_all(self) -> None:
         """Prepare for running every step, one after the other in the plan's order."""
         self._remaining = len(self.plan.steps)
+        self._missing = range(self._remaining)
         if self._scopes is not None:
             self._scopes.expect(self.plan.steps)
 
     def next_step(self) -> Step | None:
         """Return the first step in the plan's order that can run now; None when there is none at present."""
+        if self._waiting is None:
+            unbegun = len(self._missing) - self._next
+            if unbegun == 0:
+                return None
+            if self._remaining == unbegun:  # all begun steps are done, so the next one in order can run
+                position = self._missing[self._next]
+                self._next += 1
+                return self.plan.steps[position]
+            self._count_needs()
         return self.plan.steps[heappop(self._ready)] if self._ready else None
 
-    def remaining_calls(self) -> list[CallStep] | None:
+    def _count_needs(self) -> None:
+        """Determine which steps can run while the step that was returned last is not done yet."""
+        undone = set(self._missing[self._next - 1 :])
+        waiting, ready = [0] * len(self.plan.steps), list[int]()
+        for position in self._missing[self._next :]:
+            waiting[position] = len(undone.intersection(self.plan.steps[position].needs))
+            if waiting[position] == 0:
+                ready.append(position)
+        self._waiting, self._ready = waiting, ready
+
+    def remaining_calls(self) -> Sequence[CallStep] | None:
         """Return all remaining steps, in order, if they are calls and known now; else None."""
-        calls = [step for step in self.plan.steps if isinstance(step, CallStep)]
+        calls = self.plan.calls
         return calls if len(calls) == len(self.plan.steps) == self._remaining else None
 
     def take(self, step: CallStep) -> None:
         """Remove a step that can run now from those that `next_step` will return."""
-        self._ready.remove(step.index)
-        heapify(self._ready)
+        if self._waiting is None:
+            self._next += 1  # they are taken in order
+        else:
+            self._ready.remove(step.index)
+            heapify(self._ready)
 
     @property
     def is_done(self) -> bool:
@@ -184,12 +209,15 @@ class Frame:
 
     def _put(self, step: Step, outputs: Iterable[Any]) -> None:
         """Record the results of a step, and determine which steps can run now."""
-        values = self.values
-        for slot, value in zip(step.outputs, outputs, strict=True):
-            if slot is not None:
-                values[slot] = value
+        values, slots = self.values, step.outputs
+        if len(slots) == 1 and slots[0] is not None:  # the same, for most steps
+            (values[slots[0]],) = outputs
+        else:
+            for slot, value in zip(slots, outputs, strict=True):
+                if slot is not None:
+                    values[slot] = value
         self._remaining -= 1
-        if self._waiting:
+        if self._waiting is not None:
             for consumer in self.plan.consumers[step.index]:
                 self._waiting[consumer] -= 1
                 if self._waiting[consumer] == 0:

@@ -7,7 +7,6 @@ looked up many at a time: the requested results first, then the inputs of those 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from heapq import heappop
 from typing import Any
 
 from hypernodes.callbacks import CallbackContext
@@ -16,7 +15,7 @@ from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.plan_code import IdentifiedCalls, sign_call, sign_outputs
 from hypernodes.engine.identity.slot_signatures import identify, sign_item
 from hypernodes.engine.state import RunState
-from hypernodes.plan import CallStep, Plan, Step
+from hypernodes.plan import CallStep, Plan
 
 _IDLE, _QUERIED, _WANTED, _FOUND = range(4)
 
@@ -34,7 +33,7 @@ class IdentifiedFrame(StoringFrame):
         signatures: Signature of the value in every slot, empty where unknown; filled in by `sign`.
     """
 
-    __slots__ = ("_calls", "_found", "_missing", "_next")
+    __slots__ = ("_calls", "_found")
 
     signatures: list[bytes]
 
@@ -51,9 +50,7 @@ class IdentifiedFrame(StoringFrame):
         super().__init__(plan, run, values, base, item_index)
         self._calls = calls
         self._cache = calls.cache
-        self._next = 0  # position in `_missing` of the next step
         self.signatures = signatures
-        self._missing: Sequence[int] = ()
         self._found: Sequence[int] = ()
         self._looked_up_at = -1  # not looked up yet
 
@@ -94,51 +91,15 @@ class IdentifiedFrame(StoringFrame):
     def expect_all(self) -> None:
         self._remaining = len(self._missing)
 
-    def next_step(self) -> Step | None:
-        if not self._waiting:
-            unbegun = len(self._missing) - self._next
-            if unbegun == 0:
-                return None
-            if self._remaining == unbegun:  # all begun steps are done, so the next one in order can run
-                step = self._calls.calls[self._missing[self._next]].step
-                self._next += 1
-                return step
-            self._count_needs()
-        return self.plan.steps[heappop(self._ready)] if self._ready else None
-
-    def _count_needs(self) -> None:
-        """Determine which steps can run while the step that was returned last is not done yet."""
-        undone = set(self._missing[self._next - 1 :])
-        waiting = [0] * len(self.plan.steps)
-        for position in self._missing[self._next :]:
-            waiting[position] = len(undone.intersection(self.plan.steps[position].needs))
-            if waiting[position] == 0:
-                self._ready.append(position)
-        self._waiting = waiting
-
-    def remaining_calls(self) -> list[CallStep] | None:
+    def remaining_calls(self) -> Sequence[CallStep] | None:
         if not self._missing or self._remaining < len(self._missing):
             return None
         return [self._calls.calls[position].step for position in self._missing]
-
-    def take(self, step: CallStep) -> None:
-        if self._waiting:
-            super().take(step)
-        else:
-            self._next += 1  # they are taken in order
 
     # --- the accounting of a call ---------------------------------------------------------------------------------
 
     def key_of(self, step: CallStep) -> bytes:
         return self.signatures[self._calls.calls[step.index].stored[0]]
-
-    def _put(self, step: Step, outputs: Iterable[Any]) -> None:
-        slot = step.outputs[0]
-        if self._waiting or len(step.outputs) > 1 or slot is None:
-            super()._put(step, outputs)
-        else:  # the same, for most steps
-            (self.values[slot],) = outputs
-            self._remaining -= 1
 
     def recall(self, step: CallStep) -> bool:
         run = self.run
@@ -167,11 +128,17 @@ class IdentifiedFrame(StoringFrame):
             self.values[slot] = value
         return True
 
-    def _take_replies(self, status: bytearray, positions: Iterable[int], replies: CacheReplies) -> list[int]:
-        """Record the results that were found; return the positions of the calls to look up next."""
+    def _take_replies(self, status: bytearray, positions: Iterable[int], replies: CacheReplies | None) -> list[int]:
+        """Record the results that were found; return the positions of the calls to look up next.
+
+        Args:
+            status: The status of each call.
+            positions: The calls that were looked up.
+            replies: What was found; None if none of them was.
+        """
         needed: list[int] = []
         for position in positions:
-            if self._take_cached(position, replies):
+            if replies is not None and self._take_cached(position, replies):
                 status[position] = _FOUND
                 continue
             status[position] = _WANTED
@@ -222,35 +189,38 @@ def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
     calls, store, computed = frames[0]._calls, frames[0].run.store, frames[0].run.computed
     keys = [[frame.signatures[slot].hex() for slot in calls.slots] for frame in frames]
     replies = CacheReplies(store, calls.cache, [key for own in keys for key in own])
-    incomplete: list[tuple[IdentifiedFrame, bytearray, Sequence[int]]] = []
+    upstream: list[tuple[IdentifiedFrame, bytearray, list[int]]] = []  # the calls to look up next
     for frame, own in zip(frames, keys, strict=True):
         frame._missing = frame._found = ()
-        frame._waiting, frame._ready = [], []
+        frame._waiting = None
         frame._remaining = frame._next = 0
         frame._looked_up_at = computed
         values = replies.take(own)
         if values is not None:
             for slot, value in zip(calls.slots, values, strict=True):
                 frame.values[slot] = value
+            continue
+        status = bytearray(len(calls.calls))
+        for position in calls.requested:
+            status[position] = _QUERIED
+        are_missing = len(calls.requested) == 1  # so that it is this one that was not found
+        needed = frame._take_replies(status, calls.requested, None if are_missing else replies)
+        if needed:
+            upstream.append((frame, status, needed))
         else:
-            status = bytearray(len(calls.calls))
-            for position in calls.requested:
-                status[position] = _QUERIED
-            incomplete.append((frame, status, calls.requested))
-    while incomplete:
-        upstream: list[tuple[IdentifiedFrame, bytearray, Sequence[int]]] = []
-        for frame, status, positions in incomplete:
+            frame._settle(status)
+    while upstream:
+        requested = [
+            frame.signatures[slot].hex()
+            for frame, _, positions in upstream
+            for position in positions
+            for slot in calls.calls[position].stored
+        ]
+        replies = CacheReplies(store, calls.cache, requested)
+        looked_up, upstream = upstream, []
+        for frame, status, positions in looked_up:
             needed = frame._take_replies(status, positions, replies)
             if needed:
                 upstream.append((frame, status, needed))
             else:
                 frame._settle(status)
-        incomplete = upstream
-        if incomplete:
-            requested = [
-                frame.signatures[slot].hex()
-                for frame, _, positions in incomplete
-                for position in positions
-                for slot in calls.calls[position].stored
-            ]
-            replies = CacheReplies(store, calls.cache, requested)

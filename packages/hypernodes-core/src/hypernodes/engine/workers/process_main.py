@@ -35,9 +35,13 @@ _result_numbers = count(1)
 
 # What is sent for every item is plain tuples: named ones take several times as long to pickle.
 
-# One execution of a part of a plan: the known values, by slot, as payloads, and the positions, in the program, of the
-# calls to make, in order.
-WorkItem: TypeAlias = tuple[dict[int, Any], tuple[int, ...]]
+# What work items have in common that execute the same part of a plan: the positions, in the program, of the calls to
+# make, in order, and the slots of the values that each item has of its own.
+ItemKind: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+
+# One execution of a part of a plan: the number of its kind in the order, followed by the values that are its own, as
+# payloads.
+WorkItem: TypeAlias = tuple[Any, ...]
 
 # A call that returned: one payload for each output (None for those not sent back), and its duration in seconds.
 Done: TypeAlias = tuple[tuple[Any, ...], float]
@@ -57,6 +61,7 @@ class WorkOrder(NamedTuple):
         needed: Slots whose values must be sent back.
         returns_everything: Whether the other results are sent back as well, if possible.
         is_by_value: See `pickling.Dumper`.
+        kinds: The kinds of work items.
         items: The work items.
     """
 
@@ -67,6 +72,7 @@ class WorkOrder(NamedTuple):
     needed: frozenset[int]
     returns_everything: bool
     is_by_value: bool
+    kinds: list[ItemKind]
     items: list[WorkItem]
 
 
@@ -132,8 +138,10 @@ async def _awaited(coroutine: ToAwait) -> Any:
 def _run(
     order: WorkOrder, position: int, steps: Sequence[CallStep], shared: dict[int, Any], loop: Loop, dumper: Dumper
 ) -> ItemOutcome:
-    own, positions = order.items[position]
-    values = {**shared, **own}
+    item = order.items[position]
+    positions, slots = order.kinds[item[0]]
+    values = shared.copy()
+    values.update(zip(slots, item[1:], strict=True))
     done: list[Done] = []
     for index in positions:
         step = steps[index]
@@ -141,7 +149,7 @@ def _run(
             for slot in step.arguments:
                 if type(values[slot]) is Payload:
                     values[slot] = open_payload(values[slot], step, slot)
-                    if slot in shared and slot not in own:
+                    if slot in shared:  # no item has a value of its own there
                         shared[slot] = values[slot]
             call = prepare(step, values)  # type: ignore[arg-type]
             if step.node.timeout is None:

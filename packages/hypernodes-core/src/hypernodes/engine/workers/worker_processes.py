@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.pickling import PROTOCOL, blame, check_importable, dumps
-from hypernodes.engine.workers.process_main import WorkItem, WorkOrder, work
+from hypernodes.engine.workers.process_main import ItemKind, WorkItem, WorkOrder, work
 from hypernodes.engine.workers.process_pool import ProcessPool
 from hypernodes.engine.workers.row_orders import RowOrder, work_rows
 from hypernodes.errors import ConfigurationError, SerializationError
@@ -76,6 +76,7 @@ class WorkerProcesses:
         shared: Mapping[int, Any],
         needed: frozenset[int],
         returns_everything: bool,
+        kinds: Sequence[ItemKind],
         items: Sequence[WorkItem],
     ) -> tuple[int, Future[Any]]:
         """Start the calls of some work items.
@@ -85,15 +86,23 @@ class WorkerProcesses:
             shared: Payloads of values that all items share, by slot.
             needed: Slots whose values must be sent back.
             returns_everything: Whether the other results are sent back as well, if possible.
+            kinds: The kinds of work items.
             items: The work items.
 
         Returns:
             The number of the order, and the future of its outcomes.
         """
         number = next(self._numbers)
-        program = self._program(steps)
         order = WorkOrder(
-            self.payloads.folder, number, program, dict(shared), needed, returns_everything, self._is_by_value, [*items]
+            folder=self.payloads.folder,
+            number=number,
+            program=self._program(steps),
+            shared=dict(shared),
+            needed=needed,
+            returns_everything=returns_everything,
+            is_by_value=self._is_by_value,
+            kinds=[*kinds],
+            items=[*items],
         )
         return number, self._submit(work, order)
 

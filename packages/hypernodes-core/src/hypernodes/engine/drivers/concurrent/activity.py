@@ -6,6 +6,7 @@ waits for tasks. Activities are plans and maps; tasks are work that occupies wor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -222,7 +223,7 @@ class Task:
         """Submit it once more."""
         raise NotImplementedError
 
-    def described(self) -> tuple[list[CallStep], int | None]:
+    def described(self) -> tuple[Sequence[CallStep], int | None]:
         """Return the calls that it consists of, and the index of the item that they belong to."""
         raise NotImplementedError
 
@@ -274,7 +275,7 @@ class CallTask(Task):
     def submit_again(self, host: Host) -> None:
         host.submit(self)
 
-    def described(self) -> tuple[list[CallStep], int | None]:
+    def described(self) -> tuple[Sequence[CallStep], int | None]:
         return [self.step], self.activity.frame.item_index
 
     def settle_time_limit(self, host: Host, position: int, step: int) -> list[Task]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from hypernodes.engine.drivers.concurrent.activity import CallTask, Host, PlanActivity, Task
 from hypernodes.engine.drivers.concurrent.maps import FrameReader, ItemStarter, MapActivity
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.step import NotTransferred, Returned, timeout_error
 from hypernodes.engine.workers.payloads import Payload, unpack
-from hypernodes.engine.workers.process_main import Done, ItemOutcome, WorkItem
+from hypernodes.engine.workers.process_main import Done, ItemKind, ItemOutcome, WorkItem
 from hypernodes.engine.workers.serialized_errors import restore
 from hypernodes.engine.workers.worker_processes import WorkerProcesses
 from hypernodes.engine.workers.workers import Outcome, Workers
@@ -51,9 +51,10 @@ class ProcessCalls:
         """
         activity, step = task.activity, task.step
         plan = activity.frame.plan
-        values = {slot: self._pack_input(activity, step, slot) for slot in step.arguments}
+        slots = tuple(dict.fromkeys(step.arguments))
+        item = (0, *[self._pack_input(activity, step, slot) for slot in slots])
         needed = self._usage(plan).needed
-        task.order, future = self._processes.submit([step], {}, needed, True, [(values, (0,))])
+        task.order, future = self._processes.submit([step], {}, needed, True, [((0,), slots)], [item])
         host.wait_for(task, future)
 
     def returned(self, task: CallTask, packed: bytes) -> Returned:
@@ -90,8 +91,18 @@ class ProcessCalls:
         return usage
 
 
-# Positions of calls in a plan, and the slots of the values that must be sent for them, each with a call that takes it.
-_Arguments: TypeAlias = tuple[tuple[int, ...], list[tuple[int, CallStep]]]
+class _Part(NamedTuple):
+    """A part of a plan that items of a map execute.
+
+    Attributes:
+        kind: What is sent of it.
+        own: The slots of the values that each item has of its own, each with a call that takes it.
+        shared: The slots of values that all items share, likewise.
+    """
+
+    kind: ItemKind
+    own: list[tuple[int, CallStep]]
+    shared: list[tuple[int, CallStep]]
 
 
 class BatchItem:
@@ -106,7 +117,7 @@ class BatchItem:
 
     __slots__ = ("files", "frame", "keys", "steps")
 
-    def __init__(self, frame: Frame, steps: list[CallStep], keys: list[bytes | None]) -> None:
+    def __init__(self, frame: Frame, steps: Sequence[CallStep], keys: Sequence[bytes | None]) -> None:
         self.frame = frame
         self.steps = steps
         self.keys = keys
@@ -143,7 +154,7 @@ class BatchTask(Task):
     def submit_again(self, host: Host) -> None:
         self.batches.submit(host, self)
 
-    def described(self) -> tuple[list[CallStep], int | None]:
+    def described(self) -> tuple[Sequence[CallStep], int | None]:
         return self.items[0].steps, self.items[0].frame.item_index
 
     def settle_time_limit(self, host: Host, position: int, step: int) -> list[Task]:
@@ -206,7 +217,7 @@ class Batches(ItemStarter):
         self._size = BatchSize(workers)
         self._reader = FrameReader(owner)
         self._shared: dict[int, Any] | None = None
-        self._known_arguments: dict[tuple[int, ...], _Arguments] = {}
+        self._parts: dict[tuple[int, ...], _Part] = {}  # by the positions of their calls
         self._needed = frozenset(owner.plan.outputs.values())
         self._open: dict[BatchItem, None] = {}  # those in batches; the other items are activities
 
@@ -243,21 +254,21 @@ class Batches(ItemStarter):
     def submit(self, host: Host, task: BatchTask) -> None:
         """Send a batch; an item with a value that cannot be sent makes its calls singly instead, and fails there."""
         owner, payloads = self.owner, self._processes.payloads
-        shared = self._shared_values()
         sent: list[BatchItem] = []
         work: list[WorkItem] = []
-        packed: dict[int, Any] = {}
+        kinds: dict[ItemKind, int] = {}
+        shared: dict[int, Any] = {}
         size = 0
         for item in task.items:
-            positions, arguments = self._arguments(item.steps)
-            values, own, files = item.frame.values, dict[int, Any](), list[str]()
+            part, values, files = self._part(item.steps), item.frame.values, list[str]()
+            packed: list[Any] = [kinds.setdefault(part.kind, len(kinds))]
             try:
-                for slot, step in arguments:
-                    if slot in shared:
-                        if slot not in packed:
-                            packed[slot] = payloads.pack_input(values[slot], step, slot, owner.plan.steps)
-                        continue
-                    payload = own[slot] = payloads.pack_input(values[slot], step, slot, owner.plan.steps)
+                for slot, step in part.shared:
+                    if slot not in shared:
+                        shared[slot] = payloads.pack_input(values[slot], step, slot, owner.plan.steps)
+                for slot, step in part.own:
+                    payload = payloads.pack_input(values[slot], step, slot, owner.plan.steps)
+                    packed.append(payload)
                     if type(payload) is Payload:
                         size += payload.size_bytes
                         if payload.path and not payload.is_shared:
@@ -269,7 +280,7 @@ class Batches(ItemStarter):
                 if files:
                     item.files = [*item.files, *files]
             sent.append(item)
-            work.append((own, positions))
+            work.append(tuple(packed))
         if not sent:
             return
         task.items = sent
@@ -277,7 +288,9 @@ class Batches(ItemStarter):
         has_retries = any(isinstance(step, CallStep) and step.node.retries for step in plan.steps)
         returns_everything = plan.is_cached or has_retries or run.observes(plan)
         self._size.learn_bytes(size / len(work))
-        task.order, future = self._processes.submit(plan.steps, packed, self._needed, returns_everything, work)
+        task.order, future = self._processes.submit(
+            plan.steps, shared, self._needed, returns_everything, [*kinds], work
+        )
         host.wait_for(task, future)
 
     def settle(self, host: Host, task: BatchTask, outcomes: list[ItemOutcome]) -> None:
@@ -318,7 +331,7 @@ class Batches(ItemStarter):
         if steps is None:
             return None
         if not self.owner.plan.is_cached:
-            return BatchItem(frame, steps, [None] * len(steps))
+            return BatchItem(frame, steps, (None,) * len(steps))
         keys = [frame.key_of(step) for step in steps]
         known = [key for key in keys if key is not None]
         if known and not host.reserve(known, frame):
@@ -340,16 +353,18 @@ class Batches(ItemStarter):
         item.frame.close()
         self.owner.pending -= 1
 
-    def _arguments(self, steps: list[CallStep]) -> _Arguments:
-        """Return the positions of some calls of an item, and what must be sent for them."""
+    def _part(self, steps: Sequence[CallStep]) -> _Part:
+        """Return what some calls of an item are sent as."""
         positions = tuple([step.index for step in steps])
-        known = self._known_arguments.get(positions)
-        if known is None:
+        part = self._parts.get(positions)
+        if part is None:
             made = {slot for step in steps for slot in step.outputs}
-            takers = {slot: step for step in reversed(steps) for slot in step.arguments}
-            arguments = [(slot, step) for slot, step in takers.items() if slot not in made]
-            known = self._known_arguments[positions] = (positions, arguments)
-        return known
+            takers = {slot: step for step in reversed(steps) for slot in step.arguments if slot not in made}
+            shared = [(slot, step) for slot, step in takers.items() if slot in self._shared_values()]
+            own = [(slot, step) for slot, step in takers.items() if slot not in self._shared_values()]
+            kind = (positions, tuple([slot for slot, _ in own]))
+            part = self._parts[positions] = _Part(kind, own, shared)
+        return part
 
     def _shared_values(self) -> dict[int, Any]:
         """Return the values that all items share, by slot; each is serialized only once while the map is open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 
 from hypernodes.engine.drivers.concurrent.activity import Host, Task
@@ -81,7 +82,7 @@ class LostWorkers:
 
 
 def worker_died(
-    steps: list[CallStep], item_index: int | None, error: BrokenExecutor, is_replaced: bool
+    steps: Sequence[CallStep], item_index: int | None, error: BrokenExecutor, is_replaced: bool
 ) -> WorkerDiedError:
     """Return the error of a call, or of the calls of an item, that killed its worker.
 
