@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hypernodes import (
+    Backend,
     LocalBackend,
     MapRequest,
     MemoryCache,
@@ -17,6 +18,7 @@ from hypernodes import (
     RunRequest,
     node,
 )
+from hypernodes.backend import SubprocessBackend
 from tests.support import Recorder, RecordingCache
 
 
@@ -315,6 +317,31 @@ def test_a_nested_backend_computes_only_what_is_asked_for() -> None:
     outer = Pipeline(nodes=[prep.with_backend(CountingBackend()), count], callbacks=[recorder])
     assert outer.run({"text": " a "}, output_name="clean") == {"clean": "a"}
     assert recorder.computed == ["strip"]
+
+
+@pytest.mark.parametrize("backend", [None, LocalBackend(), SubprocessBackend()], ids=["none", "local", "subprocess"])
+@pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["uncached", "cached"])
+@pytest.mark.parametrize(
+    ("inputs", "asked_for", "expected"),
+    [
+        ({"CLEAN": "a b c"}, None, {"words": ["a", "b", "c"], "count": 3}),
+        ({"text": " x ", "CLEAN": "a b c"}, None, {"words": ["a", "b", "c"], "count": 3}),
+        ({"CLEAN": "a b c"}, "count", {"count": 3}),
+        ({"CLEAN": "a b c", "separator": "b"}, "words", {"words": ["a ", " c"]}),
+        ({"text": " x ", "CLEAN": "a b c", "words": ["d"]}, None, {"count": 1}),
+        ({"text": " x y ", "words": ["d"]}, None, {"count": 1}),
+        ({"text": " x y ", "words": ["d"]}, ["CLEAN", "count"], {"CLEAN": "x y", "count": 1}),
+        ({"text": " x y ", "count": 7}, None, {}),
+    ],
+)
+def test_a_given_value_replaces_a_node_of_a_nested_pipeline_wherever_that_runs(
+    inputs: dict[str, Any], asked_for: Any, expected: dict[str, Any], cache: MemoryCache | None, backend: Backend | None
+) -> None:
+    inner = Pipeline(nodes=[strip, split], name="prep", backend=backend)
+    outer = Pipeline(nodes=[inner.as_node(output_mapping={"clean": "CLEAN"}), count], cache=cache)
+    outer.run({"text": "something else"})
+    assert outer.run(inputs, asked_for) == expected
+    assert outer.run(inputs, asked_for) == expected
 
 
 @pytest.mark.parametrize("map_over", [None, "text"])

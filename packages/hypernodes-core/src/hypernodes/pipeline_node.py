@@ -110,6 +110,10 @@ class PipelineNode:
         """Return the name that the pipeline itself uses for an output of the node."""
         return self._inner_of_output[outer]
 
+    def inner_name(self, outer: str) -> str:
+        """Return the name that the pipeline itself uses for an input or an output of this node."""
+        return self.inner_output(outer) if outer in self.outputs else self.inner_input(outer)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: dict(value) if name in _READ_ONLY else value for name, value in self.__dict__.items()}
 

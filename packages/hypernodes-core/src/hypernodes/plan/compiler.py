@@ -62,7 +62,7 @@ def compile_plan(
 class _DraftStep(NamedTuple):
     node: Any
     scope: int
-    arguments: dict[str, int]  # the node's own input names, with slots
+    arguments: dict[str, int]  # the node's own input names, with slots; also given outputs, see `_add`
     outputs: dict[str, int]  # the node's own output names, with slots
     overridden: frozenset[str]
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
@@ -78,6 +78,20 @@ class _Level(NamedTuple):
     root_names: dict[str, str]  # the outermost pipeline's names of its inputs
     overrides: dict[str, int]  # given values that replace outputs of its nodes
     node: Any = None  # the nested pipeline as a node of the level below; None for the outermost
+
+
+class _Unused(NamedTuple):
+    """What a plan does not compute by default, and does not need.
+
+    Attributes:
+        dropped: The slots of results that are not computed.
+        outputs: The names of the outputs among them.
+        inputs: The names of given values that nothing reads.
+    """
+
+    dropped: set[int]
+    outputs: set[str]
+    inputs: set[str]
 
 
 class _Draft:
@@ -146,6 +160,8 @@ class _Draft:
                 arguments[name] = self._new_slot(node.defaults[name])
         outputs = {name: self._new_slot() for name in node.outputs}
         overridden = frozenset(name for name in outputs if name in level.overrides)
+        if _runs_once(node):  # the given values replace outputs of nodes in it, as where it is inlined
+            arguments |= {name: level.overrides[name] for name in outputs if name in overridden}
         self.steps.append(_DraftStep(node, level.scope, arguments, outputs, overridden, missing))
         for name, slot in outputs.items():
             level.slots[name] = level.overrides.get(name, slot)
@@ -184,12 +200,12 @@ class _Draft:
         names = (*mapped, *(name for name in given if name not in mapped))
         outer = self.scopes[step.scope]
         outside = {name: reads.get(slot, ()) for name, slot in wanted.items()}
-        own = tuple(map(node.inner_input, names))
+        own = tuple([node.inner_name(name) for name in names])
         inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
-        taken = [name for name in names if name in mapped or inner.inputs[node.inner_input(name)] in used]
+        taken = [name for name in names if name in mapped or inner.inputs[node.inner_name(name)] in used]
         if len(taken) < len(names):
-            own = tuple(map(node.inner_input, taken))
+            own = tuple([node.inner_name(name) for name in taken])
             inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)
         return step._replace(
             arguments={name: step.arguments[name] for name in taken if name in step.arguments},
@@ -205,7 +221,8 @@ class _Draft:
         names = (*node.map_over, *(name for name in step.arguments if name not in node.map_over))
         needed: Mapping[str, Any] = {}
         try:
-            compile_plan(node.pipeline, tuple(map(node.inner_input, names)), wanted, self.scopes[step.scope], node.name)
+            own = tuple([node.inner_name(name) for name in names])
+            compile_plan(node.pipeline, own, wanted, self.scopes[step.scope], node.name)
         except MissingInputError as error:
             needed = error.missing
         return {
@@ -218,21 +235,50 @@ class _Draft:
         """Return all outputs except those given and those needed only to compute given ones."""
         if not any(step.overridden for step in self.steps):
             return self.outputs
+        dropped = self._find_unused({}).dropped
+        return {name: slot for name, slot in self.outputs.items() if slot in producer_of and slot not in dropped}
+
+    def _find_unused(self, users: Mapping[str, bool]) -> _Unused:
+        """Determine what is not computed by default: what is given, and what is needed only for what is given.
+
+        Args:
+            users: For outputs that the enclosing pipeline reads, whether a step that will run does.
+        """
         is_used = [False] * len(self.template)  # by a step that will run
         has_users = [False] * len(self.template)
+        for name, is_read in users.items():
+            has_users[self.outputs[name]], is_used[self.outputs[name]] = True, is_read
         dropped: set[int] = set()
         for step in reversed(self.steps):
-            dead = {
-                slot
-                for name, slot in step.outputs.items()
-                if name in step.overridden or (not is_used[slot] and (step.overridden or has_users[slot]))
-            }
-            runs = len(dead) < len(step.outputs)
+            read: Collection[str] = step.arguments
+            if _runs_once(step.node):
+                node, scope = step.node, self.scopes[step.scope]
+                inside = {node.inner_output(name): is_used[s] for name, s in step.outputs.items() if has_users[s]}
+                own = {name: node.inner_name(name) for name in step.arguments}
+                unused = _Draft(node.pipeline, own.values(), scope)._find_unused(inside)
+                dead = {
+                    slot
+                    for name, slot in step.outputs.items()
+                    if name in step.overridden or node.inner_output(name) in unused.outputs
+                }
+                read = [name for name in own if own[name] not in unused.inputs]
+            else:
+                dead = {
+                    slot
+                    for name, slot in step.outputs.items()
+                    if name in step.overridden or (not is_used[slot] and (step.overridden or has_users[slot]))
+                }
+                if len(dead) == len(step.outputs):
+                    read = ()
             dropped |= dead
-            for slot in step.arguments.values():
+            for name, slot in step.arguments.items():
                 has_users[slot] = True
-                is_used[slot] = is_used[slot] or runs
-        return {name: slot for name, slot in self.outputs.items() if slot in producer_of and slot not in dropped}
+                is_used[slot] = is_used[slot] or name in read
+        return _Unused(
+            dropped=dropped,
+            outputs={name for name, slot in self.outputs.items() if slot in dropped},
+            inputs={name for name, slot in self.inputs.items() if not is_used[slot]},
+        )
 
     def _check_missing(self, needed_steps: list[_DraftStep]) -> None:
         missing: dict[str, list[str]] = {}
@@ -330,7 +376,7 @@ class _Draft:
         assert draft.nested is not None
         inner, outputs = draft.nested
         mapped = len(node.map_over)
-        inner_inputs = tuple(map(node.inner_input, draft.arguments))
+        inner_inputs = tuple([node.inner_name(name) for name in draft.arguments])
         slots = tuple(draft.arguments.values())
         return NestedStep(
             index=index,
@@ -344,6 +390,11 @@ class _Draft:
             outputs=outputs,
             needs=needs,
         )
+
+
+def _runs_once(node: Any) -> bool:
+    """Whether a node is a nested pipeline that is not mapped; as a step it has a backend of its own."""
+    return not isinstance(node, Node) and not node.map_over
 
 
 def _needs_only_calls(step: Step) -> bool:

@@ -79,6 +79,9 @@ class NestedNode(GraphNode, Protocol):
     def inner_output(self, outer: str) -> str:
         """Return the name that the pipeline itself uses for an output of the node."""
 
+    def inner_name(self, outer: str) -> str:
+        """Return the name that the pipeline itself uses for an input or an output of the node."""
+
 
 class Scope(NamedTuple):
     """A pipeline within a plan.

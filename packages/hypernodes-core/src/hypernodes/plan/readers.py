@@ -56,7 +56,7 @@ def readers_of(steps: Iterable[Any], outside: Mapping[int, Sequence[str]]) -> Re
                 found.setdefault(slot, []).append(name)
                 continue
             inner = step.nested[0]
-            inner_slot = inner.inputs[node.inner_input(own)]
+            inner_slot = inner.inputs[node.inner_name(own)]
             if own in node.map_over or inner_slot in inner.readers.mapped_over:
                 mapped_over.add(slot)
             elif inner_slot in inner.readers.of:
