@@ -203,7 +203,8 @@ class _Draft:
         own = tuple([node.inner_name(name) for name in names])
         inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
-        taken = [name for name in names if name in mapped or inner.inputs[node.inner_name(name)] in used]
+        kept = {*mapped, *step.overridden}  # a given output also means that it is not computed
+        taken = [name for name in names if name in kept or inner.inputs[node.inner_name(name)] in used]
         if len(taken) < len(names):
             own = tuple([node.inner_name(name) for name in taken])
             inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)

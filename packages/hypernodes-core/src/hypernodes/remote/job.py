@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
+from hypernodes.decimals import DecimalSettings
 from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.plan import OnError, Plan
@@ -117,6 +118,7 @@ class Job(NamedTuple):
         position: Context of the pipeline.
         known_results: What the caches are known to hold, by their number.
         hooks: For each callback, the hooks that it overrides.
+        decimals: The caller's settings for decimals.
         settings: The caller's levels of loggers and filters of warnings; see `caller_settings`.
         filters: These filters, if there are classes of the user's own in them.
     """
@@ -128,6 +130,7 @@ class Job(NamedTuple):
     position: ContextPath
     known_results: dict[int, KnownResults]
     hooks: dict[int, tuple[str, ...]]
+    decimals: DecimalSettings | None
     settings: bytes
     filters: tuple[Any, ...]
 

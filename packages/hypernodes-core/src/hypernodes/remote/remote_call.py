@@ -14,6 +14,7 @@ from hypernodes import signature
 from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext, PipelineCallback, overridden_hooks
+from hypernodes.decimals import settings_here
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
@@ -238,6 +239,7 @@ class RemoteCall:
             position,
             known_results,
             hooks,
+            settings_here(),
             settings_of_caller(True),
             self._filters(),
         )

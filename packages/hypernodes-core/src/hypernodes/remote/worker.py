@@ -12,6 +12,7 @@ from typing import Any
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.callbacks import CallbackContext
+from hypernodes.decimals import using
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.engine.execution import Execution
 from hypernodes.engine.frames.columns import MapInputs
@@ -158,7 +159,7 @@ class _Worker:
             self._here.engine = engine
             execution = Execution(engine, self.job.plan, self._root, True, state=self._state)
             try:
-                with self._settings_of_caller():
+                with using(self.job.decimals), self._settings_of_caller():
                     result = self._execute(execution)
             except BaseException as error:
                 if _is_interrupt(error):

@@ -9,14 +9,13 @@ module and qualified name, and by what the user's code put into it.
 from __future__ import annotations
 
 import abc
-import decimal
 import functools
 import os
 import sys
-from operator import attrgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from hypernodes import decimals
 from hypernodes.nodes import Node
 from hypernodes.signature.additions import added_attributes, additions_to
 from hypernodes.signature.class_members import members_of
@@ -32,16 +31,6 @@ _OF_MODULES = frozenset(
     {"__annotations__", "__builtins__", "__cached__", "__doc__", "__file__", "__loader__", "__name__", "__package__"}
     | {"__path__", "__spec__", "__warningregistry__"}
 )
-_FIRST_CONTEXT = decimal.Context(
-    prec=28,
-    rounding=decimal.ROUND_HALF_EVEN,
-    Emin=-999999,
-    Emax=999999,
-    capitals=1,
-    clamp=0,
-    traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
-)
-_settings_of = attrgetter("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
 _COMPILED = (".so", ".pyd")
 _dump_of: Any = abc._get_dump  # type: ignore[attr-defined]  # the registry of an abstract class comes first
 _PLAIN_METACLASSES = (type, abc.ABCMeta)
@@ -207,12 +196,8 @@ def process_settings() -> list[tuple[str, Any]]:
 
     Decimals come from anywhere, so it counts for every node.
     """
-    now = _settings_of(decimal.getcontext())
-    if now == _settings_of(_FIRST_CONTEXT):
-        return []
-    *plain, traps = now
-    trapped = sorted(signal.__name__ for signal, is_trapped in traps.items() if is_trapped)
-    return [(" (decimal context)", (*plain, *trapped))]
+    settings = decimals.settings_here()
+    return [] if settings is None else [(" (decimal context)", settings)]
 
 
 def _full_name(kind: type) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from hypernodes.decimals import DecimalSettings, using
 from hypernodes.engine.awaitables import ToAwait
 from hypernodes.engine.step import NotTransferred, Returned, make, prepare
 from hypernodes.engine.workers.culprits import find_culprit
@@ -61,6 +62,7 @@ class WorkOrder(NamedTuple):
         needed: Slots whose values must be sent back.
         returns_everything: Whether the other results are sent back as well, if possible.
         is_by_value: See `pickling.Dumper`.
+        decimals: The settings of the caller for decimals.
         kinds: The kinds of work items.
         items: The work items.
     """
@@ -72,6 +74,7 @@ class WorkOrder(NamedTuple):
     needed: frozenset[int]
     returns_everything: bool
     is_by_value: bool
+    decimals: DecimalSettings | None
     kinds: list[ItemKind]
     items: list[WorkItem]
 
@@ -92,7 +95,8 @@ def work(packed: bytes) -> bytes:
     shared = dict(order.shared)
     loop, dumper = Loop(), new_dumper(order.is_by_value)
     try:
-        outcomes = [_run(order, position, steps, shared, loop, dumper) for position in range(len(order.items))]
+        with using(order.decimals):
+            outcomes = [_run(order, position, steps, shared, loop, dumper) for position in range(len(order.items))]
     finally:
         loop.close()
     return pickle.dumps(outcomes, PROTOCOL)

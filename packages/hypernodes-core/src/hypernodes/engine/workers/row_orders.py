@@ -8,6 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from hypernodes.decimals import DecimalSettings, using
 from hypernodes.engine.step import call
 from hypernodes.engine.workers.payloads import Payload, is_sent_as_is, new_dumper, pack
 from hypernodes.engine.workers.pickling import PROTOCOL, Dumper
@@ -35,6 +36,7 @@ class RowOrder(NamedTuple):
         outputs: Slots whose values must be sent back.
         rest: Values of the slots after those of a row, as payloads.
         is_by_value: See `pickling.Dumper`.
+        decimals: The settings of the caller for decimals.
         rows: The values of the first slots for each execution, as payloads.
     """
 
@@ -44,6 +46,7 @@ class RowOrder(NamedTuple):
     outputs: tuple[int, ...]
     rest: tuple[Any, ...]
     is_by_value: bool
+    decimals: DecimalSettings | None
     rows: list[tuple[Any, ...]]
 
 
@@ -88,6 +91,12 @@ def work_rows(packed: bytes) -> bytes:
     evict_removed_files()
     use_folder(order.folder)
     steps = load_program(order.program)
+    with using(order.decimals):
+        outcomes = _execute(order, steps)
+    return pickle.dumps(outcomes, PROTOCOL)
+
+
+def _execute(order: RowOrder, steps: tuple[CallStep, ...]) -> RowOutcomes:
     producers = {slot: step for step in steps for slot in step.outputs}
     wanted = [(producers[slot], slot) for slot in order.outputs]
     path, dumper = partial(new_path, order.folder), new_dumper(order.is_by_value)
@@ -124,7 +133,7 @@ def work_rows(packed: bytes) -> bytes:
             outputs += [None] * len(wanted)
             failures.append(RowFailure(number, step.index, describe(error)))
     loop.close()
-    return pickle.dumps(RowOutcomes(outputs, failures, perf_counter() - started_at), PROTOCOL)
+    return RowOutcomes(outputs, failures, perf_counter() - started_at)
 
 
 def _pack(value: Any, step: CallStep, dumper: Dumper, path: Callable[[], str]) -> Any:

@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor, Future
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from hypernodes.decimals import settings_here
 from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.pickling import PROTOCOL, blame, check_importable, dumps
@@ -39,6 +40,7 @@ class WorkerProcesses:
         self._programs: dict[int, tuple[str, Sequence[Any]]] = {}
         self._numbers = count()
         self._is_by_value = pool.is_loky if pool else _has_cloudpickle()
+        self._decimals = settings_here()
         self.payloads = Payloads(self._is_by_value)
         self.settings = settings_of_caller(self._is_by_value) if pool else b""
 
@@ -101,6 +103,7 @@ class WorkerProcesses:
             needed=needed,
             returns_everything=returns_everything,
             is_by_value=self._is_by_value,
+            decimals=self._decimals,
             kinds=[*kinds],
             items=[*items],
         )
@@ -121,7 +124,16 @@ class WorkerProcesses:
             The number of the order, and the future of its outcomes.
         """
         number = next(self._numbers)
-        order = RowOrder(self.payloads.folder, number, self._program(steps), outputs, rest, self._is_by_value, rows)
+        order = RowOrder(
+            folder=self.payloads.folder,
+            number=number,
+            program=self._program(steps),
+            outputs=outputs,
+            rest=rest,
+            is_by_value=self._is_by_value,
+            decimals=self._decimals,
+            rows=rows,
+        )
         return number, self._submit(work_rows, order)
 
     def _submit(self, function: Callable[[bytes], bytes], order: WorkOrder | RowOrder) -> Future[Any]:
