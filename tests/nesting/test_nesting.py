@@ -344,6 +344,29 @@ def test_a_given_value_replaces_a_node_of_a_nested_pipeline_wherever_that_runs(
     assert outer.run(inputs, asked_for) == expected
 
 
+@node(output_name="moment", cache=False)
+def look_at_clock() -> int:
+    return 0
+
+
+@node(output_name="loud")
+def shout(words: list[str]) -> list[str]:
+    return [word.upper() for word in words]
+
+
+@pytest.mark.parametrize("backend", [None, LocalBackend()], ids=["inlined", "own backend"])
+def test_what_maps_over_results_of_items_is_found_whether_or_not_others_are_cached(backend: Backend | None) -> None:
+    """Each word list has its own signature, although the list of clock readings beside them has none."""
+    recorder = Recorder()
+    items = Pipeline(nodes=[look_at_clock, split], name="items", backend=backend)
+    nodes = [items.as_node(map_over="clean"), Pipeline(nodes=[shout], name="loud").as_node(map_over="words")]
+    outer = Pipeline(nodes=nodes, cache=MemoryCache(), callbacks=[recorder])
+    assert outer.run({"clean": ["a b"]}) == {"moment": [0], "words": [["a", "b"]], "loud": [["A", "B"]]}
+    recorder.events.clear()
+    assert outer.run({"clean": ["a b"], "moment": [0]}) == {"words": [["a", "b"]], "loud": [["A", "B"]]}
+    assert recorder.computed == []
+
+
 @pytest.mark.parametrize("map_over", [None, "text"])
 def test_events_and_caching_do_not_depend_on_the_backend_of_a_nested_pipeline(map_over: str | None) -> None:
     """Events, hierarchy and cache entries are the same with and without a backend of its own."""

@@ -339,13 +339,18 @@ class CachedFrame(StoringFrame):
         # Results that caches hold under their expected signatures have these signatures. All others are identified by
         # their values only: made from a failure, not storable, or from a backend that does not run our engine.
         signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
-        if not is_stored(self.run.store, step, signatures, elements):
-            stored = stored_elements(self.run.store, step, outputs, elements) if elements else ()
-            self._take_unverified(step, outputs, stored)
-        elif elements:
-            for slot, own in zip(step.outputs, elements, strict=True):
-                if slot is not None:
-                    self._put_manifest(step, slot, own)
+        if not elements:
+            if not is_stored(self.run.store, step, signatures):
+                self._take_unverified(step, outputs, ())
+        else:
+            stored = stored_elements(self.run.store, step, outputs, elements)
+            are_stored = [b"" not in known for known in stored]
+            if all(held for own, held in zip(signatures, are_stored, strict=True) if own):
+                for slot, known, held in zip(step.outputs, stored, are_stored, strict=True):
+                    if slot is not None and held:
+                        self._put_manifest(step, slot, known)
+            else:
+                self._take_unverified(step, outputs, stored)
         self._put(step, outputs)
 
     def _take_unverified(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:

@@ -58,7 +58,7 @@ def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> De
     inputs = frame.map_inputs(step)
     elements: list[list[bytes]] = []
     if isinstance(frame, CachedFrame):
-        if all(frame.signatures[slot] for slot in step.outputs if slot is not None):
+        if any(frame.run.codes.of(frame.plan).nested[step.index]):  # some results of items have signatures
             inputs = sign_elements(step.inner, frame.run, inputs)
             elements = sign_items(step.inner, frame.run, inputs)
         known = {name: own for name, own in inputs.signatures.items() if own}

@@ -57,27 +57,22 @@ def _read_lists(store: RunStore, plan: Plan, slot: int, names: list[str]) -> lis
     return lists
 
 
-def is_stored(
-    store: RunStore, step: NestedStep, signatures: Sequence[bytes | None], elements: Sequence[list[bytes]]
-) -> bool:
-    """Return whether caches hold the results of a nested pipeline under the signatures that they should have.
+def is_stored(store: RunStore, step: NestedStep, signatures: Sequence[bytes | None]) -> bool:
+    """Return whether caches hold the results of an unmapped nested pipeline under the signatures that they should have.
 
     Args:
         store: Queries caches.
         step: The nested pipeline.
         signatures: The signature of each output; empty or None where it has none, or no step reads it.
-        elements: For each output of a mapped one, the signature of each result.
     """
     keys: dict[int, tuple[Cache, list[str]]] = {}
-    for number, (inner_slot, own) in enumerate(zip(step.inner.outputs.values(), signatures, strict=True)):
+    for inner_slot, own in zip(step.inner.outputs.values(), signatures, strict=True):
         if not own:
             continue
-        expected = elements[number] if step.mapped else [own]
         cache, key_of = _place_of(step.inner, inner_slot)
-        names = [key_of(signature.hex()) for signature in expected if signature]
-        if cache is None or len(names) < len(expected):
+        if cache is None:
             return False
-        keys.setdefault(id(cache), (cache, []))[1].extend(names)
+        keys.setdefault(id(cache), (cache, []))[1].append(key_of(own.hex()))
     return all(store.holds(cache, wanted) for cache, wanted in keys.values())
 
 
