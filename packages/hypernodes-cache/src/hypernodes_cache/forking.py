@@ -27,14 +27,14 @@ def close_before_fork(cache: _Closable) -> None:
 def _before() -> None:
     _one_at_a_time.acquire()
     for cache in list(_caches):
-        cache._lock.acquire()
+        cache._lock.acquire()  # noqa: SLF001
         _held.append(cache)
-        cache._close_database()
+        cache._close_database()  # noqa: SLF001
 
 
 def _after() -> None:
     while _held:
-        _held.pop()._lock.release()
+        _held.pop()._lock.release()  # noqa: SLF001
     _one_at_a_time.release()
 
 

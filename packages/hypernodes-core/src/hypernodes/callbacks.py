@@ -69,7 +69,7 @@ class CallbackContext:
         except TypeError as error:
             raise ConfigurationError("hierarchy_path, node_path and item_path must be sequences") from error
         try:
-            self._data: dict[str, Any] = {} if around is None else around._data
+            self._data: dict[str, Any] = {} if around is None else around._data  # noqa: SLF001
             self.switched_off: set[int] = set() if around is None else around.switched_off
             self.lock: threading.RLock = threading.RLock() if around is None else around.lock
         except AttributeError as error:

@@ -84,7 +84,7 @@ def warn_caller_of_run(message: str, category: type[Warning], started_in: int, a
     frame = sys._getframe(1)
     line = _line_of_run(frame) or awaited_at
     if line is None and started_in != threading.get_ident():
-        line = _line_of_run(sys._current_frames().get(started_in))
+        line = _line_of_run(sys._current_frames().get(started_in))  # noqa: SLF001
     _show(message, category, line or _users_line(frame))
 
 

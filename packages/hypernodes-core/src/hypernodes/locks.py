@@ -22,7 +22,7 @@ def reset_after_fork(lock: _Lock) -> _Lock:
 
 def _reset() -> None:
     for lock in list(_locks):
-        lock._at_fork_reinit()
+        lock._at_fork_reinit()  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):

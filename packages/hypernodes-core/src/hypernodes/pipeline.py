@@ -104,8 +104,8 @@ class Pipeline:
         self._settings = settings
         self._name = name
         self._parent = parent
-        self._inherited: Settings = parent._settings.or_else(parent._inherited) if parent else Settings()
-        self._effective_backend: Backend = backend or (parent._effective_backend if parent else _DEFAULT_BACKEND)
+        self._inherited: Settings = parent._settings.or_else(parent._inherited) if parent else Settings()  # noqa: SLF001
+        self._effective_backend: Backend = backend or (parent._effective_backend if parent else _DEFAULT_BACKEND)  # noqa: SLF001
         self._plans = _new_plans(self._graph)
 
     # --- running --------------------------------------------------------------------------------------------------

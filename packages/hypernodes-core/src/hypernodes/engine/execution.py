@@ -270,14 +270,14 @@ class _InOrder:
     def __enter__(self) -> None:
         if self._registers:
             self._token = current_registry.set(self._thread.registry)
-        outer = self._execution._outer_registry
+        outer = self._execution._outer_registry  # noqa: SLF001
         if outer is not None:
             outer.add(self._execution)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._token is not None:
             current_registry.reset(self._token)
-        outer = self._execution._outer_registry
+        outer = self._execution._outer_registry  # noqa: SLF001
         if outer is not None:
             outer.remove(self._execution)
         self._state.flush_store()

@@ -256,7 +256,7 @@ class _Draft:
                 node, scope = step.node, self.scopes[step.scope]
                 inside = {node.inner_output(name): is_used[s] for name, s in step.outputs.items() if has_users[s]}
                 own = {name: node.inner_name(name) for name in step.arguments}
-                unused = _Draft(node.pipeline, own.values(), scope)._find_unused(inside)
+                unused = _Draft(node.pipeline, own.values(), scope)._find_unused(inside)  # noqa: SLF001
                 dead = {
                     slot
                     for name, slot in step.outputs.items()

@@ -92,7 +92,7 @@ class _Server:
 
 def _end_without_threads() -> None:
     """End the process although threads that nodes started go on."""
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # noqa: SLF001
     for file in gc.get_objects():
         if isinstance(file, (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)):
             with contextlib.suppress(Exception):

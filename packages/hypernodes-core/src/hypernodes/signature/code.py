@@ -32,7 +32,7 @@ _OF_MODULES = frozenset(
     | {"__path__", "__spec__", "__warningregistry__"}
 )
 _COMPILED = (".so", ".pyd")
-_dump_of: Any = abc._get_dump  # type: ignore[attr-defined]  # the registry of an abstract class comes first
+_dump_of: Any = abc._get_dump  # type: ignore[attr-defined]  # the registry of an abstract class comes first  # noqa: SLF001
 _PLAIN_METACLASSES = (type, abc.ABCMeta)
 
 

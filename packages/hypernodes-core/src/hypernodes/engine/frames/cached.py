@@ -516,7 +516,7 @@ class CachedFrame(StoringFrame):
         self.enter(step)
         started_at = perf_counter()
         start_nested(self, step)
-        frame._report_hits()
+        frame._report_hits()  # noqa: SLF001
         end_nested(self, step, perf_counter() - started_at)
         self.leave(step)
 

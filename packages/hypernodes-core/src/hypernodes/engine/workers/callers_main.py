@@ -101,9 +101,9 @@ def _import_callers_main(main: str) -> None:
 
     this_process: Any = multiprocessing.current_process()
     was_inheriting = hasattr(this_process, "_inheriting")
-    this_process._inheriting = True  # so that a script without a guard cannot start processes that import it, and so on
+    this_process._inheriting = True  # so that a script without a guard cannot start processes that import it, and so on  # noqa: SLF001
     try:
         spawn.prepare({"init_main_from_path" if os.path.isabs(main) else "init_main_from_name": main})
     finally:
         if not was_inheriting:
-            del this_process._inheriting
+            del this_process._inheriting  # noqa: SLF001

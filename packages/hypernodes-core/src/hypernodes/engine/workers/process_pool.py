@@ -371,7 +371,7 @@ class ProcessPool:
 def _disown_processes() -> None:
     """Let a forked process, at its exit, not wait for the workers of its parent."""
     for pool in list(_pools):
-        for driver in list(pool._drivers):
+        for driver in list(pool._drivers):  # noqa: SLF001
             if driver.process is not None:
                 driver.process.disown()
 

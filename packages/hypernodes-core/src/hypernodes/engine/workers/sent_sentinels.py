@@ -21,7 +21,7 @@ _PROTOCOL = 5
 _HEAP_TYPE = 1 << 9  # of `type.__flags__`
 _own: dict[tuple[str, str], Any] = {}  # sentinels of this process that were sent to others
 _arrived_here = ArrivedSentinels()
-_make: Any = copyreg._reconstructor  # type: ignore[attr-defined]  # pickle's own, for subclasses of built-in types
+_make: Any = copyreg._reconstructor  # type: ignore[attr-defined]  # pickle's own, for subclasses of built-in types  # noqa: SLF001
 
 
 def is_main(module: str) -> bool:

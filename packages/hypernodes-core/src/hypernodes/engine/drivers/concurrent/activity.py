@@ -95,7 +95,7 @@ class Activity:
         """Whether nothing new may be started in it, because it or an enclosing activity failed."""
         activity: Activity | None = self
         while activity is not None:
-            if activity._is_stopped:
+            if activity._is_stopped:  # noqa: SLF001
                 return True
             activity = activity.parent
         return False
