@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import RunRegistry, current_registry
+from hypernodes.engine.choice import Choice, Driver, Frames, choose
 from hypernodes.engine.drivers.concurrent.activity import PlanActivity
 from hypernodes.engine.drivers.concurrent.maps import PlannedMap
 from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
@@ -57,19 +58,10 @@ class EngineProtocol(Protocol):
 class Execution:
     """One run or one map.
 
-    Only the modes determine the driver (`PipelineExecutionEngine.runs_in_order`), and only the plan and its callbacks
-    determine the frames; other options make no difference:
-
-    | the plan has                      | all modes that matter are "sequential" | anything else                     |
-    |-----------------------------------|----------------------------------------|-----------------------------------|
-    | no cache, not observed            | `straight.run_silent`, no frames       | `concurrent`: `rows` (calls only) |
-    | no cache                          | `straight.run_observed` over `Frame`   | `concurrent` over `Frame`         |
-    | a cache, results known by inputs  | `in_order` over `IdentifiedFrame`      | `concurrent` over the same        |
-    | a cache                           | `in_order` over `CachedFrame`          | `concurrent` over the same        |
-
-    In order, calls with retries, time limits or `async def` functions are made by `CallingThread`, and nested pipelines
-    with a backend of their own run on it one after the other. `in_order` also replaces `run_observed` where events of
-    other threads may interleave (a run inside another one).
+    `choice.choose` says which driver executes it, over which frames. In order, calls with retries, time limits or
+    `async def` functions are made by `CallingThread`, and nested pipelines with a backend of their own run on it one
+    after the other. `in_order` also replaces `run_observed` where events of other threads may interleave (a run inside
+    another one).
 
     Args:
         engine: The engine, with its modes.
@@ -114,7 +106,8 @@ class Execution:
         plan, state, thread = self._plan, self._state, self._thread
         known = known or prior_results_of_run(plan, self._root, inputs)
         self._begin_records()
-        if not self._engine.runs_in_order(plan):
+        driver, frames = self._choose(is_map=False)
+        if driver is Driver.CONCURRENT:
             frame = frame_of_run(plan, state, values, self._root, known)
             with self._concurrent() as (_, scheduler):
 
@@ -124,20 +117,20 @@ class Execution:
 
                 return self._reported(frame, inputs, execute)
         with self._in_order():
-            if plan.is_local and not plan.is_cached and not plan.callbacks:
+            if frames is Frames.NONE:
                 needed = thread if thread.is_needed_for(plan) else None
                 values = run_silent(
                     plan, (values,), (), None, self._root, state.backend_name, thread=needed, trace=thread
                 )
                 return {name: values[slot] for name, slot in plan.outputs.items()}
             frame = frame_of_run(plan, state, values, self._root, known)
-            return self._reported(frame, inputs, lambda frame: run_in_order(frame, thread))
+            return self._reported(frame, inputs, lambda frame: run_in_order(frame, driver, thread))
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""
         given = with_prior_signatures(given, self._root)
         self._begin_records(given)
-        if self._engine.runs_in_order(self._plan, is_map=True):
+        if self._choose(is_map=True).driver is not Driver.CONCURRENT:
             with self._in_order():
                 results = map_in_order(self._plan, self._state, self._root, given, on_error, self._thread)
         else:
@@ -151,7 +144,7 @@ class Execution:
         """Run the plan for some items of a map; return the outputs of each by its index."""
         self._begin_records(given)
         plan, state, root = self._plan, self._state, self._root
-        if self._engine.runs_in_order(plan, is_map=True):
+        if self._choose(is_map=True).driver is not Driver.CONCURRENT:
             with self._in_order():
                 results = map_in_order(plan, state, root, given, on_error, self._thread, is_part=True)
             rows = zip(*results.columns, strict=True) if results.columns else repeat(())
@@ -166,7 +159,7 @@ class Execution:
         """Run the plan once per item; yield index and outputs of each."""
         self._begin_records(given)
         plan, state, root = self._plan, self._state, self._root
-        if self._engine.runs_in_order(plan, is_map=True):
+        if self._choose(is_map=True).driver is not Driver.CONCURRENT:
             with self._in_order(is_stream=True):
                 for index, outputs in stream_in_order(plan, state, root, given, on_error, self._thread):
                     yield index, dict(zip(plan.outputs, outputs, strict=True))
@@ -197,6 +190,10 @@ class Execution:
                 duration = perf_counter() - started_at
                 listeners.notify(listeners.on_pipeline_end, pipeline_id, results.copy(), duration, self._root)
         return results
+
+    def _choose(self, *, is_map: bool) -> Choice:
+        is_sequential = self._engine.runs_in_order(self._plan, is_map)
+        return choose(self._plan, self._state, is_sequential=is_sequential, is_map=is_map)
 
     def _begin_records(self, given: MapInputs | None = None) -> None:
         if self._plan.is_cached:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.cancellation import current_registry
+from hypernodes.engine.choice import Driver, Frames, choose
 from hypernodes.engine.drivers.straight import columns_of, run_observed, run_rows
 from hypernodes.engine.frames.columns import MapInputs, has_failure
 from hypernodes.engine.frames.delegated import prepare_delegation
@@ -27,18 +28,19 @@ from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
 
 
-def run_in_order(frame: Frame, thread: CallingThread) -> None:
+def run_in_order(frame: Frame, driver: Driver, thread: CallingThread) -> None:
     """Execute a frame.
 
     Args:
         frame: The frame.
+        driver: Whether the unrolled loop may run it.
         thread: Makes special calls, and knows whether the run was cancelled.
 
     Raises:
         CancelledError: The run was cancelled.
         Exception: The error of a node, with a note that says where it was raised.
     """
-    if type(frame) is Frame and frame.run.is_single_threaded and frame.plan.is_local:
+    if driver is Driver.STRAIGHT:
         run_observed(frame, _run_map, thread)
         return
     frame.start()
@@ -139,13 +141,14 @@ def map_in_order(
     Raises:
         Exception: The error of a node, with a note that says where it was raised; or that of a failed input.
     """
+    driver, frames = choose(plan, run, is_sequential=True, is_map=True)
     started_at = perf_counter()
     if not is_part:
         start_map(plan, run, base, inputs.total())
     try:
-        if plan.is_local and not plan.is_cached and not run.observes(plan):
+        if frames is Frames.NONE:
             return _map_silent(plan, run, base, inputs, on_error, thread)
-        return _map_frames(plan, run, base, inputs, on_error, thread)
+        return _map_frames(ItemFrames(plan, run, base, inputs), on_error, driver, thread)
     finally:
         if not is_part:
             end_map(plan, run, base, perf_counter() - started_at)
@@ -172,15 +175,13 @@ def _map_silent(
     return MapResults(results, [[] for _ in results], on_error == "collect" and any(map(has_failure, results)))
 
 
-def _map_frames(
-    plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, on_error: OnError, thread: CallingThread
-) -> MapResults:
-    slots = tuple(plan.outputs.values())
+def _map_frames(items: ItemFrames, on_error: OnError, driver: Driver, thread: CallingThread) -> MapResults:
+    slots = tuple(items.plan.outputs.values())
     columns: list[list[Any]] = [[] for _ in slots]
     elements: list[list[bytes]] = [[] for _ in slots]
     unsigned = [b""] * len(slots)
     has_failures = is_unverified = False
-    for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, thread):
+    for frame, failure in _executed(items, on_error, driver, thread):
         values = frame.values
         signatures = frame.signatures_of(slots) if failure is None else unsigned
         for column, signed, slot, own in zip(columns, elements, slots, signatures, strict=True):
@@ -195,14 +196,15 @@ def stream_in_order(
     plan: Plan, run: RunState, base: CallbackContext, inputs: MapInputs, on_error: OnError, thread: CallingThread
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Execute a plan once per item; yield the index and the outputs of each; see `map_in_order`."""
+    driver, frames = choose(plan, run, is_sequential=True, is_map=True)
     started_at = perf_counter()
     start_map(plan, run, base, inputs.total())
     slots = tuple(plan.outputs.values())
     try:
-        if plan.is_local and not plan.is_cached and not run.observes(plan):
+        if frames is Frames.NONE:
             yield from _stream_silent(plan, run, base, inputs, on_error, thread)
             return
-        for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, thread):
+        for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, driver, thread):
             assert frame.item_index is not None
             run.flush_store()  # the caller may pause here for any length of time
             yield frame.item_index, tuple([frame.values[slot] if failure is None else failure for slot in slots])
@@ -222,9 +224,10 @@ def _stream_silent(
         yield index, tuple(outputs)
 
 
-def _executed(items: ItemFrames, on_error: OnError, thread: CallingThread) -> Iterator[tuple[Frame, Failure | None]]:
+def _executed(
+    items: ItemFrames, on_error: OnError, driver: Driver, thread: CallingThread
+) -> Iterator[tuple[Frame, Failure | None]]:
     """Execute items; yield the frame of each, and a `Failure` that replaces its outputs if it failed."""
-    is_observed_only = items.run.is_single_threaded and items.plan.is_local and not items.plan.is_cached
     while (frame := items.next_item()) is not None:
         failure = frame.failed_input
         if failure is not None:
@@ -237,7 +240,7 @@ def _executed(items: ItemFrames, on_error: OnError, thread: CallingThread) -> It
         if thread.is_cancelled:
             thread.check()
         try:
-            if is_observed_only:
+            if driver is Driver.STRAIGHT:
                 run_observed(frame, _run_map, thread)
             else:
                 frame.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hypernodes.engine.choice import Frames, choose
 from hypernodes.engine.drivers.concurrent.batches import Batches
 from hypernodes.engine.drivers.concurrent.coroutine_rows import CoroutineRows
 from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, OneByOne
@@ -29,7 +30,9 @@ def item_starter(owner: MapActivity, workers: Workers) -> ItemStarter:
 def _row_starter(owner: MapActivity, workers: Workers) -> ItemStarter | None:
     """Return an item starter that executes items as rows; None when they need more than that."""
     plan, run = owner.plan, owner.request.run
-    if workers.map_execution == "sequential" or plan.is_cached or run.observes(plan) or not plan.steps:
+    if workers.map_execution == "sequential" or not plan.steps:
+        return None
+    if choose(plan, run, is_sequential=False, is_map=True).frames is not Frames.NONE:
         return None
     if not all(isinstance(step, CallStep) for step in plan.steps):
         return None

@@ -1,0 +1,69 @@
+"""Chooses how a plan is executed: the driver that runs its steps, and the frames that account for them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from hypernodes.engine.state import RunState
+from hypernodes.plan import Plan
+
+
+class Driver(Enum):
+    """Decides who runs the next step, where and when; see the modules in `drivers/`."""
+
+    STRAIGHT = "unrolled loops"
+    IN_ORDER = "one step after the other, in the calling thread"
+    CONCURRENT = "as soon as a worker is free"
+
+
+class Frames(Enum):
+    """Account for the steps of one execution of a plan; see the modules in `frames/`."""
+
+    NONE = "nothing to account for but errors"
+    PLAIN = "no cache"
+    CACHED = "results known by what goes in, where that holds for all; else looked up as they become known"
+
+
+class Choice(NamedTuple):
+    """How a plan is executed."""
+
+    driver: Driver
+    frames: Frames
+
+
+def choose(plan: Plan, run: RunState, *, is_sequential: bool, is_map: bool) -> Choice:
+    """Choose the driver and the frames for one execution of a plan, or for a map of it.
+
+    The modes choose the driver, the plan and its callbacks the frames; other options make no difference:
+
+    | the plan has                        | sequential                          | otherwise                      |
+    |-------------------------------------|-------------------------------------|--------------------------------|
+    | no cache, not observed, all of it   | `straight.run_silent`, no frames    | `concurrent`; items that need  |
+    | runs here                           |                                     | only calls without frames      |
+    | no cache                            | `straight.run_observed` over        | `concurrent` over `Frame`      |
+    |                                     | `Frame`, if all of the run is in    |                                |
+    |                                     | this thread; else `in_order`        |                                |
+    | a cache, all results known by       | `in_order` over `IdentifiedFrame`   | `concurrent` over the same     |
+    | inputs (`items.identified_calls`)   |                                     |                                |
+    | a cache                             | `in_order` over `CachedFrame`       | `concurrent` over the same     |
+
+    A single item may get a more general frame than the others, because of its values (`items.ItemFrames`). How the
+    items of a map are started in the concurrent driver is for `item_starters` to choose.
+
+    Args:
+        plan: The plan.
+        run: The run.
+        is_sequential: Whether all modes that matter for the plan are "sequential".
+        is_map: Whether it is executed once per item.
+    """
+    if plan.is_cached:
+        frames = Frames.CACHED
+    else:
+        is_observed = run.observes(plan) if is_map else bool(plan.callbacks)
+        frames = Frames.PLAIN if is_observed or not plan.is_local else Frames.NONE
+    if not is_sequential:
+        return Choice(Driver.CONCURRENT, frames)
+    has_one_thread = run.is_single_threaded and plan.is_local
+    is_straight = frames is Frames.NONE or (frames is Frames.PLAIN and has_one_thread)
+    return Choice(Driver.STRAIGHT if is_straight else Driver.IN_ORDER, frames)
