@@ -95,7 +95,7 @@ class ControlPlane:
         self.runner.dispatcher = self.dispatcher
         self.runner.on_ended = self._container_ended
         self.apps.on_publish.append(self._app_published)
-        self.apps.on_stop.append(self.pools.app_stopped)
+        self.apps.on_stop += [self.pools.app_stopped, self.logs.app_stopped]
         self.logs.is_done = self._is_log_done
 
     @property

@@ -14,6 +14,7 @@ from hypernodes_modal.loopback.notifications import ChangeNotifier
 from hypernodes_modal.loopback.rpc import Caller, rpc
 
 if TYPE_CHECKING:
+    from hypernodes_modal.loopback.apps import App
     from hypernodes_modal.loopback.containers import Container
 
 _MAX_ENTRIES = 100_000  # per app; what is older is forgotten
@@ -94,6 +95,10 @@ class Logs:
     def wake(self, app_id: str) -> None:
         """Something changed that may be the end of the log of an app."""
         self._apps[app_id].changed.notify()
+
+    async def app_stopped(self, app: App) -> None:
+        """End the log of an app that has no containers; the last container does it otherwise."""
+        self.wake(app.id)
 
     @rpc
     async def app_get_logs(
