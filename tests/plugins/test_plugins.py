@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,23 @@ def test_a_plugin_that_cannot_be_used_is_listed_with_the_reason_and_refused_by_n
     module = hypernodes.backend if group == plugins.BACKENDS else hypernodes.cache
     with pytest.raises(PluginError, match=problem):
         module.Toy  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_warning_of_a_plugin_points_at_the_users_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = """
+    from hypernodes import MemoryCache
+    from hypernodes.extension import warn_caller
+
+    class Toy(MemoryCache):
+        def clear(self):
+            warn_caller("what it held is gone", UserWarning)
+    """
+    assert installed(tmp_path, plugins.CACHES, textwrap.dedent(source))["toy"].loadable
+    cache = hypernodes.cache.Toy()  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="what it held is gone") as shown:
+        cache.clear()
+    assert [warning.filename for warning in shown] == [__file__]
 
 
 def test_a_known_extension_that_is_missing_says_what_to_install() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType, FunctionType
 from typing import Any, NamedTuple
 
 # Modules whose code is not the user's, by the first part of their names.
-_NOT_THE_USERS = frozenset(
-    {"hypernodes", "hypernodes_cache", "hypernodes_modal", "threading", "concurrent", "asyncio", "contextlib", "runpy"}
-)
+_NOT_THE_USERS = frozenset({"hypernodes", "threading", "concurrent", "asyncio", "contextlib", "runpy"})
+packages_of_extensions: Callable[[], frozenset[str]] = frozenset
+"""Returns the packages of installed extensions, whose code is not the user's either; `plugins` sets it."""
+
 _ENTRANCE = "hypernodes.pipeline"  # the module through which users start runs
 
 
@@ -38,7 +40,7 @@ _awaiting: ContextVar[Line | None] = ContextVar("hypernodes_awaiting", default=N
 
 def remember_awaiting_line() -> None:
     """Remember the line that awaits a run, for warnings of the threads that execute it; called by the coroutine."""
-    _awaiting.set(_users_line(sys._getframe(1)))
+    _awaiting.set(_line_outside(_NOT_THE_USERS, sys._getframe(1)))
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
@@ -106,10 +108,14 @@ def _line_of_run(frame: FrameType | None) -> Line | None:
 
 
 def _users_line(frame: FrameType | None) -> Line | None:
-    """Return the innermost line of the user's code on a stack."""
+    """Return the innermost line of the user's code on a stack; where all is an extension's, the innermost of these."""
+    return _line_outside(_NOT_THE_USERS | packages_of_extensions(), frame) or _line_outside(_NOT_THE_USERS, frame)
+
+
+def _line_outside(packages: frozenset[str], frame: FrameType | None) -> Line | None:
     while frame is not None:
         module = str(frame.f_globals.get("__name__") or "")
-        if module.partition(".")[0] not in _NOT_THE_USERS and not frame.f_code.co_filename.startswith("<frozen "):
+        if module.partition(".")[0] not in packages and not frame.f_code.co_filename.startswith("<frozen "):
             registry = frame.f_globals.setdefault("__warningregistry__", {})
             return Line(frame.f_code.co_filename, frame.f_lineno, module, registry)
         frame = frame.f_back

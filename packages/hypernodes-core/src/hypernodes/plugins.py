@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from hypernodes import caller
 from hypernodes.errors import MissingPluginError, PluginError
 from hypernodes.nearest import suggest
 
@@ -24,6 +25,7 @@ CACHES = "hypernodes.caches"
 CALLBACKS = "hypernodes.callbacks"
 COMMANDS = "hypernodes.commands"
 HASHERS = "hypernodes.hashers"
+_GROUPS = (BACKENDS, CACHES, CALLBACKS, COMMANDS, HASHERS)
 
 # The classes whose subclasses the entries of a group name: by module and name, since these are in layers above.
 _BASES = {
@@ -192,16 +194,28 @@ def extension_packages() -> frozenset[str]:
     """
     import re
 
-    groups = (BACKENDS, CACHES, CALLBACKS, COMMANDS, HASHERS)
-    entries = _entries(groups)
+    entries = _entries(_GROUPS)
     known = _known_packages.get("extensions")
     if known is None or known[0] is not entries:
-        found = {entry.value.partition(":")[0].partition(".")[0].strip() for entry in entries}
+        found = set(plugin_packages())
         for distribution in {entry.dist.name: entry.dist for entry in entries if entry.dist}.values():
             required = (text for text in distribution.requires or () if "extra ==" not in text)
             found.update(re.split(r"[^\w.-]", text, maxsplit=1)[0].replace("-", "_").lower() for text in required)
         known = _known_packages["extensions"] = (entries, frozenset(found))
     return known[1]
+
+
+def plugin_packages() -> frozenset[str]:
+    """Return the import packages that the entry points of installed extensions name; core's own is one of them."""
+    entries = _entries(_GROUPS)
+    known = _known_packages.get("plugins")
+    if known is None or known[0] is not entries:
+        found = frozenset(entry.value.partition(":")[0].partition(".")[0].strip() for entry in entries)
+        known = _known_packages["plugins"] = (entries, found)
+    return known[1]
+
+
+caller.packages_of_extensions = plugin_packages
 
 
 def _plugins(group: str) -> list[Plugin]:

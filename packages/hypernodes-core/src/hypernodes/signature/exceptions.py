@@ -8,8 +8,10 @@ mode of execution.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
+from hypernodes import plugins
 from hypernodes.failure import Failure
 from hypernodes.signature.object_state import StateReader
 from hypernodes.signature.walk import Parts
@@ -17,7 +19,6 @@ from hypernodes.signature.walk import Parts
 _FIELDS = ("name", "path", "obj")  # of ImportError, NameError and AttributeError, which they do not pickle as a rule
 _ADDRESS = re.compile(r"\bat 0x[0-9A-Fa-f]{6,}\b")
 _FRAME = re.compile(r'^(?P<margin>[ |]*)File "(?P<file>.*)", line \d+, in (?P<function>.*)$')
-_OF_THE_ENGINE = re.compile(r"[/\\]hypernodes[/\\](engine|remote|backend)[/\\]|[/\\]hypernodes_modal[/\\]")
 _OWN_NOTE = re.compile(r"^in node '.* of pipeline .*; its inputs: .*; backend: .*$")
 _CHAINING = re.compile(
     r'^(|"""|\(most recent call last\):|Traceback \(most recent call last\):|.*\.RemoteTraceback:'
@@ -99,12 +100,13 @@ def _labelled(tag: bytes, children: list[tuple[Any, Any]]) -> Parts:
 def _without_places(text: str) -> dict[str, None]:
     """Return the lines of a traceback, each once: of frames only the functions, and nothing of the engine."""
     lines: dict[str, None] = {}
+    of_the_engine = _files_of_the_engine(plugins.plugin_packages() - {"hypernodes"})
     below: str | None = None  # what the lines of code that belong to a frame begin with
     for line in text.splitlines():
         frame = _FRAME.match(line)
         if frame is not None:
             below = frame["margin"] + "  "
-            if not _OF_THE_ENGINE.search(frame["file"]):
+            if not of_the_engine.search(frame["file"]):
                 lines[f"in {frame['function']}"] = None
         elif below is None or not line.startswith(below):
             below = None
@@ -112,3 +114,10 @@ def _without_places(text: str) -> dict[str, None]:
             if not _CHAINING.match(bare) and not _OWN_NOTE.match(bare):
                 lines[_ADDRESS.sub("at 0x", bare)] = None
     return lines
+
+
+@cache
+def _files_of_the_engine(extensions: frozenset[str]) -> re.Pattern[str]:
+    """Return a pattern for the files of what executes nodes, here or elsewhere."""
+    packages = "|".join(["hypernodes[/\\\\](engine|remote|backend)", *map(re.escape, sorted(extensions))])
+    return re.compile(rf"[/\\]({packages})[/\\]")
