@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ DecimalSettings: TypeAlias = tuple[Any, ...]
 
 _TRAPPED = ("DivisionByZero", "InvalidOperation", "Overflow")
 _INITIAL: DecimalSettings = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, *_TRAPPED)
+_read = attrgetter("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
 
 
 def settings_here() -> DecimalSettings | None:
@@ -26,10 +29,24 @@ def settings_here() -> DecimalSettings | None:
     module = sys.modules.get("decimal")
     if module is None:  # so that nobody can have changed them
         return None
-    own: decimal.Context = module.getcontext()
-    traps = sorted([signal.__name__ for signal, is_trapped in own.traps.items() if is_trapped])
-    settings = (own.prec, own.rounding, own.Emin, own.Emax, own.capitals, own.clamp, *traps)
-    return None if settings == _INITIAL else settings
+    own = _read(module.getcontext())
+    if own == _initial():
+        return None
+    *plain, traps = own
+    return (*plain, *sorted([signal.__name__ for signal, is_trapped in traps.items() if is_trapped]))
+
+
+@cache
+def _initial() -> Any:
+    return _read(_context_of(_INITIAL))
+
+
+def _context_of(settings: DecimalSettings) -> decimal.Context:
+    import decimal
+
+    prec, rounding, least, greatest, capitals, clamp, *traps = settings
+    trapped = [getattr(decimal, name) for name in traps]
+    return decimal.Context(prec, rounding, least, greatest, capitals, clamp, traps=trapped)
 
 
 @contextmanager
@@ -38,11 +55,7 @@ def using(settings: DecimalSettings | None) -> Iterator[None]:
     if settings == settings_here():
         yield
         return
-    import decimal
+    from decimal import localcontext
 
-    prec, rounding, least, greatest, capitals, clamp, *traps = settings or _INITIAL
-    context = decimal.Context(
-        prec, rounding, least, greatest, capitals, clamp, traps=[getattr(decimal, name) for name in traps]
-    )
-    with decimal.localcontext(context):
+    with localcontext(_context_of(settings or _INITIAL)):
         yield
