@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -342,6 +343,22 @@ def test_a_given_value_replaces_a_node_of_a_nested_pipeline_wherever_that_runs(
     outer.run({"text": "something else"})
     assert outer.run(inputs, asked_for) == expected
     assert outer.run(inputs, asked_for) == expected
+
+
+@node(output_name=("size", "text_again"))
+def measure(text: str) -> tuple[int, str]:
+    return len(text), text
+
+
+@node(output_name="shown")
+def show(text_again: str, size: Any) -> tuple[str, str]:
+    return text_again, type(size).__name__
+
+
+def test_a_given_value_that_nothing_inside_reads_does_not_travel() -> None:
+    inner = Pipeline(nodes=[measure], name="inner", backend=SubprocessBackend())
+    outer = Pipeline(nodes=[inner.as_node(), show])
+    assert outer.run({"text": "ab", "size": threading.Lock()}, "shown") == {"shown": ("ab", "lock")}
 
 
 @node(output_name="moment", cache=False)

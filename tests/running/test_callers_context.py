@@ -13,6 +13,7 @@ import pytest
 
 from hypernodes import Backend, LocalBackend, MemoryCache, Node, Pipeline, node
 from hypernodes.backend import SubprocessBackend
+from hypernodes.decimals import settings_here
 from tests.semantics.modes import MODES, Modes, local_backend
 
 IN_THIS_PROCESS = [modes for modes in MODES if "parallel" not in modes]
@@ -76,6 +77,13 @@ def test_decimals_are_those_of_the_caller_in_another_process(mode: Any, is_cache
 def test_decimals_are_those_of_the_caller_in_its_own_executor() -> None:
     with ThreadPoolExecutor(2) as executor:
         check_decimals(LocalBackend(map_execution="parallel", executor=executor), divide, None)
+
+
+def test_what_python_begins_with_is_recognised_again_and_again() -> None:
+    """A view of a context that is gone would show whatever is in its memory now."""
+    for digits in range(1, 2_000):
+        assert settings_here() is None
+        decimal.Context(prec=digits, traps=[decimal.Inexact])
 
 
 def test_decimals_of_the_caller_stay_what_they_are() -> None:

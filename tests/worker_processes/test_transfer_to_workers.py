@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hypernodes import CallbackContext, LocalBackend, MemoryCache, Node, Pipeline, PipelineCallback, node
+from hypernodes import CallbackContext, Failure, LocalBackend, MemoryCache, Node, Pipeline, PipelineCallback, node
 from hypernodes.backend import SubprocessBackend
 from tests.support import Recorder
 from tests.worker_processes.nodes import Block, CountsUnpickling, note_line, read_lines
@@ -225,6 +226,71 @@ def test_files_of_items_are_removed_while_the_run_goes_on(
         peak = max(peak, sum(file.is_file() for file in tmp_path.rglob("*")))
     assert 1 <= peak < 500
     assert list(tmp_path.iterdir()) == []
+
+
+class Unreadable:
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+def files_left_while_open(
+    folder: Path, function: Any, inputs: dict[str, list[Any]], backend: LocalBackend, callbacks: list[PipelineCallback]
+) -> set[int]:
+    """Map, read all results, and return the sizes of the files of values that are there before the map is closed."""
+    pipeline = Pipeline(nodes=[Node(function, output_name=("size", "other"))], backend=backend, callbacks=callbacks)
+    rows = pipeline.map_iter(inputs, [*inputs], on_error="collect")
+    failed = [isinstance(next(rows)["size"], Failure) for _ in inputs["x"]]
+    assert any(failed)
+    left = {file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.stat().st_size >= 100_000}
+    rows.close()
+    return left
+
+
+@pytest.mark.parametrize("callbacks", [[], [Recorder()]], ids=["unobserved", "observed"])
+def test_no_file_stays_of_items_that_cannot_be_sent(
+    items_backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callbacks: list[PipelineCallback]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    inputs = {"x": [bytes(100_000) for _ in range(8)], "odd": [threading.Lock() if i % 2 else i for i in range(8)]}
+    assert files_left_while_open(tmp_path, lambda x, odd: (len(x), odd), inputs, items_backend, callbacks) == set()
+
+
+@pytest.mark.parametrize("callbacks", [[], [Recorder()]], ids=["unobserved", "observed"])
+def test_no_file_stays_of_results_beside_one_that_cannot_be_received(
+    items_backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callbacks: list[PipelineCallback]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    kind = Unreadable
+    inputs = {"x": list(range(8))}
+    assert (
+        files_left_while_open(tmp_path, lambda x: (kind(), bytes(100_000)), inputs, items_backend, callbacks) == set()
+    )
+
+
+@pytest.mark.parametrize("callbacks", [[], [Recorder()]], ids=["unobserved", "observed"])
+def test_a_file_that_items_share_stays_until_the_last_of_them_is_done(
+    items_backend: LocalBackend, tmp_path: Path, callbacks: list[PipelineCallback]
+) -> None:
+    """One item makes its calls singly, because it is tried again; the others wait in batches for the same file."""
+
+    @node(output_name="y", retries=3, retry_delay=0.01)
+    def fail_first(document: bytes, x: int, folder: str) -> int:
+        flag = Path(folder, "failed")
+        if x == 0 and not flag.exists():
+            flag.touch()
+            raise ValueError("the first attempt")
+        time.sleep(0.02)
+        return x
+
+    @node(output_name="z")
+    def measure(document: bytes, y: int) -> int:
+        time.sleep(0.2 if y == 0 else 0.02)
+        return len(document) + y
+
+    document = bytes(LARGE)
+    inputs = {"document": [document] * 30, "x": list(range(30)), "folder": str(tmp_path)}
+    pipeline = Pipeline(nodes=[fail_first, measure], backend=items_backend, callbacks=callbacks)
+    assert pipeline.map(inputs, ["document", "x"], output_name="z") == {"z": [LARGE + x for x in range(30)]}
 
 
 def test_nothing_stays_on_the_disk(

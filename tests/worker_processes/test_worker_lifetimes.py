@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from hypernodes import ExecutionError, LocalBackend, Pipeline, PipelineExecutionEngine, node
+from hypernodes.engine.workers import process_pool
 from hypernodes.engine.workers.worker_process import WorkerProcess
-from tests.concurrency.kit import threads_since
+from tests.concurrency.kit import PATIENCE_S, threads_since
 from tests.worker_processes import nodes
 from tests.worker_processes.conftest import Scripts
 from tests.worker_processes.observe import wait_until, workers
@@ -108,6 +109,32 @@ def test_cancelling_ends_a_call_that_is_just_being_sent(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(WorkerProcess, "call", send_after_the_end)
     asyncio.run(cancel_before_it_is_sent())
+
+
+def test_cancelling_before_a_worker_process_exists_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, kill = process_pool.thread_limits, process_pool._Driver.kill
+    is_preparing, was_killed = threading.Event(), threading.Event()
+
+    def prepare_until_killed(size: int) -> dict[str, str]:
+        is_preparing.set()
+        assert was_killed.wait(PATIENCE_S)
+        return prepare(size)
+
+    def kill_and_tell(driver: Any) -> None:
+        kill(driver)
+        was_killed.set()
+
+    async def cancel_before_there_is_one() -> None:
+        backend = LocalBackend(map_execution="parallel", max_workers=1)
+        task = asyncio.create_task(Pipeline(nodes=[nodes.double], backend=backend).amap({"x": [1]}, map_over="x"))
+        await asyncio.to_thread(is_preparing.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(process_pool, "thread_limits", prepare_until_killed)
+    monkeypatch.setattr(process_pool._Driver, "kill", kill_and_tell)
+    asyncio.run(cancel_before_there_is_one())
 
 
 def test_no_worker_is_left_after_a_stream_that_is_closed_early() -> None:

@@ -30,15 +30,15 @@ def settings_here() -> DecimalSettings | None:
     if module is None:  # so that nobody can have changed them
         return None
     own = _read(module.getcontext())
-    if own == _initial():
+    if own == _read(_initial()):
         return None
     *plain, traps = own
     return (*plain, *sorted([signal.__name__ for signal, is_trapped in traps.items() if is_trapped]))
 
 
 @cache
-def _initial() -> Any:
-    return _read(_context_of(_INITIAL))
+def _initial() -> decimal.Context:
+    return _context_of(_INITIAL)  # kept whole: its `traps` are a view of it, and nothing else keeps it
 
 
 def _context_of(settings: DecimalSettings) -> decimal.Context:

@@ -23,6 +23,10 @@ class Readers(NamedTuple):
     of: Mapping[int, tuple[str, ...]]
     mapped_over: frozenset[int]
 
+    def reads(self, slot: int) -> bool:
+        """Whether anything reads the value in a slot."""
+        return slot in self.of or slot in self.mapped_over
+
     def several(self, slots: Iterable[int], *, is_input: bool) -> dict[int, tuple[str, ...]]:
         """Return those of some slots that are read more than once, with their readers.
 

@@ -10,7 +10,7 @@ from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
-from hypernodes.plan import NestedStep
+from hypernodes.plan import UNSET, NestedStep
 from hypernodes.request import MapRequest, RunRequest
 from hypernodes.results import checked_map, checked_run
 
@@ -38,7 +38,11 @@ def prepare_delegation(frame: Frame, step: NestedStep, context: CallbackContext)
 
 def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:
     pipeline, names = _with_settings(step)
-    given = {name: frame.values[slot] for name, slot in zip(step.inner_inputs, step.arguments, strict=True)}
+    inner = step.inner
+    given = {
+        name: frame.values[slot] if inner.readers.reads(inner.inputs[name]) else UNSET  # given, so as not to be made
+        for name, slot in zip(step.inner_inputs, step.arguments, strict=True)
+    }
     if isinstance(frame, CachedFrame):
         slots = dict(zip(step.inner_inputs, step.arguments, strict=True))
         signatures = {name: own for name, slot in slots.items() if (own := frame.signatures[slot])}

@@ -86,6 +86,7 @@ class _Driver:
         is_up: Whether the process has come up.
         settings: What the process took over from this one.
         was_idle: Whether it has waited for an order since it answered last.
+        is_unwanted: Whether the process is to end, or not to start.
     """
 
     def __init__(self, serve: Callable[[_Driver], None]) -> None:
@@ -95,9 +96,11 @@ class _Driver:
         self.is_up = False
         self.settings = b""
         self.was_idle = True
+        self.is_unwanted = False
 
     def kill(self) -> None:
-        """End the process."""
+        """End the process, or let it not start."""
+        self.is_unwanted = True
         if self.process is not None:
             self.process.kill()
 
@@ -240,9 +243,16 @@ class ProcessPool:
             except ExecutionError as error:
                 self._give_up(driver, error)
                 return
+            except BaseException:  # an interrupt: whether the thread runs is not known
+                self._drivers.remove(driver)
+                self._starting -= 1
+                raise
 
     def _drive(self, driver: _Driver) -> None:
         """Drive one process; in a thread of its own."""
+        with self._changed:  # held by whoever starts this thread
+            if driver not in self._drivers:
+                return
         try:
             self._start(driver)
         except BaseException as error:
@@ -264,6 +274,8 @@ class ProcessPool:
         arguments = (theirs, os.getpid(), self.is_loky)
         process = self._context.Process(target=serve_orders, args=arguments, name=name, **of_loky)
         driver.process = WorkerProcess(process, ours, theirs, {} if self.is_loky else limits)
+        if driver.is_unwanted:
+            driver.process.kill()  # so that it ends as soon as it has started
         driver.process.start()
 
     def _give_up(self, driver: _Driver, error: BaseException) -> None:

@@ -113,15 +113,17 @@ class BatchItem:
         steps: The calls to make.
         keys: The signatures of their results, where they have some.
         files: Files that hold its values for worker processes; they are removed when it is done.
+        held: Values in files that other items use as well; each is held until this one is done.
     """
 
-    __slots__ = ("files", "frame", "keys", "steps")
+    __slots__ = ("files", "frame", "held", "keys", "steps")
 
     def __init__(self, frame: Frame, steps: Sequence[CallStep], keys: Sequence[bytes | None]) -> None:
         self.frame = frame
         self.steps = steps
         self.keys = keys
         self.files: Sequence[str] = ()
+        self.held: Sequence[Any] = ()
 
 
 class BatchTask(Task):
@@ -260,7 +262,7 @@ class Batches(ItemStarter):
         shared: dict[int, Any] = {}
         size = 0
         for item in task.items:
-            part, values, files = self._part(item.steps), item.frame.values, list[str]()
+            part, values = self._part(item.steps), item.frame.values
             packed: list[Any] = [kinds.setdefault(part.kind, len(kinds))]
             try:
                 for slot, step in part.shared:
@@ -271,14 +273,10 @@ class Batches(ItemStarter):
                     packed.append(payload)
                     if type(payload) is Payload:
                         size += payload.size_bytes
-                        if payload.path and not payload.is_shared:
-                            files.append(payload.path)
+                        self._keep_file(item, payload, values[slot])
             except SerializationError:
                 self.make_calls_singly(host, item)
                 continue
-            finally:
-                if files:
-                    item.files = [*item.files, *files]
             sent.append(item)
             work.append(tuple(packed))
         if not sent:
@@ -338,11 +336,22 @@ class Batches(ItemStarter):
             return None
         return BatchItem(frame, steps, keys)
 
+    def _keep_file(self, item: BatchItem, payload: Payload, value: Any) -> None:
+        """Take note of a file that an item needs until it is done."""
+        if payload.is_shared:
+            if self._processes.payloads.hold(value):
+                item.held = [*item.held, value]
+        elif payload.path:
+            item.files = [*item.files, payload.path]
+
     def _activity(self, item: BatchItem) -> PlanActivity:
         """Return an activity for an item, which is then no more one of a batch."""
         del self._open[item]
         activity = PlanActivity(item.frame, self.owner)
         activity.files += item.files
+        for value in item.held:
+            activity.share(self._processes.payloads, value)
+            self._processes.payloads.drop(value)
         return activity
 
     def _close(self, item: BatchItem) -> None:
@@ -350,6 +359,8 @@ class Batches(ItemStarter):
         del self._open[item]
         if item.files:
             self._processes.payloads.remove(item.files)
+        for value in item.held:
+            self._processes.payloads.drop(value)
         item.frame.close()
         self.owner.pending -= 1
 
@@ -406,6 +417,8 @@ class Batches(ItemStarter):
                 frame.take(step)
                 frame.begin(step)
         if error is not None:
+            for outputs, _ in done[made:]:  # which nobody will read
+                remove_files(self._processes, outputs)
             self._fail_call(host, item, made, error)
         elif frame.is_done:
             self._close(item)
@@ -446,20 +459,25 @@ def unpack_results(
     if Payload not in map(type, packed):
         return packed
     outputs: list[Any] = []
-    for name, slot, payload in zip(step.node.outputs, step.outputs, packed, strict=True):
-        try:
-            outputs.append(unpack(payload))
-        except Exception as error:
-            problem = f"cannot be received from the worker process ({type(error).__name__}: {error})"
-            if slot in needed:
-                raise SerializationError(
-                    f"the result of node {step.node.name!r} {problem}", path=f"result of {step.node.name}"
-                ) from error
-            outputs.append(NotTransferred("result", f"{name!r} {problem}"))
-        finally:
-            if type(payload) is Payload and payload.path:
-                processes.payloads.remove([payload.path])
+    try:
+        for name, slot, payload in zip(step.node.outputs, step.outputs, packed, strict=True):
+            try:
+                outputs.append(unpack(payload))
+            except Exception as error:
+                problem = f"cannot be received from the worker process ({type(error).__name__}: {error})"
+                if slot in needed:
+                    raise SerializationError(
+                        f"the result of node {step.node.name!r} {problem}", path=f"result of {step.node.name}"
+                    ) from error
+                outputs.append(NotTransferred("result", f"{name!r} {problem}"))
+    finally:
+        remove_files(processes, packed)
     return tuple(outputs)
+
+
+def remove_files(processes: WorkerProcesses, packed: Iterable[Any]) -> None:
+    """Remove the files of results that a worker process sent."""
+    processes.payloads.remove([payload.path for payload in packed if type(payload) is Payload and payload.path])
 
 
 def _usage_of(plan: Plan) -> _Usage:

@@ -35,6 +35,11 @@ class LostWorkers:
         """Whether work of lost workers waits or is executed, beside which nothing else may run."""
         return bool(self._suspects) or (self._executing is not None and self._executing.future is not None)
 
+    @property
+    def suspects(self) -> list[Task]:
+        """The tasks that wait to be submitted again."""
+        return list(self._suspects)
+
     def handle(self, task: Task, error: BrokenExecutor) -> None:
         """Handle a task whose worker died.
 

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
-from hypernodes.engine.drivers.concurrent.batches import BatchSize
+from hypernodes.engine.drivers.concurrent.batches import BatchSize, remove_files
 from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
 from hypernodes.engine.frames.frame import Frame
@@ -30,9 +30,10 @@ class _BatchTask(Task):
         sender: The `ProcessRows` that sends them.
         rows: The rows.
         files: Files that hold their values; they are removed when there is an outcome.
+        held: Values in files that others use as well; they are held until then.
     """
 
-    __slots__ = ("files", "rows", "sender")
+    __slots__ = ("files", "held", "rows", "sender")
 
     activity: MapActivity
 
@@ -41,6 +42,7 @@ class _BatchTask(Task):
         self.sender = sender
         self.rows = rows
         self.files: list[str] = []
+        self.held: list[Any] = []
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         self.sender.settle(host, self, pickle.loads(outcome.result()))
@@ -129,22 +131,41 @@ class ProcessRows(ItemStarter):
                 self._open_singly(host, row)
             return
         task.rows = sent
-        payloads = [value for values in packed for value in values if type(value) is Payload]
-        self._size.learn_bytes(sum(payload.size_bytes for payload in payloads) / len(sent))
-        task.files = [payload.path for payload in payloads if payload.path and not payload.is_shared]
+        size = 0
+        for row, values in zip(sent, packed, strict=True):
+            for value, payload in zip(row.values, values, strict=True):
+                if type(payload) is Payload:
+                    size += payload.size_bytes
+                    if payload.is_shared and self._processes.payloads.hold(value):
+                        task.held.append(value)
+                    elif payload.path and not payload.is_shared:
+                        task.files.append(payload.path)
+        self._size.learn_bytes(size / len(sent))
         task.order, future = self._processes.submit_rows(self.owner.plan.steps, self._made, rest, packed)
         host.wait_for(task, future)
 
     def remove_files(self, task: _BatchTask) -> None:
-        """Remove the files of rows that have to be sent again."""
-        self._processes.payloads.remove(task.files)
+        """Remove the files of rows that are done, or have to be sent again."""
+        payloads = self._processes.payloads
+        payloads.remove(task.files)
+        for value in task.held:
+            payloads.drop(value)
+        task.files, task.held = [], []
 
     def _pack_row(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the values of a row as payloads; None for those that no call takes."""
         if all(map(is_sent_as_is, values)):
             return values
         takers, payloads = self._takers, self._processes.payloads
-        return tuple([payloads.pack(value, "a value") if slot in takers else None for slot, value in enumerate(values)])
+        packed: list[Any] = []
+        try:
+            for slot, value in enumerate(values):
+                packed.append(payloads.pack(value, "a value") if slot in takers else None)
+        except SerializationError:
+            written = [payload for payload in packed if type(payload) is Payload and not payload.is_shared]
+            payloads.remove([payload.path for payload in written if payload.path])
+            raise
+        return tuple(packed)
 
     def _pack_rest(self, first: int) -> tuple[Any, ...]:
         """Return the values of the slots from `first` on, which all rows share, likewise."""
@@ -213,7 +234,8 @@ class ProcessRows(ItemStarter):
     def _unpack(self, host: Host, row: ItemRow, outputs: list[Any]) -> bool:
         """Replace payloads by their values; return False if one cannot be received, which fails the row."""
         plan = self.owner.plan
-        for position, (slot, payload) in enumerate(zip(self._made, outputs, strict=True)):
+        packed = outputs.copy()
+        for position, (slot, payload) in enumerate(zip(self._made, packed, strict=True)):
             if type(payload) is not Payload:
                 continue
             try:
@@ -227,8 +249,7 @@ class ProcessRows(ItemStarter):
                 )
                 unreadable.__cause__ = error
                 self._fail_row(host, row, step, unreadable)
+                remove_files(self._processes, packed)
                 return False
-            finally:
-                if payload.path:
-                    self._processes.payloads.remove([payload.path])
+        remove_files(self._processes, packed)
         return True

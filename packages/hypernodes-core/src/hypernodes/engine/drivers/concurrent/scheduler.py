@@ -481,7 +481,8 @@ class Scheduler:
         finally:
             self._delegated.abandon()
             self.workers.kill()
-            for task in [*self._in_flight, *self._timers.delayed()]:
+            suspects = [] if self._lost_workers is None else self._lost_workers.suspects
+            for task in [*self._in_flight, *self._timers.delayed(), *suspects]:
                 if isinstance(task.future, Future):
                     task.future.add_done_callback(close_unwanted)
                 if isinstance(task, CallTask) and task.activity.is_open and not task.is_explained:
