@@ -33,6 +33,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    # Where this was started with interrupts ignored, its callers would ignore those that arrive while they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         report = soak(Path(folder), arguments.minutes * 60, random.Random(arguments.seed))
     print(json.dumps(report, indent=2))
