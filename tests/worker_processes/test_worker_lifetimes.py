@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from hypernodes import ExecutionError, LocalBackend, Pipeline, PipelineExecutionEngine, node
+from hypernodes import ExecutionError, LocalBackend, Node, Pipeline, PipelineExecutionEngine, node
 from hypernodes.engine.workers import process_pool
 from hypernodes.engine.workers.worker_process import WorkerProcess
 from tests.concurrency.kit import PATIENCE_S, threads_since
@@ -91,6 +91,16 @@ def test_cancelling_ends_the_calls_in_worker_processes(modes: Any, is_kept: bool
         assert pipeline.map(inputs={"x": [0], "folder": str(tmp_path)}, map_over="x") == {"y": [0]}
 
 
+async def cancel_when(happens: threading.Event, function: Node[..., Any]) -> None:
+    """Map one item in a worker process, and cancel that when something happens."""
+    backend = LocalBackend(map_execution="parallel", max_workers=1)
+    task = asyncio.create_task(Pipeline(nodes=[function], backend=backend).amap({"x": [1]}, map_over="x"))
+    await asyncio.to_thread(happens.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_cancelling_ends_a_call_that_is_just_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     send, is_about_to_send = WorkerProcess.call, threading.Event()
 
@@ -99,16 +109,8 @@ def test_cancelling_ends_a_call_that_is_just_being_sent(monkeypatch: pytest.Monk
         assert wait_until(lambda: process.has_ended)
         return send(process, *arguments)
 
-    async def cancel_before_it_is_sent() -> None:
-        backend = LocalBackend(map_execution="parallel", max_workers=1)
-        task = asyncio.create_task(Pipeline(nodes=[nodes.sleep_long], backend=backend).amap({"x": [1]}, map_over="x"))
-        await asyncio.to_thread(is_about_to_send.wait)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
     monkeypatch.setattr(WorkerProcess, "call", send_after_the_end)
-    asyncio.run(cancel_before_it_is_sent())
+    asyncio.run(cancel_when(is_about_to_send, nodes.sleep_long))
 
 
 def test_cancelling_before_a_worker_process_exists_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,17 +126,9 @@ def test_cancelling_before_a_worker_process_exists_ends_the_run(monkeypatch: pyt
         kill(driver)
         was_killed.set()
 
-    async def cancel_before_there_is_one() -> None:
-        backend = LocalBackend(map_execution="parallel", max_workers=1)
-        task = asyncio.create_task(Pipeline(nodes=[nodes.double], backend=backend).amap({"x": [1]}, map_over="x"))
-        await asyncio.to_thread(is_preparing.wait)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
     monkeypatch.setattr(process_pool, "thread_limits", prepare_until_killed)
     monkeypatch.setattr(process_pool._Driver, "kill", kill_and_tell)
-    asyncio.run(cancel_before_there_is_one())
+    asyncio.run(cancel_when(is_preparing, nodes.double))
 
 
 def test_no_worker_is_left_after_a_stream_that_is_closed_early() -> None:

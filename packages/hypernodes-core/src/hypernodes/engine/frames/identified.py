@@ -131,6 +131,8 @@ class IdentifiedFrame(StoringFrame):
     def _take_replies(self, status: bytearray, positions: Iterable[int], replies: CacheReplies | None) -> list[int]:
         """Record the results that were found; return the positions of the calls to look up next.
 
+        When there are none, all is known, and it is determined which calls have to be made.
+
         Args:
             status: The status of each call.
             positions: The calls that were looked up.
@@ -146,6 +148,8 @@ class IdentifiedFrame(StoringFrame):
                 if status[source] == _IDLE:
                     status[source] = _QUERIED
                     needed.append(source)
+        if not needed:
+            self._settle(status)
         return needed
 
     def _settle(self, status: bytearray) -> None:
@@ -207,8 +211,6 @@ def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
         needed = frame._take_replies(status, calls.requested, None if are_missing else replies)
         if needed:
             upstream.append((frame, status, needed))
-        else:
-            frame._settle(status)
     while upstream:
         requested = [
             frame.signatures[slot].hex()
@@ -222,5 +224,3 @@ def look_up_identified(frames: Sequence[IdentifiedFrame]) -> None:
             needed = frame._take_replies(status, positions, replies)
             if needed:
                 upstream.append((frame, status, needed))
-            else:
-                frame._settle(status)

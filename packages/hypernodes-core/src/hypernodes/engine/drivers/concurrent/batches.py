@@ -218,7 +218,6 @@ class Batches(ItemStarter):
         self._limit = workers.open_items
         self._size = BatchSize(workers)
         self._reader = FrameReader(owner)
-        self._shared: dict[int, Any] | None = None
         self._parts: dict[tuple[int, ...], _Part] = {}  # by the positions of their calls
         self._needed = frozenset(owner.plan.outputs.values())
         self._open: dict[BatchItem, None] = {}  # those in batches; the other items are activities
@@ -283,7 +282,7 @@ class Batches(ItemStarter):
             return
         task.items = sent
         plan, run = owner.plan, owner.request.run
-        has_retries = any(isinstance(step, CallStep) and step.node.retries for step in plan.steps)
+        has_retries = any(step.node.retries for step in plan.calls)
         returns_everything = plan.is_cached or has_retries or run.observes(plan)
         self._size.learn_bytes(size / len(work))
         task.order, future = self._processes.submit(
@@ -318,9 +317,7 @@ class Batches(ItemStarter):
 
     def make_calls_singly(self, host: Host, item: BatchItem) -> None:
         """Let the calls of an item be made one by one."""
-        for key in item.keys:
-            if key is not None:
-                host.release(key)
+        _release(host, item.keys)
         host.open(self._activity(item))
 
     def _plan(self, host: Host, frame: Frame) -> BatchItem | None:
@@ -371,17 +368,12 @@ class Batches(ItemStarter):
         if part is None:
             made = {slot for step in steps for slot in step.outputs}
             takers = {slot: step for step in reversed(steps) for slot in step.arguments if slot not in made}
-            shared = [(slot, step) for slot, step in takers.items() if slot in self._shared_values()]
-            own = [(slot, step) for slot, step in takers.items() if slot not in self._shared_values()]
+            of_all = self.owner.shared_values()
+            shared = [(slot, step) for slot, step in takers.items() if slot in of_all]
+            own = [(slot, step) for slot, step in takers.items() if slot not in of_all]
             kind = (positions, tuple([slot for slot, _ in own]))
             part = self._parts[positions] = _Part(kind, own, shared)
         return part
-
-    def _shared_values(self) -> dict[int, Any]:
-        """Return the values that all items share, by slot; each is serialized only once while the map is open."""
-        if self._shared is None:
-            self._shared = self.owner.shared_values()
-        return self._shared
 
     def _settle_items(self, host: Host, outcomes: Iterable[tuple[BatchItem, ItemOutcome]]) -> None:
         for item, (done, raised) in outcomes:
@@ -435,11 +427,16 @@ class Batches(ItemStarter):
         values = activity.frame.values
         can_try_again = not any(isinstance(values[slot], NotTransferred) for slot in step.arguments)
         host.fail_call(CallTask(activity, step, key), error, can_try_again)
-        for key in item.keys[position + 1 :]:
-            if key is not None:
-                host.release(key)
+        _release(host, item.keys[position + 1 :])
         activity.pending -= 1
         host.wake(activity)
+
+
+def _release(host: Host, keys: Iterable[bytes | None]) -> None:
+    """Resume what waits for results that were to be computed in a batch, and are not."""
+    for key in keys:
+        if key is not None:
+            host.release(key)
 
 
 def unpack_results(

@@ -12,7 +12,7 @@ from hypernodes.engine.drivers.concurrent.process_rows import ProcessRows
 from hypernodes.engine.drivers.concurrent.thread_rows import ThreadRows
 from hypernodes.engine.frames.columns import has_failure
 from hypernodes.engine.workers.workers import Workers
-from hypernodes.plan import CallStep, Plan
+from hypernodes.plan import Plan
 
 
 def item_starter(owner: MapActivity, workers: Workers) -> ItemStarter:
@@ -21,7 +21,7 @@ def item_starter(owner: MapActivity, workers: Workers) -> ItemStarter:
     if rows is not None:
         return rows
     if workers.processes is not None and workers.map_execution == "parallel":
-        has_only_calls = all(isinstance(step, CallStep) for step in owner.plan.steps)
+        has_only_calls = len(owner.plan.calls) == len(owner.plan.steps)
         if has_only_calls and (workers.runs_nodes_in_order or _has_plenty(owner, workers)):
             return Batches(owner, workers.processes, workers)
     return OneByOne(owner, workers.open_items)
@@ -34,7 +34,7 @@ def _row_starter(owner: MapActivity, workers: Workers) -> ItemStarter | None:
         return None
     if choose(plan, run, is_sequential=False, is_map=True).frames is not Frames.NONE:
         return None
-    if not all(isinstance(step, CallStep) for step in plan.steps):
+    if len(plan.calls) < len(plan.steps):
         return None
     columns = owner.request.inputs.columns.values()
     if any(isinstance(column, Sequence) and has_failure(column) for column in columns):
@@ -59,5 +59,5 @@ def _has_plenty(owner: MapActivity, workers: Workers) -> bool:
 
 
 def _is_awaited_throughout(plan: Plan) -> bool:
-    nodes = [step.node for step in plan.steps if isinstance(step, CallStep)]
+    nodes = [step.node for step in plan.calls]
     return all(node.is_async and not node.retries and node.timeout is None for node in nodes)

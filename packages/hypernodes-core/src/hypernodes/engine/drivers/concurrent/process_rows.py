@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from itertools import chain
 from time import perf_counter
 from typing import Any
@@ -57,7 +58,7 @@ class _BatchTask(Task):
     def submit_again(self, host: Host) -> None:
         self.sender.submit(host, self)
 
-    def described(self) -> tuple[list[CallStep], int | None]:
+    def described(self) -> tuple[Sequence[CallStep], int | None]:
         return self.sender.steps, self.rows[0].item_index
 
 
@@ -77,7 +78,7 @@ class ProcessRows(ItemStarter):
     def __init__(self, owner: MapActivity, processes: WorkerProcesses, workers: Workers) -> None:
         plan = owner.plan
         self.owner = owner
-        self.steps = [step for step in plan.steps if isinstance(step, CallStep)]
+        self.steps = plan.calls
         self._processes = processes
         self._size = BatchSize(workers)
         self._reader = RowReader(owner)
