@@ -192,6 +192,33 @@ def test_an_overridden_node_is_shown_as_replaced() -> None:
     assert explanation["measure"].runs == 1
 
 
+@pytest.mark.parametrize("backend", [None, LocalBackend()], ids=["inlined", "backend_of_its_own"])
+@pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["uncached", "cached"])
+def test_of_a_nested_pipeline_only_the_node_whose_output_is_given_is_replaced(
+    backend: LocalBackend | None, cache: MemoryCache | None
+) -> None:
+    inner = Pipeline([split, measure_all], name="inner", backend=backend)
+    explanation = Pipeline([Pipeline([inner], name="middle"), add_up], cache=cache).explain({"words": ["a", "bb"]})
+    assert explanation["middle", "inner", "split"].status == "overridden"
+    assert explanation["middle", "inner", "split"].reasons == ("a value is given for `words`",)
+    assert [entry.status for entry in explanation.nodes] == ["overridden", "run", "unknown" if cache else "run"]
+
+
+def test_of_a_node_with_two_outputs_only_one_of_which_is_given_nothing_is_replaced() -> None:
+    pipeline = Pipeline([Node(lambda text: (text, text), ("first", "second"), name="twice")])
+    explanation = pipeline.explain({"text": "a", "first": "b"}, "second")
+    assert [entry.status for entry in explanation.nodes] == ["run"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_pipelines_with_backends_of_their_own_run_once_at_any_depth(depth: int) -> None:
+    pipeline = Pipeline([measure], name="measuring")
+    for _ in range(depth):
+        pipeline = Pipeline([pipeline.with_backend(LocalBackend())], name="around")
+    explanation = pipeline.explain({"word": "a"})
+    assert (explanation["measure"].runs, explanation["measure"].has_unknown_items) == (1, False)
+
+
 def test_explain_says_what_would_fail() -> None:
     pairs = Pipeline([measure], name="pairs").as_node(map_over=["word", "unit"])
     uneven = Pipeline([Node(lambda size: ["a"] * size, "word", name="make"), pairs], cache=MemoryCache())

@@ -23,8 +23,9 @@ from hypernodes.explain.explanation import Explanation, NodeExplanation
 from hypernodes.explain.probing import CachedValue, ProbingStore, UnavailableError
 from hypernodes.explain.reasons import Reasons
 from hypernodes.failure import Failure
-from hypernodes.graph import Graph
+from hypernodes.graph import Graph, GraphNode
 from hypernodes.newer_code import newer_functions
+from hypernodes.nodes import Node
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 from hypernodes.request import MapRequest, RunnablePipeline, RunRequest
 
@@ -221,7 +222,7 @@ class _DryRunCounter:
         self._not_cached += 1
         for step in plan.steps:
             if isinstance(step, NestedStep):
-                self._count_unknown_items(step.inner, None, reason)
+                self._count_unknown_items(step.inner, None if step.mapped else count, reason)
                 continue
             tally = self._tallies[step]
             tally.unknown += count or 0
@@ -302,9 +303,11 @@ class _DryRunCounter:
             if isinstance(step, CallStep):
                 self._tallies[step].runs += count or 0
                 self._tallies[step].has_unknown_items |= count is None
-            else:
-                inner = None if values is None or count is None else _item_count(step, values, missing)
+            elif step.mapped:
+                inner = _item_count(step, values, missing)
                 self.count_uncached(step.inner, None if inner is None or count is None else inner * count)
+            else:
+                self.count_uncached(step.inner, count, None if values is None else _values_inside(step, values))
 
     # --- the explanation ------------------------------------------------------------------------------------------
 
@@ -315,14 +318,17 @@ class _DryRunCounter:
         return Explanation(self._pipeline.id, nodes, items, items_found, list(self._warnings.values()))
 
     def _overridden(self) -> Iterator[NodeExplanation]:
-        top = {step.node for step in self._plan.steps}
+        """Return the explanations of the nodes that do not run because values for their outputs are given."""
         graph = self._pipeline.graph
-        given = {n: graph.nodes[graph.producers[n]] for n in self._plan.inputs if n in graph.producers}
-        for node in dict.fromkeys(given.values()):
-            if node not in top:
-                names = " and ".join(f"`{name}`" for name, producer in given.items() if producer is node)
-                reasons = (f"a value is given for {names}",)
-                yield NodeExplanation(node.name, (), 0, 0, 0, 0, False, reasons, is_overridden=True)
+        given: dict[tuple[tuple[str, ...], GraphNode], list[str]] = {}
+        for name in self._plan.inputs:
+            if name in graph.producers:
+                given.setdefault(_maker(graph, name), []).append(name)
+        running = set(_running(self._plan, ()))
+        for (path, node), names in given.items():
+            if (path, node) not in running:
+                reasons = ("a value is given for " + " and ".join([f"`{name}`" for name in names]),)
+                yield NodeExplanation(node.name, path, 0, 0, 0, 0, False, reasons, is_overridden=True)
 
     def _explained(self, plan: Plan, path: tuple[str, ...], reasons: Reasons) -> Iterator[NodeExplanation]:
         open_maps = self._open_maps(plan)
@@ -361,6 +367,27 @@ class _DryRunCounter:
         return names
 
 
+def _maker(graph: Graph, output: str) -> tuple[tuple[str, ...], GraphNode]:
+    """Return the node or mapped pipeline that makes an output, after the names of the pipelines it is nested in."""
+    path: tuple[str, ...] = ()
+    while True:
+        node: Any = graph.nodes[graph.producers[output]]
+        if isinstance(node, Node) or node.map_over:
+            return path, node
+        path = (*path, node.name)
+        output, graph = node.inner_output(output), node.pipeline.graph
+
+
+def _running(plan: Plan, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], GraphNode]]:
+    """Return the nodes and mapped pipelines of a plan, after the names of the pipelines that each is nested in."""
+    for step in plan.steps:
+        outer_path = (*path, *_enclosing_names(plan, step))
+        if isinstance(step, CallStep) or step.mapped:
+            yield outer_path, step.node
+        else:
+            yield from _running(step.inner, (*outer_path, step.node.name))
+
+
 def _calls(plan: Plan) -> Iterator[CallStep]:
     return (step for step in plan.steps if isinstance(step, CallStep))
 
@@ -370,13 +397,25 @@ def _depends_on(names: Iterable[str]) -> str:
     return f"depends on {listing}, which would run first"
 
 
-def _item_count(step: NestedStep, values: Sequence[Any], missing: set[int]) -> int | None:
+def _item_count(step: NestedStep, values: Sequence[Any] | None, missing: set[int]) -> int | None:
     """Return how often a nested pipeline would run; None if unknown."""
+    if not step.mapped:
+        return 1
     slots = step.arguments[: len(step.mapped)]
-    columns = [values[slot] for slot in slots]
-    if not missing.isdisjoint(slots) or not all(isinstance(column, Sequence) for column in columns):
+    if values is None or not missing.isdisjoint(slots):
         return None
-    return prod(map(len, columns)) if step.node.map_mode == "product" else len(columns[0]) if columns else 1
+    columns = [values[slot] for slot in slots]
+    if not all(isinstance(column, Sequence) for column in columns):
+        return None
+    return prod(map(len, columns)) if step.node.map_mode == "product" else len(columns[0])
+
+
+def _values_inside(step: NestedStep, values: Sequence[Any]) -> list[Any]:
+    """Return the value of every slot of a nested pipeline before it runs once."""
+    inside = list(step.inner.template)
+    for name, slot in step.shared:
+        inside[step.inner.inputs[name]] = values[slot]
+    return inside
 
 
 def _enclosing_names(plan: Plan, step: Step) -> tuple[str, ...]:
