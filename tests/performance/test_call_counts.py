@@ -40,13 +40,13 @@ class NoOp(PipelineCallback):
         pass
 
 
-def count_calls(function: Callable[[], object]) -> int:
-    """Return how many calls of Python functions `function` makes, without its own."""
+def count_calls(function: Callable[[], object], kinds: tuple[str, ...] = ("call",)) -> int:
+    """Return how many calls of Python functions `function` makes, without its own; "c_call" for functions in C."""
     calls = -1
 
     def note(frame: FrameType, event: str, argument: object) -> None:
         nonlocal calls
-        if event == "call":
+        if event in kinds:
             calls += 1
 
     before = sys.getprofile()
@@ -196,6 +196,15 @@ def test_no_more_calls_than_needed_for_one_more(work: Callable[[int], Callable[[
 def test_ten_times_the_size_takes_ten_times_the_calls(work: Callable[[int], Callable[[], object]]) -> None:
     small, large = count_calls(work(300)), count_calls(work(3000))
     assert large <= 10.2 * small + 100
+
+
+def test_an_input_that_many_nodes_read_costs_a_run_nothing_but_their_calls() -> None:
+    def calls_in_c(readers: int) -> int:
+        pipeline = Pipeline([Node(lambda x: x, f"y{number}", name=f"f{number}") for number in range(readers)])
+        pipeline.run({"x": [1]})
+        return count_calls(lambda: pipeline.run({"x": [1]}), ("c_call",))
+
+    assert calls_in_c(100) <= calls_in_c(10)
 
 
 def test_a_plan_is_compiled_once() -> None:

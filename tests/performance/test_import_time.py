@@ -19,11 +19,13 @@ HEAVY = {
     "logging",
     "multiprocessing",
     "pickle",
+    "random",
     "sqlite3",
     "ssl",
     "subprocess",
     "sysconfig",
     "tempfile",
+    "traceback",
     "zipfile",
 }
 

@@ -27,6 +27,13 @@ class Failure(NamedTuple):
     item_index: int
     node_path: tuple[str, ...]
 
+    @classmethod
+    def of(cls, error: BaseException, item_index: int, node_path: tuple[str, ...]) -> Failure:
+        """Return the failure for an error that was raised in this process."""
+        from traceback import format_exception
+
+        return cls(error, "".join(format_exception(error)), item_index, node_path)
+
     def __repr__(self) -> str:
         return f"<Failure of item {self.item_index} in {' → '.join(self.node_path)}: {self.error!r}>"
 

@@ -83,8 +83,10 @@ def remedy(value: Any, name: str) -> str:
 
 def listing(readers: Sequence[str], singular: str = "needs it", plural: str = "need it") -> str:
     """Return what the readers of a value do, for messages; one that is named twice does so for every item of a map."""
-    named = dict.fromkeys(readers)
-    texts = [f"every item of {name!r}" if readers.count(name) > 1 else repr(name) for name in named]
+    named: dict[str, int] = {}
+    for name in readers:
+        named[name] = named.get(name, 0) + 1
+    texts = [f"every item of {name!r}" if times > 1 else repr(name) for name, times in named.items()]
     if len(texts) > 4:
         texts[3:] = [f"{len(texts) - 3} more"]
     return " and ".join(texts) + f" {singular if len(texts) == 1 else plural}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from time import monotonic
 from typing import Any
 
@@ -19,4 +18,6 @@ def retry_delay_s(node: Node[..., Any], attempt: int) -> float:
 
     Without jitter, callers that fail together would retry together.
     """
+    import random
+
     return float(node.retry_delay * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))

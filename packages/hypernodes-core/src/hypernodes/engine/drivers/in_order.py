@@ -7,7 +7,6 @@ pipelines with a backend of their own. Plans that need only calls are executed b
 from __future__ import annotations
 
 import contextvars
-import traceback
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -251,7 +250,6 @@ def _executed(
         except Exception as error:
             if on_error == "raise" or thread.is_cancelled:
                 raise
-            text = "".join(traceback.format_exception(error))
             assert frame.item_index is not None
-            failure = Failure(error, text, frame.item_index, thread.failed_at)
+            failure = Failure.of(error, frame.item_index, thread.failed_at)
         yield frame, failure

@@ -9,7 +9,6 @@ Information that only an error needs (contexts, item indexes) is computed after 
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from types import AsyncGeneratorType, CoroutineType
@@ -209,9 +208,8 @@ def run_silent(
             if waiter is not None:
                 waiter.close()
                 waiter = wait_for = None
-        text = "".join(traceback.format_exception(error))
         index = number if indexes is None else indexes[number]
-        results.extend([Failure(error, text, index, path)] * width)
+        results.extend([Failure.of(error, index, path)] * width)
     raise upstream
 
 

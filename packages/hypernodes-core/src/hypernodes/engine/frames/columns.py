@@ -70,7 +70,7 @@ def check_inputs(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
         if readers is not None:
             if is_read_once(value):
                 _refuse_input(name, value, where, listing(readers))
-            _warn_of_held(name, value, where, listing(readers, "gets it", "get it"))
+            _warn_of_held(name, value, where, readers)
 
 
 def check_shared(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
@@ -83,7 +83,7 @@ def check_shared(plan: Plan, inputs: Mapping[str, Any], where: str) -> None:
         if plan.inputs[name] in plan.readers.of:
             if is_read_once(value):
                 _refuse_input(name, value, where, "every item needs it")
-            _warn_of_held(name, value, where, "every item gets it")
+            _warn_of_held(name, value, where, ())
 
 
 def check_items(plan: Plan, columns: Mapping[str, Iterable[Any]], mode: MapMode, where: str) -> None:
@@ -98,7 +98,7 @@ def check_items(plan: Plan, columns: Mapping[str, Iterable[Any]], mode: MapMode,
         if not (readers or is_combined) or not isinstance(column, (list, tuple)):
             continue
         if column and readers:  # items are alike, as a rule
-            _warn_of_held(f"{name}[0]", column[0], where, listing(readers, "gets it", "get it"))
+            _warn_of_held(f"{name}[0]", column[0], where, readers)
         if REREADABLE.issuperset(map(type, column)):
             continue
         for index, item in enumerate(column):
@@ -115,11 +115,13 @@ def _refuse_input(name: str, value: Any, where: str, needed: str) -> NoReturn:
     )
 
 
-def _warn_of_held(name: str, value: Any, where: str, readers: str) -> None:
+def _warn_of_held(name: str, value: Any, where: str, readers: Sequence[str]) -> None:
+    """Warn of an input that holds an iterator; without readers, all items of a map get it."""
     held = held_iterator(value)
     if held is not None:
+        got = listing(readers, "gets it", "get it") if readers else "every item gets it"
         warn_caller(
-            f"input {name!r} of {where} is {holding(value, held, name)}, which can be read only once, and {readers}: "
+            f"input {name!r} of {where} is {holding(value, held, name)}, which can be read only once, and {got}: "
             "all but the first find nothing. Pass a list there",
             HyperNodesWarning,
         )

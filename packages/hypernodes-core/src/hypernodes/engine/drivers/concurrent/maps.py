@@ -6,7 +6,6 @@ compute (`batches`), or as rows of values that workers execute without events (`
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -212,8 +211,7 @@ class MapActivity(ItemOwner):
     def fail_item(self, host: Host, index: int, error: BaseException, path: tuple[str, ...]) -> None:
         """Record the failure of an item that is not an activity of its own."""
         if self.collects and isinstance(error, Exception):  # neither KeyboardInterrupt nor SystemExit
-            text = "".join(traceback.format_exception(error))
-            self.take_failure(index, Failure(error, text, index, path))
+            self.take_failure(index, Failure.of(error, index, path))
         else:
             host.fail(self, error, path)
 
@@ -230,8 +228,7 @@ class MapActivity(ItemOwner):
         assert index is not None
         if item.error is not None and self.collects:
             error, path = item.error
-            text = "".join(traceback.format_exception(error))
-            self.take_failure(index, Failure(error, text, index, path))
+            self.take_failure(index, Failure.of(error, index, path))
         elif not item.is_stopped:
             self.take_frame(item.frame)
         host.wake(self)
