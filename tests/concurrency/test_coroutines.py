@@ -591,3 +591,82 @@ def test_what_a_node_sets_in_its_context_does_not_leak_into_the_caller(modes: Mo
 
     Pipeline(nodes=[pretend], backend=LocalBackend(*modes)).map({"x": [1, 2]}, map_over="x")
     assert who.get() == "nobody"
+
+
+# --- coroutines that take item after item --------------------------------------------------------------------------
+
+
+async def of_items(function: Any, count: int, is_awaited: bool, **settings: Any) -> list[Any]:
+    """Map over numbers with two coroutines at a time, in the loop of this caller or in one of the run."""
+    pipeline = Pipeline([node(output_name="y")(function)], backend=LocalBackend(map_execution="async", max_workers=2))
+    if is_awaited:
+        return (await pipeline.amap({"x": range(count)}, map_over="x", **settings))["y"]
+    return (await asyncio.to_thread(lambda: pipeline.map({"x": range(count)}, map_over="x", **settings)))["y"]
+
+
+@pytest.mark.parametrize("is_awaited", [True, False], ids=["amap", "map"])
+def test_each_item_is_a_task_with_context_variables_of_its_own(is_awaited: bool) -> None:
+    tasks: set[Any] = set()
+
+    async def look(x: int) -> tuple[str, bool]:
+        before = who.get()
+        who.set(f"item {x}")
+        if x % 3 == 0:
+            await asyncio.sleep(0)
+        task = asyncio.current_task()
+        is_new = task not in tasks
+        tasks.add(task)
+        return before, is_new
+
+    assert asyncio.run(of_items(look, 300, is_awaited)) == [("nobody", True)] * 300
+
+
+@pytest.mark.parametrize("is_awaited", [True, False], ids=["amap", "map"])
+def test_a_time_limit_inside_an_item_ends_that_item_only(is_awaited: bool) -> None:
+    async def limited(x: int) -> int:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(PATIENCE_S if x == 5 else 0)
+        return x
+
+    found = asyncio.run(of_items(limited, 20, is_awaited, on_error="collect"))
+    assert [type(y.error) for y in found if not isinstance(y, int)] == [TimeoutError]
+    assert [y for y in found if isinstance(y, int)] == [x for x in range(20) if x != 5]
+
+
+@pytest.mark.parametrize("is_awaited", [True, False], ids=["amap", "map"])
+def test_an_item_may_raise_what_looks_like_a_cancellation(is_awaited: bool) -> None:
+    async def pretend(x: int) -> int:
+        await asyncio.sleep(0)
+        if x == 5:
+            raise asyncio.CancelledError("mine")
+        return x
+
+    with pytest.raises(asyncio.CancelledError, match="mine") as caught:
+        asyncio.run(of_items(pretend, 20, is_awaited))
+    assert any("map item 5;" in note for note in caught.value.__notes__)
+
+
+def test_items_that_wait_for_nothing_leave_turns_to_the_callers_loop() -> None:
+    """Each takes 2 ms of the loop, and something else in it must not wait for all of them."""
+    turns = 0
+
+    async def compute(x: int) -> int:
+        busy_until = asyncio.get_running_loop().time() + 0.002
+        while asyncio.get_running_loop().time() < busy_until:
+            pass
+        return turns
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> list[int]:
+        counting = asyncio.create_task(count_turns())
+        found = await of_items(compute, 50, is_awaited=True)
+        counting.cancel()
+        return found
+
+    found = asyncio.run(main())
+    assert len(set(found)) >= 25

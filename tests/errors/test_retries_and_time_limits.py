@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import threading
 import time
 import weakref
@@ -76,7 +77,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def without_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing.random, "uniform", lambda low, high: (low + high) / 2)
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
 
 
 class Flaky:

@@ -72,6 +72,11 @@ class Coroutines:
         self._is_loop_awake = False
         self._cleanup_s: float | None = None
 
+    @property
+    def is_interrupted_here(self) -> bool:
+        """Whether an interrupt from the keyboard in a coroutine is one of the thread that waits for it."""
+        return self.here is not None and not self.here.is_closing
+
     def wait_for(self, coroutine: ToAwait) -> Any:
         """Return the result of `coroutine`; runs it in this thread if the loop of the run is here."""
         import asyncio  # not before it is needed: it is the slowest import of the standard library

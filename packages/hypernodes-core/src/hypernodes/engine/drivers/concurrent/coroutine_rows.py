@@ -2,82 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
-from hypernodes.engine.drivers.concurrent.activity import Host, Task
-from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity
-from hypernodes.engine.drivers.concurrent.rows import RowReader, fail_row
+from hypernodes.engine.drivers.concurrent.activity import Host
+from hypernodes.engine.drivers.concurrent.queued_rows import REPORT_S, QueuedRows, RunnerTask
 from hypernodes.engine.step import call_async, locate
-from hypernodes.engine.workers.workers import Outcome, Workers
-from hypernodes.plan import CallStep
+from hypernodes.engine.workers.workers import Outcome
 
 
-class _CoroutineTask(Task):
-    """A row executed by a coroutine."""
+class CoroutineRows(QueuedRows):
+    """Executes rows in coroutines: each runner is a task that awaits row after row.
 
-    __slots__ = ("index", "step")
-
-    activity: MapActivity
-
-    def __init__(self, owner: MapActivity, index: int) -> None:
-        super().__init__(owner)
-        self.index = index
-        self.step: Any = owner.plan.steps[0]
-
-    def settle(self, host: Host, outcome: Outcome) -> None:
-        owner = self.activity
-        owner.pending -= 1
-        owner.take_outputs(self.index, outcome.result())
-        host.wake(owner)
-
-    def fail(self, host: Host, error: BaseException) -> None:
-        owner = self.activity
-        owner.pending -= 1
-        if not owner.is_stopped:
-            fail_row(owner, host, self.index, self.step, error)
-        host.wake(owner)
-
-    def explain(self, error: BaseException) -> None:
-        request = self.activity.request
-        locate(error, self.activity.plan, self.step, request.base, request.run.backend_name, self.index)
-
-    async def execute(self, values: list[Any]) -> list[Any]:
-        """Await the calls of the row, one after the other; return the outputs."""
-        plan = self.activity.plan
-        for step in plan.steps:
-            self.step = step
-            assert isinstance(step, CallStep)
-            outputs = await call_async(step, values)
-            for slot, value in zip(step.outputs, outputs, strict=True):
-                if slot is not None:
-                    values[slot] = value
-        return [values[slot] for slot in plan.outputs.values()]
-
-
-class CoroutineRows(ItemStarter):
-    """Executes each row in a coroutine of its own.
-
-    Args:
-        owner: The map.
-        workers: Provides the event loop.
+    Each row is a task of its own as well, with context variables of its own. Where Python starts tasks eagerly (3.12),
+    one that waits for nothing never gets into the queue of the event loop.
     """
 
-    def __init__(self, owner: MapActivity, workers: Workers) -> None:
-        self._owner = owner
-        self._workers = workers
-        self._limit = workers.open_items
-        self._reader = RowReader(owner)
-        self._rest = owner.request.inputs.rest(owner.plan)
+    def start_runner(self, host: Host, task: RunnerTask) -> Outcome:
+        runner = self._serve(host, task)
+        return self.workers.coroutines.submit(runner, lambda outcome: host.post(task, outcome))
 
-    def start_next(self, host: Host) -> bool:
-        owner = self._owner
-        if owner.is_exhausted or owner.pending >= self._limit or not owner.has_room:
-            return False
-        row = self._reader.read(host)
-        if row is None:
-            return not owner.is_exhausted
-        owner.pending += 1
-        task = _CoroutineTask(owner, row.item_index)
-        coroutine = task.execute([*row.values, *self._rest])
-        host.wait_for(task, self._workers.coroutines.submit(coroutine, lambda outcome: host.post(task, outcome)))
-        return True
+    async def _serve(self, host: Host, task: RunnerTask) -> None:
+        """Execute rows until there are none."""
+        queue, loop = self.queue, asyncio.get_running_loop()
+        is_eager = sys.version_info >= (3, 12) and loop.get_task_factory() is None
+        yielded_at = perf_counter()
+        while queue and not self.is_over:
+            index, values = queue.popleft()
+            row, context = self._execute(index, [*values, *self.rest]), self.context.copy()
+            del values
+            if is_eager:
+                executing = asyncio.Task(row, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
+            else:
+                executing = loop.create_task(row, context=context)
+            if not executing.done():
+                await executing
+                yielded_at = perf_counter()
+            if self.has_executed(task, host) or perf_counter() - yielded_at > REPORT_S:
+                await asyncio.sleep(0)  # others have their turn
+                yielded_at = perf_counter()
+
+    async def _execute(self, index: int, values: list[Any]) -> None:
+        """Execute a row, and append what comes of it to the results."""
+        owner = self.owner
+        plan, request = owner.plan, owner.request
+        step: Any = None
+        try:
+            for step in plan.calls:
+                outputs: Sequence[Any] = await call_async(step, values)
+                for slot, value in zip(step.outputs, outputs, strict=True):
+                    if slot is not None:
+                        values[slot] = value
+        except BaseException as error:
+            if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and _is_being_ended():
+                raise
+            path = locate(error, plan, step, request.base, request.run.backend_name, index)
+            if isinstance(error, KeyboardInterrupt) and self.workers.coroutines.is_interrupted_here:
+                raise  # it ends the loop in this thread like any other wait
+            if not owner.collects:
+                self.queue.clear()  # the map is over
+            self.results.append((index, [], error, path))
+        else:
+            self.results.append((index, [values[slot] for slot in plan.outputs.values()], None, ()))
+
+
+def _is_being_ended() -> bool:
+    """Whether the current task has been asked to end, rather than the code in it having raised what looks like that."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
