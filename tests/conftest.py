@@ -15,6 +15,8 @@ import pytest
 from _pytest.doctest import DoctestModule
 from hypothesis import settings
 
+from tests.support import end_idle_workers
+
 if importlib.util.find_spec("hypernodes_modal"):
     from hypernodes_modal.loopback.pytest_plugin import modal_loopback, modal_loopback_session
 
@@ -75,6 +77,12 @@ def load_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return module
 
     return load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_idle_workers_of_other_modules() -> Iterator[None]:
+    yield
+    end_idle_workers()
 
 
 @pytest.fixture(scope="session", autouse=True)

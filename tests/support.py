@@ -9,8 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hypernodes import CallbackContext, MemoryCache, PipelineCallback
+from hypernodes import CallbackContext, LocalBackend, MemoryCache, PipelineCallback
 from hypernodes.cache.record import is_record_key
+
+
+def end_idle_workers() -> None:
+    """End the processes that stay for the next run."""
+    LocalBackend().close()
+    if "hypernodes.remote.subprocess_backend" in sys.modules:
+        from hypernodes.backend import SubprocessBackend
+
+        SubprocessBackend().close()
 
 
 class Recorder(PipelineCallback):

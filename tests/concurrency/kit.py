@@ -9,6 +9,7 @@ from itertools import product
 from typing import TypeAlias, TypeVar
 
 from hypernodes.engine import ExecutionMode
+from tests.support import end_idle_workers
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -89,11 +90,15 @@ def guarded(function: Callable[[], T]) -> T:
 
 
 def run_threads() -> list[threading.Thread]:
-    """The threads that the library started and that are alive."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("hypernodes")]
+    """The threads that the library started for runs and that are alive."""
+    end_idle_workers()
+    return [thread for thread in threads_since(set()) if thread.name.startswith("hypernodes")]
 
 
 def threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
-    """The threads that were not there before, except those that Modal's control plane has in this process."""
-    now = threading.enumerate()
+    """The threads that were not there before, without those that Modal's control plane has in this process.
+
+    A thread that ends idle worker processes belongs to no run, and ends soon after them.
+    """
+    now = [thread for thread in threading.enumerate() if thread.name != "hypernodes-idle-workers"]
     return [thread for thread in now if thread not in before and not thread.name.startswith("asyncio_")]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hypernodes import LocalBackend, MemoryCache, NodeTimeoutError, Pipeline, node
-from tests.concurrency.kit import MODES, PATIENCE_S, Gate, Modes, guarded, threads_since
+from tests.concurrency.kit import MODES, PATIENCE_S, Gate, Modes, guarded, run_threads, threads_since
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ CALLS: dict[str, Callable[[Pipeline, Pipeline, int], Any]] = {
 @pytest.mark.parametrize("modes", MODES)
 def test_no_thread_outlives_a_run(modes: Modes, call: Callable[..., Any]) -> None:
     use(lambda each, whole: call(each, whole, 1), modes)
-    assert [thread for thread in threading.enumerate() if thread.name.startswith("hypernodes")] == []
+    assert run_threads() == []
 
 
 @pytest.mark.parametrize("broken", [13, 14], ids=["plain", "awaited"])

@@ -21,6 +21,7 @@ import pytest
 
 from hypernodes import (
     CallbackContext,
+    ConfigurationError,
     Failure,
     LocalBackend,
     MemoryCache,
@@ -32,7 +33,7 @@ from hypernodes import (
 )
 from hypernodes.backend import SubprocessBackend
 from tests.remote.conftest import Project
-from tests.support import Recorder, start_python
+from tests.support import Recorder, end_idle_workers, start_python
 from tests.worker_processes.observe import members_of_session, processes, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are observed through /proc")
@@ -219,7 +220,7 @@ def test_the_other_process_has_the_environment_and_folder_that_it_is_given(tmp_p
 
 
 def test_a_process_is_kept_while_the_backend_is_open_and_replaced_when_it_died() -> None:
-    backend = SubprocessBackend()
+    backend = SubprocessBackend(keep_workers_s=0)
     pipeline = Pipeline([get_pid], backend=backend)
     one, other = (pipeline.run({})["pid"] for _ in range(2))
     assert one != other
@@ -232,6 +233,60 @@ def test_a_process_is_kept_while_the_backend_is_open_and_replaced_when_it_died()
         assert replaced != kept
         assert pipeline.run({})["pid"] == replaced
     assert wait_until(lambda: not {one, other, kept, replaced} & {p.pid for p in processes()})
+
+
+def pid_of(backend: SubprocessBackend) -> int:
+    return int(Pipeline([get_pid], backend=backend).run({})["pid"])
+
+
+def test_a_process_stays_after_a_run_for_the_next_one() -> None:
+    end_idle_workers()
+    first = pid_of(SubprocessBackend())
+    assert pid_of(SubprocessBackend()) == first
+    with SubprocessBackend() as backend:
+        assert pid_of(backend) == first
+    assert wait_until(lambda: first not in {p.pid for p in processes()})
+    second = pid_of(backend)
+    backend.close()
+    assert wait_until(lambda: second not in {p.pid for p in processes()})
+
+
+def test_a_process_ends_when_no_run_has_needed_it_for_a_while() -> None:
+    pid = pid_of(SubprocessBackend(env={"KEPT": "shortly"}, keep_workers_s=0.01))
+    assert wait_until(lambda: pid not in {p.pid for p in processes()})
+
+
+def test_a_process_is_used_again_only_where_a_new_one_would_be_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_idle_workers()
+    backend = SubprocessBackend()
+    found = [pid_of(backend), pid_of(SubprocessBackend(env={"OTHER": "1"})), pid_of(SubprocessBackend(cwd=tmp_path))]
+    monkeypatch.setenv("HYPERNODES_TEST", "set")
+    found.append(pid_of(backend))
+    monkeypatch.chdir(tmp_path)
+    found.append(pid_of(backend))
+    assert len(set(found)) == len(found)
+
+
+def test_a_run_starts_in_the_folder_of_the_process_wherever_the_one_before_went(tmp_path: Path) -> None:
+    @node(output_name="folders")
+    def go(to: str) -> tuple[str, str]:
+        import os
+
+        before = os.getcwd()
+        os.chdir(to)
+        return before, os.getcwd()
+
+    pipeline = Pipeline([go], backend=SubprocessBackend(cwd=tmp_path))
+    expected = (str(tmp_path.resolve()), os.path.realpath("/"))
+    assert [pipeline.run({"to": "/"})["folders"] for _ in range(2)] == [expected, expected]
+
+
+@pytest.mark.parametrize("seconds", [-1, "10", True])
+def test_a_time_to_keep_the_process_that_is_no_number_of_seconds_is_refused(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match="keep_workers_s must be seconds, 0 or more"):
+        SubprocessBackend(keep_workers_s=seconds)
 
 
 def test_several_threads_use_one_backend(kept: SubprocessBackend) -> None:
@@ -486,7 +541,7 @@ def test_threads_that_are_left_running_do_not_hold_up_the_end() -> None:
         return x
 
     before = own_threads()
-    assert Pipeline([leave_behind], backend=SubprocessBackend()).run({"x": 1}) == {"y": 1}
+    assert Pipeline([leave_behind], backend=SubprocessBackend(keep_workers_s=0)).run({"x": 1}) == {"y": 1}
     assert own_threads() <= before
 
 
@@ -627,7 +682,7 @@ def test_the_process_flushes_files_and_calls_exit_functions_at_its_end(tmp_path:
         folder = tmp_path / str(with_thread)
         folder.mkdir()
         inputs = {"x": 1, "folder": str(folder), "with_thread": with_thread}
-        assert Pipeline([leave_open], backend=SubprocessBackend()).run(inputs) == {"y": 1}
+        assert Pipeline([leave_open], backend=SubprocessBackend(keep_workers_s=0)).run(inputs) == {"y": 1}
         assert {path.name: path.read_text() for path in folder.iterdir()} == {"open": "written", "exit": "called"}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hypernodes import LocalBackend
+from tests.support import end_idle_workers
 
 # Processes are observed through /proc.
 collect_ignore_glob = [] if Path("/proc/self/stat").exists() else ["test_*.py"]
@@ -37,6 +38,14 @@ def nodes_backend() -> Iterator[LocalBackend]:
     """Nodes in two worker processes, which the tests of a module share."""
     with LocalBackend(node_execution="parallel", max_workers=2) as backend:
         yield backend
+
+
+@pytest.fixture(autouse=True)
+def no_idle_workers() -> Iterator[None]:
+    """Let each test start worker processes of its own, or share those of the fixtures above."""
+    end_idle_workers()
+    yield
+    end_idle_workers()
 
 
 class Scripts:

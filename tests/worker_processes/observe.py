@@ -36,8 +36,9 @@ def processes() -> list[Process]:
 
 
 def workers() -> list[Process]:
-    """Child processes of this one, except those in which Python's multiprocessing and loky track what to clean up."""
-    return [p for p in processes() if p.parent == os.getpid() and "resource_tracker" not in p.command]
+    """Child processes of this one, except those that clean up after others: of Python, of loky, of Modal's loopback."""
+    children = [process for process in processes() if process.parent == os.getpid()]
+    return [child for child in children if not any(kind in child.command for kind in ("resource_tracker", "watchdog"))]
 
 
 def members_of_session(session: int) -> list[Process]:

@@ -23,6 +23,7 @@ from hypernodes import ExecutionError, LocalBackend, Node, Pipeline, PipelineExe
 from hypernodes.engine.workers import process_pool
 from hypernodes.engine.workers.worker_process import WorkerProcess
 from tests.concurrency.kit import PATIENCE_S, threads_since
+from tests.support import end_idle_workers
 from tests.worker_processes import nodes
 from tests.worker_processes.conftest import Scripts
 from tests.worker_processes.observe import wait_until, workers
@@ -31,9 +32,10 @@ from tests.worker_processes.observe import wait_until, workers
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     gc.collect()
-    before = set(threading.enumerate())
+    before = {thread for thread in threading.enumerate() if thread.name != "hypernodes-idle-workers"}
     assert workers() == []
     yield
+    end_idle_workers()
     assert workers() == []
     assert threads_since(before) == []
 
@@ -45,19 +47,19 @@ def pids(backend: Any) -> set[int]:
 
 @pytest.mark.parametrize("modes", [("sequential", "parallel"), ("parallel", "sequential"), ("threaded", "parallel")])
 def test_no_worker_is_left_after_a_run(modes: Any) -> None:
-    assert pids(LocalBackend(*modes, max_workers=2))
+    assert pids(LocalBackend(*modes, max_workers=2, keep_workers_s=0))
     assert workers() == []
 
 
 def test_no_worker_is_left_after_a_run_that_failed() -> None:
-    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    backend = LocalBackend(map_execution="parallel", max_workers=2, keep_workers_s=0)
     with pytest.raises(TypeError):
         Pipeline(nodes=[nodes.double], backend=backend).map(inputs={"x": [1, None]}, map_over="x")
     assert workers() == []
 
 
 def test_no_worker_is_left_after_a_run_whose_worker_died(tmp_path: Path) -> None:
-    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    backend = LocalBackend(map_execution="parallel", max_workers=2, keep_workers_s=0)
     Pipeline(nodes=[nodes.die_if_told], backend=backend).map(
         inputs={"x": range(4), "victims": {1: "always"}, "folder": str(tmp_path)}, map_over="x", on_error="collect"
     )
@@ -132,7 +134,7 @@ def test_cancelling_before_a_worker_process_exists_ends_the_run(monkeypatch: pyt
 
 
 def test_no_worker_is_left_after_a_stream_that_is_closed_early() -> None:
-    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    backend = LocalBackend(map_execution="parallel", max_workers=2, keep_workers_s=0)
     stream = Pipeline(nodes=[nodes.double], backend=backend).map_iter(inputs={"x": iter(int, 1)}, map_over="x")
     assert next(stream) == {"doubled": 0}
     stream.close()  # type: ignore[attr-defined]

@@ -43,6 +43,17 @@ def check_name(name: str, value: object) -> str | None:
     return value
 
 
+def check_seconds(name: str, value: Any) -> float:
+    """Return a setting that is a number of seconds, 0 or more.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{name} must be seconds, 0 or more; got {shown(value)}")
+    return float(value)
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> Any:
     """Return a setting that is one of a few words.
 

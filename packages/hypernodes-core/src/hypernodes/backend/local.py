@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hypernodes.backend.base import Backend
 from hypernodes.checks import check_initialised, shown
 from hypernodes.engine.engine import PipelineExecutionEngine
-from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.settings import KEEP_WORKERS_S, ExecutionMode
 from hypernodes.errors import ConfigurationError
 from hypernodes.request import MapRequest, RunRequest
 
@@ -24,6 +24,7 @@ class LocalBackend(Backend):
         map_execution: How the items of a map are executed; None for "sequential".
         max_workers: The largest number of node calls at a time; None for a number that suits the strategy.
         executor: An executor of the caller's own to make node calls on.
+        keep_workers_s: How long worker processes stay after a run, for the next one, in seconds; 0 for not at all.
         engine: A ready-made engine, instead of the settings above.
 
     Attributes:
@@ -39,11 +40,18 @@ class LocalBackend(Backend):
         *,
         max_workers: int | None = None,
         executor: Executor | None = None,
+        keep_workers_s: float | None = None,
         engine: PipelineExecutionEngine | None = None,
     ) -> None:
         if engine is None:
-            engine = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, executor=executor)
-        elif (node_execution, map_execution, max_workers, executor) != (None,) * 4:
+            engine = PipelineExecutionEngine(
+                node_execution,
+                map_execution,
+                max_workers=max_workers,
+                executor=executor,
+                keep_workers_s=KEEP_WORKERS_S if keep_workers_s is None else keep_workers_s,
+            )
+        elif (node_execution, map_execution, max_workers, executor, keep_workers_s) != (None,) * 5:
             raise ConfigurationError("pass LocalBackend either engine= or the settings of an engine, not both")
         if not isinstance(engine, PipelineExecutionEngine):
             raise ConfigurationError(f"engine must be a PipelineExecutionEngine or None; got {shown(engine)}")
@@ -66,7 +74,7 @@ class LocalBackend(Backend):
         return await self.engine.amap(request)
 
     def close(self) -> None:
-        """End the worker processes that stayed alive for further runs."""
+        """End the worker processes that stay for further runs."""
         self.engine.close()
 
     def __enter__(self) -> Self:

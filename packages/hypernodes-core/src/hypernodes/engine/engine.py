@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.checks import check_choice, shown
+from hypernodes.checks import check_choice, check_seconds, shown
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.straight import columns_of, run_rows, run_silent
 from hypernodes.engine.frames.columns import (
@@ -19,7 +19,7 @@ from hypernodes.engine.frames.columns import (
     check_shared,
     has_failure,
 )
-from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.settings import KEEP_WORKERS_S, ExecutionMode
 from hypernodes.engine.workers.pool_owner import PoolOwner
 from hypernodes.errors import ConfigurationError, is_positive
 from hypernodes.plan import Plan
@@ -59,10 +59,12 @@ class PipelineExecutionEngine:
     A node starts as soon as its own inputs exist. Only calls of nodes occupy workers, so `max_workers` bounds the calls
     of a whole run at any depth of nesting.
 
-    Worker processes live as long as the run. To keep them for several runs, use the engine (or a backend with it) as a
-    context manager; they then hold the values that the last run shared between its items until they get other work.
-    Runs of several threads share them, so that all together have `max_workers` processes; a run that is aborted ends
-    only the processes that work for it. A forked process starts processes of its own.
+    Worker processes stay for a while after a run, without its values, for the next run of any engine that needs as
+    many. They end after `keep_workers_s`, with `close`, at the end of the program, and when a run needs processes with
+    another working directory, other environment variables or another `sys.path`. One that has imported a module whose
+    file has changed since ends, too. To keep them longer, use the engine (or a backend with it) as a context manager:
+    runs of several threads then share them, so that all together have `max_workers` processes, and they end with the
+    block. A run that is aborted ends only the processes that work for it. A forked process starts processes of its own.
 
     Args:
         node_execution: How the nodes of one run are executed; None for "sequential".
@@ -72,6 +74,7 @@ class PipelineExecutionEngine:
         executor: An executor of the caller's own to make calls on, instead of the threads or processes of the run. A
             pipeline that is run inside a node on the same executor makes calls in the thread of that node rather than
             wait for a worker that may never be free.
+        keep_workers_s: How long worker processes stay after a run, in seconds; 0 for not at all.
 
     Attributes:
         backend_name: Name of the backend that uses it, for messages.
@@ -98,6 +101,7 @@ class PipelineExecutionEngine:
         *,
         max_workers: int | None = None,
         executor: Executor | None = None,
+        keep_workers_s: float = KEEP_WORKERS_S,
     ) -> None:
         is_unset = node_execution is None and map_execution is None
         node_execution = _check_mode("node_execution", node_execution)
@@ -116,7 +120,7 @@ class PipelineExecutionEngine:
         self.max_workers = max_workers
         self.executor = executor
         self.backend_name = "local"
-        self._pools = PoolOwner()
+        self._pools = PoolOwner(check_seconds("keep_workers_s", keep_workers_s))
 
     # --- single runs ----------------------------------------------------------------------------------------------
 
@@ -229,7 +233,10 @@ class PipelineExecutionEngine:
     # --- worker processes -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the worker processes that stayed alive for further runs, once no run of another thread uses them."""
+        """End the worker processes that stay for further runs; those that a run of another thread uses, with that run.
+
+        Idle ones end even if the run that needed them was one of another engine.
+        """
         self._pools.close()
 
     def __enter__(self) -> Self:
@@ -248,10 +255,10 @@ class PipelineExecutionEngine:
         return self._pools.lease(self.max_workers or default_workers({"parallel"}))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pools": None, "executor": None}
+        return {**self.__dict__, "_pools": self._pools.keep_s, "executor": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _pools=PoolOwner())
+        self.__dict__.update(state, _pools=PoolOwner(state["_pools"]))
 
     def __repr__(self) -> str:
         workers = "" if self.max_workers is None else f", max_workers={self.max_workers}"

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from hypernodes.engine.limit_reports import report_limits_to
 from hypernodes.engine.workers.callers_main import let_children_find_callers_main
+from hypernodes.engine.workers.process_start import remember_folder, return_to_folder
 from hypernodes.remote.messages import wants_reply
 from hypernodes.remote.pipes import JOB, LIMIT, LIMIT_FORMAT, MESSAGE, OUTCOME, PING, PONG, PRINTED, PipeConnection
 from hypernodes.remote.worker import close_engines, execute
@@ -30,6 +31,7 @@ def main() -> None:
     """Serve until standard input ends; then end as any other program does, with open files flushed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the caller, who ends this process
     let_children_find_callers_main()
+    remember_folder()
     connection = PipeConnection(os.dup(0), os.dup(1))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -62,6 +64,7 @@ class _Server:
             if os.getpid() != self._pid:  # a node forked, and its child returned as well
                 os._exit(0)
             self._output.flush()
+            return_to_folder()
             self._is_busy = False
             self._connection.send(OUTCOME, outcome)
             del outcome

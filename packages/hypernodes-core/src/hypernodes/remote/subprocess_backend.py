@@ -12,15 +12,16 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from math import inf
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from hypernodes.checks import as_mapping, shown
-from hypernodes.engine.settings import ExecutionMode
+from hypernodes.checks import as_mapping, check_seconds, shown
+from hypernodes.engine.settings import KEEP_WORKERS_S, ExecutionMode
 from hypernodes.engine.workers import stopped_processes
 from hypernodes.engine.workers.callers_main import locate_callers_main
+from hypernodes.engine.workers.idle_workers import IdleWorkers, surroundings
 from hypernodes.engine.workers.threads import start_thread
 from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError
 from hypernodes.locks import reset_after_fork
@@ -58,8 +59,11 @@ _SERVE = "__import__('hypernodes.remote.serve', fromlist=['main']).main()"  # wh
 class SubprocessBackend(RemoteBackend):
     """Run pipelines in another Python process on this machine, which may have another environment.
 
-    The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. Each run gets a fresh
-    process; to use it for several, use the backend as a context manager.
+    The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. The process stays for a
+    while after a run, so that the next one starts at once: what the code of a run has left in its own modules is gone,
+    what it has left in installed ones, in the environment or in memory is there. It ends after `keep_workers_s`, with
+    `close`, at the end of the program, and where a run needs a process with other settings than this one was started
+    with. To keep it longer, use the backend as a context manager; `keep_workers_s=0` gives each run a fresh process.
 
     Args:
         python: The interpreter; None for the one that runs here.
@@ -69,6 +73,7 @@ class SubprocessBackend(RemoteBackend):
         node_execution: How the nodes of one run are executed there; None for "sequential".
         map_execution: How the items of a map are executed there; None for "sequential".
         max_workers: The largest number of calls at a time there.
+        keep_workers_s: How long the process stays after a run, in seconds; 0 for not at all.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
@@ -96,8 +101,10 @@ class SubprocessBackend(RemoteBackend):
         node_execution: ExecutionMode | None = None,
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
+        keep_workers_s: float = KEEP_WORKERS_S,
     ) -> None:
         super().__init__(node_execution, map_execution, max_workers=max_workers)
+        self.keep_workers_s = check_seconds("keep_workers_s", keep_workers_s)
         if python is not None and not isinstance(python, (str, os.PathLike)):
             raise ConfigurationError(f"python must be the path of an interpreter; got {shown(python)}")
         self.python = sys.executable if python is None else os.fspath(python)
@@ -120,11 +127,12 @@ class SubprocessBackend(RemoteBackend):
         self._lock = reset_after_fork(threading.Lock())
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        process = self._take_idle() or self._new_process()
+        key = self._kind_of_process()
+        process = self._take_idle() or _idle.take(key) or self._new_process()
         try:
             while not process.give(job):  # one that was waiting for a job may have ended meanwhile
                 process.kill()
-                process = self._take_idle() or self._new_process()
+                process = self._take_idle() or _idle.take(key) or self._new_process()
             del job  # which may be large, and is over there now
             channel.when_cancelled(process.interrupt)
             outcome = process.outcome(channel)
@@ -133,11 +141,15 @@ class SubprocessBackend(RemoteBackend):
                 if is_stored:
                     self._idle.append(process)
             if not is_stored:
-                process.end()
+                _idle.give(key, process, self.keep_workers_s)
         except BaseException:  # also an interrupt: what runs there is of no use to anybody
             process.kill()
             raise
         return outcome  # type: ignore[return-value]
+
+    def _kind_of_process(self) -> tuple[Hashable, ...]:
+        """Return what a process has that is started now."""
+        return (self.python, tuple(self.env.items()), self.cwd, self.show_logs, *surroundings())
 
     def _new_process(self) -> _Process:
         environ = {**os.environ, **locate_callers_main(), **self.env}
@@ -203,12 +215,13 @@ class SubprocessBackend(RemoteBackend):
             self._idle = []
 
     def close(self) -> None:
-        """End the processes that stayed for further runs."""
+        """End the processes that stay for further runs, also where the run was one of another `SubprocessBackend`."""
         self._leave_processes_of_parent()
         with self._lock:
             idle, self._idle = self._idle, []
         for process in idle:
             process.end()
+        _idle.close()
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -232,6 +245,7 @@ class SubprocessBackend(RemoteBackend):
         return f"SubprocessBackend(python={self.python!r})"
 
 
+_idle: IdleWorkers[_Process] = IdleWorkers(lambda process: process.end(), most=4)
 _of_parents: list[_Process] = []
 """Processes of the process that this one was forked from; not closed, because that might wait for ever."""
 

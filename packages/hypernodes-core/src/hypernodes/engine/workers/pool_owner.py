@@ -20,10 +20,14 @@ _of_parents: list[ProcessPool] = []
 class PoolOwner:
     """Gives runs the worker processes that they need: each its own, or while it is entered, all of them the same.
 
-    The processes end when the last run that uses them has ended, and nobody keeps them for others.
+    Those of a run of its own stay for a while, for the next one; see `idle_workers`.
+
+    Args:
+        keep_s: How long they stay, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_s: float) -> None:
+        self.keep_s = keep_s
         self._lock = reset_after_fork(threading.Lock())
         self._times_entered = 0
         self._kept: ProcessPool | None = None
@@ -50,6 +54,9 @@ class PoolOwner:
             is_used = pool is not None and pool.users > 0
         if pool is not None and not is_used:
             pool.close()
+        from hypernodes.engine.workers.idle_workers import idle_pools
+
+        idle_pools.close()
 
     @scoped
     def lease(self, size: int) -> Iterator[ProcessPool]:
@@ -58,25 +65,28 @@ class PoolOwner:
         Args:
             size: The largest number of processes.
         """
-        from hypernodes.engine.workers.process_pool import ProcessPool
+        from hypernodes.engine.workers.process_pool import give_pool, take_pool
 
         with self._lock:
             self._leave_pool_of_parent()
             pool = self._kept
             if pool is None:
-                pool = ProcessPool(size)
+                pool = take_pool(size)
                 pool.kill_at_exit(self)
                 if self._times_entered:
                     self._kept = pool
+                    pool.is_of_block = True
             pool.users += 1
         try:
             yield pool
         finally:
             with self._lock:
                 pool.users -= 1
-                is_over = not pool.users and pool is not self._kept
-            if is_over:
-                pool.close()
+                is_kept = pool is self._kept
+            if not pool.users and is_kept:
+                pool.refresh()
+            elif not pool.users:
+                give_pool(pool, 0 if pool.is_of_block else self.keep_s)
 
     def _leave_pool_of_parent(self) -> None:
         if self._process_id != os.getpid():

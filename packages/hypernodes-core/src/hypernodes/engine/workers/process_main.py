@@ -237,11 +237,12 @@ def load_shared(path: str, unpack_file: Callable[[Payload], Any] = unpack) -> An
     return value
 
 
-def evict_removed_files() -> None:
-    """Release values whose file was removed: no further order refers to them."""
+def evict_removed_files() -> bool:
+    """Release values whose file was removed: no further order refers to them; return whether there were any."""
     with _table:
         known = list(_loaded)
     removed = [path for path in known if not os.path.exists(path)]
     with _table:
         for path in removed:
             _loaded.pop(path, None)
+    return bool(removed)

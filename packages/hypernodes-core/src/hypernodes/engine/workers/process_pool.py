@@ -8,7 +8,7 @@ import pickle
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import BrokenExecutor, Future
 from itertools import count
 from multiprocessing import util
@@ -16,8 +16,11 @@ from typing import Any, Protocol
 
 from hypernodes.engine.workers.caller_settings import take_over
 from hypernodes.engine.workers.callers_main import locate_callers_main
+from hypernodes.engine.workers.code_owner import code_owner
+from hypernodes.engine.workers.idle_workers import idle_pools, surroundings
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.process_start import serve_orders, thread_limits
+from hypernodes.engine.workers.refreshing import refresh
 from hypernodes.engine.workers.threads import log_shortage, start_thread
 from hypernodes.engine.workers.worker_process import LostWorkerError, NotBegunError, WorkerProcess, describe_exit
 from hypernodes.errors import ConfigurationError, ExecutionError, WorkerDiedError
@@ -25,6 +28,7 @@ from hypernodes.errors import ConfigurationError, ExecutionError, WorkerDiedErro
 _NAME = "hypernodes-worker"
 _WITHOUT_GUARD = 79  # exit code of a worker whose script starts a run while the worker imports it
 _TAKE_OVER = pickle.dumps(take_over, PROTOCOL)
+_REFRESH = pickle.dumps(refresh, PROTOCOL)
 _MAX_ATTEMPTS = 5
 _EXIT_PRIORITY = 20  # before multiprocessing, at the exit of the interpreter, waits for processes
 _numbers = count(1)
@@ -86,6 +90,7 @@ class _Driver:
         is_up: Whether the process has come up.
         settings: What the process took over from this one.
         was_idle: Whether it has waited for an order since it answered last.
+        refreshed: How often the processes of the pool had to be refreshed when this one was.
         is_unwanted: Whether the process is to end, or not to start.
     """
 
@@ -96,6 +101,7 @@ class _Driver:
         self.is_up = False
         self.settings = b""
         self.was_idle = True
+        self.refreshed = 0
         self.is_unwanted = False
 
     def kill(self) -> None:
@@ -121,31 +127,38 @@ class ProcessPool:
 
     Args:
         size: The largest number of processes.
+        around: What a process takes over from this one when it starts.
 
     Attributes:
+        size: The same.
+        around: The same.
         is_loky: Whether loky starts the processes.
         users: Number of runs that use it now; for its owner.
+        is_of_block: Whether it ends with a `with` block; for its owner.
 
     Raises:
         ConfigurationError: This process is daemonic, so that it may not start processes.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, around: Hashable = None) -> None:
         if multiprocessing.current_process().daemon:
             raise ConfigurationError(
                 '"parallel" needs worker processes, but this is a daemonic process (as in a multiprocessing.Pool or a '
                 'Celery worker), which may not start any; use "threaded" or "sequential" here'
             )
         _leave_worker_without_guard()
-        self._size = size
+        self.size = size
+        self.around = around
         self._changed = threading.Condition()
         self._queue: deque[_Order] = deque()
         self._drivers: list[_Driver] = []
         self._idle = 0
         self._starting = 0
+        self._refreshed = 0  # how often processes were to be refreshed
         self._is_closed = False
         self._finalizer: util.Finalize | None = None
         self.users = 0
+        self.is_of_block = False
         try:
             from loky.backend import get_context
 
@@ -196,8 +209,21 @@ class ProcessPool:
 
     # --- for the owner --------------------------------------------------------------------------------------------
 
+    @property
+    def has_processes(self) -> bool:
+        """Whether any process is there, or starting."""
+        return bool(self._drivers)
+
+    def refresh(self) -> None:
+        """Let idle processes release what the last run left in them; those end whose code is not that of now."""
+        with self._changed:
+            self._refreshed += 1
+            self._changed.notify_all()
+
     def kill_at_exit(self, owner: object) -> None:
         """End the processes when the interpreter exits, or when an owner is lost that did not close the pool."""
+        if self._finalizer is not None:
+            self._finalizer.cancel()
         self._finalizer = util.Finalize(owner, ProcessPool.kill, args=(self,), exitpriority=_EXIT_PRIORITY)
 
     def close(self) -> None:
@@ -232,7 +258,7 @@ class ProcessPool:
 
     def _grow(self) -> None:
         """Start processes for the orders that none is free for."""
-        while len(self._drivers) < self._size and len(self._queue) > self._idle + self._starting:
+        while len(self._drivers) < self.size and len(self._queue) > self._idle + self._starting:
             if not self._may_start_several and self._drivers:
                 return
             driver = _Driver(self._drive)
@@ -258,8 +284,8 @@ class ProcessPool:
         except BaseException as error:
             self._give_up(driver, error)
             return
-        while (order := self._take(driver)) is not None and self._execute(driver, order):
-            del order  # an idle thread must not keep it
+        while self._serve(driver):
+            pass
         assert driver.process is not None
         driver.process.end()
         with self._changed:
@@ -269,7 +295,7 @@ class ProcessPool:
     def _start(self, driver: _Driver) -> None:
         ours, theirs = multiprocessing.Pipe()
         name = f"{_NAME}-{next(_numbers)}"
-        limits = thread_limits(self._size)
+        limits = thread_limits(self.size)
         of_loky: dict[str, Any] = {"env": {**limits, **locate_callers_main()}} if self.is_loky else {}
         arguments = (theirs, os.getpid(), self.is_loky)
         process = self._context.Process(target=serve_orders, args=arguments, name=name, **of_loky)
@@ -292,7 +318,7 @@ class ProcessPool:
             if self._drivers:
                 if not was_killed and not self._is_short:
                     self._is_short = True
-                    log_shortage(f"{len(self._drivers)} of {self._size} worker processes", self._why_none_starts(error))
+                    log_shortage(f"{len(self._drivers)} of {self.size} worker processes", self._why_none_starts(error))
                 return
             waiting = list(self._queue)
             self._queue.clear()
@@ -300,8 +326,27 @@ class ProcessPool:
             if order.future.running() or order.future.set_running_or_notify_cancel():
                 order.future.set_exception(NoWorkersError(self._why_none_starts(error)))
 
+    def _serve(self, driver: _Driver) -> bool:
+        """Let a process do what is next; return whether it can go on."""
+        order = self._take(driver)
+        if order is not None:
+            return self._execute(driver, order)
+        assert driver.process is not None
+        return not (self._is_closed or driver.process.is_killed) and self._refresh(driver)
+
+    def _refresh(self, driver: _Driver) -> bool:
+        """Let a process release what it holds; return whether it can go on."""
+        assert driver.process is not None
+        try:
+            return driver.process.call(_REFRESH, b"", driver.was_idle) == b""
+        except (NotBegunError, LostWorkerError):
+            return False
+        except BaseException:
+            driver.process.kill()
+            return False
+
     def _take(self, driver: _Driver) -> _Order | None:
-        """Wait for the next order; None when the process is to end."""
+        """Wait for the next order; None when the process is to end, or to be refreshed before it takes another."""
         assert driver.process is not None
         with self._changed:
             is_first = not driver.is_up
@@ -309,8 +354,12 @@ class ProcessPool:
                 driver.is_up = self._has_started = self._may_start_several = True
                 self._starting -= 1
                 self._failed_starts = 0
+                driver.refreshed = self._refreshed
             driver.order = None
             while not driver.process.is_killed:
+                if driver.refreshed != self._refreshed and not self._is_closed:
+                    driver.refreshed = self._refreshed
+                    break
                 while self._queue and driver.order is None:
                     order = self._queue.popleft()
                     if order.future.running() or order.future.set_running_or_notify_cancel():
@@ -378,6 +427,35 @@ class ProcessPool:
             )
             message += "" if self.is_loky else f". One cause: {guard}"
         return WorkerDiedError(message, node_names=(), item_index=None)
+
+
+def take_pool(size: int) -> ProcessPool:
+    """Return idle worker processes, or a pool that will start some.
+
+    Args:
+        size: The largest number of processes.
+    """
+    around = surroundings()
+    pool: ProcessPool | None = idle_pools.take((size, around))
+    if pool is None:
+        return ProcessPool(size, around)
+    pool.refresh()
+    return pool
+
+
+def give_pool(pool: ProcessPool, keep_s: float) -> None:
+    """Keep the processes of a pool that no run uses, for the next one, or end them.
+
+    Args:
+        pool: The pool.
+        keep_s: How long they are kept, in seconds.
+    """
+    if not pool.has_processes or code_owner.get() is not None:  # the code of one sender is not for others
+        pool.close()
+        return
+    pool.refresh()
+    pool.kill_at_exit(None)
+    idle_pools.give((pool.size, pool.around), pool, keep_s)
 
 
 def _disown_processes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -27,6 +28,9 @@ _THREAD_LIMITS = (
 )
 _PARENT_CHECK_S = 1.0  # between two checks whether the parent is alive
 _folders: dict[str, None] = {}
+_start_folder = ""
+STARTED_NS = time.time_ns()
+"""When this process was started, if it is a worker process."""
 
 
 def serve_orders(connection: Connection, parent: int, is_loky: bool) -> None:
@@ -40,6 +44,7 @@ def serve_orders(connection: Connection, parent: int, is_loky: bool) -> None:
     if is_loky:
         use_empty_main()
     start_process(parent)
+    remember_folder()
     serve(connection)
 
 
@@ -56,6 +61,20 @@ def thread_limits(workers: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = str(max(1, cores // workers))
     return {name: share for name in _THREAD_LIMITS if name not in os.environ}
+
+
+def remember_folder() -> None:
+    """Remember the folder in which this process was started."""
+    global _start_folder
+    with contextlib.suppress(OSError):  # it was removed
+        _start_folder = os.getcwd()
+
+
+def return_to_folder() -> None:
+    """Return to the folder in which this process was started, if a node has left it."""
+    with contextlib.suppress(OSError):
+        if _start_folder and os.getcwd() != _start_folder:
+            os.chdir(_start_folder)
 
 
 def use_folder(folder: str) -> None:
