@@ -221,7 +221,9 @@ class Built:
     def _pipeline(self, spec: PipelineSpec, **settings: Any) -> Pipeline:
         cache = self.cache_called(spec.cache) if isinstance(spec.cache, str) else spec.cache
         nodes = [self._function(n) if isinstance(n, FunctionSpec) else self._nested(n) for n in spec.nodes]
-        return Pipeline(nodes, name=spec.name, cache=cache if self._is_cached else None, **settings)
+        shown = None if spec.shown is None else list(spec.shown)
+        pipeline = Pipeline(nodes, name=spec.name, outputs=shown, cache=cache if self._is_cached else None, **settings)
+        return pipeline.with_inputs(spec.preset) if spec.preset else pipeline
 
     def _nested(self, spec: NestedSpec) -> PipelineNode:
         return self._pipeline(spec.pipeline, backend=self._inner_backend).as_node(
@@ -230,6 +232,8 @@ class Built:
             map_over=spec.map_over or None,
             map_mode=spec.map_mode,
             name=spec.name,
+            outputs=spec.asked,
+            prefix=spec.prefix,
         )
 
     def _function(self, spec: FunctionSpec) -> Node[..., Any]:

@@ -104,7 +104,13 @@ def _draw_pipeline(drawing: _Drawing, depth: int, cache: CacheSetting) -> _Shape
         nodes.append(node)
         levels |= made
     shuffled = drawing.draw(st.permutations(nodes))
-    shape = _Shape(PipelineSpec(f"p{number}", tuple(shuffled), cache), levels)
+    spec = PipelineSpec(f"p{number}", tuple(shuffled), cache)
+    if drawing.chance(15):
+        spec = replace(spec, shown=_draw_some(drawing, spec.made))
+    if drawing.chance(20) and spec.inputs:
+        preset = _draw_some(drawing, spec.inputs)
+        spec = replace(spec, preset={name: _draw_value(drawing, levels[name]) for name in preset})
+    shape = _Shape(spec, levels)
     drawing.shapes.append(shape)
     return shape
 
@@ -144,7 +150,12 @@ def _draw_nested(drawing: _Drawing, depth: int, source: Any, fresh_outputs: Any)
     number = next(drawing.seeds)
     inner = replace(inside.spec, name=f"p{number}")
     can_be_mapped = [name for name in inner.inputs if inside.levels[name] < MAX_LEVEL]
-    highest = max(inside.levels[name] for name in inner.outputs)
+    asked = _draw_some(drawing, inner.made) if drawing.chance(15) else None
+    shown = inner.outputs if asked is None else asked
+    if drawing.chance(10):
+        shown = tuple(dict.fromkeys((*shown, *_draw_some(drawing, inner.made))))  # what is renamed is shown besides
+    prefix = f"q{number}_o" if drawing.chance(15) else ""
+    highest = max(inside.levels[name] for name in shown)
     mapped: set[str] = set()
     if can_be_mapped and highest < MAX_LEVEL and drawing.chance(70):
         mapped = set(drawing.draw(st.lists(st.sampled_from(can_be_mapped), min_size=1, max_size=2, unique=True)))
@@ -152,16 +163,23 @@ def _draw_nested(drawing: _Drawing, depth: int, source: Any, fresh_outputs: Any)
     for name in inner.inputs:
         outer_of[name] = source(inside.levels[name] + (name in mapped), set(outer_of.values()))
     input_mapping = {outer: name for name, outer in outer_of.items() if outer != name}
-    output_mapping = {name: next(fresh_outputs) for name in inner.outputs}
+    keep = set(inner.outputs if asked is None else asked) if prefix else set()  # these are called after the prefix
+    output_mapping = {name: next(fresh_outputs) for name in shown if name not in keep}
     node = NestedSpec(
         f"n{number}",
         inner,
         input_mapping,
-        {name: outer for name, outer in output_mapping.items() if outer != name},
+        {name: outer for name, outer in output_mapping.items() if outer != name or name not in inner.outputs},
         tuple(outer_of[name] for name in inner.inputs if name in mapped),
         drawing.pick(["zip", "product"]),
+        asked,
+        prefix,
     )
-    return node, {outer: inside.levels[name] + bool(mapped) for name, outer in output_mapping.items()}
+    return node, {node.outer_output(name): inside.levels[name] + bool(mapped) for name in node.shown}
+
+
+def _draw_some(drawing: _Drawing, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(drawing.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True)))
 
 
 def _draw_value(drawing: _Drawing, level: int, is_column: bool = False) -> Value:
@@ -180,14 +198,14 @@ def _draw_execution(drawing: _Drawing, shape: _Shape) -> Execution:
     if names and drawing.chance(3):
         names.remove(drawing.pick(names))  # perhaps a missing one
     if drawing.chance(20):
-        names += drawing.draw(st.lists(st.sampled_from(spec.outputs), min_size=1, max_size=2, unique=True))
+        names += drawing.draw(st.lists(st.sampled_from(spec.made), min_size=1, max_size=2, unique=True))
     mapped: list[str] = []
     if names and drawing.chance(35):
         mapped = drawing.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
     inputs = {name: _draw_value(drawing, levels[name] + (name in mapped), name in mapped) for name in names}
     output_name = None
     if drawing.chance(60):
-        outputs = sorted(spec.outputs, key=_age)
+        outputs = sorted(spec.paths if drawing.chance(25) else spec.made, key=_age)
         selected = list(dict.fromkeys(drawing.pick_late(outputs) for _ in range(drawing.pick([1, 2]))))
         output_name = selected[0] if len(selected) == 1 else tuple(selected)
     return Execution(inputs, output_name, tuple(mapped), drawing.pick(["zip", "product"]))
@@ -202,12 +220,12 @@ def _change_an_input(drawing: _Drawing, execution: Execution) -> Execution:
 
 def _vary(drawing: _Drawing, execution: Execution, spec: PipelineSpec) -> Execution:
     """Ask for other outputs, give or no longer give one, map instead of running, or run one item of a map."""
-    overrides = [name for name in execution.inputs if name in spec.outputs and name not in execution.map_over]
+    overrides = [name for name in execution.inputs if name in spec.made and name not in execution.map_over]
     if overrides and drawing.chance(50):
         kept = {name: value for name, value in execution.inputs.items() if name != overrides[0]}
         return replace(execution, inputs=kept)
     if drawing.chance(15):
-        name = drawing.pick(list(spec.outputs))
+        name = drawing.pick(list(spec.made))
         return replace(execution, inputs={name: [1, 2], **execution.inputs})
     if execution.map_over and drawing.chance(50):
         columns = {name: execution.inputs[name] for name in execution.map_over}
@@ -218,11 +236,11 @@ def _vary(drawing: _Drawing, execution: Execution, spec: PipelineSpec) -> Execut
         name = drawing.pick(list(execution.inputs))
         column = [execution.inputs[name], _changed(execution.inputs[name])]
         return replace(execution, inputs={**execution.inputs, name: column}, map_over=(name,))
-    return replace(execution, output_name=drawing.pick([None, *spec.outputs]))
+    return replace(execution, output_name=drawing.pick([None, *spec.made]))
 
 
 def _age(name: str) -> int:
-    return int(name[1:])
+    return int("".join(filter(str.isdigit, name.rpartition("o")[2])) or 0)
 
 
 def _changed(value: Value) -> Value:

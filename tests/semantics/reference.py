@@ -144,7 +144,8 @@ def value_key(value: Value) -> Key:
 
 def instantiate(pipeline: PipelineSpec, scope: Scope, bound: Mapping[str, Cell]) -> tuple[dict[str, Cell], list[Step]]:
     """Wire a pipeline up: every name with its cell, and the steps in the order in which a sequential run takes them."""
-    cells: dict[str, Cell] = dict(bound)
+    preset = {name: Given(value, value_key(value)) for name, value in pipeline.preset.items()}
+    cells: dict[str, Cell] = {**preset, **bound}
     steps: list[Step] = []
     for node in in_order(pipeline):
         overridden = frozenset(name for name in node.outputs if name in bound)
@@ -159,12 +160,18 @@ def instantiate(pipeline: PipelineSpec, scope: Scope, bound: Mapping[str, Cell])
             if node.map_over:
                 step = Step(node, scope, inside, overridden)
                 made = {name: Output(step, name) for name in node.outputs}
+                shown = {
+                    inner: cells.get(name, made[name]) for inner, name in zip(node.shown, node.outputs, strict=True)
+                }
+                by_path = {path: f"{node.name}/{path}" for path in node.pipeline.paths}
+                made |= {name: shown.get(path, Output(step, name)) for path, name in by_path.items()}
                 steps.append(step)
             else:
-                names = {inner: node.outer_output(inner) for inner in node.pipeline.outputs}
+                names = {inner: node.outer_output(inner) for inner in node.shown}
                 inside |= {inner: bound[name] for inner, name in names.items() if name in bound}
                 inner_cells, inner_steps = instantiate(node.pipeline, inner_scope(node, scope), inside)
                 made = {name: inner_cells[inner] for inner, name in names.items()}
+                made |= {f"{node.name}/{path}": inner_cells[path] for path in node.pipeline.paths}
                 steps += inner_steps
         cells = made | cells  # a given value stands for an output
     return cells, steps
@@ -237,8 +244,8 @@ class _Probe:
         names = [n for n in node.pipeline.inputs if n in step.arguments or n in self.mapped]
         symbols = {name: Given(None, ("input", name)) for name in names}
         cells, _ = instantiate(node.pipeline, self.scope, symbols)
-        wanted = set(wanted)
-        self.outputs = {n: cells[n] for n in node.pipeline.outputs if node.outer_output(n) in wanted}
+        paths = {node.path_inside(name) for name in wanted}
+        self.outputs = {path: cells[path] for path in node.pipeline.paths if path in paths}
         self.steps = want(self.outputs.values())
         taken = [cell for inside in self.steps for cell in arguments_of(inside)]
         self.used = {name for name, symbol in symbols.items() if symbol in taken}
@@ -257,9 +264,20 @@ def lacks_input(step: Step) -> bool:
     return any(name not in step.arguments for name in mapped_inputs(step.node)) or _Probe(step, step.wanted).is_missing
 
 
-def default_outputs(pipeline: PipelineSpec, cells: Mapping[str, Cell], steps: list[Step]) -> list[str]:
-    """All outputs, but neither those given nor those that only served to compute given ones."""
+def default_outputs(
+    pipeline: PipelineSpec,
+    cells: Mapping[str, Cell],
+    steps: list[Step],
+    without_given: tuple[dict[str, Cell], list[Step]],
+) -> list[str]:
+    """All shown outputs, but neither those given nor those that only served to compute given ones.
+
+    `without_given` is the same pipeline, wired up where no value is given for an output.
+    """
     users: dict[tuple[Step, str], list[Step]] = {}
+    all_cells, all_steps = without_given
+    concerned = _makers([all_cells[name] for name in pipeline.outputs])
+    steps = [step for step, alike in zip(steps, all_steps, strict=True) if alike in concerned]
     for step in steps:
         for cell in step.arguments.values():
             if isinstance(cell, Output):
@@ -275,6 +293,18 @@ def default_outputs(pipeline: PipelineSpec, cells: Mapping[str, Cell], steps: li
         runs[step] = any((step, name) in kept for name in names)
     found = {name: cells[name] for name in pipeline.outputs}
     return [name for name, cell in found.items() if isinstance(cell, Output) and (cell.step, cell.name) in kept]
+
+
+def _makers(cells: Iterable[Cell]) -> set[Step]:
+    """Return the steps that cells need, also for inputs that a mapped pipeline does not use."""
+    found: set[Step] = set()
+    stack = _steps_of(cells)
+    while stack:
+        step = stack.pop()
+        if step not in found:
+            found.add(step)
+            stack += _steps_of(step.arguments.values())
+    return found
 
 
 # --- the interpreter -----------------------------------------------------------------------------------------------
@@ -337,7 +367,8 @@ class Reference:
         cells, steps = instantiate(self.pipeline, root, given)
         names = _as_names(execution.output_name)
         if names is None:
-            names = default_outputs(self.pipeline, cells, steps)
+            roots = {name: cell for name, cell in given.items() if name not in self.pipeline.made}
+            names = default_outputs(self.pipeline, cells, steps, instantiate(self.pipeline, root, roots))
         needed = want(cells[name] for name in names)
         if any(map(lacks_input, needed)):
             expected.refusals.add("MissingInputError")
@@ -535,8 +566,8 @@ class Frame:
             for name in _used_inputs(step, step.wanted)
             if name in step.arguments and name not in columns
         }
-        inner_of = {node.outer_output(inner): inner for inner in node.pipeline.outputs}
-        wanted = [inner_of[name] for name in node.outputs if name in step.wanted]
+        outer_of = {node.path_inside(name): name for name in step.wanted}
+        wanted = [path for path in node.pipeline.paths if path in outer_of]
         work = _Map(self.reference, self.expected, node.pipeline, inner_scope(node, step.scope), shared, wanted)
         known = {name: keys[name] or list(map(value_key, column)) for name, column in columns.items()}
         mapped, outputs = work.run(columns, known, node.map_mode, self.items)
@@ -546,14 +577,14 @@ class Frame:
             return
         step.state = "ran"
         for inner, column in outputs.items():
-            step.values[node.outer_output(inner)] = column
+            step.values[outer_of[inner]] = column
             if None not in [key for _, key in work.elements[inner]]:
-                step.elements[node.outer_output(inner)] = [key for _, key in work.elements[inner]]
+                step.elements[outer_of[inner]] = [key for _, key in work.elements[inner]]
         if self.is_cacheable(step):
             cache = inner_scope(node, step.scope).cache
             assert cache is not None
             for name, key in (self._keys(step) or {}).items():
-                self.reference.keep_map(cache, key, work.elements[inner_of[name]])
+                self.reference.keep_map(cache, key, work.elements[node.path_inside(name)])
 
     def _element_keys(self, cell: Cell) -> Sequence[Key] | None:
         """The signatures of the elements of a list that a map in this frame made."""

@@ -77,25 +77,39 @@ class FunctionSpec:
 
 @dataclass(frozen=True)
 class PipelineSpec:
-    """A pipeline: its nodes in the order written, and where its results are kept."""
+    """A pipeline: its nodes in the order written, where its results are kept, what it shows and what is preset."""
 
     name: str
     nodes: tuple[FunctionSpec | NestedSpec, ...]
     cache: CacheSetting = None
+    shown: tuple[str, ...] | None = None  # the outputs that it shows; None for all
+    preset: Mapping[str, Value] = field(default_factory=dict)
+
+    @cached_property
+    def made(self) -> tuple[str, ...]:
+        """All outputs of its nodes."""
+        return tuple(output for node in self.nodes for output in node.outputs)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(output for node in self.nodes for output in node.outputs)
+        return self.made if self.shown is None else self.shown
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """All that can be asked for: its outputs, and those of nested pipelines by their path."""
+        nested = [node for node in self.nodes if isinstance(node, NestedSpec)]
+        return (*self.made, *(f"{node.name}/{path}" for node in nested for path in node.pipeline.paths))
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Root inputs, in the order of their first use."""
-        return tuple(dict.fromkeys(i for node in self.nodes for i in node.inputs if i not in self.outputs))
+        return tuple(dict.fromkeys(i for node in self.nodes for i in node.inputs if i not in self.made))
 
     @cached_property
     def required(self) -> frozenset[str]:
         """Root inputs that some node cannot do without."""
-        return frozenset(name for node in self.nodes for name in _required(node) if name in self.inputs)
+        needed = {name for node in self.nodes for name in _required(node) if name in self.inputs}
+        return frozenset(needed - self.preset.keys())
 
 
 @dataclass(frozen=True)
@@ -108,20 +122,34 @@ class NestedSpec:
     output_mapping: Mapping[str, str] = field(default_factory=dict)  # inner name: outer name
     map_over: tuple[str, ...] = ()
     map_mode: Literal["zip", "product"] = "zip"
+    asked: tuple[str, ...] | None = None  # the outputs that it is asked to show; None for those of the pipeline
+    prefix: str = ""
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         return tuple(self.outer_input(name) for name in self.pipeline.inputs)
 
     @cached_property
+    def shown(self) -> tuple[str, ...]:
+        """The outputs that it shows, by the names of the pipeline."""
+        asked = self.pipeline.outputs if self.asked is None else self.asked
+        return tuple(dict.fromkeys((*asked, *self.output_mapping)))
+
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(self.outer_output(name) for name in self.pipeline.outputs)
+        return tuple(self.outer_output(name) for name in self.shown)
+
+    def path_inside(self, name: str) -> str:
+        """Return the path, in the pipeline, of an output or of a path that begins with the name of this node."""
+        if name.startswith(f"{self.name}/"):
+            return name.removeprefix(f"{self.name}/")
+        return next(inner for inner in self.shown if self.outer_output(inner) == name)
 
     def outer_input(self, inner: str) -> str:
         return next((outer for outer, name in self.input_mapping.items() if name == inner), inner)
 
     def outer_output(self, inner: str) -> str:
-        return self.output_mapping.get(inner, inner)
+        return self.output_mapping.get(inner, self.prefix + inner)
 
 
 def without_caches(pipeline: PipelineSpec) -> PipelineSpec:

@@ -86,8 +86,9 @@ def _find_producers(nodes: Sequence[GraphNode], pipeline_name: str) -> dict[str,
                 else:
                     problem = (
                         f"output {output!r} is produced by both {describe(other)} and {describe(node)} in pipeline "
-                        f"{pipeline_name!r}. Rename one with @node(output_name=...), or with output_mapping if it is a "
-                        "nested pipeline."
+                        f"{pipeline_name!r}. Rename one with @node(output_name=...); of a nested pipeline, show only "
+                        "some outputs with as_node(outputs=[...]), or rename them with as_node(prefix=...) or "
+                        "output_mapping."
                     )
                 raise DuplicateOutputError(
                     problem,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from hypernodes.checks import check_bool, check_name
 from hypernodes.errors import InvalidNodeError
@@ -19,6 +19,10 @@ from hypernodes.node_options import (
     check_version,
     refuse_uncallable,
 )
+
+if TYPE_CHECKING:
+    from hypernodes.pipeline_node import PipelineNode
+    from hypernodes.plan import MapMode, OnError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -124,6 +128,44 @@ class Node(Generic[P, R]):
     def output_name(self) -> OutputName:
         """The name of the result, or the tuple of names when there are several."""
         return self.outputs[0] if len(self.outputs) == 1 else self.outputs
+
+    def as_node(
+        self,
+        input_mapping: Mapping[str, str] | None = None,
+        output_mapping: Mapping[str, str] | None = None,
+        *,
+        map_over: str | Sequence[str] | None = None,
+        map_mode: MapMode = "zip",
+        name: str | None = None,
+        on_error: OnError = "raise",
+        outputs: str | Sequence[str] | None = None,
+        prefix: str = "",
+    ) -> PipelineNode:
+        """Make a node of this one that has other names, or is called once per item.
+
+        It is that of a pipeline with this node alone; for the arguments, see `Pipeline.as_node`.
+
+        Example:
+            >>> from hypernodes import Pipeline, node
+            >>> @node(output_name="length")
+            ... def measure(text):
+            ...     return len(text)
+            >>> measure_all = measure.as_node({"texts": "text"}, {"length": "lengths"}, map_over="texts")
+            >>> Pipeline(nodes=[measure_all]).run(inputs={"texts": ["to", "be or"]})
+            {'lengths': [2, 5]}
+        """
+        from hypernodes.pipeline import Pipeline
+
+        return Pipeline([self], name=self.name).as_node(
+            input_mapping,
+            output_mapping,
+            map_over=map_over,
+            map_mode=map_mode,
+            name=name,
+            on_error=on_error,
+            outputs=outputs,
+            prefix=prefix,
+        )
 
     @property
     def is_importable(self) -> bool:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hypernodes.explain import Explanation
 
 _MAX_PLANS = 64
+_READ_ONLY = ("_defaults", "_preset")
 _DEFAULT_BACKEND = LocalBackend()
 
 
@@ -48,6 +49,9 @@ class Pipeline:
         cache: The cache that stores results; None for that of the enclosing pipeline, False for none.
         callbacks: The callbacks that observe its events; None for those of the enclosing pipeline, empty for none.
         name: Shown in events and messages.
+        outputs: The outputs that it shows: those that `run` computes when asked for none in particular, and that a
+            pipeline shows in which this one is nested. The others stay inside; they are computed where a node or
+            `output_name` asks for them. None for all.
         parent: A pipeline to inherit from, as if this one were nested in it. A pipeline in which this one is actually
             nested takes precedence.
 
@@ -55,6 +59,7 @@ class Pipeline:
         InvalidNodeError: An entry of `nodes` is neither a node nor a pipeline.
         DuplicateOutputError: Two nodes produce the same name.
         CycleError: Nodes depend on each other in a cycle.
+        UnknownOutputError: `outputs` names what no node produces.
         ConfigurationError: A setting has an invalid value.
 
     Example:
@@ -83,6 +88,7 @@ class Pipeline:
         cache: Cache | Literal[False] | None = None,
         callbacks: Sequence[PipelineCallback] | None = None,
         name: str | None = None,
+        outputs: str | Sequence[str] | None = None,
         parent: Pipeline | None = None,
     ) -> None:
         checked = _check_nodes(nodes)
@@ -90,7 +96,9 @@ class Pipeline:
         self._id = name or _derived_id(checked)
         self._graph = Graph(checked, self._id)
         self._configure(backend, Settings(*_check_settings(cache, callbacks)), name, parent)
-        self._defaults = MappingProxyType(_find_defaults(self._graph))
+        self._defaults: Mapping[str, Any] = MappingProxyType(_find_defaults(self._graph))
+        self._preset: Mapping[str, Any] = MappingProxyType({})
+        self._outputs = self._check_shown(outputs)
 
     def _configure(
         self, backend: Backend | None, settings: Settings, name: str | None, parent: Pipeline | None
@@ -116,7 +124,8 @@ class Pipeline:
         Args:
             inputs: Value for every root input that has no default. A value for the output of a node replaces that node:
                 neither it nor the nodes that only it needs are run.
-            output_name: Compute only this output, or these, and what they need; all outputs when None.
+            output_name: Compute only this output, or these, and what they need; all that the pipeline shows when None.
+                An output of a nested pipeline has the path "name of the node/name of the output".
 
         Returns:
             Each output name mapped to its value; never the inputs.
@@ -324,14 +333,15 @@ class Pipeline:
         if not names:
             raise ConfigurationError("map_over names no input; use run() for a single run")
         self._check_given(inputs)
+        values = {**self._preset, **inputs} if self._preset else inputs
         for name in names:
-            if name not in inputs:
+            if name not in values:
                 raise UnknownInputError(
-                    f"map_over names {shown(name)}, for which inputs has no values{suggest(name, inputs)}",
+                    f"map_over names {shown(name)}, for which inputs has no values{suggest(name, values)}",
                     unknown=(name,),
-                    available=tuple(inputs),
+                    available=tuple(values),
                 )
-        columns = {name: inputs[name] for name in names}
+        columns = {name: values[name] for name in names}
         shared = {name: value for name, value in inputs.items() if name not in columns}
         return MapRequest(
             self,
@@ -351,6 +361,8 @@ class Pipeline:
         map_mode: MapMode = "zip",
         name: str | None = None,
         on_error: OnError = "raise",
+        outputs: str | Sequence[str] | None = None,
+        prefix: str = "",
     ) -> PipelineNode:
         """Make a node of this pipeline, for use in another one.
 
@@ -358,14 +370,21 @@ class Pipeline:
             input_mapping: From the enclosing pipeline's name of an input to this pipeline's own name for it. Inputs
                 that are not listed keep their names.
             output_mapping: From this pipeline's own name of an output to the enclosing pipeline's name for it.
+                Outputs that are not listed keep their names, after `prefix`. Those that are listed are always shown.
             map_over: Inputs, by the enclosing pipeline's names, that hold one value per item: the pipeline runs once
                 per item, and every output becomes a list.
             map_mode: "zip" pairs the n-th values; "product" takes every combination.
-            name: Id of the node; by default the name of this pipeline.
+            name: Id of the node; by default the name of this pipeline, after `prefix`.
             on_error: "raise" or "collect", for the items; see `map`.
+            outputs: The outputs that the enclosing pipeline sees, by this pipeline's own names; by default those that
+                this pipeline shows. The others stay inside: they are computed only where one of these needs them, do
+                not collide with other names, and are reached by path (`output_name="name of the node/name of the
+                output"`).
+            prefix: Put before the names of the outputs, e.g. "query_".
 
         Raises:
-            MappingError: A mapping or `map_over` names an input or output that does not exist, or maps two to one name.
+            MappingError: A mapping, `map_over` or `outputs` names an input or output that does not exist, or two get
+                one name.
 
         Example:
             >>> from hypernodes import Pipeline, node
@@ -378,7 +397,7 @@ class Pipeline:
             >>> Pipeline(nodes=[measure_all]).run(inputs={"texts": ["to", "be or"]})
             {'lengths': [2, 5]}
         """
-        return PipelineNode(self, input_mapping, output_mapping, map_over, map_mode, name, on_error)
+        return PipelineNode(self, input_mapping, output_mapping, map_over, map_mode, name, on_error, outputs, prefix)
 
     # --- configuration --------------------------------------------------------------------------------------------
 
@@ -402,16 +421,62 @@ class Pipeline:
         """Return the same pipeline with another name."""
         return self._copy(self._backend, self._settings, name)
 
+    def with_outputs(self, outputs: str | Sequence[str] | None) -> Pipeline:
+        """Return the same pipeline that shows these outputs; None for all. See `outputs` of `Pipeline`.
+
+        Raises:
+            UnknownOutputError: No node produces one of them.
+        """
+        return self._copy(self._backend, self._settings, self._name, _outputs=self._check_shown(outputs))
+
+    def with_inputs(self, values: Any = None, /, **inputs: Any) -> Pipeline:
+        """Return the same pipeline with values preset for some of its inputs.
+
+        They count as if they were passed to each `run` and `map`, which may pass others; also in signatures of results.
+        Where the pipeline is nested, the enclosing one may leave these inputs out; a value or an output that it has
+        under the name of the input takes precedence.
+
+        Args:
+            values: A dict of values by name; or an object with settings: an instance of a dataclass, of a pydantic or
+                attrs class, or a named tuple. Each of its fields must be the name of an input.
+            inputs: Values by name; they take precedence over `values`, and both over values preset before.
+
+        Raises:
+            UnknownInputError: A name is not that of a root input.
+            ConfigurationError: `values` is something else, or an iterator, which only the first run could read.
+
+        Example:
+            >>> from hypernodes import Pipeline, node
+            >>> @node(output_name="scaled")
+            ... def scale(x, factor):
+            ...     return x * factor
+            >>> doubling = Pipeline(nodes=[scale]).with_inputs(factor=2)
+            >>> doubling.missing_inputs, dict(doubling.defaults)
+            (('x',), {'factor': 2})
+            >>> doubling.run({"x": 4}), doubling.run({"x": 4, "factor": 3})
+            ({'scaled': 8}, {'scaled': 12})
+        """
+        from hypernodes.preset_inputs import check_preset, values_of
+
+        preset = {**values_of(values), **inputs}
+        check_preset(preset, self._graph, self._id)
+        return self._copy(
+            self._backend,
+            self._settings,
+            self._name,
+            _preset=MappingProxyType({**self._preset, **preset}),
+            _defaults=MappingProxyType({**self._defaults, **preset}),
+        )
+
     def with_settings(self, settings: Settings) -> Pipeline:
         """Return the same pipeline with these settings of its own; backends use it to pass on inherited settings."""
         if not isinstance(settings, Settings):
             raise ConfigurationError(f"settings must be the settings of a pipeline; got {shown(settings)}")
         return self._copy(self._backend, settings, self._name)
 
-    def _copy(self, backend: Backend | None, settings: Settings, name: str | None) -> Pipeline:
+    def _copy(self, backend: Backend | None, settings: Settings, name: str | None, **attributes: Any) -> Pipeline:
         copy = object.__new__(type(self))
-        copy._graph = self._graph
-        copy._defaults = self._defaults
+        copy.__dict__.update(self.__dict__, **attributes)
         copy._configure(backend, settings, name, self._parent)
         copy._id = name or self._id
         return copy
@@ -440,13 +505,23 @@ class Pipeline:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of all outputs."""
-        return self._graph.outputs
+        """Names of the outputs that it shows; `graph.outputs` are all."""
+        return self._outputs
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """The root inputs that may be left out, with their defaults."""
+        """The root inputs that may be left out, with the values that they have then: preset ones or defaults."""
         return self._defaults
+
+    @property
+    def missing_inputs(self) -> tuple[str, ...]:
+        """Names of the root inputs that have neither a preset value nor a default."""
+        return tuple([name for name in self._graph.root_inputs if name not in self._defaults])
+
+    @property
+    def preset(self) -> Mapping[str, Any]:
+        """The root inputs that have a value by `with_inputs`, with these values."""
+        return self._preset
 
     @property
     def graph(self) -> Graph:
@@ -545,9 +620,31 @@ class Pipeline:
                 available=available,
             )
 
+    def _check_shown(self, outputs: str | Sequence[str] | None) -> tuple[str, ...]:
+        """Return the outputs that the pipeline shows."""
+        if outputs is None:
+            return self._graph.outputs
+        names = as_names(outputs, "outputs")
+        if not names:
+            raise ConfigurationError(f"outputs of pipeline {self._id!r} is empty: it has to show at least one")
+        self._check_requested(names)
+        if paths := [name for name in names if name not in self._graph.producers]:
+            raise ConfigurationError(
+                f"outputs of pipeline {self._id!r} names {paths[0]!r}; a path is for output_name. To show it, let the "
+                "nested pipeline show it: as_node(outputs=[...])"
+            )
+        return names
+
     def _check_requested(self, requested: tuple[str, ...] | None) -> None:
         graph = self._graph
         unknown = tuple(name for name in requested or () if name not in graph.producers)
+        if unknown:
+            from hypernodes.plan.output_paths import SEPARATOR, check_path
+
+            for path in unknown:
+                if SEPARATOR in path:
+                    check_path(graph, path)
+            unknown = tuple(name for name in unknown if SEPARATOR not in name)
         if unknown:
             from hypernodes.plan.meant_names import hint
 
@@ -560,7 +657,8 @@ class Pipeline:
 
     def __getstate__(self) -> dict[str, Any]:
         backend = None if self._effective_backend is _DEFAULT_BACKEND else self._effective_backend
-        return {**self.__dict__, "_plans": {}, "_defaults": dict(self._defaults), "_effective_backend": backend}
+        own = {name: dict(self.__dict__[name]) for name in _READ_ONLY}
+        return {**self.__dict__, **own, "_plans": {}, "_effective_backend": backend}
 
     def __copy__(self) -> Pipeline:
         return self  # it never changes
@@ -570,8 +668,8 @@ class Pipeline:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         backend = state["_effective_backend"] or _DEFAULT_BACKEND
-        defaults = MappingProxyType(state["_defaults"])
-        self.__dict__.update(state, _defaults=defaults, _effective_backend=backend)
+        own = {name: MappingProxyType(state[name]) for name in _READ_ONLY}
+        self.__dict__.update({**state, **own}, _effective_backend=backend)
 
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""

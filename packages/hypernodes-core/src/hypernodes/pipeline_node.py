@@ -23,9 +23,9 @@ class PipelineNode:
 
     Attributes:
         pipeline: The pipeline.
-        name: Id of the node; by default that of the pipeline.
+        name: Id of the node; by default that of the pipeline, after the prefix.
         inputs: Names of its inputs in the enclosing pipeline.
-        outputs: Names of its outputs in the enclosing pipeline.
+        outputs: Names, in the enclosing pipeline, of the outputs that it shows there.
         defaults: Values of the inputs that may be omitted; a mapped-over input may not.
         map_over: The inputs, by their names in the enclosing pipeline, that vary from item to item.
         map_mode: "zip" or "product".
@@ -41,10 +41,13 @@ class PipelineNode:
         map_mode: MapMode = "zip",
         name: str | None = None,
         on_error: OnError = "raise",
+        outputs: str | Sequence[str] | None = None,
+        prefix: str = "",
     ) -> None:
         check_pipeline(pipeline, "pipeline")
         self.pipeline = pipeline
-        self.name = check_name("name", name) or pipeline.name or pipeline.id
+        _check_prefix(prefix)
+        self.name = check_name("name", name) or prefix + (pipeline.name or pipeline.id)
         graph = pipeline.graph
         own_inputs = (*graph.root_inputs,)
         self.input_mapping = MappingProxyType(_names("input_mapping", input_mapping, "from outer to inner names"))
@@ -60,12 +63,14 @@ class PipelineNode:
                     available=graph.outputs,
                 )
             _check_known(inner, graph.outputs, "output_mapping", "output", self.name)
-        outer_outputs = [self.output_mapping.get(inner, inner) for inner in graph.outputs]
-        self._inner_of_output = dict(zip(outer_outputs, graph.outputs, strict=True))
+        shown = self._check_outputs(outputs, prefix)
+        outer_outputs = [self.output_mapping.get(inner, prefix + inner) for inner in shown]
+        self._inner_of_output = dict(zip(outer_outputs, shown, strict=True))
         if len(self._inner_of_output) < len(outer_outputs):
             twice = next(name for name in outer_outputs if outer_outputs.count(name) > 1)
             raise MappingError(
-                f"output_mapping of node {self.name!r} gives two outputs the name {twice!r}",
+                f"output_mapping of node {self.name!r} gives two outputs the name {twice!r}; an unmapped output "
+                f"{f'is called {prefix!r} and its own name' if prefix else 'keeps its own name'}",
                 unknown=twice,
                 available=graph.outputs,
             )
@@ -97,6 +102,19 @@ class PipelineNode:
                 f"on_error='collect' of node {self.name!r} needs map_over: it applies to the items of a map"
             )
 
+    def _check_outputs(self, outputs: str | Sequence[str] | None, prefix: str) -> tuple[str, ...]:
+        """Return the outputs that it shows, by the pipeline's own names."""
+        available = self.pipeline.graph.outputs
+        asked = self.pipeline.outputs if outputs is None else as_names(outputs, "outputs")
+        own_names = {prefix + own: own for own in available}
+        own_names |= {outer: own for own, outer in self.output_mapping.items()}
+        for name in asked:
+            _check_known(name, available, "outputs", "output", self.name, own_names)
+        shown = tuple(dict.fromkeys((*asked, *self.output_mapping)))
+        if not shown:
+            raise MappingError(f"outputs of node {self.name!r} is empty", unknown="", available=available)
+        return shown
+
     @property
     def location(self) -> str:
         """Empty: nested pipelines have no location in a file."""
@@ -125,6 +143,12 @@ class PipelineNode:
     def __repr__(self) -> str:
         mapped = f", one per item of {', '.join(self.map_over)} ({self.map_mode})" if self.map_over else ""
         return f"<pipeline node {self.name}({', '.join(self.inputs)}) -> {', '.join(self.outputs)}{mapped}>"
+
+
+def _check_prefix(prefix: object) -> str:
+    if not isinstance(prefix, str) or (prefix and not prefix.isidentifier()):
+        raise ConfigurationError(f"prefix must be the beginning of a Python name, e.g. 'query_'; got {shown(prefix)}")
+    return prefix
 
 
 def _names(parameter: str, mapping: object, of: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from types import FunctionType
@@ -12,6 +12,7 @@ from hypernodes.callbacks import PipelineCallback
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import GraphNode
 from hypernodes.nodes import Node
+from hypernodes.plan.output_paths import check_path, enter
 from hypernodes.plan.plan import (
     UNSET,
     CallStep,
@@ -42,7 +43,8 @@ def compile_plan(
     Args:
         pipeline: The pipeline.
         given: Names for which values will be given: root inputs, and outputs that these values override.
-        requested: Outputs to compute; None for all except those given and those needed only to compute given ones.
+        requested: Outputs to compute, also of nested pipelines by their path; None for all that the pipeline shows,
+            except those given and those needed only to compute given ones.
         outer: The scope of the enclosing pipeline, whose settings this one inherits.
         node_name: Name of the pipeline as a node of the enclosing one.
         outside: For each requested output, the names of its readers in the enclosing pipeline; None for the caller.
@@ -64,9 +66,20 @@ class _DraftStep(NamedTuple):
     scope: int
     arguments: dict[str, int]  # the node's own input names, with slots; also given outputs, see `_add`
     outputs: dict[str, int]  # the node's own output names, with slots
-    overridden: frozenset[str]
+    read_as: dict[str, int]  # the same names, with the slots that are read: those of given values for some
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
+    by_path: dict[str, int]  # outputs of a nested pipeline that are requested by their path in it, with slots
     nested: tuple[Plan, tuple[int, ...]] | None = None  # of a nested pipeline: its plan, the slots of its results
+
+    @property
+    def overridden(self) -> frozenset[str]:
+        """The outputs that given values replace."""
+        return frozenset(name for name, slot in self.outputs.items() if self.read_as[name] != slot)
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The slots of all its results."""
+        return (*self.outputs.values(), *self.by_path.values())
 
 
 class _Level(NamedTuple):
@@ -104,10 +117,13 @@ class _Draft:
         self.read_often: Mapping[int, tuple[str, ...]] = {}  # the results that are read more than once
         self.steps: list[_DraftStep] = []
         self.inputs = {name: self._new_slot() for name in given}
+        self.made_by: dict[tuple[int, Any], _Level | _DraftStep] = {}  # by scope and nested pipeline
         graph = pipeline.graph
         overrides = {name: slot for name, slot in self.inputs.items() if name in graph.producers}
         slots = {name: slot for name, slot in self.inputs.items() if name not in overrides}
-        levels = [_Level(iter(graph.nodes), 0, slots, {}, overrides)]
+        self._preset(pipeline, slots)
+        self.top = _Level(iter(graph.nodes), 0, slots, {}, overrides)
+        levels = [self.top]
         while levels:  # a stack instead of recursion: nesting may be deep
             level = levels[-1]
             node = next(level.nodes, None)
@@ -126,6 +142,12 @@ class _Draft:
     def _is_inlined(node: Any) -> bool:
         return not isinstance(node, Node) and not node.map_over and not node.pipeline.has_own_backend
 
+    def _preset(self, pipeline: PlannedPipeline, slots: dict[str, int]) -> None:
+        """Add the values that are preset for a pipeline's inputs, where there are no others."""
+        for name, value in pipeline.preset.items():
+            if name not in slots:
+                slots[name] = self._new_slot(value)
+
     def _new_slot(self, value: Any = UNSET) -> int:
         self.template.append(value)
         return len(self.template) - 1
@@ -136,16 +158,20 @@ class _Draft:
         settings = pipeline.own_settings.or_else(parent.settings).or_else(pipeline.inherited_settings)
         self.scopes.append(Scope(pipeline.id, node.name, outer.scope, settings))
         inner = {name: node.inner_input(name) for name in node.inputs}
-        return _Level(
+        slots = {inner[name]: outer.slots[name] for name in node.inputs if name in outer.slots}
+        self._preset(pipeline, slots)
+        level = _Level(
             nodes=iter(pipeline.graph.nodes),
             scope=len(self.scopes) - 1,
-            slots={inner[name]: outer.slots[name] for name in node.inputs if name in outer.slots},
+            slots=slots,
             root_names={inner[name]: outer.root_names.get(name, name) for name in node.inputs},
             overrides={
                 node.inner_output(name): outer.overrides[name] for name in node.outputs if name in outer.overrides
             },
             node=node,
         )
+        self.made_by[outer.scope, node] = level
+        return level
 
     def _add(self, node: Any, level: _Level) -> None:
         arguments: dict[str, int] = {}
@@ -159,12 +185,33 @@ class _Draft:
             elif is_call:  # a nested pipeline applies its defaults itself
                 arguments[name] = self._new_slot(node.defaults[name])
         outputs = {name: self._new_slot() for name in node.outputs}
-        overridden = frozenset(name for name in outputs if name in level.overrides)
+        read_as = {name: level.overrides.get(name, slot) for name, slot in outputs.items()}
         if _runs_once(node):  # the given values replace outputs of nodes in it, as where it is inlined
-            arguments |= {name: level.overrides[name] for name in outputs if name in overridden}
-        self.steps.append(_DraftStep(node, level.scope, arguments, outputs, overridden, missing))
-        for name, slot in outputs.items():
-            level.slots[name] = level.overrides.get(name, slot)
+            arguments |= {name: level.overrides[name] for name in outputs if name in level.overrides}
+        step = _DraftStep(node, level.scope, arguments, outputs, read_as, missing, {})
+        self.steps.append(step)
+        if not is_call:
+            self.made_by[level.scope, node] = step
+        level.slots.update(read_as)
+
+    def _slot_of(self, path: str) -> int:
+        """Return the slot of an output, also of one of a nested pipeline that it does not show."""
+        graph, level = self.pipeline.graph, self.top
+        while path not in graph.producers:
+            node, path = enter(graph, path)
+            maker = self.made_by[level.scope, node]
+            if isinstance(maker, _DraftStep):
+                return self._slot_inside(maker, path, level)
+            graph, level = node.pipeline.graph, maker
+        return level.slots[path]
+
+    def _slot_inside(self, step: _DraftStep, path: str, level: _Level) -> int:
+        """Return the slot of an output of a nested pipeline that is not inlined."""
+        check_path(step.node.pipeline.graph, path)
+        for name in step.outputs:
+            if step.node.inner_output(name) == path:
+                return level.slots[name]
+        return step.by_path.setdefault(path, self._new_slot())
 
     # --- removing unneeded steps ----------------------------------------------------------------------------------
 
@@ -173,13 +220,15 @@ class _Draft:
         if requested is None:
             outputs = self._default_outputs(producer_of)
         else:
-            outputs = {name: self.outputs[name] for name in requested}
+            outputs = {name: self._slot_of(name) for name in requested}
         needed_slots = set(outputs.values())
-        reads = {self.outputs[name]: list(names) for name, names in outside.items()}
+        reads: dict[int, list[str]] = {}
+        for name, readers in outside.items():
+            reads.setdefault(outputs[name], []).extend(readers)
         from_outside = {slot: tuple(names) for slot, names in reads.items()}
         needed_steps: list[_DraftStep] = []
         for step in reversed(self.steps):  # consumers come after producers
-            if not needed_slots.isdisjoint(step.outputs.values()):
+            if not needed_slots.isdisjoint(step.slots):
                 if not isinstance(step.node, Node):
                     step = self._compile_nested(step, needed_slots, reads)
                 needed_steps.append(step)
@@ -194,6 +243,7 @@ class _Draft:
         """Compile a nested pipeline that is not inlined; removes the inputs that only unrequested outputs need."""
         node: NestedNode = step.node
         wanted = {node.inner_output(name): slot for name, slot in step.outputs.items() if slot in needed_slots}
+        wanted |= step.by_path
         missing = self._missing_inside(step, tuple(wanted))
         given = {**step.arguments, **missing}
         mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly prepared
@@ -233,30 +283,37 @@ class _Draft:
         }
 
     def _default_outputs(self, producer_of: Mapping[int, int]) -> dict[str, int]:
-        """Return all outputs except those given and those needed only to compute given ones."""
+        """Return all shown outputs except those given and those needed only to compute given ones."""
+        shown = {name: self.outputs[name] for name in self.pipeline.outputs}
         if not any(step.overridden for step in self.steps):
-            return self.outputs
-        dropped = self._find_unused({}).dropped
-        return {name: slot for name, slot in self.outputs.items() if slot in producer_of and slot not in dropped}
+            return shown
+        dropped = self._find_unused(shown, {}).dropped
+        return {name: slot for name, slot in shown.items() if slot in producer_of and slot not in dropped}
 
-    def _find_unused(self, users: Mapping[str, bool]) -> _Unused:
+    def _find_unused(self, shown: Iterable[str], users: Mapping[str, bool]) -> _Unused:
         """Determine what is not computed by default: what is given, and what is needed only for what is given.
 
         Args:
+            shown: The outputs that are computed by default.
             users: For outputs that the enclosing pipeline reads, whether a step that will run does.
         """
+        concerned = {self.outputs[name] for name in (*shown, *users)}  # what is computed by default, or read for that
         is_used = [False] * len(self.template)  # by a step that will run
         has_users = [False] * len(self.template)
         for name, is_read in users.items():
             has_users[self.outputs[name]], is_used[self.outputs[name]] = True, is_read
         dropped: set[int] = set()
         for step in reversed(self.steps):
+            if concerned.isdisjoint(step.read_as.values()):
+                continue
+            concerned.update(step.arguments.values())
             read: Collection[str] = step.arguments
             if _runs_once(step.node):
                 node, scope = step.node, self.scopes[step.scope]
                 inside = {node.inner_output(name): is_used[s] for name, s in step.outputs.items() if has_users[s]}
                 own = {name: node.inner_name(name) for name in step.arguments}
-                unused = _Draft(node.pipeline, own.values(), scope)._find_unused(inside)  # noqa: SLF001
+                asked = [node.inner_output(name) for name, slot in step.read_as.items() if slot in concerned]
+                unused = _Draft(node.pipeline, own.values(), scope)._find_unused(asked, inside)  # noqa: SLF001
                 dead = {
                     slot
                     for name, slot in step.outputs.items()
@@ -309,7 +366,7 @@ class _Draft:
         self, needed_steps: list[_DraftStep], outputs: dict[str, int], outside: Mapping[int, Sequence[str]]
     ) -> Plan:
         readers = readers_of(needed_steps, outside)
-        made = [slot for draft in needed_steps for slot in draft.outputs.values()]
+        made = [slot for draft in needed_steps for slot in draft.slots]
         self.read_often = readers.several(made, is_input=False)
         producers = [-1] * len(self.template)
         steps: list[Step] = []
@@ -319,7 +376,7 @@ class _Draft:
             for source in needs:
                 consumers[source].append(index)
             consumers.append([])
-            for slot in draft.outputs.values():
+            for slot in draft.slots:
                 producers[slot] = index
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
             steps.append(make(index, draft, needs))

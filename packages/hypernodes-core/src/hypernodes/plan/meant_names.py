@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from hypernodes.graph import Graph, GraphNode, describe
 from hypernodes.nearest import nearest
 from hypernodes.nodes import Node
+from hypernodes.plan.output_paths import SEPARATOR
 
 _CUTOFF_OF_INPUTS = 0.75  # inputs of one pipeline often have similar names, e.g. `train_path` and `test_path`
 
@@ -38,6 +39,14 @@ def meant_by_missing(graph: Graph, name: str, given: Collection[str]) -> Meant |
     """
     best: tuple[float, Meant] | None = None
     for level, own, path in _levels(graph, name):
+        if own in (hidden := _hidden(level)):
+            within, _, _ = hidden[own].rpartition(SEPARATOR)
+            inside = f" in {' → '.join(map(repr, path))}" if path else ""
+            return Meant(
+                own,
+                f"{own!r} stays inside {within!r}{inside}, which does not show it; add it to outputs, of as_node or of "
+                "the pipeline that is nested",
+            )
         upstream = _upstream(level, own)
         made = nearest(own, upstream)
         if made is not None and (best is None or made[1] > best[0]):
@@ -63,6 +72,8 @@ def hint(graph: Graph, name: str, *, with_inputs: bool) -> str:
     names = (*(graph.root_inputs if with_inputs else ()), *graph.outputs)
     outer = next((new for old, new in _renamed(graph, with_inputs) if old == name and new in names), None)
     near = nearest(name, names)
+    if outer is None and not with_inputs and name in (hidden := _hidden(graph)):
+        return f" (did you mean {hidden[name]!r}, which is not shown?)"
     meant = outer or (near[0] if near else None)
     if meant is None:
         return ""
@@ -106,6 +117,25 @@ def _advice(graph: Graph, name: str, meant: str) -> str:
 
 def _listing(nodes: list[GraphNode]) -> str:
     return ", ".join(map(describe, nodes))
+
+
+def _hidden(graph: Graph) -> dict[str, str]:
+    """Return the outputs that stay inside nested pipelines, by their own names, with their paths."""
+    found: dict[str, str] = {}
+    waiting: list[tuple[Graph, str]] = [(graph, "")]
+    while waiting:  # a stack instead of recursion: nesting may be deep
+        level, above = waiting.pop()
+        for node in level.nodes:
+            if isinstance(node, Node):
+                continue
+            nested: Any = node
+            shown = {nested.inner_output(name) for name in node.outputs}
+            inside = nested.pipeline.graph
+            for name in inside.outputs:
+                if name not in shown:
+                    found.setdefault(name, f"{above}{node.name}{SEPARATOR}{name}")
+            waiting.append((inside, f"{above}{node.name}{SEPARATOR}"))
+    return found
 
 
 def _renamed(graph: Graph, with_inputs: bool) -> Iterator[tuple[str, str]]:

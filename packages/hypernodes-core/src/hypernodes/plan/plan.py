@@ -57,6 +57,12 @@ class PlannedPipeline(Protocol):
     @property
     def has_own_backend(self) -> bool: ...
 
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def preset(self) -> Mapping[str, Any]: ...
+
 
 class NestedNode(GraphNode, Protocol):
     """The part of a pipeline used as a node that the compiler needs."""

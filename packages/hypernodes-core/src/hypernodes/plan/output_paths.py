@@ -1,0 +1,53 @@
+"""Outputs of nested pipelines that are named by their path, also those that are not shown: `encode/clean`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypernodes.errors import UnknownOutputError
+from hypernodes.graph import Graph
+from hypernodes.nearest import suggest
+from hypernodes.nodes import Node
+
+SEPARATOR = "/"
+
+
+def enter(graph: Graph, path: str) -> tuple[Any, str]:
+    """Return the nested pipeline that a path begins with, and the rest of the path, which is a path within it.
+
+    Raises:
+        UnknownOutputError: There is no such nested pipeline, or there are several.
+    """
+    nested = [node for node in graph.nodes if not isinstance(node, Node)]
+    found = [node for node in nested if path.startswith(node.name + SEPARATOR)]
+    found = [node for node in found if len(node.name) == max(len(other.name) for other in found)]
+    if len(found) == 1:
+        return found[0], path[len(found[0].name) + 1 :]
+    first = path.partition(SEPARATOR)[0]
+    names = tuple([node.name for node in nested])
+    if found:
+        problem = f"{len(found)} nested pipelines are called {first!r}; tell them apart with as_node(name=...)"
+    else:
+        problem = f"no nested pipeline is called {first!r}{suggest(first, names)}"
+        problem += f"; there are: {', '.join(names)}" if names else ""
+    raise UnknownOutputError(problem, unknown=(path,), available=names)
+
+
+def check_path(graph: Graph, path: str) -> None:
+    """Check that a path leads to an output.
+
+    Raises:
+        UnknownOutputError: It does not.
+    """
+    rest = path
+    while rest not in graph.producers:
+        if SEPARATOR not in rest:
+            inside = path[: len(path) - len(rest) - 1]
+            raise UnknownOutputError(
+                f"the pipeline nested as {inside!r} has no output {rest!r}{suggest(rest, graph.outputs)}; "
+                f"it has: {', '.join(graph.outputs)}",
+                unknown=(path,),
+                available=graph.outputs,
+            )
+        node, rest = enter(graph, rest)
+        graph = node.pipeline.graph
