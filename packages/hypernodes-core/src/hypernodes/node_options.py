@@ -68,18 +68,18 @@ def check_version(version: Any, node_name: str) -> str | None:
     return version
 
 
-def check_cache_ignore(names: Any, inputs: tuple[str, ...], node_name: str) -> frozenset[str]:
-    """Return the parameters that are left out of the signature of a result."""
+def check_parameters(option: str, names: Any, inputs: tuple[str, ...], node_name: str) -> frozenset[str]:
+    """Return the parameters that an option names."""
     if not isinstance(names, Iterable) or isinstance(names, type):
         raise InvalidNodeError(
-            f"cache_ignore of node {node_name!r} must be a parameter or a list of them; got {shown(names)}",
+            f"{option} of node {node_name!r} must be a parameter or a list of them; got {shown(names)}",
             culprit=names,
         )
     found = (names,) if isinstance(names, str) else tuple(names)
     for name in found:
         if name not in inputs:
             raise InvalidNodeError(
-                f"cache_ignore of node {node_name!r} names {shown(name)}, which is not a parameter"
+                f"{option} of node {node_name!r} names {shown(name)}, which is not a parameter"
                 f"{suggest(str(name), inputs)}; its parameters are {', '.join(inputs) or 'none'}",
                 culprit=name,
             )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 from hypernodes.checks import check_bool, check_name
 from hypernodes.errors import InvalidNodeError
 from hypernodes.node_options import (
-    check_cache_ignore,
     check_no_method,
     check_output_names,
+    check_parameters,
     check_policy,
     check_version,
     refuse_uncallable,
@@ -51,6 +51,7 @@ class Node(Generic[P, R]):
         timeout: Limit for one call, in seconds (see `node`).
         version: Added to the signature of the code: results of another version are not found in a cache.
         cache_ignore: Parameters that do not affect the result, excluded from its signature.
+        skip_failures: Parameters whose failed items are left out (see `node`).
 
     Attributes:
         func: The wrapped callable.
@@ -65,6 +66,7 @@ class Node(Generic[P, R]):
         cache: Whether its results may be stored in a cache.
         version: Added to the signature of the code; None when there is none.
         cache_ignore: Parameters that are excluded from the signature of a result.
+        skip_failures: Parameters whose failed items are left out.
         code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
     Raises:
@@ -84,6 +86,7 @@ class Node(Generic[P, R]):
         timeout: float | None = None,
         version: str | None = None,
         cache_ignore: str | Iterable[str] = (),
+        skip_failures: str | Iterable[str] = (),
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -122,7 +125,8 @@ class Node(Generic[P, R]):
                 "`return [x async for x in ...]`",
                 culprit=func,
             )
-        self.cache_ignore = check_cache_ignore(cache_ignore, self.inputs, self.name)
+        self.cache_ignore = check_parameters("cache_ignore", cache_ignore, self.inputs, self.name)
+        self.skip_failures = check_parameters("skip_failures", skip_failures, self.inputs, self.name)
 
     @property
     def output_name(self) -> OutputName:
@@ -196,6 +200,7 @@ class Node(Generic[P, R]):
             "timeout": self.timeout,
             "version": self.version,
             "cache_ignore": tuple(sorted(self.cache_ignore)),
+            "skip_failures": tuple(sorted(self.skip_failures)),
         }
         code_signature = self.code_signature
         if carries_signature and code_signature is None:
@@ -234,6 +239,7 @@ def node(
     timeout: float | None = None,
     version: str | None = None,
     cache_ignore: str | Iterable[str] = (),
+    skip_failures: str | Iterable[str] = (),
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -258,13 +264,16 @@ def node(output_name: Any = None, **options: Any) -> Any:
         version: Added to the signature of the code. Change it after a change that is not visible in the code, e.g. of a
             service that it calls: cached results are then computed again.
         cache_ignore: Parameters that do not affect the result (`("verbose",)`), excluded from its signature.
+        skip_failures: Parameters that take lists in which some items may have failed (`on_error="collect"`): the
+            function gets them without those items. With several, an item that failed in one of them is left out of all,
+            so that they still go together.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.
 
     Raises:
         InvalidNodeError: The function takes `*args` or `**kwargs`, an output name is not a valid name, or
-            `cache_ignore` names no parameter of the function.
+            `cache_ignore` or `skip_failures` names no parameter of the function.
 
     Example:
         >>> from hypernodes import Pipeline, node

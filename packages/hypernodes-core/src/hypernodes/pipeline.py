@@ -31,6 +31,7 @@ from hypernodes.results import checked_awaitable, checked_items, checked_map, ch
 
 if TYPE_CHECKING:
     from hypernodes.explain import Explanation
+    from hypernodes.rows import Rows
 
 _MAX_PLANS = 64
 _READ_ONLY = ("_defaults", "_preset")
@@ -180,6 +181,41 @@ class Pipeline:
         backend = self._effective_backend
         found = backend.map(request)
         return found if type(backend) is LocalBackend else checked_map(backend, request, found)
+
+    def map_rows(
+        self,
+        inputs: Mapping[str, Any],
+        map_over: str | Sequence[str],
+        *,
+        map_mode: MapMode = "zip",
+        output_name: OutputNames = None,
+        on_error: OnError = "raise",
+    ) -> Rows:
+        """Run the pipeline once per item, and return the outputs of each item together with its inputs.
+
+        For the arguments and errors, see `map`.
+
+        Returns:
+            A list with one dict per item, in item order: the values of the inputs in `map_over`, and the outputs, by
+            name. It makes tables too: `to_pandas`, `to_polars`.
+
+        Example:
+            >>> from hypernodes import Pipeline, node
+            >>> @node(output_name="score")
+            ... def rate(size, depth):
+            ...     return size * depth
+            >>> grid = {"size": [1, 2], "depth": [10, 20]}
+            >>> Pipeline(nodes=[rate]).map_rows(inputs=grid, map_over=["size", "depth"], map_mode="product")[1:3]
+            [{'size': 1, 'depth': 20, 'score': 20}, {'size': 2, 'depth': 10, 'score': 20}]
+        """
+        from hypernodes.rows import Rows
+
+        request = self.map_request(inputs, map_over, map_mode, output_name, on_error)
+        items = request.items()
+        columns = {name: [item[name] for item in items] for name in request.columns}
+        values = {**inputs, **columns}
+        outputs = self.map(values, tuple(columns), output_name=output_name, on_error=on_error)
+        return Rows({**columns, **outputs})
 
     def map_iter(
         self,

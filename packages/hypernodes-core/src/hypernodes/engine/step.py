@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.caller import warn_at_function
 from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
+from hypernodes.engine.failed_items import hint_at_failures, without_failures
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
 from hypernodes.errors import ExecutionError, HyperNodesWarning, NodeTimeoutError, OutputCountError, add_note
@@ -77,7 +78,11 @@ def close_unwanted(future: Future[Any]) -> None:
 
 def prepare(step: CallStep, values: Sequence[Any]) -> Call:
     """Collect the arguments of a call."""
-    by_keyword = {name: values[slot] for name, slot in step.by_keyword} if step.by_keyword else {}
+    if not step.is_prepared:
+        return Call(step, [values[slot] for slot in step.positional], {})
+    if step.node.skip_failures:
+        values = without_failures(step, values)
+    by_keyword = {name: values[slot] for name, slot in step.by_keyword}
     return Call(step, [values[slot] for slot in step.positional], by_keyword)
 
 
@@ -209,7 +214,7 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
         Exception: The error of the function.
     """
     node = step.node
-    if step.by_keyword:
+    if step.is_prepared:
         made = prepare(step, values)
         result: Any = node.func(*made.arguments, **made.by_keyword)
     else:
@@ -226,7 +231,7 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
 async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
     """Call an `async def` function in a running event loop; see `call`."""
     node = step.node
-    if step.by_keyword:
+    if step.is_prepared:
         made = prepare(step, values)
         result: Any = await node.func(*made.arguments, **made.by_keyword)
     else:
@@ -306,8 +311,11 @@ def locate(
     base: CallbackContext,
     backend_name: str,
     item_index: int | None = None,
+    values: Sequence[Any] = (),
 ) -> tuple[str, ...]:
     """Add a note to `error` that says where it was raised: pipeline path, node, map items, input names and backend.
+
+    Another note says if the node got failed items that it may not have known what to do with.
 
     Args:
         error: The error.
@@ -316,6 +324,7 @@ def locate(
         base: Context of the plan's outermost scope.
         backend_name: Name of the backend.
         item_index: Index of the map item; None when the plan is not executed as a map item.
+        values: Value of every slot, as far as they are known here.
 
     Returns:
         The names of the pipelines that contain the step, outermost first, followed by the name of its node.
@@ -330,6 +339,8 @@ def locate(
         f"its inputs: {', '.join(step.node.inputs) or 'none'}; backend: {backend_name}",
     )
     hint_at_event_loops(error)
+    if values and isinstance(step, CallStep):
+        hint_at_failures(error, step, values)
     return (*path, step.node.name)
 
 

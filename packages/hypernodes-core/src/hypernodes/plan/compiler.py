@@ -419,6 +419,7 @@ class _Draft:
             needs=needs,
             positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
             by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
+            is_prepared=not node.keyword_only.isdisjoint(node.inputs) or bool(node.skip_failures),
             is_special=node.is_async or node.wraps_async or node.retries > 0 or node.timeout is not None,
             read_often=tuple(
                 [
@@ -494,7 +495,7 @@ def _instruction(step: Step) -> tuple[Any, ...]:
         return (-1, step, 0, 0, 0, 0)
     function = step.node.func
     is_looked_at = not _only_computes(function)
-    if step.by_keyword or len(step.outputs) > 1 or len(step.positional) > 3 or (step.read_often and is_looked_at):
+    if step.is_prepared or len(step.outputs) > 1 or len(step.positional) > 3 or (step.read_often and is_looked_at):
         return (-1, step, 0, 0, 0, 0)
     first, second, third = (*step.positional, 0, 0, 0)[:3]
     count = len(step.positional) + (LOOKED_AT if is_looked_at else 0)

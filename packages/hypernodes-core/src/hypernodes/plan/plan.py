@@ -140,6 +140,7 @@ class CallStep(Record):
         outputs: Slot of each output; None for one that a given value replaces.
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
+        is_prepared: Whether the arguments are not simply the values in the slots of `positional`.
         is_special: Whether a call has retries or a time limit, or is awaited.
         read_often: Position of each output that is read more than once, with the names of its readers.
         needs: Positions of the steps whose results it reads.
@@ -154,6 +155,7 @@ class CallStep(Record):
     needs: tuple[int, ...]
     positional: tuple[int, ...]
     by_keyword: tuple[tuple[str, int], ...]
+    is_prepared: bool
     is_special: bool
     read_often: tuple[tuple[int, tuple[str, ...]], ...]
 

@@ -188,6 +188,8 @@ def bytecode_parts(code: CodeType) -> Parts:
 def node_parts(node: Node[..., Any]) -> Parts:
     """A node: its function, and what its options add."""
     head = f"node {IDENTITY_VERSION}:{INTERPRETER}:{node.version!r}:{','.join(sorted(node.cache_ignore))}"
+    if node.skip_failures:
+        head += f":without failures in {','.join(sorted(node.skip_failures))}"
     return Parts(head.encode("utf-8", "surrogatepass"), [("", node.func), *process_settings()])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -55,10 +56,8 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
             name = f"{label} #{number}"
         found[name] = own
 
-    if node.version is not None:
-        keep("option version", atom(repr(node.version).encode()))
-    if node.cache_ignore:
-        keep("option cache_ignore", atom(",".join(sorted(node.cache_ignore)).encode()))
+    for option, text in _options(node):
+        keep(f"option {option}", atom(text.encode()))
     for _, settings in code.process_settings():
         keep("option decimal context", atom(repr(settings).encode()))
     keep(INTERPRETER, atom(INTERPRETER.encode()))
@@ -110,6 +109,15 @@ def code_components(node: Node[..., Any]) -> dict[str, bytes]:
             except UnhashableValueError as error:
                 keep(f"{title} (cannot be identified: {error})", atom(b"unhashable"))
     return found
+
+
+def _options(node: Node[..., Any]) -> Iterator[tuple[str, str]]:
+    """Return the options of a node that make a difference to its results, with their values as text."""
+    if node.version is not None:
+        yield "version", repr(node.version)
+    for option, names in (("cache_ignore", node.cache_ignore), ("skip_failures", node.skip_failures)):
+        if names:
+            yield option, ",".join(sorted(names))
 
 
 def _named(kind: str, function: FunctionType) -> str:

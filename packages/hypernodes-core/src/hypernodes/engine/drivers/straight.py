@@ -197,7 +197,7 @@ def run_silent(
             else:
                 step = function if count < 0 else plan.steps[plan.producers[out]]
                 index = None if results is None else number if indexes is None else indexes[number]
-                path = locate(error, plan, step, _base(plan, ctx, enclosing), backend_name, index)
+                path = locate(error, plan, step, _base(plan, ctx, enclosing), backend_name, index, values)
             if on_error == "raise" or results is None or not isinstance(error, Exception):
                 if trace is not None:
                     trace.failed_at = path

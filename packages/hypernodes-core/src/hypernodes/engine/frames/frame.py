@@ -186,7 +186,7 @@ class Frame:
         Returns:
             The path of the step; see `path_to`.
         """
-        path = locate(error, self.plan, step, self.base, self.run.backend_name, self.item_index)
+        path = locate(error, self.plan, step, self.base, self.run.backend_name, self.item_index, self.values)
         self.report_error(step, error)
         return path
 

@@ -59,7 +59,7 @@ class CoroutineRows(QueuedRows):
         except BaseException as error:
             if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and _is_being_ended():
                 raise
-            path = locate(error, plan, step, request.base, request.run.backend_name, index)
+            path = locate(error, plan, step, request.base, request.run.backend_name, index, values)
             if isinstance(error, KeyboardInterrupt) and self.workers.coroutines.is_interrupted_here:
                 raise  # it ends the loop in this thread like any other wait
             if not owner.collects:
