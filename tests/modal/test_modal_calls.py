@@ -10,7 +10,7 @@ from typing import Any
 import modal
 import pytest
 
-from hypernodes import MemoryCache, Pipeline, RemoteError, node
+from hypernodes import MemoryCache, Pipeline, RemoteError, node, resource
 from tests.support import Recorder
 
 
@@ -256,3 +256,21 @@ def test_the_engine_in_the_container_has_its_settings(make_backend):
 
     backend = make_backend(map_execution="threaded", max_workers=3)
     assert Pipeline([meet], backend=backend).map({"x": [1, 2, 3]}, map_over="x") == {"met": [1, 2, 3]}
+
+
+def test_a_resource_is_made_once_in_a_container_also_over_three_runs(warm_backend):
+    @resource
+    def counter():
+        import builtins
+
+        builtins.made = getattr(builtins, "made", 0) + 1
+        return builtins.made
+
+    @node(output_name="y")
+    def take(x, counter):
+        return x, counter
+
+    pipeline = Pipeline([take], backend=warm_backend)
+    for _ in range(3):
+        found = pipeline.map({"x": [1, 2], "counter": counter()}, map_over="x")
+        assert found == {"y": [(1, 1), (2, 1)]}

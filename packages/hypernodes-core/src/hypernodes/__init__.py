@@ -48,6 +48,7 @@ from hypernodes.pipeline import Pipeline
 from hypernodes.pipeline_node import PipelineNode
 from hypernodes.plugins import backends, caches
 from hypernodes.request import MapRequest, RunRequest
+from hypernodes.resources import Resource, resource
 
 if TYPE_CHECKING:
     from hypernodes.remote.backend import RemoteBackend as RemoteBackend
@@ -92,6 +93,7 @@ __all__ = [
     "RemoteError",
     "RemoteNodeError",
     "RemoteVersionError",
+    "Resource",
     "RunRequest",
     "SerializationError",
     "UnknownInputError",
@@ -103,6 +105,7 @@ __all__ = [
     "caches",
     "failures",
     "node",
+    "resource",
 ]
 
 _namesake.warn_if_installed()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from hypernodes import resources
 from hypernodes.backend.base import Backend, check_backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.cache.base import Cache
@@ -621,21 +623,43 @@ class Pipeline:
         Raises:
             DependencyError: The names do not fit the pipeline.
         """
+        if resources.have_been_used:
+            return self._plan_with_resources(given, output_name)
         try:
             return self._plans[output_name, *given]
         except (KeyError, TypeError):
             names = _as_given(given)
             _check_names(names)
+        return self._compiled(names, output_name, ())
+
+    def _plan_with_resources(self, given: Iterable[str], output_name: OutputNames) -> Plan:
+        """Return the plan where values may be resources."""
+        names = _as_given(given)
+        held = resources.names_of_resources(given)
+        plan = None
+        if not held:
+            with suppress(TypeError):  # names in a list
+                plan = self._plans.get((output_name, *names))
+        if plan is None:
+            _check_names(names)
+            plan = self._compiled(names, output_name, held)
+        for each in plan.resources:
+            each.identify()
+        return plan
+
+    def _compiled(self, names: tuple[str, ...], output_name: OutputNames, held: tuple[str, ...]) -> Plan:
         self._check_given(names)
         try:
             requested = None if output_name is None else as_names(output_name, "output_name")
         except ConfigurationError as error:
             raise DependencyError(str(error)) from None
         self._check_requested(requested)
-        key = (requested[0] if requested is not None and len(requested) == 1 else requested, *names)
+        key: tuple[Any, ...] = (requested[0] if requested is not None and len(requested) == 1 else requested, *names)
+        if held:
+            key = (*key, frozenset(held))
         plan = self._plans.get(key)
         if plan is None:
-            plan = compile_plan(self, names, requested)
+            plan = compile_plan(self, names, requested, resources=held)
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)), None)
             self._plans[key] = plan

@@ -201,7 +201,7 @@ class MapRequest:
         Raises:
             DependencyError: The inputs or outputs do not fit.
         """
-        return self.pipeline.plan_for((*self.columns, *self.inputs), self.output_name)
+        return self.pipeline.plan_for({**self.columns, **self.inputs}, self.output_name)
 
     @property
     def context(self) -> CallbackContext:

@@ -16,6 +16,7 @@ from hypernodes.errors import ExecutionError, HyperNodesWarning, NodeTimeoutErro
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
 from hypernodes.read_once import held_iterator, holding, is_read_once, kind_of, listing, remedy
+from hypernodes.resources import Resource, use
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -86,6 +87,22 @@ def prepare(step: CallStep, values: Sequence[Any]) -> Call:
     return Call(step, [values[slot] for slot in step.positional], by_keyword)
 
 
+def with_resources(call: Call) -> Call:
+    """Return a call with the objects of this process in place of resources; makes them if need be."""
+    by_keyword = dict(zip(call.by_keyword, use(call.by_keyword.values()), strict=True))
+    return call._replace(arguments=use(call.arguments), by_keyword=by_keyword)
+
+
+async def _with_resources_of_loop(call: Call) -> Call:
+    """Do the same without holding up the event loop while they are made."""
+    for value in (*call.arguments, *call.by_keyword.values()):
+        if isinstance(value, Resource) and value.factory.per == "process" and not value.is_made:
+            import asyncio
+
+            await asyncio.to_thread(value.get)
+    return with_resources(call)
+
+
 def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawaited:
     """Call a node's function.
 
@@ -101,6 +118,8 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
     node = call.step.node
     started_at, end = perf_counter(), None if node.timeout is None else now() + node.timeout
     try:
+        if call.step.resources:
+            call = with_resources(call)
         result = node.func(*call.arguments, **call.by_keyword)
         if type(result) not in PLAIN and needs_await(node, result):
             if wait_for is None:
@@ -119,6 +138,8 @@ async def make_async(call: Call) -> Returned:
     """Call an `async def` function in a running event loop."""
     started_at = perf_counter()
     node = call.step.node
+    if call.step.resources:
+        call = await _with_resources_of_loop(call)
     result: Any = await node.func(*call.arguments, **call.by_keyword)
     if type(result) not in PLAIN and needs_await(node, result):
         result = await Unawaited(node, result)
@@ -216,6 +237,8 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
     node = step.node
     if step.is_prepared:
         made = prepare(step, values)
+        if step.resources:
+            made = with_resources(made)
         result: Any = node.func(*made.arguments, **made.by_keyword)
     else:
         result = node.func(*[values[slot] for slot in step.positional])
@@ -233,6 +256,8 @@ async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
     node = step.node
     if step.is_prepared:
         made = prepare(step, values)
+        if step.resources:
+            made = await _with_resources_of_loop(made)
         result: Any = await node.func(*made.arguments, **made.by_keyword)
     else:
         result = await node.func(*[values[slot] for slot in step.positional])

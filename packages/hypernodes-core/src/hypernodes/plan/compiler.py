@@ -25,6 +25,7 @@ from hypernodes.plan.plan import (
     Step,
 )
 from hypernodes.plan.readers import readers_of
+from hypernodes.resources import Resource
 
 LOOKED_AT = 4
 """Added to the number of arguments of a function in `Plan.program` whose results are looked at."""
@@ -37,6 +38,7 @@ def compile_plan(
     outer: Scope | None = None,
     node_name: str | None = None,
     outside: Mapping[str, Sequence[str]] | None = None,
+    resources: Collection[str] = (),
 ) -> Plan:
     """Compile a pipeline.
 
@@ -48,6 +50,7 @@ def compile_plan(
         outer: The scope of the enclosing pipeline, whose settings this one inherits.
         node_name: Name of the pipeline as a node of the enclosing one.
         outside: For each requested output, the names of its readers in the enclosing pipeline; None for the caller.
+        resources: Those of the given names whose values are resources, or lists of some.
 
     Raises:
         MissingInputError: A root input that is needed has neither a value nor a default.
@@ -55,7 +58,7 @@ def compile_plan(
     settings = pipeline.own_settings.or_else(outer.settings if outer else Settings())
     settings = settings.or_else(pipeline.inherited_settings)
     scope = Scope(pipeline.id, node_name or pipeline.id, -1, settings)
-    draft = _Draft(pipeline, given, scope)
+    draft = _Draft(pipeline, given, scope, resources)
     if outside is None:
         outside = dict.fromkeys(requested or (), ("the caller",))
     return draft.finish(requested, outside)
@@ -110,13 +113,16 @@ class _Unused(NamedTuple):
 class _Draft:
     """The plan of a whole pipeline, before unneeded steps are removed."""
 
-    def __init__(self, pipeline: PlannedPipeline, given: Collection[str], scope: Scope) -> None:
+    def __init__(
+        self, pipeline: PlannedPipeline, given: Collection[str], scope: Scope, resources: Collection[str] = ()
+    ) -> None:
         self.pipeline = pipeline
         self.scopes = [scope]
         self.template: list[Any] = []
         self.read_often: Mapping[int, tuple[str, ...]] = {}  # the results that are read more than once
         self.steps: list[_DraftStep] = []
         self.inputs = {name: self._new_slot() for name in given}
+        self.resources = {self.inputs[name] for name in resources}  # the slots that may hold resources
         self.made_by: dict[tuple[int, Any], _Level | _DraftStep] = {}  # by scope and nested pipeline
         graph = pipeline.graph
         overrides = {name: slot for name, slot in self.inputs.items() if name in graph.producers}
@@ -150,7 +156,10 @@ class _Draft:
 
     def _new_slot(self, value: Any = UNSET) -> int:
         self.template.append(value)
-        return len(self.template) - 1
+        slot = len(self.template) - 1
+        if isinstance(value, Resource):
+            self.resources.add(slot)
+        return slot
 
     def _open(self, node: Any, outer: _Level) -> _Level:
         pipeline: PlannedPipeline = node.pipeline
@@ -251,13 +260,15 @@ class _Draft:
         outer = self.scopes[step.scope]
         outside = {name: reads.get(slot, ()) for name, slot in wanted.items()}
         own = tuple([node.inner_name(name) for name in names])
-        inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)
+        held = [node.inner_name(name) for name, slot in step.arguments.items() if slot in self.resources]
+        inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside, held)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
         kept = {*mapped, *step.overridden}  # a given output also means that it is not computed
         taken = [name for name in names if name in kept or inner.inputs[node.inner_name(name)] in used]
         if len(taken) < len(names):
             own = tuple([node.inner_name(name) for name in taken])
-            inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside)
+            held = [name for name in held if name in own]
+            inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside, held)
         return step._replace(
             arguments={name: step.arguments[name] for name in taken if name in step.arguments},
             missing={name: missing[name] for name in taken if name in missing},
@@ -403,12 +414,14 @@ class _Draft:
             readers=readers,
             inputs_read_often=readers.several(self.inputs.values(), is_input=True),
             program=tuple(map(_instruction, steps)),
+            resources=tuple(_resources(self.template, steps)),
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
 
     def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
         node: Node[..., Any] = draft.node
         named = tuple([(name, draft.arguments[name]) for name in node.inputs])
+        resources = frozenset([name for name, slot in named if slot in self.resources])
         return CallStep(
             index=index,
             scope=draft.scope,
@@ -419,7 +432,8 @@ class _Draft:
             needs=needs,
             positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
             by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
-            is_prepared=not node.keyword_only.isdisjoint(node.inputs) or bool(node.skip_failures),
+            resources=resources,
+            is_prepared=bool(node.keyword_only or node.skip_failures or resources),
             is_special=node.is_async or node.wraps_async or node.retries > 0 or node.timeout is not None,
             read_often=tuple(
                 [
@@ -472,6 +486,13 @@ def _callbacks(scopes: list[Scope], steps: list[Step]) -> Iterator[PipelineCallb
     for step in steps:
         if isinstance(step, NestedStep):
             yield from step.inner.callbacks
+
+
+def _resources(template: Iterable[Any], steps: Iterable[Step]) -> Iterator[Resource[Any]]:
+    yield from (value for value in template if isinstance(value, Resource))
+    for step in steps:
+        if isinstance(step, NestedStep):
+            yield from step.inner.resources
 
 
 def _is_cached(step: Step, scopes: list[Scope]) -> bool:

@@ -15,6 +15,7 @@ from hypernodes.callbacks import PipelineCallback
 from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
 from hypernodes.plan.readers import Readers
+from hypernodes.resources import Resource
 
 MapMode: TypeAlias = Literal["zip", "product"]
 OnError: TypeAlias = Literal["raise", "collect"]
@@ -140,6 +141,7 @@ class CallStep(Record):
         outputs: Slot of each output; None for one that a given value replaces.
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
+        resources: Names of the parameters that may get resources.
         is_prepared: Whether the arguments are not simply the values in the slots of `positional`.
         is_special: Whether a call has retries or a time limit, or is awaited.
         read_often: Position of each output that is read more than once, with the names of its readers.
@@ -155,6 +157,7 @@ class CallStep(Record):
     needs: tuple[int, ...]
     positional: tuple[int, ...]
     by_keyword: tuple[tuple[str, int], ...]
+    resources: frozenset[str]
     is_prepared: bool
     is_special: bool
     read_often: tuple[tuple[int, tuple[str, ...]], ...]
@@ -227,6 +230,7 @@ class Plan(Record):
         readers: Who reads the values in its slots.
         inputs_read_often: The inputs that are read more than once in one execution, by slot, with their readers.
         program: The steps in the form that the silent loop reads.
+        resources: The resources in it that are preset or defaults, also in nested pipelines.
         pick: Returns the requested outputs from the slots: a single value, else a tuple.
     """
 
@@ -249,6 +253,7 @@ class Plan(Record):
     readers: Readers
     inputs_read_often: Mapping[int, tuple[str, ...]]
     program: tuple[tuple[Any, ...], ...]
+    resources: tuple[Resource[Any], ...]
     pick: Callable[[Sequence[Any]], Any]
 
 

@@ -41,6 +41,7 @@ from hypernodes.remote.modules import (
     shell_of,
     state_of,
 )
+from hypernodes.resources import ResourceFactory
 from hypernodes.signature import reduce_sentinel
 from hypernodes.signature.origin import origin_of_module
 
@@ -271,6 +272,9 @@ class _Pickler(ByValuePickler):
                 reduced = obj.reduce_by_value(carries_signature=True)
                 self.node_codes.add(reduced[1][-1])
                 return reduced
+        elif type(obj) is ResourceFactory:
+            if is_own(obj.__module__ or "__main__") or not obj.is_importable:
+                return obj.reduce_by_value()
         elif isinstance(obj, ModuleType):
             if is_own(obj.__name__) and obj.__name__ != "__main__":
                 self.modules[obj.__name__] = obj

@@ -13,6 +13,7 @@ from hypernodes.engine.workers.callers_main import names_callers_main
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.errors import SerializationError
 from hypernodes.nodes import Node
+from hypernodes.resources import ResourceFactory
 from hypernodes.signature import reduce_sentinel
 
 PROTOCOL = 5
@@ -140,10 +141,10 @@ def _worker_pickler() -> Any:
         from hypernodes.engine.workers.sent_sentinels import reduce_sent_sentinel
 
         class WorkerPickler(ByValuePickler):
-            """Knows that the name of a decorated function stands for a node."""
+            """Knows that the name of a decorated function stands for a node, or for the factory of a resource."""
 
             def reducer_override(self, obj: Any) -> Any:
-                if type(obj) is Node:
+                if type(obj) is Node or type(obj) is ResourceFactory:
                     owner = code_owner.get()
                     if owner is not None and owner.modules:
                         return _make_beside, (list(owner.modules.values()), *obj.reduce_by_value())
