@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from hypernodes import MISS, Backend, Cache, CallbackContext, Node, Pipeline, PipelineCallback, PipelineNode
+from hypernodes import (
+    MISS,
+    Backend,
+    Cache,
+    CallbackContext,
+    Node,
+    Pipeline,
+    PipelineCallback,
+    PipelineNode,
+    Resource,
+    resource,
+)
 from hypernodes.cache.record import is_record_key
 from tests.semantics.reference import Event
 from tests.semantics.specification import Execution, FunctionSpec, NestedSpec, Parameter, PipelineSpec, Value
@@ -107,6 +118,12 @@ class DictCache(Cache):
         self.records.clear()
 
 
+@resource
+def made(value: Value) -> Value:
+    """A value that is made where it is used."""
+    return value
+
+
 class Recorder(PipelineCallback):
     """Writes down every event in the form of the reference, in the order in which they come."""
 
@@ -128,7 +145,8 @@ class Recorder(PipelineCallback):
         self._add("pipeline_end", ctx, pipeline_id, dict(outputs))
 
     def on_node_start(self, node_id: str, inputs: Mapping[str, Any], ctx: CallbackContext) -> None:
-        self._add("node_start", ctx, node_id, dict(inputs))
+        given = {name: v.arguments[0] if isinstance(v, Resource) else v for name, v in inputs.items()}
+        self._add("node_start", ctx, node_id, given)
 
     def on_node_end(self, node_id: str, outputs: Mapping[str, Any], duration: float, ctx: CallbackContext) -> None:
         self._add("node_end", ctx, node_id, dict(outputs))
@@ -223,7 +241,8 @@ class Built:
         nodes = [self._function(n) if isinstance(n, FunctionSpec) else self._nested(n) for n in spec.nodes]
         shown = None if spec.shown is None else list(spec.shown)
         pipeline = Pipeline(nodes, name=spec.name, outputs=shown, cache=cache if self._is_cached else None, **settings)
-        return pipeline.with_inputs(spec.preset) if spec.preset else pipeline
+        preset = {name: made(value) if name in spec.resources else value for name, value in spec.preset.items()}
+        return pipeline.with_inputs(preset) if preset else pipeline
 
     def _nested(self, spec: NestedSpec) -> PipelineNode:
         return self._pipeline(spec.pipeline, backend=self._inner_backend).as_node(

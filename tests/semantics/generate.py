@@ -110,6 +110,8 @@ def _draw_pipeline(drawing: _Drawing, depth: int, cache: CacheSetting) -> _Shape
     if drawing.chance(20) and spec.inputs:
         preset = _draw_some(drawing, spec.inputs)
         spec = replace(spec, preset={name: _draw_value(drawing, levels[name]) for name in preset})
+        if drawing.chance(50):
+            spec = replace(spec, resources=frozenset(name for name in preset if levels[name] == 0))
     shape = _Shape(spec, levels)
     drawing.shapes.append(shape)
     return shape

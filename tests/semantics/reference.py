@@ -144,7 +144,10 @@ def value_key(value: Value) -> Key:
 
 def instantiate(pipeline: PipelineSpec, scope: Scope, bound: Mapping[str, Cell]) -> tuple[dict[str, Cell], list[Step]]:
     """Wire a pipeline up: every name with its cell, and the steps in the order in which a sequential run takes them."""
-    preset = {name: Given(value, value_key(value)) for name, value in pipeline.preset.items()}
+    preset: dict[str, Cell] = {name: Given(value, value_key(value)) for name, value in pipeline.preset.items()}
+    preset |= {
+        name: Given(pipeline.preset[name], ("resource", repr(pipeline.preset[name]))) for name in pipeline.resources
+    }
     cells: dict[str, Cell] = {**preset, **bound}
     steps: list[Step] = []
     for node in in_order(pipeline):

@@ -84,6 +84,7 @@ class PipelineSpec:
     cache: CacheSetting = None
     shown: tuple[str, ...] | None = None  # the outputs that it shows; None for all
     preset: Mapping[str, Value] = field(default_factory=dict)
+    resources: frozenset[str] = frozenset()  # the preset inputs that are made where they are used
 
     @cached_property
     def made(self) -> tuple[str, ...]:
