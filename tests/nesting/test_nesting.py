@@ -194,7 +194,7 @@ def test_a_parent_passes_on_what_is_not_set() -> None:
     assert (child.backend, child.cache, child.callbacks) == (None, None, None)
     assert child.effective_backend is backend
     assert child.effective_cache is cache
-    assert child.effective_callbacks == (recorder,)
+    assert child.effective_callbacks == [recorder]
     child.run({"text": "a"})
     assert backend.ran == [("run", "child", {"text": "a"})]
     assert recorder.computed == ["strip"]
@@ -205,7 +205,7 @@ def test_a_parent_passes_on_what_it_inherits_itself() -> None:
     recorder = Recorder()
     grandparent = Pipeline(nodes=[count], callbacks=[recorder])
     parent = Pipeline(nodes=[count], parent=grandparent)
-    assert Pipeline(nodes=[strip], parent=parent).effective_callbacks == (recorder,)
+    assert Pipeline(nodes=[strip], parent=parent).effective_callbacks == [recorder]
 
 
 def test_own_settings_come_before_those_of_a_parent() -> None:
@@ -214,9 +214,9 @@ def test_own_settings_come_before_those_of_a_parent() -> None:
     own_backend = LocalBackend()
     child = Pipeline(nodes=[strip], parent=parent, cache=False, callbacks=[recorder], backend=own_backend)
     assert child.effective_cache is None
-    assert child.effective_callbacks == (recorder,)
+    assert child.effective_callbacks == [recorder]
     assert child.effective_backend is own_backend
-    assert Pipeline(nodes=[strip], parent=parent, callbacks=[]).effective_callbacks == ()
+    assert Pipeline(nodes=[strip], parent=parent, callbacks=[]).effective_callbacks == []
 
 
 def test_the_pipeline_really_around_comes_before_the_parent() -> None:
@@ -237,7 +237,7 @@ def test_effective_cache_is_the_cache_even_while_it_is_empty() -> None:
 def test_nothing_set_means_this_process_no_cache_nobody() -> None:
     assert isinstance(prep.effective_backend, LocalBackend)
     assert prep.effective_cache is None
-    assert prep.effective_callbacks == ()
+    assert prep.effective_callbacks == []
 
 
 # --- a pipeline is a value ---------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_with_methods_keep_the_parent() -> None:
     recorder = Recorder()
     parent = Pipeline(nodes=[count], callbacks=[recorder])
     child = Pipeline(nodes=[strip], parent=parent)
-    assert child.with_cache(False).effective_callbacks == (recorder,)
+    assert child.with_cache(False).effective_callbacks == [recorder]
     assert child.with_name("n").parent is parent
 
 

@@ -155,7 +155,9 @@ def test_a_pipeline_that_shows_some_outputs_computes_those(make: Any) -> None:
 
 
 def test_outputs_that_no_node_makes_are_refused() -> None:
-    with pytest.raises(UnknownOutputError, match=r"has no output 'vectr' \(did you mean 'vector', which"):
+    with pytest.raises(
+        UnknownOutputError, match=r"output 'vectr' not found in pipeline '.*' \(did you mean 'vector', which"
+    ):
         Pipeline(encode.nodes, outputs=["vectr"])
     with pytest.raises(ConfigurationError, match="is empty"):
         encode.with_outputs([])
@@ -202,13 +204,16 @@ def test_failed_items_are_in_what_a_path_gives() -> None:
     [
         (
             "documents/claen",
-            r"nested as 'documents' has no output 'claen' \(did you mean 'clean'\?\); it has: clean, ve",
+            r"output 'claen' not found in pipeline 'documents' \(did you mean 'clean'\?\); it has: clean, ve",
         ),
         ("docments/clean", r"no nested pipeline is called 'docments' \(did you mean 'documents'\?\)"),
         ("search/best", "no nested pipeline is called 'search'"),
         ("documents/clean/x", "no nested pipeline is called 'clean'"),
-        ("documents/", "has no output ''"),
-        ("clean", r"has no output 'clean' \(did you mean 'documents/clean', which is not shown\?\)"),
+        ("documents/", "output '' not found in pipeline 'documents'"),
+        (
+            "clean",
+            r"output 'clean' not found in pipeline '.*' \(did you mean 'documents/clean', which is not shown\?\)",
+        ),
     ],
 )
 def test_a_path_that_leads_nowhere_is_refused(path: str, message: str) -> None:

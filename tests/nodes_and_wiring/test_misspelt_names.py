@@ -190,7 +190,9 @@ def test_an_unknown_input_near_an_output_names_its_node() -> None:
 
 
 def test_an_unknown_output_names_the_node_that_makes_the_nearest() -> None:
-    message = r"has no output 'clean' \(did you mean 'clean_text', which 'strip' \(.*:\d+\) makes\?\)"
+    message = (
+        r"output 'clean' not found in pipeline '.*' \(did you mean 'clean_text', which 'strip' \(.*:\d+\) makes\?\)"
+    )
     with pytest.raises(UnknownOutputError, match=message):
         misspelt.run({"text": "a"}, output_name="clean")
 
@@ -200,7 +202,7 @@ def test_a_name_that_only_the_nested_pipeline_has_suggests_what_it_is_called_out
     outer = Pipeline(nodes=[Pipeline(nodes=[inner], name="middle")])
     with pytest.raises(UnknownInputError, match=r"no input 'text' \(did you mean 'page'\?\)"):
         outer.run({"text": "a"})
-    with pytest.raises(UnknownOutputError, match=r"no output 'clean_text' \(did you mean 'tidy', which 'middle' makes"):
+    with pytest.raises(UnknownOutputError, match=r"'clean_text' not found in .* mean 'tidy', which 'middle' makes"):
         outer.run({"page": "a"}, output_name="clean_text")
     with pytest.raises(MappingError, match=r"map_over of node 'encoding' names 'document', .* \(did you mean 'pages'"):
         encoding.as_node({"pages": "document"}, map_over="document")

@@ -154,8 +154,8 @@ def test_an_unknown_output_lists_those_there_are() -> None:
     with pytest.raises(UnknownOutputError) as caught:
         scored.run({"text": "a", "weight": 1}, output_name="totl")
     assert str(caught.value) == (
-        f"pipeline 'scored' has no output 'totl' (did you mean 'total', which 'count' ({count.location}) makes?). "
-        "It has: clean, words, total"
+        "output 'totl' not found in pipeline 'scored' (did you mean 'total', which 'count' "
+        f"({count.location}) makes?). It has: clean, words, total"
     )
     assert caught.value.unknown == ("totl",)
     assert caught.value.available == ("clean", "words", "total")
@@ -168,7 +168,7 @@ def test_an_unknown_output_among_several_is_named() -> None:
 
 
 def test_an_unknown_output_of_a_map_is_named() -> None:
-    with pytest.raises(UnknownOutputError, match=r"has no output 'nothing'"):
+    with pytest.raises(UnknownOutputError, match="output 'nothing' not found in pipeline"):
         scored.map({"text": [], "weight": 1}, map_over="text", output_name="nothing")
 
 
@@ -415,8 +415,8 @@ def test_unequal_lengths_in_zip_mode_are_refused() -> None:
     with pytest.raises(MapLengthError) as caught:
         scored.map({"text": ["a", "b"], "weight": [1, 2, 3]}, map_over=["text", "weight"])
     assert str(caught.value) == (
-        "pipeline 'scored' pairs its inputs item by item, but 'text' has 2, 'weight' has 3 values; "
-        "use map_mode='product' for every combination"
+        "pipeline 'scored' pairs its inputs item by item, but their lengths differ: 'text' has 2, 'weight' has 3 "
+        "values; use map_mode='product' for every combination"
     )
     assert caught.value.lengths == {"text": 2, "weight": 3}
 

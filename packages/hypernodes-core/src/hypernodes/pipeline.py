@@ -598,9 +598,9 @@ class Pipeline:
         return None if cache is False else cache
 
     @property
-    def effective_callbacks(self) -> tuple[PipelineCallback, ...]:
-        """The callbacks that observe the events of `run` and `map`; its own or inherited."""
-        return self._settings.or_else(self._inherited).callbacks or ()
+    def effective_callbacks(self) -> list[PipelineCallback]:
+        """The callbacks that observe the events of `run` and `map`, its own or inherited; a new list."""
+        return [*(self._settings.or_else(self._inherited).callbacks or ())]
 
     @property
     def own_settings(self) -> Settings:
@@ -687,7 +687,7 @@ class Pipeline:
         names = as_names(outputs, "outputs")
         if not names:
             raise ConfigurationError(f"outputs of pipeline {self._id!r} is empty: it has to show at least one")
-        self._check_requested(names)
+        self._check_requested(names, "outputs: ")
         if paths := [name for name in names if name not in self._graph.producers]:
             raise ConfigurationError(
                 f"outputs of pipeline {self._id!r} names {paths[0]!r}; a path is for output_name. To show it, let the "
@@ -695,7 +695,7 @@ class Pipeline:
             )
         return names
 
-    def _check_requested(self, requested: tuple[str, ...] | None) -> None:
+    def _check_requested(self, requested: tuple[str, ...] | None, parameter: str = "") -> None:
         graph = self._graph
         unknown = tuple(name for name in requested or () if name not in graph.producers)
         if unknown:
@@ -708,9 +708,10 @@ class Pipeline:
         if unknown:
             from hypernodes.plan.meant_names import hint
 
-            hints = ", ".join([f"{shown(name)}{hint(graph, name, with_inputs=False)}" for name in unknown])
+            where = f"not found in pipeline {self._id!r}"
+            found = [f"output {shown(name)} {where}{hint(graph, name, with_inputs=False)}" for name in unknown]
             raise UnknownOutputError(
-                f"pipeline {self._id!r} has no output {hints}. It has: {', '.join(graph.outputs)}",
+                f"{parameter}{', '.join(found)}. It has: {', '.join(graph.outputs)}",
                 unknown=unknown,
                 available=graph.outputs,
             )

@@ -311,7 +311,7 @@ def check_lengths(columns: Mapping[str, Sequence[Any]], mode: MapMode, where: st
     if mode == "zip" and len(set(lengths.values())) > 1:
         listing = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
         raise MapLengthError(
-            f"{where} pairs its inputs item by item, but {listing} values; "
+            f"{where} pairs its inputs item by item, but their lengths differ: {listing} values; "
             "use map_mode='product' for every combination",
             lengths=lengths,
         )

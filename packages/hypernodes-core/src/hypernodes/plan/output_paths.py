@@ -44,7 +44,7 @@ def check_path(graph: Graph, path: str) -> None:
         if SEPARATOR not in rest:
             inside = path[: len(path) - len(rest) - 1]
             raise UnknownOutputError(
-                f"the pipeline nested as {inside!r} has no output {rest!r}{suggest(rest, graph.outputs)}; "
+                f"output {rest!r} not found in pipeline {inside!r}{suggest(rest, graph.outputs)}; "
                 f"it has: {', '.join(graph.outputs)}",
                 unknown=(path,),
                 available=graph.outputs,
