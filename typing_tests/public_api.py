@@ -4,7 +4,7 @@
 ignore would be unused, which is an error too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, assert_type
 
 import hypernodes
@@ -24,8 +24,10 @@ from hypernodes import (
     PipelineExecutionEngine,
     PipelineNode,
     RemoteBackend,
+    Resource,
     RunRequest,
     node,
+    resource,
 )
 from hypernodes.backend import ModalBackend, SubprocessBackend
 from hypernodes.cache import DiskCache as DiskCacheOfCaches
@@ -33,6 +35,7 @@ from hypernodes.explain import Explanation, NodeExplanation
 from hypernodes.plugins import Plugin
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.preflight import Preflight
+from hypernodes.rows import Rows
 
 # --- nodes keep the signature of their functions -----------------------------------------------------------------
 
@@ -120,9 +123,16 @@ assert_type(pipeline.with_cache(False), Pipeline)
 assert_type(pipeline.with_cache(MemoryCache()), Pipeline)
 assert_type(pipeline.with_callbacks([PipelineCallback()]), Pipeline)
 assert_type(pipeline.with_name("n"), Pipeline)
+assert_type(pipeline.as_node(outputs=["scaled"], prefix="query_"), PipelineNode)
+assert_type(scale.as_node({"xs": "x"}, map_over="xs"), PipelineNode)
+assert_type(pipeline.with_outputs("scaled"), Pipeline)
+assert_type(pipeline.with_inputs({"factor": 2}, x=1), Pipeline)
+assert_type(pipeline.missing_inputs, tuple[str, ...])
+assert_type(pipeline.preset, Mapping[str, Any])
+assert_type(pipeline.map_rows(inputs={"x": [1, 2]}, map_over="x"), Rows)
 assert_type(pipeline.effective_backend, Backend)
 assert_type(pipeline.effective_cache, Cache | None)
-assert_type(pipeline.effective_callbacks, tuple[PipelineCallback, ...])
+assert_type(pipeline.effective_callbacks, list[PipelineCallback])
 assert_type(pipeline.backend, Backend | None)
 assert_type(pipeline.cache, Cache | Literal[False] | None)
 assert_type(pipeline.callbacks, tuple[PipelineCallback, ...] | None)
@@ -141,6 +151,22 @@ Pipeline(
     name="outer",
     parent=pipeline,
 )
+
+
+@resource
+def connection(url: str) -> Iterator[bytes]:
+    yield url.encode()
+
+
+@resource(per="thread")
+def buffer(size: int) -> bytearray:
+    return bytearray(size)
+
+
+assert_type(connection("url"), Resource[bytes])
+assert_type(connection("url").get(), bytes)
+assert_type(buffer(10).get(), bytearray)
+connection(5)  # type: ignore[arg-type]
 
 
 def undecorated(x: int) -> int:
