@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -670,3 +671,34 @@ def test_items_that_wait_for_nothing_leave_turns_to_the_callers_loop() -> None:
 
     found = asyncio.run(main())
     assert len(set(found)) >= 25
+
+
+@pytest.mark.parametrize("is_awaited", [True, False], ids=["amap", "map"])
+@pytest.mark.parametrize("on_error", ["raise", "collect"])
+def test_an_item_whose_task_is_cancelled_by_its_own_code_is_not_lost(is_awaited: bool, on_error: str) -> None:
+    async def set_a_deadline(x: int) -> int:
+        if x == 5:
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await asyncio.sleep(PATIENCE_S)
+        return x
+
+    with pytest.raises(asyncio.CancelledError) as caught:  # which ends a map also with "collect"
+        asyncio.run(of_items(set_a_deadline, 20, is_awaited, on_error=on_error))
+    assert any("map item 5;" in note for note in caught.value.__notes__)
+
+
+def test_an_interrupt_in_an_item_is_raised_and_nothing_else_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    async def interrupt(x: int) -> int:
+        await asyncio.sleep(0)
+        if x == 3:
+            raise KeyboardInterrupt
+        await asyncio.sleep(0)
+        return x
+
+    pipeline = Pipeline([node(output_name="y")(interrupt)], backend=LocalBackend(map_execution="async", max_workers=2))
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.map({"x": range(10)}, map_over="x")
+    gc.collect()
+    assert capfd.readouterr() == ("", "")

@@ -20,6 +20,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.backend import SubprocessBackend
+from tests.concurrency.kit import Gauge
 from tests.support import Recorder, RecordingCache
 
 
@@ -55,6 +56,23 @@ class CountingBackend(LocalBackend):
 
 
 prep = Pipeline(nodes=[strip, split], name="prep")
+
+
+@pytest.mark.parametrize("node_execution", ["sequential", "threaded"])
+@pytest.mark.parametrize("max_workers", [1, 2, 5])
+def test_max_workers_bounds_nested_pipelines_with_backends_of_their_own(node_execution: Any, max_workers: int) -> None:
+    gauge = Gauge()
+
+    def count_calls(x: int) -> int:
+        with gauge:
+            return x
+
+    counted = Pipeline([Node(count_calls, "y")], backend=LocalBackend())
+    items = Pipeline([Node(lambda w: w + 1, "x", name="prepare"), counted])
+    backend = LocalBackend(node_execution, "threaded", max_workers=max_workers)
+    found = items.with_backend(backend).map({"w": range(30)}, map_over="w", output_name="y")
+    assert found == {"y": [w + 1 for w in range(30)]}
+    assert 1 <= gauge.peak <= max_workers
 
 
 # --- names -------------------------------------------------------------------------------------------------------

@@ -192,6 +192,20 @@ def test_what_stays_inside_is_reached_by_its_path(backend: Any, cache: MemoryCac
         assert pipeline.explain(DOCUMENTS, "documents/clean").is_fully_cached
 
 
+@pytest.mark.parametrize("backend", [None, LocalBackend()], ids=["inlined", "backends_of_their_own"])
+@pytest.mark.parametrize("cache", [None, MemoryCache()], ids=["uncached", "cached"])
+def test_the_path_to_an_output_that_a_given_value_replaces_gives_that_value(
+    backend: Any, cache: MemoryCache | None
+) -> None:
+    inner = Pipeline([strip, measure], name="inner", backend=backend)
+    middle = Pipeline([inner.as_node(output_mapping={"length": "size"})], name="middle", backend=backend)
+    outer = Pipeline([middle], cache=cache)
+    paths = ["middle/inner/clean", "middle/inner/length", "middle/size"]
+    for _ in range(2):
+        assert outer.run({"text": " a ", "size": 7}, paths) == dict(zip(paths, ["a", 7, 7], strict=True))
+        assert outer.run({"text": " a "}, paths) == dict(zip(paths, ["a", 1, 1], strict=True))
+
+
 def test_failed_items_are_in_what_a_path_gives() -> None:
     collecting = encode.as_node(map_over="text", on_error="collect", outputs="vector")
     lengths = Pipeline([collecting]).run({"text": ["a", "bad"]}, "encode/length")["encode/length"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import attrs
@@ -14,6 +14,7 @@ import pytest
 from hypernodes import (
     ConfigurationError,
     LocalBackend,
+    MapInputError,
     MemoryCache,
     MissingInputError,
     Node,
@@ -109,9 +110,19 @@ def test_a_preset_list_can_be_mapped_over() -> None:
     assert mapped.run() == {"scaled": [10, 20]}
 
 
-def test_an_input_that_is_mapped_over_has_no_preset_value_for_its_items() -> None:
-    with pytest.raises(MissingInputError, match="needs a value for 'x'"):
+def test_a_nested_pipeline_maps_over_its_preset_list_too() -> None:
+    mapped = scaling.with_inputs(x=[1, 2], factor=10).as_node(map_over="x", outputs="scaled")
+    assert Pipeline([mapped]).missing_inputs == ()
+    assert Pipeline([mapped]).run() == {"scaled": [10, 20]}
+    assert Pipeline([mapped]).run({"x": [3]}) == {"scaled": [30]}
+    with pytest.raises(MapInputError, match="maps over 'x', which must hold one value per item"):
         Pipeline([scaling.with_inputs(x=1, factor=1).as_node(map_over="x")]).run()
+
+
+def test_a_default_of_a_function_is_no_list_to_map_over() -> None:
+    pipeline = Pipeline([shift]).with_inputs(scaled=1).as_node(map_over="offset")
+    with pytest.raises(MissingInputError, match="needs a value for 'offset'"):
+        Pipeline([pipeline]).run()
 
 
 # --- caches ------------------------------------------------------------------------------------------------------
@@ -206,6 +217,15 @@ def test_values_that_are_no_settings_are_refused(values: Any) -> None:
         ConfigurationError, match="with_inputs takes values by keyword, a dict of values by name, or an"
     ):
         scaling.with_inputs(values)
+
+
+def test_an_object_with_a_field_that_has_no_value_is_refused() -> None:
+    @dataclass
+    class Unset:
+        factor: int = field(init=False)
+
+    with pytest.raises(ConfigurationError, match="with_inputs: a field of Unset has no value"):
+        scaling.with_inputs(Unset())
 
 
 def test_names_that_are_no_strings_are_refused() -> None:

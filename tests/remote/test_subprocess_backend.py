@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.backend import SubprocessBackend
+from hypernodes.remote.channel import Channel
 from tests.remote.conftest import Project
 from tests.support import Recorder, end_idle_workers, start_python
 from tests.worker_processes.observe import members_of_session, processes, wait_until
@@ -267,6 +269,80 @@ def test_a_process_is_used_again_only_where_a_new_one_would_be_the_same(
     monkeypatch.chdir(tmp_path)
     found.append(pid_of(backend))
     assert len(set(found)) == len(found)
+
+
+def test_map_iter_leaves_the_processes_of_others_alone_and_its_own_for_the_next_run() -> None:
+    end_idle_workers()
+    other = pid_of(SubprocessBackend(env={"OTHER": "1"}))
+    backend = SubprocessBackend()
+    (found,) = Pipeline([get_pid], backend=backend).map_iter({"x": [1]}, map_over="x")
+    assert pid_of(backend) == found["pid"]
+    assert pid_of(SubprocessBackend(env={"OTHER": "1"})) == other
+
+
+def test_ending_a_job_late_does_not_end_the_one_that_the_process_has_now(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ends: list[Any] = []
+    when_cancelled = Channel.when_cancelled
+
+    def remember(channel: Channel, end: Any) -> None:
+        ends.append(end)
+        when_cancelled(channel, end)
+
+    @node(output_name="y")
+    def wait_for(path: str) -> int:
+        import os
+        import time
+
+        open(path + ".begun", "w").close()
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return os.getpid()
+
+    monkeypatch.setattr(Channel, "when_cancelled", remember)
+    end_idle_workers()
+    first = pid_of(SubprocessBackend())
+    path = str(tmp_path / "go on")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(Pipeline([wait_for], backend=SubprocessBackend()).run, {"path": path})
+        assert wait_until(lambda: os.path.exists(path + ".begun"))
+        ends[0]()  # as a cancellation does that comes when the outcome is here already
+        open(path, "w").close()
+        assert running.result() == {"y": first}
+
+
+def test_a_folder_that_was_made_anew_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @node(output_name="content")
+    def read(name: str) -> str:
+        return open(name).read()
+
+    pipeline = Pipeline([read], backend=SubprocessBackend())
+    folder = tmp_path / "folder"
+    for content in ("one", "two"):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        (folder / "data").write_text(content)
+        assert pipeline.run({"name": "data"}) == {"content": content}
+        shutil.rmtree(folder)
+
+
+def test_a_module_that_only_the_process_has_imported_is_imported_again_when_it_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    @node(output_name="y")
+    def look(name: str) -> int:
+        import importlib
+
+        return importlib.import_module(name).NUMBER  # type: ignore[no-any-return]
+
+    pipeline = Pipeline([look], backend=SubprocessBackend())
+    for number in (1, 22, 333):
+        (tmp_path / "found_by_name.py").write_text(f"NUMBER = {number}")
+        assert pipeline.run({"name": "found_by_name"}) == {"y": number}
 
 
 def test_a_run_starts_in_the_folder_of_the_process_wherever_the_one_before_went(tmp_path: Path) -> None:

@@ -161,6 +161,10 @@ def instantiate(pipeline: PipelineSpec, scope: Scope, bound: Mapping[str, Cell])
             outer = {inner: node.outer_input(inner) for inner in node.pipeline.inputs}
             inside = {inner: cells[name] for inner, name in outer.items() if name in cells}
             if node.map_over:
+                given = {
+                    name: node.pipeline.preset[name] for name in mapped_inputs(node) if name in node.pipeline.preset
+                }
+                inside = {name: Given(value, value_key(value)) for name, value in given.items()} | inside
                 step = Step(node, scope, inside, overridden)
                 made = {name: Output(step, name) for name in node.outputs}
                 shown = {

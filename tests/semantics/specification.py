@@ -175,4 +175,6 @@ class Execution:
 def _required(node: FunctionSpec | NestedSpec) -> list[str]:
     if isinstance(node, FunctionSpec):
         return [parameter.name for parameter in node.parameters if parameter.default is None]
-    return [*map(node.outer_input, node.pipeline.required), *node.map_over]  # a default is no list of values
+    inner = {name: node.input_mapping.get(name, name) for name in node.map_over}
+    mapped = [name for name, own in inner.items() if own not in node.pipeline.preset]  # a default is no list of values
+    return [*map(node.outer_input, node.pipeline.required), *mapped]

@@ -9,6 +9,8 @@ from typing import Any
 from hypernodes.errors import ConfigurationError
 from hypernodes.nearest import suggest
 
+_MOST_SECONDS = 1_000_000_000  # Python can wait for a few times as long
+
 _short = Repr()
 _short.maxstring = _short.maxother = 100
 _short.maxlong = 40
@@ -49,8 +51,8 @@ def check_seconds(name: str, value: Any) -> float:
     Raises:
         ConfigurationError: It is something else.
     """
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{name} must be seconds, 0 or more; got {shown(value)}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= _MOST_SECONDS:
+        raise ConfigurationError(f"{name} must be seconds, 0 or more, at most {_MOST_SECONDS:,}; got {shown(value)}")
     return float(value)
 
 

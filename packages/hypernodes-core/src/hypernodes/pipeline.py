@@ -165,7 +165,7 @@ class Pipeline:
             map_over: Name, or names, of the inputs that vary from item to item.
             map_mode: "zip" pairs the n-th values (equal lengths); "product" takes every combination, the last name
                 varying fastest.
-            output_name: Compute only these outputs and what they need; all outputs when None.
+            output_name: Compute only these outputs and what they need; all that are shown when None.
             on_error: "raise" ends the map with the first failing item. "collect" computes every item; a `Failure`
                 replaces the outputs of a failed item, and `failures` lists them. What is no `Exception` (SystemExit,
                 KeyboardInterrupt, asyncio.CancelledError, groups with one of them) ends the map also then.
@@ -243,7 +243,7 @@ class Pipeline:
             inputs: Value for every root input; see `map`.
             map_over: Name, or names, of the inputs that vary from item to item.
             map_mode: "zip" or "product"; the latter reads its inputs completely first.
-            output_name: Compute only these outputs and what they need; all outputs when None.
+            output_name: Compute only these outputs and what they need; all that are shown when None.
             on_error: "raise" or "collect"; see `map`. A failing item raises as soon as it is known to fail; results of
                 items before it that are still under way are not yielded then.
             in_order: Whether results are yielded in item order, rather than in the order of completion.
@@ -322,7 +322,7 @@ class Pipeline:
 
         Args:
             inputs: Value for every root input, as for `run` or `map`.
-            output_name: Explain only these outputs and what they need; all outputs when None.
+            output_name: Explain only these outputs and what they need; all that are shown when None.
             map_over: Name, or names, of the inputs that vary from item to item; None to explain `run`.
             map_mode: "zip" or "product"; see `map`.
 

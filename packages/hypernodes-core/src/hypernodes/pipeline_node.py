@@ -26,7 +26,7 @@ class PipelineNode:
         name: Id of the node; by default that of the pipeline, after the prefix.
         inputs: Names of its inputs in the enclosing pipeline.
         outputs: Names, in the enclosing pipeline, of the outputs that it shows there.
-        defaults: Values of the inputs that may be omitted; a mapped-over input may not.
+        defaults: Values of the inputs that may be omitted; a mapped-over input may not, unless it has a preset value.
         map_over: The inputs, by their names in the enclosing pipeline, that vary from item to item.
         map_mode: "zip" or "product".
         on_error: "raise" or "collect".
@@ -91,7 +91,11 @@ class PipelineNode:
             _check_known(outer, self.inputs, "map_over", "input", self.name, self._outer_of_input)
         outer_defaults = {self._outer_of_input.get(n, n): value for n, value in pipeline.defaults.items()}
         self.defaults: Mapping[str, Any] = MappingProxyType(
-            {name: value for name, value in outer_defaults.items() if name not in self.map_over}
+            {
+                name: value
+                for name, value in outer_defaults.items()
+                if name not in self.map_over or self._inner_of_input[name] in pipeline.preset
+            }
         )
         if map_over is not None and not self.map_over:
             raise MappingError(f"map_over of node {self.name!r} is empty", unknown="", available=self.inputs)

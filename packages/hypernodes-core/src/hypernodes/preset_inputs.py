@@ -28,7 +28,10 @@ def values_of(settings: Any) -> dict[str, Any]:
             "with_inputs takes values by keyword, a dict of values by name, or an instance of a dataclass, of a "
             f"pydantic or attrs class, or of a named tuple; got {shown(settings)}{advice}"
         )
-    return {name: getattr(settings, name) for name in names}
+    try:
+        return {name: getattr(settings, name) for name in names}
+    except AttributeError as error:
+        raise ConfigurationError(f"with_inputs: a field of {type(settings).__name__} has no value ({error})") from None
 
 
 def _fields_of(settings: Any) -> list[str] | None:

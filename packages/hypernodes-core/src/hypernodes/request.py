@@ -34,7 +34,7 @@ class RunRequest:
     Args:
         pipeline: The pipeline.
         inputs: Values by name.
-        output_name: Outputs to compute; all when None.
+        output_name: Outputs to compute; all that the pipeline shows when None.
         ctx: Context of the run that this one is part of, when a pipeline with a backend of its own is nested in
             another; None for an independent run. It may carry signatures of the inputs, so a backend that passes a
             request on must not change it or the inputs.
@@ -87,7 +87,7 @@ class MapRequest:
         columns: For each input that varies, an iterable: one value per item, or the values to combine.
         inputs: Values of the inputs that all items share.
         map_mode: "zip" pairs the n-th values of all columns; "product" takes every combination.
-        output_name: Outputs to compute; all when None.
+        output_name: Outputs to compute; all that the pipeline shows when None.
         on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in place of its outputs.
         ctx: Context of the run that this one is part of; see `RunRequest`.
         in_order: Whether `map_iter` yields results in item order, rather than in the order of completion.

@@ -57,7 +57,8 @@ class PipelineExecutionEngine:
     run, so that a lock or a client of asyncio that one run has used cannot be used by the next: create it in a node.
 
     A node starts as soon as its own inputs exist. Only calls of nodes occupy workers, so `max_workers` bounds the calls
-    of a whole run at any depth of nesting.
+    of a whole run at any depth of nesting. A nested pipeline that its own backend runs counts as one call; that backend
+    makes as many at a time as its own `max_workers` allows.
 
     Worker processes stay for a while after a run, without its values, for the next run of any engine that needs as
     many. They end after `keep_workers_s`, with `close`, at the end of the program, and when a run needs processes with
@@ -247,7 +248,7 @@ class PipelineExecutionEngine:
         self._pools.leave()
 
     def process_pool(self) -> AbstractContextManager[ProcessPool | None]:
-        """Provide worker processes for a run: those shared by several runs, or new ones that end with it."""
+        """Provide worker processes for a run: those of a block that several runs share, idle ones, or new ones."""
         if self.executor is not None or "parallel" not in (self.node_execution, self.map_execution):
             return nullcontext()
         from hypernodes.engine.workers.workers import default_workers

@@ -12,7 +12,7 @@ from hypernodes.callbacks import PipelineCallback
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import GraphNode
 from hypernodes.nodes import Node
-from hypernodes.plan.output_paths import check_path, enter
+from hypernodes.plan.output_paths import enter, shortest
 from hypernodes.plan.plan import (
     UNSET,
     CallStep,
@@ -191,7 +191,7 @@ class _Draft:
                 arguments[name] = level.slots[name]
             elif name not in node.defaults:
                 missing[name] = level.root_names.get(name, name)
-            elif is_call:  # a nested pipeline applies its defaults itself
+            elif is_call or name in node.map_over:  # else a nested pipeline applies its defaults itself
                 arguments[name] = self._new_slot(node.defaults[name])
         outputs = {name: self._new_slot() for name in node.outputs}
         read_as = {name: level.overrides.get(name, slot) for name, slot in outputs.items()}
@@ -206,21 +206,14 @@ class _Draft:
     def _slot_of(self, path: str) -> int:
         """Return the slot of an output, also of one of a nested pipeline that it does not show."""
         graph, level = self.pipeline.graph, self.top
+        path = shortest(graph, path)
         while path not in graph.producers:
             node, path = enter(graph, path)
             maker = self.made_by[level.scope, node]
             if isinstance(maker, _DraftStep):
-                return self._slot_inside(maker, path, level)
+                return maker.by_path.setdefault(path, self._new_slot())  # one that it shows has a name in this level
             graph, level = node.pipeline.graph, maker
         return level.slots[path]
-
-    def _slot_inside(self, step: _DraftStep, path: str, level: _Level) -> int:
-        """Return the slot of an output of a nested pipeline that is not inlined."""
-        check_path(step.node.pipeline.graph, path)
-        for name in step.outputs:
-            if step.node.inner_output(name) == path:
-                return level.slots[name]
-        return step.by_path.setdefault(path, self._new_slot())
 
     # --- removing unneeded steps ----------------------------------------------------------------------------------
 

@@ -51,3 +51,18 @@ def check_path(graph: Graph, path: str) -> None:
             )
         node, rest = enter(graph, rest)
         graph = node.pipeline.graph
+
+
+def shortest(graph: Graph, path: str) -> str:
+    """Return the shortest path to the same output: by the name under which a nested pipeline shows it, if it does.
+
+    Raises:
+        UnknownOutputError: The path leads to no output.
+    """
+    check_path(graph, path)
+    if path in graph.producers:
+        return path
+    node, rest = enter(graph, path)
+    rest = shortest(node.pipeline.graph, rest)
+    shown: dict[str, str] = {node.inner_output(name): name for name in node.outputs}
+    return shown.get(rest, f"{node.name}{SEPARATOR}{rest}")

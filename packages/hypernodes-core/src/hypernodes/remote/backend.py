@@ -237,7 +237,7 @@ class RemoteBackend(Backend):
         Args:
             pipeline: The pipeline.
             inputs: The inputs that `run` or `map` would get.
-            output_name: Outputs to compute; all when None.
+            output_name: Outputs to compute; all that the pipeline shows when None.
             map_over: Name, or names, of the inputs that vary from item to item; None for `run`.
             map_mode: "zip" or "product"; see `Pipeline.map`.
 

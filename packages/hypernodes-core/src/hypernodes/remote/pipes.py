@@ -10,7 +10,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-JOB, OUTCOME, MESSAGE, REPLY, PRINTED, LIMIT, PING, PONG = b"J", b"O", b"M", b"R", b"P", b"L", b"?", b"!"
+JOB, OUTCOME, MESSAGE, REPLY, PRINTED, LIMIT = b"J", b"O", b"M", b"R", b"P", b"L"
+PING, PONG, END = b"?", b"!", b"E"
 LIMIT_FORMAT = struct.Struct(">Qd")  # of a call: its number, and its time limit in seconds; then the name of its node
 _HEAD = struct.Struct(">cQ")
 _LOOK_MS = 200  # between looks whether the other process is still there, where the system does not tell

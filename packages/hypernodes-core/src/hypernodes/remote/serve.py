@@ -14,16 +14,30 @@ import secrets
 import signal
 import sys
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
 from hypernodes.engine.limit_reports import report_limits_to
 from hypernodes.engine.workers.callers_main import let_children_find_callers_main
+from hypernodes.engine.workers.imported_files import are_unchanged
 from hypernodes.engine.workers.process_start import remember_folder, return_to_folder
 from hypernodes.remote.messages import wants_reply
-from hypernodes.remote.pipes import JOB, LIMIT, LIMIT_FORMAT, MESSAGE, OUTCOME, PING, PONG, PRINTED, PipeConnection
+from hypernodes.remote.pipes import (
+    END,
+    JOB,
+    LIMIT,
+    LIMIT_FORMAT,
+    MESSAGE,
+    OUTCOME,
+    PING,
+    PONG,
+    PRINTED,
+    PipeConnection,
+)
 from hypernodes.remote.worker import close_engines, execute
 
+_LARGE_BYTES = 10_000_000
+_PAUSE_S = 0.05  # after a job, before memory is looked through
 _THREADS_TIMEOUT_S = 1.0  # for threads that nodes left running, when the process is to end
 
 
@@ -53,13 +67,15 @@ class _Server:
         self._jobs: SimpleQueue[bytearray | None] = SimpleQueue()
         self._replies: SimpleQueue[bytearray] = SimpleQueue()
         self._is_busy = False
+        self._has_served = False
         self._pid = os.getpid()
 
     def serve(self) -> None:
         report_limits_to(self._report_limit)
         threading.Thread(target=self._receive, name="hypernodes-receive", daemon=True).start()
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next_job()) is not None:
             outcome = execute(job, self._exchange, is_dedicated=True)
+            is_large = len(job) + len(outcome) > _LARGE_BYTES
             del job
             if os.getpid() != self._pid:  # a node forked, and its child returned as well
                 os._exit(0)
@@ -68,6 +84,17 @@ class _Server:
             self._is_busy = False
             self._connection.send(OUTCOME, outcome)
             del outcome
+            self._has_served = True
+            if is_large:
+                gc.collect()
+
+    def _next_job(self) -> bytearray | None:
+        """Wait for the next job; meanwhile, release what the last one left that refers to itself."""
+        if self._has_served:
+            with contextlib.suppress(Empty):
+                return self._jobs.get(timeout=_PAUSE_S)
+            gc.collect()
+        return self._jobs.get()
 
     def _exchange(self, message: bytes) -> bytes | None:
         self._connection.send(MESSAGE, message)
@@ -80,6 +107,8 @@ class _Server:
     def _receive(self) -> None:
         with contextlib.suppress(OSError):
             while (received := self._connection.receive()) is not None:
+                if received.kind == END or (received.kind == PING and self._has_served and not are_unchanged()):
+                    break  # without an answer, the caller starts another process
                 if received.kind == PING:
                     self._connection.send(PONG, b"")
                 elif received.kind == JOB:

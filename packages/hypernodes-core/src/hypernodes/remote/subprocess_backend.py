@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -28,6 +29,7 @@ from hypernodes.locks import reset_after_fork
 from hypernodes.remote.backend import RemoteBackend
 from hypernodes.remote.messages import wants_reply
 from hypernodes.remote.pipes import (
+    END,
     JOB,
     LIMIT,
     LIMIT_FORMAT,
@@ -62,8 +64,10 @@ class SubprocessBackend(RemoteBackend):
     The other Python must have `hypernodes-core` and cloudpickle, in the same versions as here. The process stays for a
     while after a run, so that the next one starts at once: what the code of a run has left in its own modules is gone,
     what it has left in installed ones, in the environment or in memory is there. It ends after `keep_workers_s`, with
-    `close`, at the end of the program, and where a run needs a process with other settings than this one was started
-    with. To keep it longer, use the backend as a context manager; `keep_workers_s=0` gives each run a fresh process.
+    `close` and at the end of the program; no more than four stay. A run that needs one with other settings, in another
+    folder or with other environment variables than it was started with gets another process, also if the file of a
+    module that it has imported has changed. To keep it longer, use the backend as a context manager; `keep_workers_s=0`
+    gives each run a fresh process.
 
     Args:
         python: The interpreter; None for the one that runs here.
@@ -127,21 +131,20 @@ class SubprocessBackend(RemoteBackend):
         self._lock = reset_after_fork(threading.Lock())
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
-        key = self._kind_of_process()
-        process = self._take_idle() or _idle.take(key) or self._new_process()
+        process = self._take_idle() or self._new_process()
         try:
             while not process.give(job):  # one that was waiting for a job may have ended meanwhile
                 process.kill()
-                process = self._take_idle() or _idle.take(key) or self._new_process()
+                process = self._take_idle() or self._new_process()
             del job  # which may be large, and is over there now
-            channel.when_cancelled(process.interrupt)
+            channel.when_cancelled(partial(process.interrupt_job, process.job))
             outcome = process.outcome(channel)
             with self._lock:
                 is_stored = self._times_entered > 0
                 if is_stored:
                     self._idle.append(process)
             if not is_stored:
-                _idle.give(key, process, self.keep_workers_s)
+                _idle_processes.give(process.kind, process, self.keep_workers_s)
         except BaseException:  # also an interrupt: what runs there is of no use to anybody
             process.kill()
             raise
@@ -153,7 +156,7 @@ class SubprocessBackend(RemoteBackend):
 
     def _new_process(self) -> _Process:
         environ = {**os.environ, **locate_callers_main(), **self.env}
-        return _Process(self.python, environ, self.cwd, self.show_logs)
+        return _Process(self.python, environ, self.cwd, self.show_logs, self._kind_of_process())
 
     def find_python_version(self) -> str | None:
         """Return the minor version of the interpreter ("3.12"); None when it does not run."""
@@ -198,14 +201,21 @@ class SubprocessBackend(RemoteBackend):
         return self._in_one_process(super().map_iter(request))
 
     def _in_one_process(self, found: Iterator[_T]) -> Iterator[_T]:
-        with self:
+        with self._lock:
+            self._times_entered += 1
+        try:
             yield from found
+        finally:
+            for process in self._leave():
+                _idle_processes.give(process.kind, process, self.keep_workers_s)
 
     def _take_idle(self) -> _Process | None:
         """Return a process that waits for a job; None when there is none."""
         self._leave_processes_of_parent()
         with self._lock:
-            return self._idle.pop() if self._idle else None
+            if self._idle:
+                return self._idle.pop()
+        return _idle_processes.take(self._kind_of_process())
 
     def _leave_processes_of_parent(self) -> None:
         """Forget processes that belong to the process that this one was forked from."""
@@ -216,12 +226,15 @@ class SubprocessBackend(RemoteBackend):
 
     def close(self) -> None:
         """End the processes that stay for further runs, also where the run was one of another `SubprocessBackend`."""
+        self._end_idle()
+        _idle_processes.close()
+
+    def _end_idle(self) -> None:
         self._leave_processes_of_parent()
         with self._lock:
             idle, self._idle = self._idle, []
         for process in idle:
             process.end()
-        _idle.close()
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -229,11 +242,18 @@ class SubprocessBackend(RemoteBackend):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        for process in self._leave():
+            process.end()
+
+    def _leave(self) -> list[_Process]:
+        """Undo `__enter__`; return the processes that are not kept any more."""
+        self._leave_processes_of_parent()
         with self._lock:
             self._times_entered -= 1
-            is_last = self._times_entered == 0
-        if is_last:
-            self.close()
+            if self._times_entered:
+                return []
+            idle, self._idle = self._idle, []
+            return idle
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_idle": [], "_times_entered": 0, "_lock": None}
@@ -245,7 +265,7 @@ class SubprocessBackend(RemoteBackend):
         return f"SubprocessBackend(python={self.python!r})"
 
 
-_idle: IdleWorkers[_Process] = IdleWorkers(lambda process: process.end(), most=4)
+_idle_processes: IdleWorkers[_Process] = IdleWorkers(lambda process: process.end(), most=4)
 _of_parents: list[_Process] = []
 """Processes of the process that this one was forked from; not closed, because that might wait for ever."""
 
@@ -267,7 +287,13 @@ class _Limit(NamedTuple):
 class _Process:
     """A Python process that executes jobs; started when it is given the first one."""
 
-    def __init__(self, python: str, environ: Mapping[str, str], cwd: str | None, show_logs: bool) -> None:
+    def __init__(
+        self, python: str, environ: Mapping[str, str], cwd: str | None, show_logs: bool, kind: Hashable
+    ) -> None:
+        self.kind = kind  # processes of one kind can take each other's place
+        self.job = 0  # number of the job that it was given last
+        self._job_under_way = 0
+        self._ending_job = threading.Lock()
         self._show_logs = show_logs
         self._python = python
         self._environ = environ
@@ -317,6 +343,8 @@ class _Process:
             self._connection.send(PING, b"")
             while (received := self._connection.receive()) is not None:
                 if received.kind == PONG:
+                    self.job += 1
+                    self._job_under_way = self.job
                     self._connection.send(JOB, job)
                     return True
                 self._show_printed(received.content)  # since the last job
@@ -338,6 +366,8 @@ class _Process:
         limits: dict[int, _Limit] = {}
         while (received := self._receive(limits)) is not None:
             if received.kind == OUTCOME:
+                with self._ending_job:
+                    self._job_under_way = 0
                 self._reader.catch_up()
                 return received.content
             if received.kind == PRINTED:
@@ -418,6 +448,8 @@ class _Process:
             return
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
+            if self._connection is not None:
+                self._connection.send(END, b"")  # a process that was forked from this one may hold the pipe open
             self._process.stdin.close()
         try:
             self._process.wait(_END_TIMEOUT_S)
@@ -425,6 +457,12 @@ class _Process:
             self.kill()
         else:
             self._release()
+
+    def interrupt_job(self, number: int) -> None:
+        """End it at once because a job is to end, unless that has ended already: then it may have another."""
+        with self._ending_job:
+            if self._job_under_way == number:
+                self.interrupt()
 
     def interrupt(self) -> None:
         """End it at once, with all that it started; `outcome`, in another thread, raises."""

@@ -124,12 +124,32 @@ class IdleWorkers(Generic[T]):
 
 
 def surroundings() -> tuple[Hashable, ...]:
-    """Return what a new process takes over from this one: folder, environment variables and paths of modules."""
+    """Return what a new process takes over from this one: folder, environment variables, arguments, paths, outputs."""
+    files = tuple([_identity(os.fstat, descriptor) for descriptor in (1, 2)])
+    return (*_folder(), _environment(), tuple(sys.argv), tuple(sys.path), files)
+
+
+def _folder() -> tuple[Hashable, ...]:
     try:
-        folder = os.getcwd()
+        return os.getcwd(), _identity(os.stat, ".")
     except OSError:  # it was removed
-        folder = ""
-    return (folder, tuple(os.environ.items()), tuple(sys.path))
+        return (None,)
+
+
+def _identity(look: Callable[[Any], os.stat_result], file: Any) -> tuple[int, int] | None:
+    try:
+        found = look(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _environment() -> Hashable:
+    while True:
+        try:
+            return tuple(os.environ.items())
+        except (KeyError, RuntimeError):  # another thread changed it meanwhile
+            continue
 
 
 idle_pools: IdleWorkers[Any] = IdleWorkers(lambda pool: pool.close(), most=1)

@@ -44,19 +44,22 @@ class PoolOwner:
             self._times_entered -= 1
             is_last = self._times_entered == 0
         if is_last:
-            self.close()
+            self._close_kept()
 
     def close(self) -> None:
-        """Keep the processes no more. They end now, or with the runs of other threads that use them."""
+        """Keep processes no more, also idle ones. They end now, or with the runs of other threads that use them."""
+        self._close_kept()
+        from hypernodes.engine.workers.idle_workers import idle_pools
+
+        idle_pools.close()
+
+    def _close_kept(self) -> None:
         with self._lock:
             self._leave_pool_of_parent()
             pool, self._kept = self._kept, None
             is_used = pool is not None and pool.users > 0
         if pool is not None and not is_used:
             pool.close()
-        from hypernodes.engine.workers.idle_workers import idle_pools
-
-        idle_pools.close()
 
     @scoped
     def lease(self, size: int) -> Iterator[ProcessPool]:

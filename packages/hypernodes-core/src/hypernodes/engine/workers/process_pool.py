@@ -127,11 +127,11 @@ class ProcessPool:
 
     Args:
         size: The largest number of processes.
-        around: What a process takes over from this one when it starts.
+        around: What a process takes over from this one when it starts; None if it need not be the same for all.
 
     Attributes:
         size: The same.
-        around: The same.
+        around: The same; None also if it has changed since.
         is_loky: Whether loky starts the processes.
         users: Number of runs that use it now; for its owner.
         is_of_block: Whether it ends with a `with` block; for its owner.
@@ -303,6 +303,8 @@ class ProcessPool:
         if driver.is_unwanted:
             driver.process.kill()  # so that it ends as soon as it has started
         driver.process.start()
+        if self.around is not None and surroundings() != self.around:
+            self.around = None  # it may have started with others
 
     def _give_up(self, driver: _Driver, error: BaseException) -> None:
         """Do without a process that cannot be started; without any, what waits for one fails."""
@@ -450,7 +452,8 @@ def give_pool(pool: ProcessPool, keep_s: float) -> None:
         pool: The pool.
         keep_s: How long they are kept, in seconds.
     """
-    if not pool.has_processes or code_owner.get() is not None:  # the code of one sender is not for others
+    is_of_one_sender = code_owner.get() is not None  # whose code is not for others
+    if not pool.has_processes or pool.around is None or is_of_one_sender:
         pool.close()
         return
     pool.refresh()

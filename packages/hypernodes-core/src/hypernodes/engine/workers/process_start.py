@@ -72,8 +72,8 @@ def remember_folder() -> None:
 
 def return_to_folder() -> None:
     """Return to the folder in which this process was started, if a node has left it."""
-    with contextlib.suppress(OSError):
-        if _start_folder and os.getcwd() != _start_folder:
+    with contextlib.suppress(OSError):  # it was removed
+        if _start_folder:
             os.chdir(_start_folder)
 
 

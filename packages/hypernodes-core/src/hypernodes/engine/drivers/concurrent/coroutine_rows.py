@@ -9,9 +9,10 @@ from time import perf_counter
 from typing import Any
 
 from hypernodes.engine.drivers.concurrent.activity import Host
+from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.queued_rows import REPORT_S, QueuedRows, RunnerTask
 from hypernodes.engine.step import call_async, locate
-from hypernodes.engine.workers.workers import Outcome
+from hypernodes.engine.workers.workers import Outcome, Workers
 
 
 class CoroutineRows(QueuedRows):
@@ -21,6 +22,10 @@ class CoroutineRows(QueuedRows):
     one that waits for nothing never gets into the queue of the event loop.
     """
 
+    def __init__(self, owner: MapActivity, workers: Workers) -> None:
+        super().__init__(owner, workers)
+        self._interrupt: BaseException | None = None
+
     def start_runner(self, host: Host, task: RunnerTask) -> Outcome:
         runner = self._serve(host, task)
         return self.workers.coroutines.submit(runner, lambda outcome: host.post(task, outcome))
@@ -29,26 +34,34 @@ class CoroutineRows(QueuedRows):
         """Execute rows until there are none."""
         queue, loop = self.queue, asyncio.get_running_loop()
         is_eager = sys.version_info >= (3, 12) and loop.get_task_factory() is None
+        runner = asyncio.current_task()
+        assert runner is not None
         yielded_at = perf_counter()
         while queue and not self.is_over:
             index, values = queue.popleft()
-            row, context = self._execute(index, [*values, *self.rest]), self.context.copy()
+            row, context = self._execute(index, [*values, *self.rest], runner), self.context.copy()
             del values
             if is_eager:
                 executing = asyncio.Task(row, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
             else:
                 executing = loop.create_task(row, context=context)
             if not executing.done():
-                await executing
+                try:
+                    await executing
+                except asyncio.CancelledError as error:
+                    if runner.cancelling():
+                        raise
+                    self._fail(index, self.owner.plan.calls[0], error)  # somebody cancelled the row before it began
                 yielded_at = perf_counter()
-            if self.has_executed(task, host) or perf_counter() - yielded_at > REPORT_S:
+            if self._interrupt is not None:
+                raise self._interrupt
+            if self.report(task, host) or perf_counter() - yielded_at > REPORT_S:
                 await asyncio.sleep(0)  # others have their turn
                 yielded_at = perf_counter()
 
-    async def _execute(self, index: int, values: list[Any]) -> None:
+    async def _execute(self, index: int, values: list[Any], runner: asyncio.Task[Any]) -> None:
         """Execute a row, and append what comes of it to the results."""
-        owner = self.owner
-        plan, request = owner.plan, owner.request
+        plan = self.owner.plan
         step: Any = None
         try:
             for step in plan.calls:
@@ -57,19 +70,18 @@ class CoroutineRows(QueuedRows):
                     if slot is not None:
                         values[slot] = value
         except BaseException as error:
-            if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and _is_being_ended():
-                raise
-            path = locate(error, plan, step, request.base, request.run.backend_name, index, values)
+            if isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and runner.cancelling()):
+                raise  # the run is being ended
             if isinstance(error, KeyboardInterrupt) and self.workers.coroutines.is_interrupted_here:
-                raise  # it ends the loop in this thread like any other wait
-            if not owner.collects:
-                self.queue.clear()  # the map is over
-            self.results.append((index, [], error, path))
+                self._interrupt = error  # for the runner: it ends the loop in this thread like any other wait
+            self._fail(index, step, error, values)
         else:
             self.results.append((index, [values[slot] for slot in plan.outputs.values()], None, ()))
 
-
-def _is_being_ended() -> bool:
-    """Whether the current task has been asked to end, rather than the code in it having raised what looks like that."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+    def _fail(self, index: int, step: Any, error: BaseException, values: Sequence[Any] = ()) -> None:
+        """Append the failure of a row to the results."""
+        owner, request = self.owner, self.owner.request
+        path = locate(error, owner.plan, step, request.base, request.run.backend_name, index, values)
+        if not owner.collects:
+            self.queue.clear()  # the map is over
+        self.results.append((index, [], error, path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from time import perf_counter
 
 from hypernodes.engine.cancellation import RunRegistry
@@ -57,7 +58,10 @@ class DelegatedTask(Task):
 
 
 class DelegatedCalls:
-    """Runs nested pipelines on their own backends; the waiting threads do not occupy workers.
+    """Runs nested pipelines on their own backends: no more than the run may have calls at a time.
+
+    Each waits in a thread of its own, which makes no calls of the run; what it waits for counts as one, for its backend
+    may run it in this process.
 
     Args:
         host: The loop.
@@ -66,12 +70,27 @@ class DelegatedCalls:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._tasks: set[DelegatedTask] = set()
+        self._waiting: deque[tuple[PlanActivity, NestedStep]] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._tasks)
+    def __len__(self) -> int:
+        return len(self._tasks)
 
     def start(self, activity: PlanActivity, step: NestedStep) -> None:
-        """Run a nested pipeline on its own backend."""
+        """Run a nested pipeline on its own backend, as soon as there is room for it."""
+        self._waiting.append((activity, step))
+        self.start_waiting()
+
+    def start_waiting(self) -> None:
+        """Start what there is room for."""
+        while self._waiting and len(self._tasks) < self._host.workers.max_workers:
+            activity, step = self._waiting.popleft()
+            if activity.is_stopped:
+                activity.pending -= 1
+                self._host.wake(activity)
+            else:
+                self._start(activity, step)
+
+    def _start(self, activity: PlanActivity, step: NestedStep) -> None:
         host, frame = self._host, activity.frame
         context = frame.begin_nested(step)
         frame.run.flush_store()  # the other backend may read the cache, and may take long
@@ -88,8 +107,9 @@ class DelegatedCalls:
         future.add_done_callback(lambda future: host.post(task, future))
 
     def discard(self, task: DelegatedTask) -> None:
-        """Remove a task that is over."""
+        """Remove a task that is over; another one may take its place."""
         self._tasks.discard(task)
+        self.start_waiting()
 
     def abandon(self) -> None:
         """Cancel all runs in flight, and report their ends without waiting for them."""
@@ -98,9 +118,15 @@ class DelegatedCalls:
             task.future = None
             task.activity.frame.end_nested(task.step, perf_counter() - task.started_at)
         self._tasks.clear()
+        self._waiting.clear()
 
     def cancel(self, within: Activity | None = None) -> None:
-        """Cancel the runs in flight: those within an activity, or all."""
+        """Cancel the runs in flight, and let none begin: those within an activity, or all."""
+        for activity, step in list(self._waiting):
+            if within is None or activity.is_within(within):
+                self._waiting.remove((activity, step))
+                activity.pending -= 1
+                self._host.wake(activity)
         for task in self._tasks:
             if within is None or task.activity.is_within(within):
                 task.registry.cancel()

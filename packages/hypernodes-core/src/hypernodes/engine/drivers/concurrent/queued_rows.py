@@ -41,10 +41,10 @@ class RunnerTask(Task):
         self.reported_at = perf_counter()
 
     def settle(self, host: Host, outcome: Outcome) -> None:
-        self.rows.end(host)
+        self.rows.end(host)  # what it made of rows is among the results
 
     def fail(self, host: Host, error: BaseException) -> None:
-        self.rows.end(host)
+        self.rows.end(host)  # it was cancelled: errors of rows are among the results
 
     def on_progress(self, host: Host) -> None:
         self.rows.take_results(host)
@@ -63,6 +63,7 @@ class QueuedRows(ItemStarter):
         rest: The values after those of a row, which all rows share.
         queue: The rows that no runner has taken yet.
         results: What runners made of rows: index, outputs, error, and the path of the node that raised it.
+        context: The context variables of the caller; each row has a copy.
     """
 
     def __init__(self, owner: MapActivity, workers: Workers) -> None:
@@ -128,8 +129,8 @@ class QueuedRows(ItemStarter):
                 self.queue.append(row)
                 return
 
-    def has_executed(self, task: RunnerTask, host: Host) -> bool:
-        """Tell the loop of the results, but seldom enough to keep all runners busy; return whether it was told.
+    def report(self, task: RunnerTask, host: Host) -> bool:
+        """Tell the loop of results, but seldom enough to keep all runners busy; return whether it was told.
 
         A runner calls this after each row.
         """

@@ -170,7 +170,7 @@ class Scheduler:
                 self._lost_workers.start_next()
             return
         stack = self._stack
-        while stack and not self.is_paused() and len(self._in_flight) < self.workers.capacity:
+        while stack and not self.is_paused() and self._has_room:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
             activity = stack[-1]
@@ -186,7 +186,12 @@ class Scheduler:
             return True
         if self._lost_workers is not None and self._lost_workers.are_recovering:
             return not self._in_flight
-        return bool(self._stack) and len(self._in_flight) < self.workers.capacity
+        return bool(self._stack) and self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether another call may be started."""
+        return len(self._in_flight) + len(self._delegated) < self.workers.capacity
 
     def _wait(self) -> None:
         if self.workers.must_help and self._help():

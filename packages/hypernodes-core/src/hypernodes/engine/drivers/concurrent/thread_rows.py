@@ -82,7 +82,7 @@ class ThreadRows(QueuedRows):
                 queue.clear()  # the map is over
                 break
             del values, outputs, error
-            self.has_executed(task, host)
+            self.report(task, host)
 
     def _wait_for(self, host: Host, task: RunnerTask, coroutine: Any) -> Any:
         """Let the event loop of the run await a coroutine; return its value. In a thread."""
