@@ -90,6 +90,7 @@ MODES = ("node_execution", "map_execution", "max_workers")
 NODE = ("output_name", "cache", "name", "retries", "retry_delay", "retry_on", "timeout", "version", "cache_ignore")
 NODE = (*NODE, "skip_failures")
 AS_NODE = ("input_mapping", "output_mapping", "map_over", "map_mode", "name", "on_error", "outputs", "prefix")
+MODE_OF_NODE = ("map_execution", "max_workers")
 MAPS = ("inputs", "map_over", "map_mode", "output_name", "on_error")
 LOCAL = LocalBackend()
 
@@ -106,6 +107,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], Iterable[str]]] = {
     "explain": (pair.explain, RUN, ("inputs", "output_name", "map_over", "map_mode")),
     "explain a map": (pair.explain, MAP, ("inputs", "output_name", "map_mode")),
     "as_node": (pair.as_node, {}, AS_NODE),
+    "as_node of items": (pair.as_node, {"map_over": "x", "map_execution": "threaded"}, (*AS_NODE, *MODE_OF_NODE)),
     "PipelineNode": (PipelineNode, {"pipeline": pair}, ("pipeline", *AS_NODE)),
     "Node.as_node": (add.as_node, {}, AS_NODE),
     "with_outputs": (pair.with_outputs, {}, ("outputs",)),

@@ -21,6 +21,7 @@ from hypernodes.node_options import (
 )
 
 if TYPE_CHECKING:
+    from hypernodes.engine.settings import ExecutionMode
     from hypernodes.pipeline_node import PipelineNode
     from hypernodes.plan import MapMode, OnError
 
@@ -144,6 +145,8 @@ class Node(Generic[P, R]):
         on_error: OnError = "raise",
         outputs: str | Sequence[str] | None = None,
         prefix: str = "",
+        map_execution: ExecutionMode | None = None,
+        max_workers: int | None = None,
     ) -> PipelineNode:
         """Make a node of this one that has other names, or is called once per item.
 
@@ -169,6 +172,8 @@ class Node(Generic[P, R]):
             on_error=on_error,
             outputs=outputs,
             prefix=prefix,
+            map_execution=map_execution,
+            max_workers=max_workers,
         )
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -15,6 +14,7 @@ from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback, misspelt_hooks
 from hypernodes.caller import remember_awaiting_line, warn_caller
 from hypernodes.checks import as_names, check_bool, check_initialised, check_name, shown
+from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import (
     ConfigurationError,
     DependencyError,
@@ -401,6 +401,8 @@ class Pipeline:
         on_error: OnError = "raise",
         outputs: str | Sequence[str] | None = None,
         prefix: str = "",
+        map_execution: ExecutionMode | None = None,
+        max_workers: int | None = None,
     ) -> PipelineNode:
         """Make a node of this pipeline, for use in another one.
 
@@ -419,8 +421,12 @@ class Pipeline:
                 not collide with other names, and are reached by path (`output_name="name of the node/name of the
                 output"`).
             prefix: Put before the names of the outputs, e.g. "query_".
+            map_execution: How the items are executed, wherever the enclosing pipeline runs: "sequential", "async",
+                "threaded" or "parallel"; None for as that pipeline does. It is short for a `LocalBackend` of its own.
+            max_workers: The largest number of calls at a time then.
 
         Raises:
+            ConfigurationError: An argument has a value that it cannot have, or does not go with the others.
             MappingError: A mapping, `map_over` or `outputs` names an input or output that does not exist, or two get
                 one name.
 
@@ -435,7 +441,19 @@ class Pipeline:
             >>> Pipeline(nodes=[measure_all]).run(inputs={"texts": ["to", "be or"]})
             {'lengths': [2, 5]}
         """
-        return PipelineNode(self, input_mapping, output_mapping, map_over, map_mode, name, on_error, outputs, prefix)
+        pipeline = self
+        if map_execution is not None or max_workers is not None:
+            if not map_over:
+                raise ConfigurationError("map_execution and max_workers of as_node need map_over: they are for items")
+            if self._backend is not None:
+                raise ConfigurationError(
+                    f"map_execution and max_workers cannot be set: pipeline {self._id!r} has a backend of its own, "
+                    f"{self._backend!r}, which has such settings"
+                )
+            pipeline = self.with_backend(LocalBackend(map_execution=map_execution, max_workers=max_workers))
+        return PipelineNode(
+            pipeline, input_mapping, output_mapping, map_over, map_mode, name, on_error, outputs, prefix
+        )
 
     # --- configuration --------------------------------------------------------------------------------------------
 
@@ -634,13 +652,13 @@ class Pipeline:
 
     def _plan_with_resources(self, given: Iterable[str], output_name: OutputNames) -> Plan:
         """Return the plan where values may be resources."""
-        names = _as_given(given)
         held = resources.names_of_resources(given)
-        plan = None
-        if not held:
-            with suppress(TypeError):  # names in a list
-                plan = self._plans.get((output_name, *names))
+        try:
+            plan = None if held else self._plans.get((output_name, *given))
+        except TypeError:
+            plan = None
         if plan is None:
+            names = _as_given(given)
             _check_names(names)
             plan = self._compiled(names, output_name, held)
         for each in plan.resources:

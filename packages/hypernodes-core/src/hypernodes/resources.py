@@ -18,6 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Per: TypeAlias = Literal["process", "thread"]
 
+_HOLD_NONE = frozenset({int, float, bool, str, bytes, dict, set, type(None)})
 have_been_used = False
 """Whether there has been any resource in this process; until then nobody looks for one among inputs."""
 
@@ -209,7 +210,9 @@ def resource(function: Any = None, *, per: Per = "process") -> Any:
 
 def names_of_resources(given: Any) -> tuple[str, ...]:
     """Return the names of the values that are resources, or lists with some; an iterator may be one."""
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
+        return ()
+    if _HOLD_NONE.issuperset(map(type, given.values())):
         return ()
     return tuple([name for name, value in given.items() if _may_hold(value)])
 
