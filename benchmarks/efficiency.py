@@ -102,6 +102,25 @@ def _processes() -> Iterator[Case]:
     bare.shutdown()
 
 
+@SUITE.workload(
+    f"a second map of 40 items × 20 ms on the CPU, parallel, {PROCESSES} processes, outside of any block",
+    ideal="warm loky",
+    budget=1 / 1.2,
+)
+def _second_map() -> Iterator[Case]:
+    items = [steps_taking(CPU_ITEM_S)] * 40
+    bare = loky.ProcessPoolExecutor(PROCESSES)
+
+    def again() -> dict[str, list[int]]:  # a backend of its own for each map, as in the cells of a notebook
+        backend = LocalBackend(map_execution="parallel", max_workers=PROCESSES)
+        return Pipeline(nodes=[count_in_worker], backend=backend).map(inputs={"steps": items}, map_over="steps")
+
+    again()
+    yield Case(again, ideal=lambda: list(bare.map(count, items)))
+    bare.shutdown()
+    LocalBackend().close()
+
+
 # Milliseconds of each node, and what it needs. The longest way through: load, parse, embed, rank, report.
 UNBALANCED: dict[str, tuple[int, tuple[str, ...]]] = {
     "load": (20, ()),
