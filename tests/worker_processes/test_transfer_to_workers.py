@@ -26,6 +26,11 @@ def look_at(x: int, shared: CountsUnpickling) -> int:
     return x + len(shared.payload)
 
 
+@node(output_name="y")
+def look_inside(x: int, shared: list[CountsUnpickling]) -> int:
+    return x + len(shared[0].payload)
+
+
 @node(output_name="z")
 def look_again(y: int, shared: CountsUnpickling) -> int:
     return y + len(shared.payload)
@@ -136,19 +141,19 @@ def map_observed(pipeline: Pipeline, inputs: dict[str, Any]) -> list[int]:
 def test_short_items_travel_many_at_a_time(
     compute: Callable[[Pipeline, dict[str, Any]], list[int]], items_backend: LocalBackend, tmp_path: Path
 ) -> None:
-    # A small shared input goes along with each task, and is one object for all the items in it.
-    shared = CountsUnpickling(str(tmp_path / "arrivals"))
-    pipeline = Pipeline(nodes=[look_at], backend=items_backend)
+    # A small list that items share goes along with each task, and is one object for all the items in it.
+    shared = [CountsUnpickling(str(tmp_path / "arrivals"))]
+    pipeline = Pipeline(nodes=[look_inside], backend=items_backend)
     assert compute(pipeline, {"x": list(range(2000)), "shared": shared}) == list(range(2000))
     tasks = sum(arrivals(tmp_path / "arrivals").values())
     assert tasks < 2000 / 10
 
 
 def test_long_items_travel_one_at_a_time(items_backend: LocalBackend, tmp_path: Path) -> None:
-    shared = CountsUnpickling(str(tmp_path / "arrivals"))
+    shared = [CountsUnpickling(str(tmp_path / "arrivals"))]
 
     @node(output_name="y")
-    def take_a_while(x: int, shared: CountsUnpickling) -> int:
+    def take_a_while(x: int, shared: list[CountsUnpickling]) -> int:
         time.sleep(0.12)
         return x
 
@@ -395,3 +400,34 @@ def test_a_default_that_nobody_overrides_is_the_functions_own(
     assert found == {"z": [(1, True, True, "unset"), (2, True, True, "unset")]}
     given = pipeline.map(inputs={"x": [1], "option": Named("other")}, map_over="x", output_name="z")
     assert given == {"z": [(1, False, False, "other")]}
+
+
+class LazyModel:
+    """Loads something at its first use, and is small until then."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._weights: list[int] | None = None
+
+    def multiply(self, x: int) -> int:
+        if self._weights is None:
+            (Path(self._folder) / f"{os.getpid()}-{os.urandom(4).hex()}").touch()
+            self._weights = [3]
+        return self._weights[0] * x
+
+
+@pytest.mark.parametrize("node_execution", ["sequential", "parallel"])
+@pytest.mark.parametrize("is_observed", [False, True])
+def test_a_small_object_that_items_share_is_loaded_once_by_each_process(
+    node_execution: Any, is_observed: bool, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(
+        [Node(lambda x, model: model.multiply(x), "y", name="multiply")],
+        backend=LocalBackend(node_execution, "parallel", max_workers=2),
+        callbacks=[Recorder()] if is_observed else None,
+    )
+    found = pipeline.map({"x": range(80), "model": LazyModel(str(tmp_path))}, map_over="x")
+    assert found == {"y": [3 * x for x in range(80)]}
+    loads = Counter(path.name.partition("-")[0] for path in tmp_path.iterdir())
+    assert set(loads.values()) == {1}
+    assert len(loads) <= 2

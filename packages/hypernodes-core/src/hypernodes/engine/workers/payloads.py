@@ -67,7 +67,9 @@ def new_dumper(is_by_value: bool) -> Dumper:
     return Dumper(is_by_value, _FILE_MIN_BYTES)
 
 
-def pack(value: Any, label: str, dumper: Dumper, new_path: Callable[[], str]) -> Any:
+def pack(
+    value: Any, label: str, dumper: Dumper, new_path: Callable[[], str], file_min_bytes: int = _FILE_MIN_BYTES
+) -> Any:
     """Return a simple value unchanged, and others as a `Payload`.
 
     Args:
@@ -75,6 +77,7 @@ def pack(value: Any, label: str, dumper: Dumper, new_path: Callable[[], str]) ->
         label: Names the value in messages.
         dumper: Serializes it.
         new_path: Returns the name of a file for the value, if it is large.
+        file_min_bytes: From which size on it is large.
 
     Raises:
         SerializationError: The value cannot be serialized or written.
@@ -82,7 +85,7 @@ def pack(value: Any, label: str, dumper: Dumper, new_path: Callable[[], str]) ->
     if is_sent_as_is(value):
         return value
     head, buffers = dumper.dump(value, label)
-    if not buffers and len(head) < _FILE_MIN_BYTES:
+    if not buffers and len(head) < file_min_bytes:
         return Payload(head, "", len(head))
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
     path = new_path()
@@ -197,7 +200,9 @@ class Payloads:
         held = self._held.get(id(value)) if self._held else None
         if held is not None and held.payload is not None:
             return held.payload
-        payload = pack(value, label, self._dumper, self.new_path)
+        # An object in a file is loaded once by each process, so that what it loads itself, as needed, is loaded once.
+        is_object = held is not None and type(value).__module__ != "builtins"
+        payload = pack(value, label, self._dumper, self.new_path, 0 if is_object else _FILE_MIN_BYTES)
         if held is not None and type(payload) is Payload:
             payload = held.payload = payload._replace(is_shared=True)
         return payload
