@@ -39,7 +39,7 @@ class CoroutineRows(QueuedRows):
         yielded_at = perf_counter()
         while queue and not self.is_over:
             index, values = queue.popleft()
-            row, context = self._execute(index, [*values, *self.rest], runner), self.context.copy()
+            row, context = self._execute(host, task, index, [*values, *self.rest], runner), self.context.copy()
             del values
             if is_eager:
                 executing = asyncio.Task(row, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
@@ -52,15 +52,18 @@ class CoroutineRows(QueuedRows):
                     if runner.cancelling():
                         raise
                     self._fail(index, self.owner.plan.calls[0], error)  # somebody cancelled the row before it began
+                    self.report(task, host)
                 yielded_at = perf_counter()
             if self._interrupt is not None:
                 raise self._interrupt
-            if self.report(task, host) or perf_counter() - yielded_at > REPORT_S:
+            if not task.count or perf_counter() - yielded_at > REPORT_S:
                 await asyncio.sleep(0)  # others have their turn
                 yielded_at = perf_counter()
 
-    async def _execute(self, index: int, values: list[Any], runner: asyncio.Task[Any]) -> None:
-        """Execute a row, and append what comes of it to the results."""
+    async def _execute(
+        self, host: Host, task: RunnerTask, index: int, values: list[Any], runner: asyncio.Task[Any]
+    ) -> None:
+        """Execute a row, append what comes of it to the results, and report them: the next row may block the loop."""
         plan = self.owner.plan
         step: Any = None
         try:
@@ -70,13 +73,15 @@ class CoroutineRows(QueuedRows):
                     if slot is not None:
                         values[slot] = value
         except BaseException as error:
-            if isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and runner.cancelling()):
-                raise  # the run is being ended
+            is_ended = isinstance(error, asyncio.CancelledError) and runner.cancelling() > 0
+            if is_ended or (isinstance(error, GeneratorExit) and _is_closed()):
+                raise
             if isinstance(error, KeyboardInterrupt) and self.workers.coroutines.is_interrupted_here:
                 self._interrupt = error  # for the runner: it ends the loop in this thread like any other wait
             self._fail(index, step, error, values)
         else:
             self.results.append((index, [values[slot] for slot in plan.outputs.values()], None, ()))
+        self.report(task, host)
 
     def _fail(self, index: int, step: Any, error: BaseException, values: Sequence[Any] = ()) -> None:
         """Append the failure of a row to the results."""
@@ -85,3 +90,11 @@ class CoroutineRows(QueuedRows):
         if not owner.collects:
             self.queue.clear()  # the map is over
         self.results.append((index, [], error, path))
+
+
+def _is_closed() -> bool:
+    """Whether a coroutine is closed because nobody will resume it, rather than its code raising what that raises."""
+    try:
+        return asyncio.current_task() is None
+    except RuntimeError:  # no loop is running
+        return True

@@ -26,7 +26,7 @@ class RunnerTask(Task):
 
     Attributes:
         rows: The rows that it executes.
-        count: Number of rows that it has executed since it told the loop of results.
+        count: Number of rows that it has executed since it told the loop of results; 0 if it just has.
         reported_at: When it did that.
     """
 
@@ -129,25 +129,21 @@ class QueuedRows(ItemStarter):
                 self.queue.append(row)
                 return
 
-    def report(self, task: RunnerTask, host: Host) -> bool:
-        """Tell the loop of results, but seldom enough to keep all runners busy; return whether it was told.
-
-        A runner calls this after each row.
-        """
+    def report(self, task: RunnerTask, host: Host) -> None:
+        """Tell the loop of results, but seldom enough to keep all runners busy; called after each row of a runner."""
         task.count += 1
         if self._is_reported:
-            return False
+            return
         since_s = perf_counter() - task.reported_at
         # Somebody waits for the results of a stream one by one, and the next row may take long.
         is_due = since_s > REPORT_S or task.count >= _REPORT_ROWS or len(self.queue) < self._limit // 2
         if not is_due and not self._is_streamed:
-            return False
+            return
         self._seconds_per_row = since_s / task.count
         task.count = 0
         task.reported_at += since_s
         self._is_reported = True
         host.post(task, None)
-        return True
 
     def take_results(self, host: Host) -> None:
         """Record the results that runners have appended."""
