@@ -82,9 +82,9 @@ class _Server:
             self._output.flush()
             return_to_folder()
             self._is_busy = False
+            self._has_served = True  # first: the next job may be announced as soon as the outcome is there
             self._connection.send(OUTCOME, outcome)
             del outcome
-            self._has_served = True
             if is_large:
                 gc.collect()
 
