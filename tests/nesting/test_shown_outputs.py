@@ -17,6 +17,7 @@ from hypernodes import (
     MissingInputError,
     Node,
     Pipeline,
+    UnknownInputError,
     UnknownOutputError,
     node,
 )
@@ -132,6 +133,12 @@ def test_a_parameter_that_names_what_stays_inside_is_told_so() -> None:
         pipeline.run({"text": "a"})
 
 
+def test_a_value_for_what_stays_inside_is_refused_and_told_so() -> None:
+    pipeline = Pipeline([Pipeline([encode.as_node(outputs="vector")], name="middle")])
+    with pytest.raises(UnknownInputError, match=r"no input 'length' \(it stays inside 'middle/encode', which does not"):
+        pipeline.run({"text": "a", "length": 3})
+
+
 # --- the outputs of a pipeline ----------------------------------------------------------------------------------
 
 
@@ -222,7 +229,7 @@ def test_failed_items_are_in_what_a_path_gives() -> None:
         ),
         ("docments/clean", r"no nested pipeline is called 'docments' \(did you mean 'documents'\?\)"),
         ("search/best", "no nested pipeline is called 'search'"),
-        ("documents/clean/x", "no nested pipeline is called 'clean'"),
+        ("documents/clean/x", "no nested pipeline of 'documents' is called 'clean'"),
         ("documents/", "output '' not found in pipeline 'documents'"),
         (
             "clean",

@@ -145,7 +145,7 @@ UNKNOWN = (
     "not found in pipeline 'pair'",
     "pipeline 'pair' needs a value",
     "pipeline 'pair' maps over",
-    "no nested pipeline is called",
+    "no nested pipeline",
 )
 
 

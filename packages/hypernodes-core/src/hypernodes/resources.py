@@ -278,10 +278,9 @@ class _Made:
         self._value, self.is_made = made, True
 
     def close(self) -> None:
-        """Run what the factory does after its `yield`."""
+        """Run what the factory does after its `yield`; who has just got the object keeps it, closed as it is."""
         with self._making:
             rest, self._rest = self._rest, None
-            self._value, self.is_made = None, False
         if rest is not None and next(rest, _NOTHING) is not _NOTHING:
             rest.close()
             raise ConfigurationError("a factory of a resource yielded twice")

@@ -72,7 +72,9 @@ def hint(graph: Graph, name: str, *, with_inputs: bool) -> str:
     names = (*(graph.root_inputs if with_inputs else ()), *graph.outputs)
     outer = next((new for old, new in _renamed(graph, with_inputs) if old == name and new in names), None)
     near = nearest(name, names)
-    if outer is None and not with_inputs and name in (hidden := _hidden(graph)):
+    if outer is None and name in (hidden := _hidden(graph)):
+        if with_inputs:
+            return f" (it stays inside {hidden[name].rpartition(SEPARATOR)[0]!r}, which does not show it)"
         return f" (did you mean {hidden[name]!r}, which is not shown?)"
     meant = outer or (near[0] if near else None)
     if meant is None:

@@ -12,8 +12,13 @@ from hypernodes.nodes import Node
 SEPARATOR = "/"
 
 
-def enter(graph: Graph, path: str) -> tuple[Any, str]:
+def enter(graph: Graph, path: str, where: str = "") -> tuple[Any, str]:
     """Return the nested pipeline that a path begins with, and the rest of the path, which is a path within it.
+
+    Args:
+        graph: The wiring of the pipeline in which the path begins.
+        path: The path.
+        where: What to add in messages to say which pipeline that is.
 
     Raises:
         UnknownOutputError: There is no such nested pipeline, or there are several.
@@ -26,9 +31,9 @@ def enter(graph: Graph, path: str) -> tuple[Any, str]:
     first = path.partition(SEPARATOR)[0]
     names = tuple([node.name for node in nested])
     if found:
-        problem = f"{len(found)} nested pipelines are called {first!r}; tell them apart with as_node(name=...)"
+        problem = f"{len(found)} nested pipelines{where} are called {first!r}; tell them apart with as_node(name=...)"
     else:
-        problem = f"no nested pipeline is called {first!r}{suggest(first, names)}"
+        problem = f"no nested pipeline{where} is called {first!r}{suggest(first, names)}"
         problem += f"; there are: {', '.join(names)}" if names else ""
     raise UnknownOutputError(problem, unknown=(path,), available=names)
 
@@ -41,15 +46,15 @@ def check_path(graph: Graph, path: str) -> None:
     """
     rest = path
     while rest not in graph.producers:
+        inside = path[: len(path) - len(rest)].rstrip(SEPARATOR)
         if SEPARATOR not in rest:
-            inside = path[: len(path) - len(rest) - 1]
             raise UnknownOutputError(
                 f"output {rest!r} not found in pipeline {inside!r}{suggest(rest, graph.outputs)}; "
                 f"it has: {', '.join(graph.outputs)}",
                 unknown=(path,),
                 available=graph.outputs,
             )
-        node, rest = enter(graph, rest)
+        node, rest = enter(graph, rest, f" of {inside!r}" if inside else "")
         graph = node.pipeline.graph
 
 
