@@ -212,3 +212,20 @@ def test_a_plan_is_compiled_once() -> None:
     first = count_calls(lambda: pipeline.run({"x0": 0}))
     again = count_calls(lambda: pipeline.run({"x0": 1}))
     assert again < first / 5
+
+
+def test_compiling_pipelines_in_pipelines_takes_time_that_grows_with_their_depth() -> None:
+    """Also where inner ones have inputs that nothing which is asked for needs."""
+
+    def nested(depth: int) -> Pipeline:
+        both = Node(lambda x, needless: x, "unasked", name="both")
+        pipeline = Pipeline([Node(lambda x: x, "y", name="innermost"), both])
+        for _ in range(depth):
+            pipeline = Pipeline([pipeline.as_node(map_over="x")])
+        return pipeline
+
+    def calls(depth: int) -> int:
+        pipeline = nested(depth)
+        return count_calls(lambda: pipeline.plan_for(["x", "needless"], "y"))
+
+    assert calls(16) < 3 * calls(8)

@@ -39,6 +39,7 @@ def compile_plan(
     node_name: str | None = None,
     outside: Mapping[str, Sequence[str]] | None = None,
     resources: Collection[str] = (),
+    memo: dict[Any, Any] | None = None,
 ) -> Plan:
     """Compile a pipeline.
 
@@ -51,6 +52,7 @@ def compile_plan(
         node_name: Name of the pipeline as a node of the enclosing one.
         outside: For each requested output, the names of its readers in the enclosing pipeline; None for the caller.
         resources: Those of the given names whose values are resources, or lists of some.
+        memo: What was compiled of this pipeline as this node before: a nested one may be compiled several times.
 
     Raises:
         MissingInputError: A root input that is needed has neither a value nor a default.
@@ -59,6 +61,7 @@ def compile_plan(
     settings = settings.or_else(pipeline.inherited_settings)
     scope = Scope(pipeline.id, node_name or pipeline.id, -1, settings)
     draft = _Draft(pipeline, given, scope, resources)
+    draft.memo = {} if memo is None else memo
     if outside is None:
         outside = dict.fromkeys(requested or (), ("the caller",))
     return draft.finish(requested, outside)
@@ -123,6 +126,7 @@ class _Draft:
         self.steps: list[_DraftStep] = []
         self.inputs = {name: self._new_slot() for name in given}
         self.resources = {self.inputs[name] for name in resources}  # the slots that may hold resources
+        self.memo: dict[Any, Any] = {}  # see `compile_plan`
         self.made_by: dict[tuple[int, Any], _Level | _DraftStep] = {}  # by scope and nested pipeline
         graph = pipeline.graph
         overrides = {name: slot for name, slot in self.inputs.items() if name in graph.producers}
@@ -250,23 +254,39 @@ class _Draft:
         given = {**step.arguments, **missing}
         mapped = tuple(node.map_over)  # their slots come first in the inner plan, so that items are quickly prepared
         names = (*mapped, *(name for name in given if name not in mapped))
-        outer = self.scopes[step.scope]
-        outside = {name: reads.get(slot, ()) for name, slot in wanted.items()}
+        outside = {name: tuple(reads.get(slot, ())) for name, slot in wanted.items()}
         own = tuple([node.inner_name(name) for name in names])
         held = [node.inner_name(name) for name, slot in step.arguments.items() if slot in self.resources]
-        inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside, held)
+        inner = self._compile_inside(step, own, tuple(wanted), outside, held)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
         kept = {*mapped, *step.overridden}  # a given output also means that it is not computed
         taken = [name for name in names if name in kept or inner.inputs[node.inner_name(name)] in used]
         if len(taken) < len(names):
             own = tuple([node.inner_name(name) for name in taken])
             held = [name for name in held if name in own]
-            inner = compile_plan(node.pipeline, own, tuple(wanted), outer, node.name, outside, held)
+            inner = self._compile_inside(step, own, tuple(wanted), outside, held)
         return step._replace(
             arguments={name: step.arguments[name] for name in taken if name in step.arguments},
             missing={name: missing[name] for name in taken if name in missing},
             nested=(inner, tuple(wanted.values())),
         )
+
+    def _compile_inside(
+        self,
+        step: _DraftStep,
+        own: tuple[str, ...],
+        wanted: tuple[str, ...],
+        outside: Mapping[str, tuple[str, ...]] | None,
+        held: Collection[str],
+    ) -> Plan:
+        """Compile a nested pipeline that is not inlined; see `compile_plan`."""
+        memo: dict[Any, Any] = self.memo.setdefault((step.node, step.scope), {})
+        key = ("plan", own, wanted, None if outside is None else (*outside.items(),), (*held,))
+        if key not in memo:
+            outer = self.scopes[step.scope]
+            memo[key] = compile_plan(step.node.pipeline, own, wanted, outer, step.node.name, outside, held, memo)
+        plan: Plan = memo[key]
+        return plan
 
     def _missing_inside(self, step: _DraftStep, wanted: tuple[str, ...]) -> dict[str, str]:
         """Return the missing inputs that the wanted outputs need; nested pipelines may have defaults for the others."""
@@ -277,7 +297,7 @@ class _Draft:
         needed: Mapping[str, Any] = {}
         try:
             own = tuple([node.inner_name(name) for name in names])
-            compile_plan(node.pipeline, own, wanted, self.scopes[step.scope], node.name)
+            self._compile_inside(step, own, wanted, None, [])
         except MissingInputError as error:
             needed = error.missing
         return {
