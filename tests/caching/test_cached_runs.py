@@ -230,6 +230,33 @@ def test_every_key_is_looked_up_once_and_stored_once() -> None:
     assert len(cache.asked) == 3
 
 
+@pytest.mark.parametrize("execution", ["sequential", "threaded", "async"])
+@pytest.mark.parametrize("is_observed", [False, True], ids=["plain", "observed"])
+@pytest.mark.parametrize("is_mixed", [False, True], ids=["all identified", "one uncached"])
+def test_a_result_that_two_nested_pipelines_share_is_computed_once_in_a_run(
+    execution: str, is_observed: bool, is_mixed: bool
+) -> None:
+    cache = RecordingCache()
+    others = [Node(lambda text: text, "extra", cache=False, name="extra")] if is_mixed else []
+    pipeline = Pipeline(
+        nodes=[
+            *others,
+            chain.as_node(name="first", output_mapping={name: f"first_{name}" for name in ("clean", "words", "count")}),
+            chain.as_node(name="again", output_mapping={name: f"again_{name}" for name in ("clean", "words", "count")}),
+        ],
+        backend=LocalBackend(node_execution=execution),
+    ).with_cache(cache)
+    recorder = Recorder()
+    if is_observed:
+        pipeline = pipeline.with_callbacks([recorder])
+    result = pipeline.run({"text": " a b "})
+    assert (result["first_count"], result["again_count"]) == (2, 2)
+    assert len(cache.stored) == len(set(cache.stored)) == 3
+    if is_observed:
+        assert sorted(recorder.computed) == sorted(["strip", "split", "count"] + ["extra"] * is_mixed)
+        assert sorted(recorder.cached) == ["count", "split", "strip"]
+
+
 def test_an_upstream_result_that_is_gone_is_not_missed() -> None:
     cache = RecordingCache()
     recorder, pipeline = cached(chain, cache)

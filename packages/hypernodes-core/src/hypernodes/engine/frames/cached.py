@@ -89,6 +89,7 @@ class CachedFrame(StoringFrame):
         self._hits: list[Step] = []  # found in the cache, but not reported yet
         self._is_started = self._is_counted = False
         self._looked_up_at = 0
+        self._may_repeat = self.identities.code.may_repeat
         self._traced: set[int] = set()  # steps whose signature waits for a demanded result
 
     # --- demand ---------------------------------------------------------------------------------------------------

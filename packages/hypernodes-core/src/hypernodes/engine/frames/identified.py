@@ -53,6 +53,7 @@ class IdentifiedFrame(StoringFrame):
         self.signatures = signatures
         self._found: Sequence[int] = ()
         self._looked_up_at = -1  # not looked up yet
+        self._may_repeat = calls.may_repeat
 
     def sign(self, inputs: Iterable[int]) -> bool:
         """Compute all signatures; return False when the value in one of the slots `inputs` cannot be identified."""

@@ -22,14 +22,15 @@ class StoringFrame(Frame):
         signatures: Signature of the value in every slot; None or empty where there is none.
     """
 
-    __slots__ = ("_cache", "_looked_up_at", "signatures")
+    __slots__ = ("_cache", "_looked_up_at", "_may_repeat", "signatures")
 
     failed_before: Mapping[int, str] = MappingProxyType({})
     """For each step that depends on failed items, the mapped pipeline that they are of."""
 
     signatures: list[Any]
     _cache: Cache | None  # the only cache of the whole plan, if it is known to have just one
-    _looked_up_at: int  # `run.computed` at the last look-up, plus the results of this frame since
+    _looked_up_at: int  # `run.computed` at the last look-up, plus own results since then that cannot repeat
+    _may_repeat: bool  # whether two steps may have the same result, so that the second is found when it is due
 
     def begin(self, step: CallStep) -> None:
         run = self.run
@@ -52,7 +53,8 @@ class StoringFrame(Frame):
             self._report_result(step, outputs, duration_s)
         if key:
             run.record_computed(key)
-            self._looked_up_at += 1  # so that only the results of other frames make a difference
+            if not self._may_repeat:
+                self._looked_up_at += 1  # so that only the results of other frames make a difference
 
     def close(self) -> None:
         if self.plan.callbacks:

@@ -71,6 +71,7 @@ class IdentifiedCalls(NamedTuple):
         inputs: The slots of the inputs and defaults that are a part of signatures.
         requested: Positions of the steps that make the requested outputs.
         slots: The slots of the stored results of these steps.
+        may_repeat: Whether two of the steps may have the same result, since their code is the same.
     """
 
     cache: Cache
@@ -78,6 +79,7 @@ class IdentifiedCalls(NamedTuple):
     inputs: frozenset[int]
     requested: tuple[int, ...]
     slots: tuple[int, ...]
+    may_repeat: bool
 
 
 class PlanCode:
@@ -90,6 +92,7 @@ class PlanCode:
             backend that runs it makes no difference.
         signed: For each step, the slots whose values are part of the signatures of its results, in order.
         identified: The calls of the plan, if all results are identified by their inputs; else None.
+        may_repeat: Whether two steps may have the same result, since their code is the same.
     """
 
     def __init__(self, plan: Plan, codes: PlanCodes) -> None:
@@ -101,6 +104,7 @@ class PlanCode:
             self.nested.append(_nested_code(step, codes) if isinstance(step, NestedStep) else ())
             self.signed.append(_signed_arguments(step, self.nested[-1]))
         self.identified = _identified(plan, self.calls, self.signed)
+        self.may_repeat = _may_repeat(self.calls)
 
 
 class PlanCodes:
@@ -160,7 +164,13 @@ def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tupl
         inputs=frozenset(slot for call in calls for slot in call.signed if plan.producers[slot] < 0),
         requested=tuple(requested),
         slots=tuple([slot for position in requested for slot in calls[position].stored]),
+        may_repeat=_may_repeat(codes),
     )
+
+
+def _may_repeat(codes: Sequence[bytes | None]) -> bool:
+    known = [code for code in codes if code is not None]
+    return len(set(known)) < len(known)
 
 
 def _signed_arguments(step: Step, outputs: tuple[NestedOutput | None, ...]) -> tuple[int, ...]:

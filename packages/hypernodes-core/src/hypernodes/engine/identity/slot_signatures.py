@@ -33,10 +33,11 @@ class SlotSignatures:
         known: Signatures known beforehand, by slot.
 
     Attributes:
+        code: Signatures of the code of the plan.
         signatures: Signature of the value in every slot; None while unknown, empty when there can be none.
     """
 
-    __slots__ = ("_code", "_codes", "_plan", "_values", "signatures")
+    __slots__ = ("_codes", "_plan", "_values", "code", "signatures")
 
     def __init__(
         self, plan: Plan, codes: PlanCodes, values: list[Any], known: Mapping[int, bytes] | None = None
@@ -44,7 +45,7 @@ class SlotSignatures:
         self._plan = plan
         self._codes = codes
         self._values = values
-        self._code = codes.of(plan)
+        self.code = codes.of(plan)
         self.signatures: list[bytes | None] = [UNKNOWN] * len(values)
         for slot, own in (known or {}).items():
             self.signatures[slot] = own
@@ -57,14 +58,14 @@ class SlotSignatures:
     def can_be_identified(self, step: Step) -> bool:
         """Whether the results of a step are identified by its inputs, rather than by their values."""
         if isinstance(step, CallStep):
-            is_known = self._code.calls[step.index] is not None
+            is_known = self.code.calls[step.index] is not None
         else:
             has_cache = not step.mapped or step.inner.scopes[0].cache is not None  # for the list of its items
-            is_known = has_cache and None not in self._code.nested[step.index]
+            is_known = has_cache and None not in self.code.nested[step.index]
         if not is_known:
             return False
         signatures = self.signatures
-        for slot in self._code.signed[step.index]:  # noqa: SIM110 - runs several times for every step
+        for slot in self.code.signed[step.index]:  # noqa: SIM110 - runs several times for every step
             if not signatures[slot] and self.of(slot) == NEVER:
                 return False
         return True
@@ -72,7 +73,7 @@ class SlotSignatures:
     def is_signed(self, step: Step) -> bool:
         """Whether the signatures of all arguments of a step are known."""
         signatures = self.signatures
-        for slot in self._code.signed[step.index]:
+        for slot in self.code.signed[step.index]:
             if signatures[slot] is UNKNOWN and self.of(slot) is UNKNOWN:
                 return False
         return True
@@ -88,8 +89,8 @@ class SlotSignatures:
         """Return the signatures of the inputs and defaults that cached steps read, without those of `except_slots`."""
         varying = set(except_slots)
         for step in self._plan.steps:
-            is_identified = isinstance(step, NestedStep) or self._code.calls[step.index] is not None
-            for slot in self._code.signed[step.index] if is_identified else ():
+            is_identified = isinstance(step, NestedStep) or self.code.calls[step.index] is not None
+            for slot in self.code.signed[step.index] if is_identified else ():
                 if slot not in varying:
                     self.of(slot)
         return {slot: own for slot, own in enumerate(self.signatures) if own is not UNKNOWN}
@@ -109,9 +110,9 @@ class SlotSignatures:
         if not self.can_be_identified(step) or not self.is_signed(step):
             return False
         if isinstance(step, CallStep):
-            code = self._code.calls[step.index]
+            code = self.code.calls[step.index]
             assert code is not None
-            known = [self.signatures[slot] or b"" for slot in self._code.signed[step.index]]
+            known = [self.signatures[slot] or b"" for slot in self.code.signed[step.index]]
             outputs = sign_outputs(step, sign_call(code, known))
         else:
             outputs = self._sign_map(step)
@@ -126,13 +127,13 @@ class SlotSignatures:
     def origins(self, step: Step) -> list[Origin]:
         """Return what the signature of each output of a call, or of a mapped pipeline, is made of."""
         if isinstance(step, CallStep):
-            code = self._code.calls[step.index]
+            code = self.code.calls[step.index]
             assert code is not None
             return origins_of_call(
-                step, code, tuple(self.signatures[slot] or b"" for slot in self._code.signed[step.index])
+                step, code, tuple(self.signatures[slot] or b"" for slot in self.code.signed[step.index])
             )
         made: list[Origin] = []
-        for output in self._code.nested[step.index]:
+        for output in self.code.nested[step.index]:
             assert output is not None
             used = output.inputs.union(step.mapped)
             pairs = zip(step.inner_inputs, step.arguments, strict=True)
@@ -146,7 +147,7 @@ class SlotSignatures:
 
         They get the signatures that they would have if the nodes of the nested pipeline were a part of this plan.
         """
-        signed = self._code.signed[step.index]
+        signed = self.code.signed[step.index]
         inputs: dict[int, NestedOutput | None] = {}
         for name, slot in zip(step.inner_inputs, step.arguments, strict=True):
             known = self.of(slot) if slot in signed else UNKNOWN
@@ -171,7 +172,7 @@ class SlotSignatures:
         seen.add(step.index)
         stack: list[Step] = [step]
         while stack:
-            for slot in self._code.signed[stack.pop().index]:
+            for slot in self.code.signed[stack.pop().index]:
                 source = self._plan.producers[slot]
                 if self.of(slot) is not UNKNOWN or source in seen:
                     continue
