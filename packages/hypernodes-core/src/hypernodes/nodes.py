@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from hypernodes.checks import check_bool, check_name
 from hypernodes.errors import InvalidNodeError
+from hypernodes.global_names import find_global, import_global
 from hypernodes.node_options import (
     check_no_method,
     check_output_names,
@@ -179,14 +179,11 @@ class Node(Generic[P, R]):
     @property
     def is_importable(self) -> bool:
         """Whether another process finds this very node by importing its module."""
-        found: Any = sys.modules.get(self.__module__)
-        for part in getattr(self, "__qualname__", "").split("."):
-            found = getattr(found, part, None)
-        return found is self
+        return find_global(self.__module__, getattr(self, "__qualname__", "")) is self
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.is_importable:
-            return _import_node, (self.__module__, self.__qualname__)  # type: ignore[attr-defined]
+            return import_global, (self.__module__, self.__qualname__)  # type: ignore[attr-defined]
         return self.reduce_by_value(carries_signature=True)
 
     def reduce_by_value(self, carries_signature: bool = False) -> tuple[Any, ...]:
@@ -297,15 +294,6 @@ def node(output_name: Any = None, **options: Any) -> Any:
         return Node(func, output_name, **options)
 
     return decorate
-
-
-def _import_node(module: str, qualname: str) -> Any:
-    import importlib
-
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def _make_node(

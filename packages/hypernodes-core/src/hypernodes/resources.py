@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overloa
 
 from hypernodes.checks import check_choice, shown
 from hypernodes.errors import ConfigurationError, add_note
+from hypernodes.global_names import find_global, import_global
 from hypernodes.locks import reset_after_fork
 
 P = ParamSpec("P")
@@ -143,9 +144,7 @@ class ResourceFactory(Generic[P, T]):
     @property
     def is_importable(self) -> bool:
         """Whether another process finds this very factory by importing its module."""
-        found: Any = sys.modules.get(self.__module__)
-        for part in getattr(self, "__qualname__", "").split("."):
-            found = getattr(found, part, None)
+        found = find_global(self.__module__, getattr(self, "__qualname__", ""))
         return found is self and self.__module__ != "__main__"
 
     def reduce_by_value(self) -> tuple[Any, ...]:
@@ -154,7 +153,7 @@ class ResourceFactory(Generic[P, T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.is_importable:
-            return _import_factory, (self.__module__, self.__qualname__)  # type: ignore[attr-defined, unused-ignore]
+            return import_global, (self.__module__, self.__qualname__)  # type: ignore[attr-defined, unused-ignore]
         return self.reduce_by_value()
 
     def __repr__(self) -> str:
@@ -353,15 +352,6 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-
-
-def _import_factory(module: str, qualname: str) -> Any:
-    import importlib
-
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def _factory_again(function: Callable[..., Any], per: Per) -> ResourceFactory[..., Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import MemberDescriptorType
 from typing import Any
 
+from hypernodes.global_names import find_global
 from hypernodes.signature.origin import origin_of_class, origin_of_module
 from hypernodes.signature.plain import encode_attributes
 from hypernodes.signature.sentinels import sentinel_name
@@ -271,10 +272,7 @@ def _global_name(value: Any, name: str) -> str:
         installed = [key for key in modules if origin_of_module(key)]
         # Which modules have been imported differs from process to process; the outermost of a package always is.
         module = min(installed or modules, key=lambda key: (key.count("."), key), default=whichmodule(value, name))
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is not value:
+    if find_global(module, name) is not value:
         raise UnhashableValueError("it has no name of its own", path="", culprit_type=type(value).__name__)
     origin = origin_of_module(module)
     return f"{origin}:{module}:{name}"

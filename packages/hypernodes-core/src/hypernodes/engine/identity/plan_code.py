@@ -103,8 +103,9 @@ class PlanCode:
             self.calls.append(_call_code(plan, step, codes) if isinstance(step, CallStep) else None)
             self.nested.append(_nested_code(step, codes) if isinstance(step, NestedStep) else ())
             self.signed.append(_signed_arguments(step, self.nested[-1]))
-        self.identified = _identified(plan, self.calls, self.signed)
-        self.may_repeat = _may_repeat(self.calls)
+        known = [code for code in self.calls if code is not None]
+        self.may_repeat = len(set(known)) < len(known)
+        self.identified = _identified(plan, self)
 
 
 class PlanCodes:
@@ -146,10 +147,10 @@ class PlanCodes:
         return code
 
 
-def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tuple[int, ...]]) -> IdentifiedCalls | None:
+def _identified(plan: Plan, plan_code: PlanCode) -> IdentifiedCalls | None:
     calls: list[SignedCall] = []
     caches: dict[int, Cache] = {}
-    for step, code, slots in zip(plan.steps, codes, signed, strict=True):
+    for step, code, slots in zip(plan.steps, plan_code.calls, plan_code.signed, strict=True):
         cache = plan.scopes[step.scope].cache
         if isinstance(step, NestedStep) or code is None or cache is None:
             return None
@@ -164,13 +165,8 @@ def _identified(plan: Plan, codes: Sequence[bytes | None], signed: Sequence[tupl
         inputs=frozenset(slot for call in calls for slot in call.signed if plan.producers[slot] < 0),
         requested=tuple(requested),
         slots=tuple([slot for position in requested for slot in calls[position].stored]),
-        may_repeat=_may_repeat(codes),
+        may_repeat=plan_code.may_repeat,
     )
-
-
-def _may_repeat(codes: Sequence[bytes | None]) -> bool:
-    known = [code for code in codes if code is not None]
-    return len(set(known)) < len(known)
 
 
 def _signed_arguments(step: Step, outputs: tuple[NestedOutput | None, ...]) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ import cloudpickle
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.exception_parts import reduce_exception
 from hypernodes.engine.workers.names_in_main import SPAWNED_MAIN, adopt_in_main
+from hypernodes.global_names import member
 from hypernodes.locks import reset_after_fork
 
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others
@@ -86,11 +87,8 @@ def is_imported_by_name(obj: Any) -> bool:
 
 
 def _find(module: ModuleType, obj: Any) -> Any:
-    found: Any = module
     name: str = getattr(obj, "__qualname__", "") or getattr(obj, "__name__", "<unknown>")  # an alias has no other
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
+    return member(module, name)
 
 
 def _name_in_main(obj: Any) -> str | None:

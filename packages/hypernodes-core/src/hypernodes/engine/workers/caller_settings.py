@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from hypernodes.engine.workers.pickling import PROTOCOL, dumps
 from hypernodes.engine.workers.process_link import report
 from hypernodes.errors import SerializationError
+from hypernodes.global_names import find_global
 
 _last: tuple[object, bytes] = (None, b"")
 _taken_over: dict[str, int] = {}  # in a worker: the level of each logger before
@@ -81,9 +82,7 @@ def show_warning(packed: bytes, text: str, category: tuple[str, str], filename: 
 
 def _of_class_here(text: str, module: str, name: str) -> Warning:
     """Return a warning of a class that a worker had by value, and that cannot be unpickled therefore."""
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    found = find_global(module, name)
     if not (isinstance(found, type) and issubclass(found, Warning)):
         return UserWarning(f"{name}: {text}")
     warning = found.__new__(found, text)

@@ -85,10 +85,10 @@ class PoolOwner:
         finally:
             with self._lock:
                 pool.users -= 1
-                is_kept = pool is self._kept
-            if not pool.users and is_kept:
+                is_unused, is_kept = not pool.users, pool is self._kept
+            if is_unused and is_kept:
                 pool.refresh()
-            elif not pool.users:
+            elif is_unused:
                 give_pool(pool, 0 if pool.is_of_block else self.keep_s)
 
     def _leave_pool_of_parent(self) -> None:

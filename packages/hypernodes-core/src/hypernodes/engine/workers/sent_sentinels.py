@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copyreg
 import enum
-import sys
 from collections.abc import Callable
 from types import FunctionType, MemberDescriptorType
 from typing import Any
 
 from hypernodes.engine.workers.code_owner import ArrivedSentinels, code_owner
+from hypernodes.global_names import find_global
 from hypernodes.signature.sentinels import SentinelName, attributes_of, may_be_sentinel, sentinel_name, slot_names
 
 _PROTOCOL = 5
@@ -103,10 +103,7 @@ def _may_return_name(kind: type) -> bool:
 
 
 def _global_of(value: Any, module: str, name: str) -> SentinelName | None:
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return SentinelName(module, name) if found is value else None
+    return SentinelName(module, name) if find_global(module, name) is value else None
 
 
 def _built_in_base(kind: type) -> Any:
