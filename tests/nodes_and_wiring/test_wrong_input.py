@@ -191,7 +191,8 @@ def test_two_nodes_with_one_output_name_are_refused() -> None:
     assert str(caught.value) == (
         f"output 'clean' is produced by both 'strip' ({strip.location}) and 'lower' ({lower.location}) in pipeline "
         "'prep'. Rename one with @node(output_name=...); of a nested pipeline, show only some outputs with "
-        "as_node(outputs=[...]), or rename them with as_node(prefix=...) or output_mapping."
+        "as_node(outputs=[...]), or rename them with as_node(prefix=...) or output_mapping. If only one of them is to "
+        "run, say on what condition: when=..., unless=...."
     )
     assert caught.value.output_name == "clean"
     assert caught.value.node_names == ("strip", "lower")

@@ -10,9 +10,11 @@ from hypernodes import _namesake, plugins
 from hypernodes._version import __version__
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
+from hypernodes.branching import ifelse, route
 from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.memory import MemoryCache
 from hypernodes.callbacks import CallbackContext, PipelineCallback
+from hypernodes.conditions import SKIPPED
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.errors import (
     CacheWarning,
@@ -37,6 +39,7 @@ from hypernodes.errors import (
     RemoteNodeError,
     RemoteVersionError,
     SerializationError,
+    SkippedOutputError,
     UnknownInputError,
     UnknownOutputError,
     WorkerDiedError,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISS",
+    "SKIPPED",
     "Backend",
     "Cache",
     "CacheStats",
@@ -96,6 +100,7 @@ __all__ = [
     "Resource",
     "RunRequest",
     "SerializationError",
+    "SkippedOutputError",
     "UnknownInputError",
     "UnknownOutputError",
     "WorkerDiedError",
@@ -104,8 +109,10 @@ __all__ = [
     "backends",
     "caches",
     "failures",
+    "ifelse",
     "node",
     "resource",
+    "route",
 ]
 
 _namesake.warn_if_installed()

@@ -165,6 +165,16 @@ class OutputCountError(ExecutionError):
     expected: tuple[str, ...]
 
 
+class SkippedOutputError(ExecutionError):
+    """An output that was asked for by name was skipped, because a condition did not hold.
+
+    Attributes:
+        output_name: The output.
+    """
+
+    output_name: str
+
+
 class NodeTimeoutError(ExecutionError, TimeoutError):
     """A call of a node took longer than the node's `timeout`.
 

@@ -7,6 +7,7 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any, Protocol
 
+from hypernodes.conditions import Condition, can_hold_together
 from hypernodes.errors import CycleError, DuplicateOutputError
 
 
@@ -21,6 +22,12 @@ class GraphNode(Protocol):
 
     @property
     def outputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]: ...
 
     @property
     def defaults(self) -> Mapping[str, Any]: ...
@@ -38,7 +45,9 @@ class Graph:
 
     Attributes:
         nodes: The nodes in topological order; independent nodes stay in the order in which they were written.
-        producers: Each output name with the position in `nodes` of the node that makes it.
+        producers: Each output name with the position in `nodes` of the node that makes it; of the last one, if several
+            do, on conditions.
+        alternatives: The names that several nodes make, each with the positions of all of them.
         outputs: All output names, in the order of `nodes`.
         root_inputs: Names that nodes need and none produces, with the names of the nodes that need them.
         required_inputs: The root inputs without a default in at least one node.
@@ -48,21 +57,23 @@ class Graph:
         CycleError: Nodes depend on each other in a cycle.
     """
 
-    __slots__ = ("nodes", "outputs", "producers", "required_inputs", "root_inputs")
+    __slots__ = ("alternatives", "nodes", "outputs", "producers", "required_inputs", "root_inputs")
 
     def __init__(self, nodes: Iterable[GraphNode], pipeline_name: str) -> None:
         written = tuple(nodes)
-        position_of = _find_producers(written, pipeline_name)
-        order = _topological_order(written, position_of, pipeline_name)
+        positions_of = _find_producers(written, pipeline_name)
+        order = _topological_order(written, positions_of, pipeline_name)
         self.nodes = tuple(written[i] for i in order)
         new_position = {old: new for new, old in enumerate(order)}
-        self.producers = {name: new_position[i] for name, i in position_of.items()}
-        self.outputs = tuple(name for node in self.nodes for name in node.outputs)
+        makers = {name: sorted([new_position[i] for i in found]) for name, found in positions_of.items()}
+        self.producers = {name: found[-1] for name, found in makers.items()}
+        self.alternatives = {name: tuple(found) for name, found in makers.items() if len(found) > 1}
+        self.outputs = tuple(dict.fromkeys([name for node in self.nodes for name in node.outputs]))
         needed_by: dict[str, list[str]] = {}
         required: set[str] = set()
         for node in written:
-            for name in node.inputs:
-                if name not in position_of:
+            for name in node.needs:
+                if name not in positions_of:
                     needed_by.setdefault(name, []).append(node.name)
                     if name not in node.defaults:
                         required.add(name)
@@ -75,33 +86,48 @@ def describe(node: GraphNode) -> str:
     return f"{node.name!r} ({node.location})" if node.location else f"{node.name!r}"
 
 
-def _find_producers(nodes: Sequence[GraphNode], pipeline_name: str) -> dict[str, int]:
-    producers: dict[str, int] = {}
+def _find_producers(nodes: Sequence[GraphNode], pipeline_name: str) -> dict[str, list[int]]:
+    producers: dict[str, list[int]] = {}
     for position, node in enumerate(nodes):
         for output in node.outputs:
-            if output in producers:
-                other = nodes[producers[output]]
-                if node is other:
-                    problem = f"node {describe(node)} is listed twice in pipeline {pipeline_name!r}. List it once."
-                else:
-                    problem = (
-                        f"output {output!r} is produced by both {describe(other)} and {describe(node)} in pipeline "
-                        f"{pipeline_name!r}. Rename one with @node(output_name=...); of a nested pipeline, show only "
-                        "some outputs with as_node(outputs=[...]), or rename them with as_node(prefix=...) or "
-                        "output_mapping."
-                    )
-                raise DuplicateOutputError(
-                    problem,
-                    output_name=output,
-                    node_names=(other.name, node.name),
-                )
-            producers[output] = position
+            for other in producers.setdefault(output, []):
+                _check_alternatives(output, nodes[other], node, pipeline_name)
+            producers[output].append(position)
     return producers
 
 
-def _topological_order(nodes: Sequence[GraphNode], producers: Mapping[str, int], pipeline_name: str) -> list[int]:
+def _check_alternatives(output: str, first: GraphNode, second: GraphNode, pipeline_name: str) -> None:
+    """Refuse two nodes that make the same output, unless they do so on conditions."""
+    are_conditional = bool(first.conditions and second.conditions) and first is not second
+    if are_conditional and not can_hold_together(first.conditions, second.conditions):
+        return  # if the conditions are on several names and hold at a time, that is an error of the run
+    if first is second:
+        problem = f"node {describe(first)} is listed twice in pipeline {pipeline_name!r}. List it once."
+    else:
+        problem = (
+            f"output {output!r} is produced by both {describe(first)} and {describe(second)} in pipeline "
+            f"{pipeline_name!r}. "
+        )
+        if are_conditional:
+            conditions = " and ".join([", ".join(map(str, node.conditions)) for node in (first, second)])
+            problem += f"Their conditions do not exclude each other: {conditions}."
+        elif first.conditions or second.conditions:
+            other = second if first.conditions else first
+            problem += f"Only one of them has a condition: give {other.name!r} the opposite one (when=, unless=)."
+        else:
+            problem += (
+                "Rename one with @node(output_name=...); of a nested pipeline, show only some outputs with "
+                "as_node(outputs=[...]), or rename them with as_node(prefix=...) or output_mapping. If only one of "
+                "them is to run, say on what condition: when=..., unless=...."
+            )
+    raise DuplicateOutputError(problem, output_name=output, node_names=(first.name, second.name))
+
+
+def _topological_order(
+    nodes: Sequence[GraphNode], producers: Mapping[str, Sequence[int]], pipeline_name: str
+) -> list[int]:
     """Return positions in topological order (Kahn 1962); ties are resolved by the order in which nodes were written."""
-    needs = [{producers[name] for name in node.inputs if name in producers} for node in nodes]
+    needs = [{source for name in node.needs for source in producers.get(name, ())} for node in nodes]
     feeds: list[list[int]] = [[] for _ in nodes]
     for position, sources in enumerate(needs):
         for source in sources:
@@ -133,7 +159,7 @@ def _cycle_error(
     cycle = [position, *reversed(trail[trail.index(position) :])]  # downstream, ending where it starts
     arrows = describe(nodes[cycle[0]])
     for source, target in pairwise(cycle):
-        through = next(name for name in nodes[source].outputs if name in nodes[target].inputs)
+        through = next(name for name in nodes[source].outputs if name in nodes[target].needs)
         arrows += f" --{through}--> {describe(nodes[target])}"
     return CycleError(
         f"nodes of pipeline {pipeline_name!r} depend on each other in a cycle: {arrows}. "

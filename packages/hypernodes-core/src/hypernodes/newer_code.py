@@ -130,8 +130,8 @@ def _is_same(node: Node[..., Any], now: Any, own: FunctionType | None, found: Fu
 
 
 def _options(node: Node[..., Any]) -> str:
-    _, (_, output_name, options, _) = node.reduce_by_value()
-    return repr((output_name, [value for value in options.values() if not callable(value)]))
+    _, (_, output_name, options, conditions, _) = node.reduce_by_value()
+    return repr((output_name, [value for value in options.values() if not callable(value)], conditions))
 
 
 def _function(func: Any) -> FunctionType | None:

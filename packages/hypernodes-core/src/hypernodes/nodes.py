@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
+from hypernodes import special_values
 from hypernodes.checks import check_bool, check_name
+from hypernodes.conditions import Condition, conditions_of, names_of
 from hypernodes.errors import InvalidNodeError
 from hypernodes.global_names import find_global, import_global
 from hypernodes.node_options import (
@@ -29,6 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 OutputName = str | tuple[str, ...]
+When = str | Mapping[str, Any] | None
 
 # Bits of `code.co_flags`: the inspect module's CO_VARARGS, CO_VARKEYWORDS, CO_COROUTINE or CO_ITERABLE_COROUTINE, and
 # CO_ASYNC_GENERATOR.
@@ -53,6 +56,9 @@ class Node(Generic[P, R]):
         version: Added to the signature of the code: results of another version are not found in a cache.
         cache_ignore: Parameters that do not affect the result, excluded from its signature.
         skip_failures: Parameters whose failed items are left out (see `node`).
+        when: Condition on which it runs (see `node`).
+        unless: Condition on which it does not run.
+        optional: Parameters that may be `SKIPPED` (see `node`).
 
     Attributes:
         func: The wrapped callable.
@@ -68,6 +74,9 @@ class Node(Generic[P, R]):
         version: Added to the signature of the code; None when there is none.
         cache_ignore: Parameters that are excluded from the signature of a result.
         skip_failures: Parameters whose failed items are left out.
+        conditions: What has to hold so that it runs, by `when` and `unless`.
+        optional: Parameters that may be `SKIPPED`.
+        needs: Names of what has to be known before it runs: its inputs, and what its conditions are on.
         code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
     Raises:
@@ -88,6 +97,9 @@ class Node(Generic[P, R]):
         version: str | None = None,
         cache_ignore: str | Iterable[str] = (),
         skip_failures: str | Iterable[str] = (),
+        when: When = None,
+        unless: When = None,
+        optional: str | Iterable[str] = (),
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -128,6 +140,9 @@ class Node(Generic[P, R]):
             )
         self.cache_ignore = check_parameters("cache_ignore", cache_ignore, self.inputs, self.name)
         self.skip_failures = check_parameters("skip_failures", skip_failures, self.inputs, self.name)
+        self.optional = check_parameters("optional", optional, self.inputs, self.name)
+        self.conditions = conditions_of(when, unless, f"node {self.name!r}")
+        self.needs = (*self.inputs, *names_of(self.conditions, self.inputs))
 
     @property
     def output_name(self) -> OutputName:
@@ -147,6 +162,8 @@ class Node(Generic[P, R]):
         prefix: str = "",
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
+        when: When = None,
+        unless: When = None,
     ) -> PipelineNode:
         """Make a node of this one that has other names, or is called once per item.
 
@@ -174,6 +191,8 @@ class Node(Generic[P, R]):
             prefix=prefix,
             map_execution=map_execution,
             max_workers=max_workers,
+            when=when,
+            unless=unless,
         )
 
     @property
@@ -193,7 +212,14 @@ class Node(Generic[P, R]):
             carries_signature: Whether to include the signature of its code, for a process in which the function has no
                 source.
         """
-        options = {
+        options = self._options()
+        code_signature = self.code_signature
+        if carries_signature and code_signature is None:
+            code_signature = _sign_code(self)
+        return _make_node, (self.func, self.output_name, options, self.conditions, code_signature)
+
+    def _options(self) -> dict[str, Any]:
+        return {
             "cache": self.cache,
             "name": self.name,
             "retries": self.retries,
@@ -203,11 +229,15 @@ class Node(Generic[P, R]):
             "version": self.version,
             "cache_ignore": tuple(sorted(self.cache_ignore)),
             "skip_failures": tuple(sorted(self.skip_failures)),
+            "optional": tuple(sorted(self.optional)),
         }
-        code_signature = self.code_signature
-        if carries_signature and code_signature is None:
-            code_signature = _sign_code(self)
-        return _make_node, (self.func, self.output_name, options, code_signature)
+
+    def with_conditions(self, conditions: tuple[Condition, ...]) -> Node[P, R]:
+        """Return the same node that runs only if these conditions hold, and those that it has."""
+        made: Node[P, R]
+        made = _make_node(self.func, self.output_name, self._options(), self.conditions + conditions)  # type: ignore[assignment]
+        made.code_signature = self.code_signature
+        return made
 
     @property
     def location(self) -> str:
@@ -242,6 +272,9 @@ def node(
     version: str | None = None,
     cache_ignore: str | Iterable[str] = (),
     skip_failures: str | Iterable[str] = (),
+    when: When = None,
+    unless: When = None,
+    optional: str | Iterable[str] = (),
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -266,16 +299,23 @@ def node(output_name: Any = None, **options: Any) -> Any:
         version: Added to the signature of the code. Change it after a change that is not visible in the code, e.g. of a
             service that it calls: cached results are then computed again.
         cache_ignore: Parameters that do not affect the result (`("verbose",)`), excluded from its signature.
-        skip_failures: Parameters that take lists in which some items may have failed (`on_error="collect"`): the
-            function gets them without those items. With several, an item that failed in one of them is left out of all,
-            so that they still go together.
+        skip_failures: Parameters that take lists in which some items may have failed (`on_error="collect"`) or may have
+            been skipped (`when`): the function gets them without those items. With several, an item that is missing in
+            one of them is left out of all, so that they still go together.
+        when: Condition on which the node runs: the name of an input or output that has to be true, or a dict with the
+            value that each of some names has to have (`when={"kind": "pdf"}`; a tuple, list or set for several
+            possible values). Otherwise the node is skipped, and so is every node that needs one of its outputs; what
+            only they need does not run either. Nodes whose conditions exclude each other may have the same outputs.
+        unless: The same for what must not be so.
+        optional: Parameters that may come from a node that was skipped: the function gets `SKIPPED` for them then.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.
 
     Raises:
-        InvalidNodeError: The function takes `*args` or `**kwargs`, an output name is not a valid name, or
-            `cache_ignore` or `skip_failures` names no parameter of the function.
+        InvalidNodeError: The function takes `*args` or `**kwargs`, an output name is not a valid name,
+            `cache_ignore`, `skip_failures` or `optional` names no parameter of the function, or the conditions can
+            never hold.
 
     Example:
         >>> from hypernodes import Pipeline, node
@@ -297,9 +337,17 @@ def node(output_name: Any = None, **options: Any) -> Any:
 
 
 def _make_node(
-    func: Callable[..., Any], output_name: OutputName, options: dict[str, Any], code_signature: bytes | None = None
+    func: Callable[..., Any],
+    output_name: OutputName,
+    options: dict[str, Any],
+    conditions: tuple[Condition, ...] = (),
+    code_signature: bytes | None = None,
 ) -> Node[..., Any]:
     made = Node(func, output_name, **options)
+    made.conditions = conditions
+    if conditions:
+        special_values.note_use()
+    made.needs = (*made.inputs, *names_of(conditions, made.inputs))
     made.code_signature = code_signature
     return made
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from hypernodes import resources
+from hypernodes import resources, special_values
 from hypernodes.backend.base import Backend, check_backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback, misspelt_hooks
 from hypernodes.caller import remember_awaiting_line, warn_caller
 from hypernodes.checks import as_names, check_bool, check_initialised, check_name, shown
+from hypernodes.conditions import names_of_skipped
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.errors import (
     ConfigurationError,
@@ -25,7 +26,7 @@ from hypernodes.errors import (
 )
 from hypernodes.graph import Graph, GraphNode
 from hypernodes.nearest import suggest
-from hypernodes.nodes import Node
+from hypernodes.nodes import Node, When
 from hypernodes.pipeline_node import PipelineNode
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
 from hypernodes.request import MapRequest, OutputNames, RunRequest, check_map_mode
@@ -403,6 +404,8 @@ class Pipeline:
         prefix: str = "",
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
+        when: When = None,
+        unless: When = None,
     ) -> PipelineNode:
         """Make a node of this pipeline, for use in another one.
 
@@ -424,6 +427,8 @@ class Pipeline:
             map_execution: How the items are executed, wherever the enclosing pipeline runs: "sequential", "async",
                 "threaded" or "parallel"; None for as that pipeline does. It is short for a `LocalBackend` of its own.
             max_workers: The largest number of calls at a time then.
+            when: Condition on which it runs, by the enclosing pipeline's names; see `node`.
+            unless: Condition on which it does not run.
 
         Raises:
             ConfigurationError: An argument has a value that it cannot have, or does not go with the others.
@@ -452,7 +457,17 @@ class Pipeline:
                 )
             pipeline = self.with_backend(LocalBackend(map_execution=map_execution, max_workers=max_workers))
         return PipelineNode(
-            pipeline, input_mapping, output_mapping, map_over, map_mode, name, on_error, outputs, prefix
+            pipeline,
+            input_mapping,
+            output_mapping,
+            map_over,
+            map_mode,
+            name,
+            on_error,
+            outputs,
+            prefix,
+            when,
+            unless,
         )
 
     # --- configuration --------------------------------------------------------------------------------------------
@@ -641,31 +656,38 @@ class Pipeline:
         Raises:
             DependencyError: The names do not fit the pipeline.
         """
-        if resources.have_been_used:
-            return self._plan_with_resources(given, output_name)
+        if special_values.are_in_use:
+            return self._plan_for_values(given, output_name)
         try:
             return self._plans[output_name, *given]
         except (KeyError, TypeError):
             names = _as_given(given)
             _check_names(names)
-        return self._compiled(names, output_name, ())
+        return self._compiled(names, output_name)
 
-    def _plan_with_resources(self, given: Iterable[str], output_name: OutputNames) -> Plan:
-        """Return the plan where values may be resources."""
+    def _plan_for_values(self, given: Iterable[str], output_name: OutputNames) -> Plan:
+        """Return the plan where values may be resources, or `SKIPPED`."""
         held = resources.names_of_resources(given)
+        skipped = names_of_skipped(given)
         try:
-            plan = None if held else self._plans.get((output_name, *given))
+            plan = None if held or skipped else self._plans.get((output_name, *given))
         except TypeError:
             plan = None
         if plan is None:
             names = _as_given(given)
             _check_names(names)
-            plan = self._compiled(names, output_name, held)
+            plan = self._compiled(names, output_name, held, skipped)
         for each in plan.resources:
             each.identify()
         return plan
 
-    def _compiled(self, names: tuple[str, ...], output_name: OutputNames, held: tuple[str, ...]) -> Plan:
+    def _compiled(
+        self,
+        names: tuple[str, ...],
+        output_name: OutputNames,
+        held: tuple[str, ...] = (),
+        skipped: tuple[str, ...] = (),
+    ) -> Plan:
         self._check_given(names)
         try:
             requested = None if output_name is None else as_names(output_name, "output_name")
@@ -673,11 +695,11 @@ class Pipeline:
             raise DependencyError(str(error)) from None
         self._check_requested(requested)
         key: tuple[Any, ...] = (requested[0] if requested is not None and len(requested) == 1 else requested, *names)
-        if held:
-            key = (*key, frozenset(held))
+        if held or skipped:
+            key = (*key, frozenset(held), frozenset(skipped))
         plan = self._plans.get(key)
         if plan is None:
-            plan = compile_plan(self, names, requested, resources=held)
+            plan = compile_plan(self, names, requested, resources=held, skippable=skipped)
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)), None)
             self._plans[key] = plan

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CoroutineType, GeneratorType
 from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
+from hypernodes import special_values
 from hypernodes.checks import check_choice, shown
 from hypernodes.errors import ConfigurationError, add_note
 from hypernodes.global_names import find_global, import_global
@@ -20,8 +21,6 @@ T = TypeVar("T")
 Per: TypeAlias = Literal["process", "thread"]
 
 _HOLD_NONE = frozenset({int, float, bool, str, bytes, dict, set, type(None)})
-have_been_used = False
-"""Whether there has been any resource in this process; until then nobody looks for one among inputs."""
 
 
 class Resource(Generic[T]):
@@ -42,8 +41,7 @@ class Resource(Generic[T]):
         by_keyword: Mapping[str, Any],
         key: bytes | None = None,
     ) -> None:
-        global have_been_used
-        have_been_used = True
+        special_values.note_use()
         self.factory = factory
         self.arguments = arguments
         self.by_keyword = dict(by_keyword)

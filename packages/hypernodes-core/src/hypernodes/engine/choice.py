@@ -22,7 +22,7 @@ class Frames(Enum):
 
     NONE = "nothing to account for but errors"
     PLAIN = "no cache"
-    CACHED = "results known by what goes in, where that holds for all; else looked up as they become known"
+    ON_DEMAND = "steps run if they are needed: their results are not cached, and they are not skipped"
 
 
 class Choice(NamedTuple):
@@ -40,13 +40,14 @@ def choose(plan: Plan, run: RunState, *, is_sequential: bool, is_map: bool) -> C
     | the plan has                        | sequential                          | otherwise                      |
     |-------------------------------------|-------------------------------------|--------------------------------|
     | no cache, not observed, all of it   | `straight.run_silent`, no frames    | `concurrent`; items that need  |
-    | runs here                           |                                     | only calls without frames      |
-    | no cache                            | `straight.run_observed` over        | `concurrent` over `Frame`      |
+    | runs here, no step may be skipped   |                                     | only calls without frames      |
+    | no cache, no step may be skipped    | `straight.run_observed` over        | `concurrent` over `Frame`      |
     |                                     | `Frame`, if all of the run is in    |                                |
     |                                     | this thread; else `in_order`        |                                |
     | a cache, all results known by       | `in_order` over `IdentifiedFrame`   | `concurrent` over the same     |
     | inputs (`items.identified_calls`)   |                                     |                                |
-    | a cache                             | `in_order` over `CachedFrame`       | `concurrent` over the same     |
+    | a cache, or steps that may be       | `in_order` over `DemandFrame`       | `concurrent` over the same     |
+    | skipped                             |                                     |                                |
 
     A single item may get a more general frame than the others, because of its values (`items.ItemFrames`). How the
     items of a map are started in the concurrent driver is for `item_starters` to choose.
@@ -57,11 +58,12 @@ def choose(plan: Plan, run: RunState, *, is_sequential: bool, is_map: bool) -> C
         is_sequential: Whether all modes that matter for the plan are "sequential".
         is_map: Whether it is executed once per item.
     """
-    if plan.is_cached:
-        frames = Frames.CACHED
+    if plan.runs_on_demand:
+        frames = Frames.ON_DEMAND
     else:
         is_observed = run.observes(plan) if is_map else bool(plan.callbacks)
-        frames = Frames.PLAIN if is_observed or not plan.is_local else Frames.NONE
+        needs_frames = is_observed or not plan.is_local or plan.has_branches
+        frames = Frames.PLAIN if needs_frames else Frames.NONE
     if not is_sequential:
         return Choice(Driver.CONCURRENT, frames)
     has_one_thread = run.is_single_threaded and plan.is_local

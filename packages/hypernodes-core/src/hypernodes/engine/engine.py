@@ -17,7 +17,7 @@ from hypernodes.engine.frames.columns import (
     check_inputs,
     check_items,
     check_shared,
-    has_failure,
+    has_stand_in,
 )
 from hypernodes.engine.settings import KEEP_WORKERS_S, ExecutionMode
 from hypernodes.engine.workers.pool_owner import PoolOwner
@@ -198,8 +198,8 @@ class PipelineExecutionEngine:
         if plan.is_silent and self.runs_in_order(plan, is_map=True) and current_registry.get() is None:
             results: list[Any] = []
             rest, name = given.rest(plan), self.backend_name
-            has_failures = any(map(has_failure, given.columns.values()))
-            run_rows(plan, given.rows(), rest, results, request.ctx, name, request.on_error, None, has_failures)
+            may_stand_in = any(map(has_stand_in, given.columns.values()))
+            run_rows(plan, given.rows(), rest, results, request.ctx, name, request.on_error, None, may_stand_in)
             return dict(zip(plan.outputs, columns_of(plan, results), strict=True))
         execution = _execution_type()(self, plan, request.context, request.ctx is not None)
         return execution.map(given, request.on_error)

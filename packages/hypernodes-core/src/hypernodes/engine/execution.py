@@ -27,6 +27,7 @@ from hypernodes.engine.frames.items import frame_of_run
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
 from hypernodes.engine.scoped import scoped
 from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.skipped_outputs import refuse_skipped
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.engine.workers.process_pool import ProcessPool
@@ -115,7 +116,7 @@ class Execution:
                     frame.start()
                     scheduler.execute(PlanActivity(frame, None))
 
-                return self._reported(frame, inputs, execute)
+                return self._checked(self._reported(frame, inputs, execute))
         with self._in_order():
             if frames is Frames.NONE:
                 needed = thread if thread.is_needed_for(plan) else None
@@ -124,7 +125,13 @@ class Execution:
                 )
                 return {name: values[slot] for name, slot in plan.outputs.items()}
             frame = frame_of_run(plan, state, values, self._root, known)
-            return self._reported(frame, inputs, lambda frame: run_in_order(frame, driver, thread))
+            return self._checked(self._reported(frame, inputs, lambda frame: run_in_order(frame, driver, thread)))
+
+    def _checked(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the outputs of a run, none of which the caller asked for in vain."""
+        if self._plan.skips_outputs and not self._is_nested:
+            refuse_skipped(self._plan, outputs)
+        return outputs
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
         """Run the plan once per item; return one column per output."""

@@ -1,4 +1,4 @@
-"""Failed items in the lists that nodes take: left out where a node asks for that, and pointed out in errors."""
+"""Failed and skipped items in the lists that nodes take: left out on request, and pointed out in errors."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from hypernodes.conditions import SKIPPED, Skipped
 from hypernodes.errors import MapLengthError, add_note
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep
 
+_LEFT_OUT = (Failure, Skipped)
 _MOST_ENTRIES = 100_000  # of a list that are looked at after an error
 
 
 def without_failures(step: CallStep, values: Any) -> Any:
-    """Return the values of slots without the failed items in the lists of the parameters that a node names.
+    """Return the values of slots without the failed and skipped items in the lists that a node names.
 
-    An item that failed in one of these lists is left out of all.
+    An item that is missing in one of these lists is left out of all.
 
     Raises:
-        MapLengthError: Items failed, and the lists have different lengths.
+        MapLengthError: Items are missing, and the lists have different lengths.
     """
     slots = {name: slot for name, slot in step.named if name in step.node.skip_failures}
     lists = {name: values[slot] for name, slot in slots.items() if _is_list(values[slot])}
-    failed = {index for items in lists.values() for index, item in enumerate(items) if type(item) is Failure}
+    failed = {index for items in lists.values() for index, item in enumerate(items) if type(item) in _LEFT_OUT}
     if not failed:
         return values
     lengths = {name: len(items) for name, items in lists.items()}
@@ -41,12 +43,17 @@ def without_failures(step: CallStep, values: Any) -> Any:
 
 
 def hint_at_failures(error: BaseException, step: CallStep, values: Sequence[Any]) -> None:
-    """Add a note to the error of a node that got failed items and does not skip them."""
+    """Add a note to the error of a node that got failed or skipped items and does not leave them out."""
     for name, slot in step.named:
         value = values[slot]
         if not _is_list(value) or name in step.node.skip_failures:
             continue
-        failed = [item for item in islice(value, _MOST_ENTRIES) if type(item) is Failure]
+        entries = list(islice(value, _MOST_ENTRIES))
+        if not_run := sum([item is SKIPPED for item in entries]):
+            number = "a skipped item" if not_run == 1 else f"{not_run} skipped items"
+            text = f"{name!r} holds {number} in place of results. To leave them out: "
+            add_note(error, f"{text}@node(skip_failures={name!r})")
+        failed = [item for item in entries if type(item) is Failure]
         if failed:
             number = "a failed item" if len(failed) == 1 else f"{len(failed)} failed items"
             first = f"item {failed[0].item_index} ({type(failed[0].error).__name__})"

@@ -11,9 +11,10 @@ from math import prod
 from typing import Any, Protocol
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.conditions import SKIPPED
 from hypernodes.engine.engine import map_plan
-from hypernodes.engine.frames.cached import CachedFrame
 from hypernodes.engine.frames.columns import check_given_columns, is_mapped_inside
+from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.frames.dry_run import dry_run_state, item_frames, plans_in
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.identity.records import Outline
@@ -52,8 +53,8 @@ def explain_run(pipeline: Explainable, request: RunRequest) -> Explanation:
         values[plan.inputs[name]] = value
     check_given_columns(plan, values)
     counter = _DryRunCounter(pipeline, plan, ())
-    if plan.is_cached:
-        frame = CachedFrame(plan, counter.state, values, counter.root)
+    if plan.runs_on_demand:
+        frame = DemandFrame(plan, counter.state, values, counter.root)
         frame.start()
         counter.count(frame)
     else:
@@ -73,7 +74,7 @@ def explain_map(pipeline: Explainable, request: MapRequest) -> Explanation:
     _refuse_iterators((n, value) for n, value in inputs.items() if is_mapped_inside(plan, plan.inputs[n]))
     plan, given = map_plan(request)
     counter = _DryRunCounter(pipeline, plan, columns)
-    if plan.is_cached:
+    if plan.runs_on_demand:
         items = ItemFrames(plan, counter.state, counter.root, given)
         found = sum(counter.count(frame) for _, frame in item_frames(items))
         return counter.explanation(items.count, found)
@@ -100,17 +101,18 @@ class Tally:
         repeats: How often its result would be in the cache by then, because the same run computes an equal one before.
         runs: How often it would run.
         unknown: How often it is not known yet whether it would run.
+        skipped: How often it would be skipped, because a condition does not hold.
         has_unknown_items: Whether the number of items is not known either.
         first: The first execution in which it would run.
         reasons: Why this is not known yet.
     """
 
-    __slots__ = ("first", "has_unknown_items", "hits", "reasons", "repeats", "runs", "unknown")
+    __slots__ = ("first", "has_unknown_items", "hits", "reasons", "repeats", "runs", "skipped", "unknown")
 
     def __init__(self) -> None:
-        self.hits = self.repeats = self.runs = self.unknown = 0
+        self.hits = self.repeats = self.runs = self.unknown = self.skipped = 0
         self.has_unknown_items = False
-        self.first: CachedFrame | None = None
+        self.first: DemandFrame | None = None
         self.reasons: dict[str, None] = {}
 
 
@@ -141,10 +143,11 @@ class _DryRunCounter:
 
     # --- counting -------------------------------------------------------------------------------------------------
 
-    def count(self, frame: CachedFrame) -> bool:
+    def count(self, frame: DemandFrame) -> bool:
         """Count one execution, after its look-up; return whether all results that it needs are in the caches now."""
         before = self._not_cached
         self._count_found(frame)
+        self._count_skipped(frame)
         if frame.is_done:
             return self._not_cached == before
         remaining, undecided = frame.remaining_steps(), set(frame.undecided_steps())
@@ -160,7 +163,7 @@ class _DryRunCounter:
             self._count_possibly_needed(frame, undecided, missing)
         return self._not_cached == before
 
-    def _count_call(self, frame: CachedFrame, step: CallStep) -> None:
+    def _count_call(self, frame: DemandFrame, step: CallStep) -> None:
         """Count a call that has to be made, unless an equal one comes before it in the same run."""
         self._not_cached += 1
         tally = self._tallies[step]
@@ -176,7 +179,16 @@ class _DryRunCounter:
         tally.runs += 1
         tally.first = tally.first or frame
 
-    def _count_found(self, frame: CachedFrame) -> None:
+    def _count_skipped(self, frame: DemandFrame) -> None:
+        """Count the steps that would be skipped."""
+        for step in frame.skipped_steps():
+            assert frame.decisions is not None
+            reason = frame.decisions.why_skipped(step)
+            for call in _all_calls(step.inner) if isinstance(step, NestedStep) else [step]:
+                self._tallies[call].skipped += 1
+                self._tallies[call].reasons[reason] = None
+
+    def _count_found(self, frame: DemandFrame) -> None:
         for step in frame.found_steps():
             if isinstance(step, CallStep):
                 self._count_hits(step, [frame.values[slot] for slot in step.outputs if slot is not None][:1])
@@ -184,10 +196,22 @@ class _DryRunCounter:
             if not step.mapped:
                 self._count_found(frame.inside[step.index])
                 continue
+            if step.inner.has_branches and self._count_found_items(frame, step):
+                continue
             counted: set[CallStep] = set()
             for inner, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                 if slot is not None:
                     self._count_lists(step.inner, inner, [frame.values[slot]], counted)
+
+    def _count_found_items(self, frame: DemandFrame, step: NestedStep) -> bool:
+        """Count a mapped pipeline whose results are found, item by item; return whether its items are known."""
+        if any(frame.values[slot] is UNSET for slot in step.arguments):
+            return False
+        try:
+            self._open(frame, step)
+        except (UnavailableError, DependencyError):
+            return False
+        return True
 
     def _count_hits(self, step: CallStep, values: Sequence[CachedValue]) -> None:
         expected = sum(value.is_expected for value in values)
@@ -203,11 +227,14 @@ class _DryRunCounter:
             self._count_lists(producer.inner, inner, [element for found in lists for element in found], counted)
         elif producer not in counted:
             counted.add(producer)
-            self._count_hits(producer, [value for values in lists for value in values])
+            made = [value for values in lists for value in values if value is not SKIPPED]
+            self._count_hits(producer, made)
 
-    def _count_unknown(self, frame: CachedFrame, step: Step, missing: set[int], reason: str = "") -> None:
+    def _count_unknown(self, frame: DemandFrame, step: Step, missing: set[int], reason: str = "") -> None:
         """Count a step for which it is not known yet whether it would run."""
         self._not_cached += 1
+        if not reason and frame.decisions is not None and frame.decisions.of(step.index) is None:
+            reason = _depends_on(frame.plan.steps[source].node.name for source in frame.decisions.awaited(step))
         if not reason:
             sources = frame.identities.unidentified_sources(step)
             reason = _depends_on(frame.plan.steps[source].node.name for source in sources)
@@ -229,7 +256,7 @@ class _DryRunCounter:
             tally.has_unknown_items |= count is None
             tally.reasons[reason] = None
 
-    def _count_possibly_needed(self, frame: CachedFrame, undecided: set[Step], missing: set[int]) -> None:
+    def _count_possibly_needed(self, frame: DemandFrame, undecided: set[Step], missing: set[int]) -> None:
         """Count the steps that are needed only if an undecided step has to run."""
         steps = frame.plan.steps
         settled = {step.index for step in (*frame.remaining_steps(), *frame.found_steps())}
@@ -245,8 +272,8 @@ class _DryRunCounter:
 
     # --- nested pipelines that are not inlined --------------------------------------------------------------------
 
-    def _count_nested(self, frame: CachedFrame, step: NestedStep, missing: set[int]) -> None:
-        if not step.inner.is_cached:
+    def _count_nested(self, frame: DemandFrame, step: NestedStep, missing: set[int]) -> None:
+        if not step.inner.runs_on_demand:
             self.count_uncached(step.inner, _item_count(step, frame.values, missing))
             return
         if not step.mapped and all(frame.signatures[slot] or slot not in missing for slot in step.arguments):
@@ -266,7 +293,7 @@ class _DryRunCounter:
         except DependencyError as error:
             self._count_unknown_items(step.inner, None, f"would fail: {error}")
 
-    def _open(self, frame: CachedFrame, step: NestedStep) -> None:
+    def _open(self, frame: DemandFrame, step: NestedStep) -> None:
         """Look up a mapped pipeline whose inputs are known."""
         for slot in step.arguments[: len(step.mapped)]:
             if slot not in frame.elements:
@@ -277,7 +304,7 @@ class _DryRunCounter:
         inputs = frame.map_inputs(step)
         self._count_items(frame, step, ItemFrames(step.inner, self.state, frame.base, inputs))
 
-    def _count_items(self, frame: CachedFrame, step: NestedStep, items: ItemFrames) -> None:
+    def _count_items(self, frame: DemandFrame, step: NestedStep, items: ItemFrames) -> None:
         elements: list[list[bytes]] = [[] for _ in step.outputs]
         for _, item in item_frames(items):
             self.count(item)
@@ -354,6 +381,7 @@ class _DryRunCounter:
                 tally.unknown,
                 tally.has_unknown_items,
                 tuple(dict.fromkeys(why)),
+                skipped=tally.skipped,
             )
 
     def _open_maps(self, plan: Plan) -> set[str]:
@@ -390,6 +418,11 @@ def _running(plan: Plan, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 def _calls(plan: Plan) -> Iterator[CallStep]:
     return (step for step in plan.steps if isinstance(step, CallStep))
+
+
+def _all_calls(plan: Plan) -> Iterator[CallStep]:
+    """Return the calls of a plan, and of the nested pipelines in it."""
+    return (call for inner in plans_in(plan) for call in _calls(inner))
 
 
 def _depends_on(names: Iterable[str]) -> str:

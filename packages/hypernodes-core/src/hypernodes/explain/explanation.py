@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from hypernodes.checks import shown
 from hypernodes.nearest import suggest
 
-Status: TypeAlias = Literal["hit", "run", "partly", "unknown", "not needed", "overridden"]
+Status: TypeAlias = Literal["hit", "run", "partly", "unknown", "not needed", "overridden", "skipped"]
 
 _STATUS_WORDS: dict[Status, str] = {
     "hit": "hit",
@@ -17,6 +17,7 @@ _STATUS_WORDS: dict[Status, str] = {
     "unknown": "not known yet",
     "not needed": "not needed",
     "overridden": "replaced",
+    "skipped": "skipped",
 }
 
 
@@ -33,6 +34,7 @@ class NodeExplanation(NamedTuple):
         has_unknown_items: Whether the number of its items is not known yet, either.
         reasons: Why it would run, or why that is not known yet; the most specific first.
         is_overridden: Whether a given value replaces it.
+        skipped: How often it would be skipped, because a condition does not hold.
     """
 
     name: str
@@ -44,6 +46,7 @@ class NodeExplanation(NamedTuple):
     has_unknown_items: bool
     reasons: tuple[str, ...]
     is_overridden: bool = False
+    skipped: int = 0
 
     @property
     def status(self) -> Status:
@@ -55,14 +58,15 @@ class NodeExplanation(NamedTuple):
             # It is certain that it runs, though not how often.
             return "run" if not self.hits and not self.unknown else "partly"
         statuses: tuple[Status, ...] = ("hit", "run", "unknown")
-        return next((status for status, is_so in zip(statuses, kinds, strict=True) if is_so), "not needed")
+        otherwise: Status = "skipped" if self.skipped else "not needed"
+        return next((status for status, is_so in zip(statuses, kinds, strict=True) if is_so), otherwise)
 
     @property
     def counts(self) -> str:
         """The counts in words."""
         if self.is_overridden or self.status == "not needed":
             return _STATUS_WORDS[self.status]
-        times = self.hits + self.runs + self.repeats + self.unknown
+        times = self.hits + self.runs + self.repeats + self.unknown + self.skipped
         if times <= 1 and not self.has_unknown_items:
             return _STATUS_WORDS[self.status]
         pairs = (
@@ -70,6 +74,7 @@ class NodeExplanation(NamedTuple):
             (self.runs, "would run"),
             (self.repeats, "equal to one before"),
             (self.unknown, "not known yet"),
+            (self.skipped, "skipped"),
         )
         words = [f"{number} {word}" for number, word in pairs if number]
         if self.has_unknown_items:

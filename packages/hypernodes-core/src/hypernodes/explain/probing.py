@@ -7,6 +7,7 @@ from typing import Any
 
 from hypernodes.cache.base import MISS, Cache
 from hypernodes.engine.store.run_store import RunStore, Warn, is_manifest_key, manifest_key
+from hypernodes.plan import UNSET
 
 
 class CachedValue:
@@ -79,6 +80,12 @@ class ProbingStore(RunStore):
         if not self._present(cache, [key]):
             return MISS
         return super().get_many(cache, [key]).get(key)
+
+    def actual(self, value: Any) -> Any:
+        try:
+            return self.load(value)
+        except UnavailableError:
+            return UNSET
 
     def load(self, value: Any) -> Any:
         """Return the value of a placeholder, or a list with its placeholders replaced.

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypernodes.cache.base import MISS
 from hypernodes.cache.record import checked_record
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.identity.records import Computed, Outline, components_of, inputs_of
 from hypernodes.engine.identity.slot_signatures import NEVER
 from hypernodes.engine.state import RunState
@@ -34,7 +34,7 @@ class Reasons:
         self._warnings = warnings
         self._state = state
 
-    def of(self, plan: Plan, step: CallStep, frame: CachedFrame | None, has_hits: bool) -> list[str]:
+    def of(self, plan: Plan, step: CallStep, frame: DemandFrame | None, has_hits: bool) -> list[str]:
         """Return why a node would run, at least one reason.
 
         Args:
@@ -73,7 +73,7 @@ class Reasons:
             now["version"] = repr(step.node.version)
         return changes(step.node, then, now) or [_new_items(now["inputs"], then["inputs"])]
 
-    def failed_before(self, plan: Plan, step: CallStep, frame: CachedFrame | None) -> str | None:
+    def failed_before(self, plan: Plan, step: CallStep, frame: DemandFrame | None) -> str | None:
         """Return the mapped pipeline whose failed items a node's result was last computed from, or None.
 
         If they fail again in the same way, the result is found: its code and the other inputs are the same.
@@ -93,7 +93,7 @@ class Reasons:
         source = then.get("after_failures")
         return source if isinstance(source, str) else None
 
-    def _unidentified(self, frame: CachedFrame, step: CallStep) -> str:
+    def _unidentified(self, frame: DemandFrame, step: CallStep) -> str:
         for name, slot in step.named:
             if name not in step.node.cache_ignore and frame.identities.of(slot) == NEVER:
                 producer = frame.plan.producers[slot]

@@ -9,13 +9,16 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import PipelineCallback
+from hypernodes.conditions import Condition
 from hypernodes.errors import MissingInputError
-from hypernodes.graph import GraphNode
+from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
+from hypernodes.plan.branches import Branches, find_skippable
 from hypernodes.plan.output_paths import enter, shortest
 from hypernodes.plan.plan import (
     UNSET,
     CallStep,
+    Guard,
     NestedNode,
     NestedStep,
     Plan,
@@ -39,6 +42,7 @@ def compile_plan(
     node_name: str | None = None,
     outside: Mapping[str, Sequence[str]] | None = None,
     resources: Collection[str] = (),
+    skippable: Collection[str] = (),
     memo: dict[Any, Any] | None = None,
 ) -> Plan:
     """Compile a pipeline.
@@ -52,6 +56,7 @@ def compile_plan(
         node_name: Name of the pipeline as a node of the enclosing one.
         outside: For each requested output, the names of its readers in the enclosing pipeline; None for the caller.
         resources: Those of the given names whose values are resources, or lists of some.
+        skippable: Those of the given names whose values may be `SKIPPED`.
         memo: What was compiled of this pipeline as this node before: a nested one may be compiled several times.
 
     Raises:
@@ -60,11 +65,28 @@ def compile_plan(
     settings = pipeline.own_settings.or_else(outer.settings if outer else Settings())
     settings = settings.or_else(pipeline.inherited_settings)
     scope = Scope(pipeline.id, node_name or pipeline.id, -1, settings)
-    draft = _Draft(pipeline, given, scope, resources)
+    draft = _Draft(pipeline, given, scope, resources, skippable)
     draft.memo = {} if memo is None else memo
     if outside is None:
         outside = dict.fromkeys(requested or (), ("the caller",))
     return draft.finish(requested, outside)
+
+
+class _Conditions(NamedTuple):
+    """What has to hold so that a step runs.
+
+    Attributes:
+        found: The conditions, with the slots of the values that they are on.
+        missing: What conditions are on and has no value, with the names that the outermost pipeline has for it.
+    """
+
+    found: tuple[tuple[Condition, int], ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The slots of these values."""
+        return tuple([slot for _, slot in self.found])
 
 
 class _DraftStep(NamedTuple):
@@ -75,6 +97,7 @@ class _DraftStep(NamedTuple):
     read_as: dict[str, int]  # the same names, with the slots that are read: those of given values for some
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
     by_path: dict[str, int]  # outputs of a nested pipeline that are requested by their path in it, with slots
+    conditions: _Conditions
     nested: tuple[Plan, tuple[int, ...]] | None = None  # of a nested pipeline: its plan, the slots of its results
 
     @property
@@ -96,6 +119,8 @@ class _Level(NamedTuple):
     slots: dict[str, int]  # slots of its names so far
     root_names: dict[str, str]  # the outermost pipeline's names of its inputs
     overrides: dict[str, int]  # given values that replace outputs of its nodes
+    made_into: dict[str, int]  # slots for outputs of its nodes that others make as well, on other conditions
+    conditions: _Conditions
     node: Any = None  # the nested pipeline as a node of the level below; None for the outermost
 
 
@@ -117,7 +142,12 @@ class _Draft:
     """The plan of a whole pipeline, before unneeded steps are removed."""
 
     def __init__(
-        self, pipeline: PlannedPipeline, given: Collection[str], scope: Scope, resources: Collection[str] = ()
+        self,
+        pipeline: PlannedPipeline,
+        given: Collection[str],
+        scope: Scope,
+        resources: Collection[str] = (),
+        skippable: Collection[str] = (),
     ) -> None:
         self.pipeline = pipeline
         self.scopes = [scope]
@@ -126,13 +156,15 @@ class _Draft:
         self.steps: list[_DraftStep] = []
         self.inputs = {name: self._new_slot() for name in given}
         self.resources = {self.inputs[name] for name in resources}  # the slots that may hold resources
+        self.skippable = {self.inputs[name] for name in skippable}  # the inputs that may be skipped
+        self.may_be_skipped: Collection[int] = ()  # the slots that may hold `SKIPPED`
         self.memo: dict[Any, Any] = {}  # see `compile_plan`
         self.made_by: dict[tuple[int, Any], _Level | _DraftStep] = {}  # by scope and nested pipeline
         graph = pipeline.graph
         overrides = {name: slot for name, slot in self.inputs.items() if name in graph.producers}
         slots = {name: slot for name, slot in self.inputs.items() if name not in overrides}
         self._preset(pipeline, slots)
-        self.top = _Level(iter(graph.nodes), 0, slots, {}, overrides)
+        self.top = _Level(iter(graph.nodes), 0, slots, {}, overrides, self._shared_slots(graph), _Conditions())
         levels = [self.top]
         while levels:  # a stack instead of recursion: nesting may be deep
             level = levels[-1]
@@ -173,6 +205,7 @@ class _Draft:
         inner = {name: node.inner_input(name) for name in node.inputs}
         slots = {inner[name]: outer.slots[name] for name in node.inputs if name in outer.slots}
         self._preset(pipeline, slots)
+        made_into = {node.inner_output(name): outer.made_into[name] for name in node.outputs if name in outer.made_into}
         level = _Level(
             nodes=iter(pipeline.graph.nodes),
             scope=len(self.scopes) - 1,
@@ -181,10 +214,31 @@ class _Draft:
             overrides={
                 node.inner_output(name): outer.overrides[name] for name in node.outputs if name in outer.overrides
             },
+            made_into={**self._shared_slots(pipeline.graph, made_into), **made_into},
+            conditions=self._conditions_of(node, outer),
             node=node,
         )
         self.made_by[outer.scope, node] = level
         return level
+
+    def _shared_slots(self, graph: Graph, known: Collection[str] = ()) -> dict[str, int]:
+        """Return a slot for each output that several nodes make, on conditions of which one holds."""
+        return {name: self._new_slot() for name in graph.alternatives if name not in known}
+
+    def _conditions_of(self, node: Any, level: _Level) -> _Conditions:
+        """Return the conditions of a node of a level, after those of the level itself."""
+        if not node.conditions:
+            return level.conditions
+        found = list(level.conditions.found)
+        missing = list(level.conditions.missing)
+        for condition in node.conditions:
+            if condition.name in level.slots:
+                found.append((condition, level.slots[condition.name]))
+            elif condition.name in node.defaults:
+                found.append((condition, self._new_slot(node.defaults[condition.name])))
+            else:
+                missing.append(level.root_names.get(condition.name, condition.name))
+        return _Conditions(tuple(found), tuple(missing))
 
     def _add(self, node: Any, level: _Level) -> None:
         arguments: dict[str, int] = {}
@@ -197,11 +251,13 @@ class _Draft:
                 missing[name] = level.root_names.get(name, name)
             elif is_call or name in node.map_over:  # else a nested pipeline applies its defaults itself
                 arguments[name] = self._new_slot(node.defaults[name])
-        outputs = {name: self._new_slot() for name in node.outputs}
+        made_into = level.made_into
+        outputs = {name: made_into[name] if name in made_into else self._new_slot() for name in node.outputs}
         read_as = {name: level.overrides.get(name, slot) for name, slot in outputs.items()}
         if _runs_once(node):  # the given values replace outputs of nodes in it, as where it is inlined
             arguments |= {name: level.overrides[name] for name in outputs if name in level.overrides}
-        step = _DraftStep(node, level.scope, arguments, outputs, read_as, missing, {})
+        conditions = self._conditions_of(node, level)
+        step = _DraftStep(node, level.scope, arguments, outputs, read_as, missing, {}, conditions)
         self.steps.append(step)
         if not is_call:
             self.made_by[level.scope, node] = step
@@ -233,17 +289,19 @@ class _Draft:
             reads.setdefault(outputs[name], []).extend(readers)
         from_outside = {slot: tuple(names) for slot, names in reads.items()}
         needed_steps: list[_DraftStep] = []
+        self.may_be_skipped = find_skippable(self.steps, self.skippable)
         for step in reversed(self.steps):  # consumers come after producers
             if not needed_slots.isdisjoint(step.slots):
                 if not isinstance(step.node, Node):
                     step = self._compile_nested(step, needed_slots, reads)
                 needed_steps.append(step)
                 needed_slots.update(step.arguments.values())
+                needed_slots.update(step.conditions.slots)
                 for slot in step.arguments.values():
                     reads.setdefault(slot, []).append(step.node.name)
         needed_steps.reverse()
         self._check_missing(needed_steps)
-        return self._assemble(needed_steps, outputs, from_outside)
+        return self._assemble(needed_steps, outputs, from_outside, is_requested=requested is not None)
 
     def _compile_nested(self, step: _DraftStep, needed_slots: set[int], reads: Mapping[int, list[str]]) -> _DraftStep:
         """Compile a nested pipeline that is not inlined; removes the inputs that only unrequested outputs need."""
@@ -257,14 +315,21 @@ class _Draft:
         outside = {name: tuple(reads.get(slot, ())) for name, slot in wanted.items()}
         own = tuple([node.inner_name(name) for name in names])
         held = [node.inner_name(name) for name, slot in step.arguments.items() if slot in self.resources]
-        inner = self._compile_inside(step, own, tuple(wanted), outside, held)
+        unsure = [
+            node.inner_name(name)
+            for name, slot in step.arguments.items()
+            if slot in self.may_be_skipped and name not in node.map_over
+        ]
+        inner = self._compile_inside(step, own, tuple(wanted), outside, held, unsure)
         used = {*inner.outputs.values(), *(slot for inner_step in inner.steps for slot in inner_step.arguments)}
+        used |= inner.condition_slots
         kept = {*mapped, *step.overridden}  # a given output also means that it is not computed
         taken = [name for name in names if name in kept or inner.inputs[node.inner_name(name)] in used]
         if len(taken) < len(names):
             own = tuple([node.inner_name(name) for name in taken])
             held = [name for name in held if name in own]
-            inner = self._compile_inside(step, own, tuple(wanted), outside, held)
+            unsure = [name for name in unsure if name in own]
+            inner = self._compile_inside(step, own, tuple(wanted), outside, held, unsure)
         return step._replace(
             arguments={name: step.arguments[name] for name in taken if name in step.arguments},
             missing={name: missing[name] for name in taken if name in missing},
@@ -278,13 +343,16 @@ class _Draft:
         wanted: tuple[str, ...],
         outside: Mapping[str, tuple[str, ...]] | None,
         held: Collection[str],
+        unsure: Collection[str] = (),
     ) -> Plan:
         """Compile a nested pipeline that is not inlined; see `compile_plan`."""
         memo: dict[Any, Any] = self.memo.setdefault((step.node, step.scope), {})
-        key = ("plan", own, wanted, None if outside is None else (*outside.items(),), (*held,))
+        key = ("plan", own, wanted, None if outside is None else (*outside.items(),), (*held,), (*unsure,))
         if key not in memo:
             outer = self.scopes[step.scope]
-            memo[key] = compile_plan(step.node.pipeline, own, wanted, outer, step.node.name, outside, held, memo)
+            memo[key] = compile_plan(
+                step.node.pipeline, own, wanted, outer, step.node.name, outside, held, unsure, memo
+            )
         plan: Plan = memo[key]
         return plan
 
@@ -331,6 +399,7 @@ class _Draft:
             if concerned.isdisjoint(step.read_as.values()):
                 continue
             concerned.update(step.arguments.values())
+            concerned.update(step.conditions.slots)
             read: Collection[str] = step.arguments
             if _runs_once(step.node):
                 node, scope = step.node, self.scopes[step.scope]
@@ -356,6 +425,9 @@ class _Draft:
             for name, slot in step.arguments.items():
                 has_users[slot] = True
                 is_used[slot] = is_used[slot] or name in read
+            for slot in step.conditions.slots:
+                has_users[slot] = True
+                is_used[slot] = is_used[slot] or len(dead) < len(step.outputs)
         return _Unused(
             dropped=dropped,
             outputs={name for name, slot in self.outputs.items() if slot in dropped},
@@ -365,7 +437,7 @@ class _Draft:
     def _check_missing(self, needed_steps: list[_DraftStep]) -> None:
         missing: dict[str, list[str]] = {}
         for step in needed_steps:
-            for name in step.missing.values():
+            for name in (*step.missing.values(), *step.conditions.missing):
                 users = missing.setdefault(name, [])
                 if step.node.name not in users:
                     users.append(step.node.name)
@@ -387,26 +459,33 @@ class _Draft:
         )
 
     def _assemble(
-        self, needed_steps: list[_DraftStep], outputs: dict[str, int], outside: Mapping[int, Sequence[str]]
+        self,
+        needed_steps: list[_DraftStep],
+        outputs: dict[str, int],
+        outside: Mapping[int, Sequence[str]],
+        is_requested: bool,
     ) -> Plan:
         readers = readers_of(needed_steps, outside)
         made = [slot for draft in needed_steps for slot in draft.slots]
         self.read_often = readers.several(made, is_input=False)
         producers = [-1] * len(self.template)
+        branches = Branches(needed_steps, self.skippable)
         steps: list[Step] = []
         consumers: list[list[int]] = []
         for index, draft in enumerate(needed_steps):
-            needs = tuple(sorted({producers[slot] for slot in draft.arguments.values()} - {-1}))
+            needs = branches.needs(draft)
             for source in needs:
                 consumers[source].append(index)
             consumers.append([])
             for slot in draft.slots:
                 producers[slot] = index
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
-            steps.append(make(index, draft, needs))
+            steps.append(make(index, draft, needs, branches.add(index, draft)))
         is_cached = any(_is_cached(step, self.scopes) for step in steps)
         callbacks = {id(own): own for own in _callbacks(self.scopes, steps)}
         needs_only_calls = all(map(_needs_only_calls, steps))
+        nested = [step.inner for step in steps if isinstance(step, NestedStep)]
+        has_branches = bool(branches.guarded) or any(inner.has_branches for inner in nested)
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
@@ -417,12 +496,22 @@ class _Draft:
             calls=tuple(step for step in steps if isinstance(step, CallStep)),
             maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
             producers=tuple(producers),
+            alternatives=branches.alternatives,
+            guarded=branches.guarded,
+            skippable=frozenset(branches.skippable),
+            takes_skipped=branches.takes_skipped(self.inputs.values()),
+            condition_slots=frozenset(branches.condition_slots),
+            deciders=branches.deciders(),
+            skips_outputs=not branches.skippable.isdisjoint(outputs.values()),
+            runs_on_demand=is_cached or bool(branches.guarded),
+            has_branches=has_branches,
+            is_requested=is_requested,
             consumers=tuple(map(tuple, consumers)),
             is_cached=is_cached,
             callbacks=tuple(callbacks.values()),
             is_local=all(map(_is_local, steps)),
             needs_only_calls=needs_only_calls,
-            is_silent=needs_only_calls and not is_cached and not callbacks,
+            is_silent=needs_only_calls and not is_cached and not callbacks and not has_branches,
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
             readers=readers,
             inputs_read_often=readers.several(self.inputs.values(), is_input=True),
@@ -431,7 +520,7 @@ class _Draft:
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
 
-    def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
+    def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], guard: Guard | None) -> Step:
         node: Node[..., Any] = draft.node
         named = tuple([(name, draft.arguments[name]) for name in node.inputs])
         resources = frozenset([name for name, slot in named if slot in self.resources])
@@ -455,9 +544,10 @@ class _Draft:
                     if slot in self.read_often
                 ]
             ),
+            guard=guard,
         )
 
-    def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...]) -> Step:
+    def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], guard: Guard | None) -> Step:
         node: NestedNode = draft.node
         assert draft.nested is not None
         inner, outputs = draft.nested
@@ -475,6 +565,7 @@ class _Draft:
             shared=tuple(zip(inner_inputs[mapped:], slots[mapped:], strict=True)),
             outputs=outputs,
             needs=needs,
+            guard=guard,
         )
 
 

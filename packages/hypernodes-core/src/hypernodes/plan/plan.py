@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
+from hypernodes.conditions import Condition
 from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
 from hypernodes.plan.readers import Readers
@@ -129,6 +130,20 @@ class Record:
         raise AttributeError(f"{type(self).__name__} cannot be changed")
 
 
+class Guard(NamedTuple):
+    """What decides whether a step runs, or is skipped.
+
+    Attributes:
+        conditions: All of them have to hold: those of its node, and of the nested pipelines that contain it. Each with
+            the slot of the value that it is on.
+        required: For each argument that may be skipped and that the step needs: its slot, and the positions of the
+            steps that may make it.
+    """
+
+    conditions: tuple[tuple[Condition, int], ...]
+    required: tuple[tuple[int, tuple[int, ...]], ...]
+
+
 class CallStep(Record):
     """Call a node's function.
 
@@ -146,6 +161,7 @@ class CallStep(Record):
         is_special: Whether a call has retries or a time limit, or is awaited.
         read_often: Position of each output that is read more than once, with the names of its readers.
         needs: Positions of the steps whose results it reads.
+        guard: What decides whether it runs; None if it always does.
     """
 
     index: int
@@ -161,6 +177,7 @@ class CallStep(Record):
     is_prepared: bool
     is_special: bool
     read_often: tuple[tuple[int, tuple[str, ...]], ...]
+    guard: Guard | None
 
     def is_default(self, slot: int, value: Any) -> bool:
         """Whether a value is the very default of the parameter that takes what is in a slot."""
@@ -189,6 +206,7 @@ class NestedStep(Record):
         shared: The nested pipeline's own name and the slot of each other input.
         outputs: Slot of each output of `inner`; None for one that no step may read.
         needs: Positions of the steps whose results it reads.
+        guard: What decides whether it runs; None if it always does.
     """
 
     index: int
@@ -201,6 +219,7 @@ class NestedStep(Record):
     shared: tuple[tuple[str, int], ...]
     outputs: tuple[int | None, ...]
     needs: tuple[int, ...]
+    guard: Guard | None
 
 
 Step: TypeAlias = CallStep | NestedStep
@@ -218,7 +237,18 @@ class Plan(Record):
         steps: The steps, in topological order.
         calls: Those of them that are calls.
         maps: The steps that are mapped pipelines.
-        producers: Position of the step that fills a slot; -1 for inputs and defaults.
+        producers: Position of the step that fills a slot; -1 for inputs and defaults. If several steps may, of which
+            one runs, it is the last of them.
+        alternatives: The slots that several steps may fill, with the positions of all of them.
+        guarded: Positions of the steps that may be skipped.
+        skippable: The slots whose values may be `SKIPPED`, because no step fills them.
+        takes_skipped: The slots of the inputs for which `SKIPPED` is a value like any other.
+        condition_slots: The slots of the values that conditions are on.
+        deciders: Positions of the steps whose results decide whether others run.
+        skips_outputs: Whether a requested output may be skipped.
+        runs_on_demand: Whether it is not known beforehand which steps run: results may be cached, or steps skipped.
+        has_branches: Whether any step may be skipped, also in nested pipelines.
+        is_requested: Whether its outputs were asked for by name.
         consumers: For each step, positions of the steps that read one of its results.
         is_cached: Whether any step may take its result from a cache.
         callbacks: All callbacks of its scopes, and of the mapped pipelines in it, each once.
@@ -243,6 +273,16 @@ class Plan(Record):
     calls: tuple[CallStep, ...]
     maps: tuple[NestedStep, ...]
     producers: tuple[int, ...]
+    alternatives: Mapping[int, tuple[int, ...]]
+    guarded: tuple[int, ...]
+    skippable: frozenset[int]
+    takes_skipped: frozenset[int]
+    condition_slots: frozenset[int]
+    deciders: frozenset[int]
+    skips_outputs: bool
+    runs_on_demand: bool
+    has_branches: bool
+    is_requested: bool
     consumers: tuple[tuple[int, ...], ...]
     is_cached: bool
     callbacks: tuple[PipelineCallback, ...]
@@ -255,6 +295,14 @@ class Plan(Record):
     program: tuple[tuple[Any, ...], ...]
     resources: tuple[Resource[Any], ...]
     pick: Callable[[Sequence[Any]], Any]
+
+    def makers(self, slot: int) -> tuple[int, ...]:
+        """Return the positions of the steps that may fill a slot."""
+        found = self.alternatives.get(slot)
+        if found is None:
+            producer = self.producers[slot]
+            found = () if producer < 0 else (producer,)
+        return found
 
 
 class _Unset:

@@ -19,6 +19,7 @@ from hypernodes.engine.frames.prior_results import PriorResults, prior_results_o
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import sign_item
 from hypernodes.engine.settings import ExecutionMode
+from hypernodes.engine.skipped_outputs import refuse_skipped
 from hypernodes.engine.state import RunState
 from hypernodes.errors import ConfigurationError
 from hypernodes.plan import MapMode, OnError, Plan
@@ -137,8 +138,10 @@ class RemoteBackend(Backend):
         try:
             computed = call.submit(part)
             for name, slot in plan.outputs.items():
-                is_here = plan.producers[slot] < 0 or plan.producers[slot] in part.known.found
+                is_here = part.known.holds(plan, slot)
                 outputs[name] = values[slot] if is_here else computed[name]
+            if ctx is None:
+                refuse_skipped(plan, outputs)
         finally:
             if ctx is None:
                 duration = perf_counter() - started_at

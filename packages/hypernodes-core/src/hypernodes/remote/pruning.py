@@ -7,8 +7,9 @@ from typing import Any
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.conditions import SKIPPED
 from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.frames.dry_run import (
     dry_run_state,
     item_frames,
@@ -112,14 +113,15 @@ class Pruning:
         before = before or PriorResults([], {}, frozenset())
         if not self._looks:
             return RunPart(values, before), True
-        frame = CachedFrame(self._plan, self.state, values, self._root, known=before)
+        frame = DemandFrame(self._plan, self.state, values, self._root, known=before)
         frame.start()
         remaining = steps_to_come(frame)
         found = frozenset(step.index for step in frame.found_steps())
-        known = PriorResults(frame.signatures, frame.elements, found)
+        skipped = frozenset(step.index for step in frame.skipped_steps())
+        known = PriorResults(frame.signatures, frame.elements, found, skipped)
         if not remaining:
             return RunPart(values, known), False
-        taken = slots_taken(remaining)
+        taken = slots_taken(remaining) | self._plan.condition_slots
         sent: list[Any] = [value if slot in taken else ABSENT for slot, value in enumerate(values)]
         uses = [slot for step in remaining for slot in step.arguments]
         self._record_inside(frame, taken, found)
@@ -132,6 +134,8 @@ class Pruning:
             slot_of = dict(zip(step.inner_inputs, step.arguments, strict=True))
             for position, inner in enumerate(step.mapped):
                 slot = slot_of[inner]
+                if step.inner.inputs[inner] in step.inner.readers.decisive:
+                    continue  # over there it decides again which steps of an item run
                 whole: Any = sent[slot]
                 if uses.count(slot) == 1 and whole is not ABSENT:
                     frame.identities.of(slot)  # it cannot be identified any more when a part of it is absent
@@ -161,7 +165,7 @@ class Pruning:
         elements += [nothing] * (items.count - len(elements))
         return done, elements
 
-    def record(self, frame: CachedFrame, sent: set[int]) -> None:
+    def record(self, frame: DemandFrame, sent: set[int]) -> None:
         """Note what was found for an execution of a plan; values that nothing on the remote side takes stay here.
 
         Args:
@@ -169,31 +173,33 @@ class Pruning:
             sent: Its outputs that remote steps take.
         """
         remaining = steps_to_come(frame)
-        taken = slots_taken(remaining) | sent
+        taken = slots_taken(remaining) | sent | frame.plan.condition_slots
         for step in frame.found_steps():
             if isinstance(step, CallStep):
                 cache = frame.plan.scopes[step.scope].cache
                 code = self._code(frame.plan, step)
                 for slot in step.outputs:
                     if slot is not None:
-                        self._record(cache, frame.identities.key(slot), frame.values[slot], slot in taken, code)
+                        self._record(cache, frame.identities.key(slot), frame.values[slot], slot in taken, (code,))
             elif step.mapped:
                 for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
-                    plan, producer, _ = origin_of(step.inner, inner_slot)
+                    plan, producer, origin = origin_of(step.inner, inner_slot)
                     if slot is None or not isinstance(producer, CallStep):
                         continue  # lists of lists are asked back
                     elements = frame.elements[slot]
                     manifest = manifest_key(frame.identities.key(slot))
                     self._record(step.inner.scopes[0].cache, manifest, b"".join(elements), True)
-                    cache, code = plan.scopes[producer.scope].cache, self._code(plan, producer)
+                    cache = plan.scopes[producer.scope].cache
+                    codes = [self._code(plan, plan.steps[maker]) for maker in plan.makers(origin)]
                     for element, value in zip(elements, frame.values[slot], strict=True):
-                        self._record(cache, element.hex(), value, slot in taken, code)
+                        if value is not SKIPPED:
+                            self._record(cache, element.hex(), value, slot in taken, codes)
         self._record_inside(frame, taken)
         if remaining:
             for step, items in self._open_maps(frame, remaining):
                 self._items(items, self._outputs_sent(step, taken))
 
-    def _record_inside(self, frame: CachedFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
+    def _record_inside(self, frame: DemandFrame, taken: set[int], sent: frozenset[int] = frozenset()) -> None:
         """Note what was found for nested pipelines that run once.
 
         Args:
@@ -207,7 +213,7 @@ class Pruning:
                 inside = frame.look_inside(step)  # now that what goes into it has been found
             self.record(inside, set() if index in sent else self._outputs_sent(step, taken))
 
-    def _open_maps(self, frame: CachedFrame, remaining: Sequence[Step]) -> list[tuple[NestedStep, ItemFrames]]:
+    def _open_maps(self, frame: DemandFrame, remaining: Sequence[Step]) -> list[tuple[NestedStep, ItemFrames]]:
         """Return the mapped pipelines whose items are known here, and note the code of calls that are not known."""
         opened = list(open_maps(frame))
         nested = [step for step in remaining if isinstance(step, NestedStep)]
@@ -223,10 +229,12 @@ class Pruning:
         self._undecided_code.discard(None)  # what is never cached
         return opened
 
-    def _code(self, plan: Plan, step: CallStep) -> bytes | None:
+    def _code(self, plan: Plan, step: Step) -> bytes | None:
         return self.state.codes.of(plan).calls[step.index]
 
-    def _record(self, cache: Cache | None, key: str, value: Any, is_sent: bool, code: bytes | None = None) -> None:
+    def _record(
+        self, cache: Cache | None, key: str, value: Any, is_sent: bool, codes: Iterable[bytes | None] = (None,)
+    ) -> None:
         assert cache is not None
         number = self._number_of(cache)
         found = self._found.setdefault(number, {})
@@ -234,7 +242,8 @@ class Pruning:
             found[key] = value
         else:
             self._stored[number, key] = value
-            self._stored_by_code.setdefault(code, []).append((number, key))
+            for code in codes:
+                self._stored_by_code.setdefault(code, []).append((number, key))
             found.setdefault(key, StoredResult(number, key))
 
     # --- a map ----------------------------------------------------------------------------------------------------
@@ -259,13 +268,13 @@ class Pruning:
         while (frame := items.next_item()) is not None:
             values = frame.values
             assert frame.item_index is not None
-            if frame.failed_input is None:
+            if frame.stand_in is None:
                 assert isinstance(frame, StoringFrame)
                 frame.start()
                 if frame.is_done:
                     took(frame)
                     continue
-                assert isinstance(frame, CachedFrame)
+                assert isinstance(frame, DemandFrame)
                 self.record(frame, set())
             for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
                 values_sent.append(values[slot])

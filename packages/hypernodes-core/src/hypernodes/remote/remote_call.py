@@ -377,19 +377,15 @@ class RemoteCall:
     def preflight(self, part: RunPart, needs_call: bool) -> Preflight:
         """Return what would be sent for a run."""
         steps = self.plan.steps
-        found = part.known.found
+        found, skipped = part.known.found, part.known.skipped
         names = {slot: name for name, slot in self.plan.inputs.items()}
         for step in steps:
             outputs = step.node.outputs if isinstance(step, CallStep) else tuple(step.inner.outputs)
             names |= {slot: name for slot, name in zip(step.outputs, outputs, strict=True) if slot is not None}
-        values = {
-            name: part.values[slot]
-            for slot, name in names.items()
-            if self.plan.producers[slot] < 0 or self.plan.producers[slot] in found
-        }
+        values = {name: part.values[slot] for slot, name in names.items() if part.known.holds(self.plan, slot)}
         preflight = self._preflight(part, values, needs_call)
         return preflight._replace(
-            nodes=tuple(step.node.name for step in steps if needs_call and step.index not in found),
+            nodes=tuple(step.node.name for step in steps if needs_call and step.index not in found | skipped),
             cached=tuple(step.node.name for step in steps if step.index in found),
         )
 

@@ -12,16 +12,18 @@ from time import perf_counter
 from typing import Any
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.conditions import Skipped
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.choice import Driver, Frames, choose
 from hypernodes.engine.drivers.straight import columns_of, run_observed, run_rows
-from hypernodes.engine.frames.columns import MapInputs, has_failure
+from hypernodes.engine.frames.columns import MapInputs, has_failure, has_stand_in
 from hypernodes.engine.frames.delegated import prepare_delegation
 from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.frame import Frame, MapResults
 from hypernodes.engine.frames.items import ItemFrames, checked_rows
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import call
+from hypernodes.engine.store.manifests import skipped_signature
 from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
@@ -57,6 +59,10 @@ def _run_started(frame: Frame, thread: CallingThread) -> None:
                 _delegate(frame, step, thread)
             else:
                 _run_map(frame, step, thread)
+        refusal = frame.refusal
+        if refusal is not None:
+            thread.failed_at = frame.refuse(refusal)
+            raise refusal.error
     finally:
         frame.close()
 
@@ -166,7 +172,7 @@ def _map_silent(
         run.backend_name,
         on_error,
         thread if thread.is_needed_for(plan) else None,
-        has_failures=any(has_failure(column) for column in inputs.columns.values()),
+        may_stand_in=any(has_stand_in(column) for column in inputs.columns.values()),
         indexes=inputs.indexes,
         trace=thread,
     )
@@ -178,15 +184,17 @@ def _map_frames(items: ItemFrames, on_error: OnError, driver: Driver, thread: Ca
     slots = tuple(items.plan.outputs.values())
     columns: list[list[Any]] = [[] for _ in slots]
     elements: list[list[bytes]] = [[] for _ in slots]
-    unsigned = [b""] * len(slots)
     has_failures = is_unverified = False
-    for frame, failure in _executed(items, on_error, driver, thread):
+    for frame, stand_in in _executed(items, on_error, driver, thread):
         values = frame.values
-        signatures = frame.signatures_of(slots) if failure is None else unsigned
+        if stand_in is None:
+            signatures = frame.signatures_of(slots)
+        else:
+            signatures = [b"" if isinstance(stand_in, Failure) else skipped_signature()] * len(slots)
         for column, signed, slot, own in zip(columns, elements, slots, signatures, strict=True):
-            column.append(values[slot] if failure is None else failure)
+            column.append(values[slot] if stand_in is None else stand_in)
             signed.append(own)
-        has_failures = has_failures or failure is not None
+        has_failures = has_failures or isinstance(stand_in, Failure)
         is_unverified = is_unverified or frame.is_unverified
     return MapResults(columns, elements, has_failures, is_unverified)
 
@@ -203,10 +211,10 @@ def stream_in_order(
         if frames is Frames.NONE:
             yield from _stream_silent(plan, run, base, inputs, on_error, thread)
             return
-        for frame, failure in _executed(ItemFrames(plan, run, base, inputs), on_error, driver, thread):
+        for frame, stand_in in _executed(ItemFrames(plan, run, base, inputs), on_error, driver, thread):
             assert frame.item_index is not None
             run.flush_store()  # the caller may pause here for any length of time
-            yield frame.item_index, tuple([frame.values[slot] if failure is None else failure for slot in slots])
+            yield frame.item_index, tuple([frame.values[slot] if stand_in is None else stand_in for slot in slots])
     finally:
         end_map(plan, run, base, perf_counter() - started_at)
 
@@ -218,23 +226,23 @@ def _stream_silent(
     needed = thread if thread.is_needed_for(plan) else None
     for index, row in enumerate(checked_rows(plan, inputs)):
         outputs: list[Any] = []
-        has_failures = has_failure(row)
-        run_rows(plan, (row,), rest, outputs, base, run.backend_name, on_error, needed, has_failures, (index,), thread)
+        may_stand_in = has_stand_in(row)
+        run_rows(plan, (row,), rest, outputs, base, run.backend_name, on_error, needed, may_stand_in, (index,), thread)
         yield index, tuple(outputs)
 
 
 def _executed(
     items: ItemFrames, on_error: OnError, driver: Driver, thread: CallingThread
-) -> Iterator[tuple[Frame, Failure | None]]:
-    """Execute items; yield the frame of each, and a `Failure` that replaces its outputs if it failed."""
+) -> Iterator[tuple[Frame, Failure | Skipped | None]]:
+    """Execute items; yield the frame of each, and what stands for its outputs if it failed or was skipped."""
     while (frame := items.next_item()) is not None:
-        failure = frame.failed_input
-        if failure is not None:
+        stand_in = frame.stand_in
+        if stand_in is not None:
             frame.skip()
-            if on_error == "raise":
-                thread.failed_at = failure.node_path
-                raise failure.error
-            yield frame, failure
+            if on_error == "raise" and isinstance(stand_in, Failure):
+                thread.failed_at = stand_in.node_path
+                raise stand_in.error
+            yield frame, stand_in
             continue
         if thread.is_cancelled:
             thread.check()
@@ -251,5 +259,5 @@ def _executed(
             if on_error == "raise" or thread.is_cancelled:
                 raise
             assert frame.item_index is not None
-            failure = Failure.of(error, frame.item_index, thread.failed_at)
-        yield frame, failure
+            stand_in = Failure.of(error, frame.item_index, thread.failed_at)
+        yield frame, stand_in

@@ -15,9 +15,10 @@ from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.conditions import Skipped
 from hypernodes.engine.awaitables import PLAIN, Unawaited, needs_await
 from hypernodes.engine.drivers.waiting import Waiter
-from hypernodes.engine.frames.columns import has_failure, nested_columns
+from hypernodes.engine.frames.columns import has_stand_in, nested_columns, stand_in_for_item
 from hypernodes.engine.step import call, context_of, locate, split
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan
@@ -246,7 +247,7 @@ def _run_items(
         backend_name,
         step.node.on_error,
         thread,
-        has_failures=any(has_failure(column) for column in columns),
+        may_stand_in=any(has_stand_in(column) for column in columns),
         trace=trace,
         enclosing=enclosing,
         wait_for=wait_for,
@@ -265,13 +266,13 @@ def run_rows(
     backend_name: str,
     on_error: OnError,
     thread: CallingThread | None,
-    has_failures: bool,
+    may_stand_in: bool,
     indexes: Sequence[int] | None = None,
     trace: Trace | CallingThread | None = None,
     enclosing: _EnclosingMap | None = None,
     wait_for: Callable[[Any], Any] | None = None,
 ) -> None:
-    """Execute a plan once for each item of a map; some inputs may be `Failure`s of upstream steps.
+    """Execute a plan once for each item of a map; some inputs may stand for what upstream steps did not make.
 
     Args:
         plan: The plan; see `run_silent` for this and the other arguments.
@@ -282,33 +283,33 @@ def run_rows(
         backend_name: Name of the backend.
         on_error: "raise" or "collect".
         thread: Makes special calls.
-        has_failures: Whether a `Failure` may be among the values in `rows`; such an item fails without being executed.
+        may_stand_in: Whether a `Failure` or `SKIPPED` may be among the values in `rows`; such an item is not executed.
         indexes: Index of each item.
         trace: Receives where the error that ends the map was raised.
         enclosing: The mapped pipeline that the rows are the items of.
         wait_for: Returns the value of a coroutine.
     """
-    if not has_failures:
+    if not may_stand_in:
         run_silent(plan, rows, rest, results, ctx, backend_name, on_error, thread, indexes, trace, enclosing, wait_for)
         return
     width = len(plan.outputs)
     for number, row in enumerate(rows):
-        failure = next((value for value in row if isinstance(value, Failure)), None)
-        if failure is None:
+        stand_in = stand_in_for_item(plan, range(len(row)), row)
+        if stand_in is None:
             index = number if indexes is None else indexes[number]
             own: list[Any] = []
             run_silent(
                 plan, (row,), rest, own, ctx, backend_name, on_error, thread, (index,), trace, enclosing, wait_for
             )
             results.extend(own)
-        elif on_error == "collect":
-            results.extend([failure] * width)
+        elif on_error == "collect" or isinstance(stand_in, Skipped):
+            results.extend([stand_in] * width)
         elif enclosing is not None:
-            raise _FailedInputError(failure)
+            raise _FailedInputError(stand_in)
         else:
             if trace is not None:
-                trace.failed_at = failure.node_path
-            raise failure.error
+                trace.failed_at = stand_in.node_path
+            raise stand_in.error
 
 
 def _base(plan: Plan, ctx: CallbackContext | None, enclosing: _EnclosingMap | None) -> CallbackContext:

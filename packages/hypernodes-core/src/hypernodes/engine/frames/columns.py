@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from hypernodes.caller import warn_caller
+from hypernodes.conditions import SKIPPED, Skipped
 from hypernodes.errors import DependencyError, HyperNodesWarning
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
@@ -127,9 +128,36 @@ def _warn_of_held(name: str, value: Any, where: str, readers: Sequence[str]) -> 
         )
 
 
+_STAND_INS = frozenset({Failure, Skipped})
+
+
 def has_failure(column: Iterable[Any]) -> bool:
-    """Return whether any of these values is a `Failure` of an upstream step, so that its item cannot be executed."""
+    """Return whether any of these values is a `Failure`."""
     return Failure in map(type, column)
+
+
+def has_stand_in(column: Iterable[Any]) -> bool:
+    """Return whether any of these values stands for a result that an upstream step did not make.
+
+    It is a `Failure`, with which an item cannot be executed, or `SKIPPED`, with which it need not be.
+    """
+    return not _STAND_INS.isdisjoint(map(type, column))
+
+
+def stand_in_for_item(plan: Plan, slots: Iterable[int], values: Iterable[Any]) -> Failure | Skipped | None:
+    """Return what stands for all outputs of an item that is not executed, because of one of its inputs.
+
+    Args:
+        plan: The plan of one item.
+        slots: The slots of the inputs that vary.
+        values: Their values.
+    """
+    is_skipped = False
+    for slot, value in zip(slots, values, strict=False):
+        if isinstance(value, Failure):
+            return value
+        is_skipped = is_skipped or (value is SKIPPED and slot not in plan.takes_skipped)
+    return SKIPPED if is_skipped else None
 
 
 def column_in(values: list[Any], slot: int, name: str, where: str) -> Sequence[Any]:
@@ -188,7 +216,7 @@ def check_given_columns(plan: Plan, values: list[Any]) -> None:
         where = f"node {step.node.name!r}"
         columns: dict[str, Sequence[Any]] = {}
         for outer_name, slot in zip(step.node.map_over, step.arguments, strict=False):
-            if plan.producers[slot] < 0 and values[slot] is not UNSET:
+            if plan.producers[slot] < 0 and values[slot] is not UNSET and values[slot] is not SKIPPED:
                 columns[outer_name] = column_in(values, slot, outer_name, where)
         materialize_shared_iterators(step, values)
         check_lengths(columns, step.node.map_mode, where)

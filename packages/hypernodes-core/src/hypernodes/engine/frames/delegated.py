@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
@@ -43,7 +43,7 @@ def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> De
         name: frame.values[slot] if inner.readers.reads(inner.inputs[name]) else UNSET  # given, so as not to be made
         for name, slot in zip(step.inner_inputs, step.arguments, strict=True)
     }
-    if isinstance(frame, CachedFrame):
+    if isinstance(frame, DemandFrame):
         slots = dict(zip(step.inner_inputs, step.arguments, strict=True))
         signatures = {name: own for name, slot in slots.items() if (own := frame.signatures[slot])}
         elements = {name: frame.elements[slot] for name, slot in slots.items() if slot in frame.elements}
@@ -61,7 +61,7 @@ def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> De
     pipeline, names = _with_settings(step)
     inputs = frame.map_inputs(step)
     elements: list[list[bytes]] = []
-    if isinstance(frame, CachedFrame):
+    if isinstance(frame, DemandFrame):
         if any(frame.run.codes.of(frame.plan).nested[step.index]):  # some results of items have signatures
             inputs = sign_elements(step.inner, frame.run, inputs)
             elements = sign_items(step.inner, frame.run, inputs)

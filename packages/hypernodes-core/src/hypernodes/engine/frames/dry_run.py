@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.cached import CachedFrame
+from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.state import RunState
 from hypernodes.engine.store.read_only import ReadOnlyStore
@@ -22,14 +22,14 @@ def dry_run_state(root: CallbackContext, backend_name: str) -> RunState:
     return state
 
 
-def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
+def open_maps(frame: DemandFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
     """Yield the mapped pipelines that have to run, wholly or in part, and whose items are known now."""
     values = frame.values
     unknown = {slot for step in steps_to_come(frame) for slot in step.outputs}
     for step in frame.remaining_steps():
         if isinstance(step, CallStep) or not step.mapped or not unknown.isdisjoint(step.arguments):
             continue
-        if not step.inner.is_cached:
+        if not step.inner.runs_on_demand:
             continue
         try:
             inputs = frame.map_inputs(step)
@@ -39,12 +39,12 @@ def open_maps(frame: CachedFrame) -> Iterator[tuple[NestedStep, ItemFrames]]:
             yield step, ItemFrames(step.inner, frame.run, frame.base, inputs)
 
 
-def item_frames(items: ItemFrames) -> Iterator[tuple[int, CachedFrame]]:
+def item_frames(items: ItemFrames) -> Iterator[tuple[int, DemandFrame]]:
     """Yield the position and the frame of each item, after its look-up."""
     position = -1
     while (frame := items.next_item()) is not None:
         position += 1
-        if isinstance(frame, CachedFrame):  # other items are not executed, because an input is a failure
+        if isinstance(frame, DemandFrame):  # other items are not executed, because an input is a failure
             frame.start()
             yield position, frame
 
@@ -57,7 +57,7 @@ def plans_in(plan: Plan) -> Iterator[Plan]:
             yield from plans_in(step.inner)
 
 
-def steps_to_come(frame: CachedFrame) -> list[Step]:
+def steps_to_come(frame: DemandFrame) -> list[Step]:
     """Return all steps that may run.
 
     These are the remaining steps, and those whose look-up waits until a step that needs them can be identified.

@@ -2,7 +2,7 @@
 
 A driver gets the next step from the frame (`next_step`), calls `begin`, makes the call, and then calls `complete` or
 `fail`. The frame updates values, events, caches and records, in the same way for every driver. `identified` and
-`cached` contain the frames of plans with a cache.
+`demand` contain the frames of plans with a cache, or with steps that may be skipped.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.conditions import Skipped
 from hypernodes.engine.frames.columns import MapInputs, nested_columns
 from hypernodes.engine.frames.events import ScopeEvents, end_nested, start_nested
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import locate, path_of
+from hypernodes.errors import ExecutionError
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
 
@@ -37,6 +39,18 @@ class MapResults(NamedTuple):
     is_unverified: bool = False
 
 
+class Refusal(NamedTuple):
+    """Why an execution cannot go on.
+
+    Attributes:
+        step: The step that it is about.
+        error: The error.
+    """
+
+    step: Step
+    error: ExecutionError
+
+
 class Frame:
     """One execution of a plan without a cache: every step runs, as soon as its inputs exist.
 
@@ -47,7 +61,8 @@ class Frame:
         base: Context of the pipeline, or of the map, that it executes.
         item_index: Index of the map item that it computes; None when it is not a map item.
         listeners: The hooks to call for the events of each scope.
-        failed_input: The `Failure` of an upstream step among the inputs; the item is then not executed.
+        stand_in: What stands for all outputs of an item that is not executed: the `Failure` of an upstream step that is
+            among its inputs, or `SKIPPED`.
     """
 
     __slots__ = (
@@ -60,13 +75,16 @@ class Frame:
         "_started_at",
         "_waiting",
         "base",
-        "failed_input",
         "item_index",
         "listeners",
         "plan",
         "run",
+        "stand_in",
         "values",
     )
+
+    refusal: Refusal | None = None
+    """Why no further step runs; None if nothing is wrong."""
 
     is_unverified = False
     """Whether a result that should have a signature is identified by its value only."""
@@ -80,7 +98,7 @@ class Frame:
         self.base = base
         self.item_index = item_index
         self.listeners = run.listeners(plan)
-        self.failed_input: Failure | None = None
+        self.stand_in: Failure | Skipped | None = None
         self._contexts: dict[int, CallbackContext] | None = None
         self._scopes = self._new_scopes() if len(plan.scopes) > 1 else None
         self._started_at: float | None = None
@@ -189,6 +207,11 @@ class Frame:
         path = locate(error, self.plan, step, self.base, self.run.backend_name, self.item_index, self.values)
         self.report_error(step, error)
         return path
+
+    def refuse(self, refusal: Refusal) -> tuple[str, ...]:
+        """Record that the execution cannot go on; see `fail`."""
+        self.begin_item()
+        return self.fail(refusal.step, refusal.error)
 
     def report_error(self, step: Step, error: BaseException) -> None:
         """Report an error of a step to the callbacks."""
@@ -323,7 +346,7 @@ class Frame:
             self._close_untouched(self.item_index)
 
     def skip(self) -> None:
-        """Report an item that does not run because one of its inputs is a failure."""
+        """Report an item that does not run because one of its inputs is a failure, or was skipped."""
         Frame.begin_item(self)
         if self.item_index is not None and self._started_at is not None:
             self._end_item(self.item_index, self._started_at)

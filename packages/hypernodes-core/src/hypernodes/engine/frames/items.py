@@ -8,8 +8,8 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
-from hypernodes.engine.frames.cached import CachedFrame, start_together
-from hypernodes.engine.frames.columns import MapInputs, has_failure
+from hypernodes.engine.frames.columns import MapInputs, has_stand_in, stand_in_for_item
+from hypernodes.engine.frames.demand import DemandFrame, start_together
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.identified import IdentifiedFrame, look_up_identified
 from hypernodes.engine.frames.prior_results import PriorResults
@@ -17,7 +17,6 @@ from hypernodes.engine.identity.plan_code import IdentifiedCalls
 from hypernodes.engine.identity.slot_signatures import SlotSignatures, identify
 from hypernodes.engine.state import RunState
 from hypernodes.errors import MapLengthError
-from hypernodes.failure import Failure
 from hypernodes.plan import Plan
 from hypernodes.request import rows_of
 
@@ -38,14 +37,14 @@ class ItemReader:
         mapped_slots: The slots that vary.
         shared_signatures: Signatures of the shared values that cached steps read, by slot.
         is_read_whole: Whether all items are known beforehand; generators are read item by item.
-        may_fail: Whether a `Failure` may be among the inputs.
+        may_hold_stand_ins: Whether a `Failure` or `SKIPPED` may be among the inputs.
     """
 
     def __init__(self, plan: Plan, run: RunState, inputs: MapInputs) -> None:
         self._plan = plan
         columns = inputs.columns.values()
         self.is_read_whole = all(isinstance(column, Sequence) for column in columns)
-        self.may_fail = not self.is_read_whole or any(map(has_failure, columns))
+        self.may_hold_stand_ins = not self.is_read_whole or any(map(has_stand_in, columns))
         self._rows = inputs.rows() if self.is_read_whole else checked_rows(plan, inputs)
         self._read = 0
         self._indexes = inputs.indexes
@@ -163,15 +162,15 @@ class ItemFrames:
     def _look_ahead(self) -> None:
         started_at = perf_counter()
         identified: list[IdentifiedFrame] = []
-        others: list[CachedFrame] = []
+        others: list[DemandFrame] = []
         while len(self._ahead) < self._window.size and (read := self._items.read()) is not None:
             frame = self._frame(read)
             self._ahead.append(frame)
-            if frame.failed_input is not None:
+            if frame.stand_in is not None:
                 continue
             if isinstance(frame, IdentifiedFrame):
                 identified.append(frame)
-            elif isinstance(frame, CachedFrame):
+            elif isinstance(frame, DemandFrame):
                 others.append(frame)
         look_up_identified(identified)
         if self.run.is_dry_run and identified:
@@ -179,16 +178,16 @@ class ItemFrames:
         start_together(others)
         self._window.learn(perf_counter() - started_at, len(self._ahead))
 
-    def _replace_incomplete(self) -> list[CachedFrame]:
+    def _replace_incomplete(self) -> list[DemandFrame]:
         """Give incomplete items the frame that knows what is found of them.
 
         If all are incomplete, the items to come get it without being looked up twice.
         """
-        replaced: list[CachedFrame] = []
+        replaced: list[DemandFrame] = []
         for position, frame in enumerate(self._ahead):
             if isinstance(frame, IdentifiedFrame) and not frame.is_done:
                 known = {slot: own for slot, own in enumerate(frame.signatures) if own}
-                general = CachedFrame(self.plan, self.run, frame.values, self._base, frame.item_index, known)
+                general = DemandFrame(self.plan, self.run, frame.values, self._base, frame.item_index, known)
                 replaced.append(general)
                 self._ahead[position] = general
         if len(replaced) == len(self._ahead):
@@ -198,13 +197,13 @@ class ItemFrames:
     def _frame(self, item: ItemInputs) -> Frame:
         index, values, known = item
         plan, run = self.plan, self.run
-        if self._items.may_fail:
-            failure = next((values[slot] for slot in self.mapped_slots if isinstance(values[slot], Failure)), None)
-            if failure is not None:
+        if self._items.may_hold_stand_ins:
+            stand_in = stand_in_for_item(plan, self.mapped_slots, [values[slot] for slot in self.mapped_slots])
+            if stand_in is not None:
                 frame = Frame(plan, run, values, self._base, index)
-                frame.failed_input = failure
+                frame.stand_in = stand_in
                 return frame
-        if not plan.is_cached:
+        if not plan.runs_on_demand:
             return Frame(plan, run, values, self._base, index)
         if self._calls is not None:
             signatures = self._shared.copy()
@@ -213,7 +212,7 @@ class ItemFrames:
             identified = IdentifiedFrame(plan, run, values, self._base, index, self._calls, signatures)
             if identified.sign(self._varying):
                 return identified
-        general = CachedFrame(plan, run, values, self._base, index, self.shared_signatures)
+        general = DemandFrame(plan, run, values, self._base, index, self.shared_signatures)
         for slot, own in zip(self.mapped_slots, known, strict=True):
             if own:
                 general.signatures[slot] = own
@@ -232,14 +231,14 @@ def frame_of_run(
         base: Context of the pipeline.
         known: Prior results of the run.
     """
-    if not plan.is_cached:
+    if not plan.runs_on_demand:
         return Frame(plan, run, values, base)
     calls = identified_calls(plan, run, is_item=False) if known is None else None
     if calls is not None:
         frame = IdentifiedFrame(plan, run, values, base, None, calls, [b""] * len(values))
         if frame.sign(calls.inputs):
             return frame
-    return CachedFrame(plan, run, values, base, known=known)
+    return DemandFrame(plan, run, values, base, known=known)
 
 
 def identified_calls(plan: Plan, run: RunState, is_item: bool) -> IdentifiedCalls | None:
@@ -247,7 +246,7 @@ def identified_calls(plan: Plan, run: RunState, is_item: bool) -> IdentifiedCall
     if not plan.is_cached:
         return None
     if run.observes(plan) and (len(plan.scopes) > 1 or not is_item):
-        return None  # events of nested pipelines depend on the hits; see `CachedFrame`
+        return None  # events of nested pipelines depend on the hits; see `DemandFrame`
     return run.codes.of(plan).identified
 
 

@@ -21,11 +21,17 @@ class PriorResults(NamedTuple):
         signatures: Signature of the value in every slot; None where unknown.
         elements: Signatures of the elements of lists, by slot.
         found: Positions of the steps whose results were found in caches and have been filled in.
+        skipped: Positions of the steps that are known to be skipped.
     """
 
     signatures: list[bytes | None]
     elements: dict[int, list[bytes]]
     found: frozenset[int]
+    skipped: frozenset[int] = frozenset()
+
+    def holds(self, plan: Plan, slot: int) -> bool:
+        """Whether the value in a slot is known before the run starts."""
+        return self.found.union(self.skipped).issuperset(plan.makers(slot))
 
 
 class DelegatedContext(CallbackContext):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from hypernodes import signature
 from hypernodes.cache.base import Cache
+from hypernodes.conditions import Condition
 from hypernodes.engine.store.run_store import Warn
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
@@ -148,6 +149,8 @@ class PlanCodes:
 
 
 def _identified(plan: Plan, plan_code: PlanCode) -> IdentifiedCalls | None:
+    if plan.guarded:  # what is in a slot depends on which steps run
+        return None
     calls: list[SignedCall] = []
     caches: dict[int, Cache] = {}
     for step, code, slots in zip(plan.steps, plan_code.calls, plan_code.signed, strict=True):
@@ -220,16 +223,21 @@ def _nested_code(step: NestedStep, codes: PlanCodes) -> tuple[NestedOutput | Non
     plan = step.inner
     names = plan.inputs.items()
     inputs = {slot: NestedOutput(signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in names}
-    return trace(plan, codes, inputs)
+    # Another backend does not say which steps ran, so that its results are known by their values only.
+    return trace(plan, codes, inputs, covers_branches=bool(step.mapped) and not step.node.pipeline.has_own_backend)
 
 
-def trace(plan: Plan, codes: PlanCodes, inputs: Mapping[int, NestedOutput | None]) -> tuple[NestedOutput | None, ...]:
+def trace(
+    plan: Plan, codes: PlanCodes, inputs: Mapping[int, NestedOutput | None], *, covers_branches: bool = False
+) -> tuple[NestedOutput | None, ...]:
     """Return each output of a plan as a function of its inputs; None where it cannot be identified by them.
 
     Args:
         plan: The plan.
         codes: Signatures of code in this run.
         inputs: The signature of the value in the slot of each input; None where unknown.
+        covers_branches: Whether outputs that depend on which steps run get a signature for all cases together. It is
+            for lists: their elements have those of the steps that ran.
     """
     code = codes.of(plan)
     known = dict(inputs)
@@ -239,7 +247,9 @@ def trace(plan: Plan, codes: PlanCodes, inputs: Mapping[int, NestedOutput | None
 
     for step, digest, nested in zip(plan.steps, code.calls, code.nested, strict=True):
         outputs: Sequence[NestedOutput | None]
-        if isinstance(step, CallStep):
+        if step.guard is not None and not (covers_branches and isinstance(step, CallStep)):
+            outputs = [None] * len(step.outputs)
+        elif isinstance(step, CallStep):
             outputs = _trace_call(step, digest, [source(slot) for slot in code.signed[step.index]])
         elif step.mapped:
             sources = {name: source(slot) for name, slot in zip(step.inner_inputs, step.arguments, strict=True)}
@@ -247,7 +257,16 @@ def trace(plan: Plan, codes: PlanCodes, inputs: Mapping[int, NestedOutput | None
         else:
             pairs = zip(step.inner_inputs, step.arguments, strict=True)
             outputs = trace(step.inner, codes, {step.inner.inputs[name]: source(slot) for name, slot in pairs})
-        known.update((slot, own) for slot, own in zip(step.outputs, outputs, strict=True) if slot is not None)
+        if step.guard is not None:
+            on = [(condition, source(slot)) for condition, slot in step.guard.conditions]
+            outputs = [_on_conditions(output, on, codes) for output in outputs]
+        for slot, own in zip(step.outputs, outputs, strict=True):
+            if slot is None:
+                continue
+            makers = plan.makers(slot)
+            known[slot] = own if makers[0] == step.index else _either(known[slot], own)
+            if len({id(plan.scopes[plan.steps[maker].scope].cache) for maker in makers}) > 1:
+                known[slot] = None  # there is not one cache that holds all results
     return tuple([known.get(slot) for slot in plan.outputs.values()])
 
 
@@ -259,6 +278,31 @@ def _trace_call(
     whole = sign_call(digest, [source.code for source in sources if source])
     inputs = frozenset[str]().union(*(source.inputs for source in sources if source))
     return [NestedOutput(own, inputs) for own in sign_outputs(step, whole)]
+
+
+def _on_conditions(
+    output: NestedOutput | None, conditions: Sequence[tuple[Condition, NestedOutput | None]], codes: PlanCodes
+) -> NestedOutput | None:
+    """Return the result of a step that runs on conditions, as a function that includes these."""
+    if output is None:
+        return None
+    codes_of_parts, inputs = [output.code], output.inputs
+    for condition, value in conditions:
+        if value is None:
+            return None
+        try:
+            meaning = signature.digest((condition.values, condition.is_negated), codes.memo)
+        except signature.UnhashableValueError:
+            return None
+        codes_of_parts += [value.code, meaning]
+        inputs |= value.inputs
+    return NestedOutput(signature.combine(b"conditional", codes_of_parts), inputs) if conditions else output
+
+
+def _either(first: NestedOutput | None, second: NestedOutput | None) -> NestedOutput | None:
+    if first is None or second is None:
+        return None
+    return NestedOutput(signature.combine(b"either", [first.code, second.code]), first.inputs | second.inputs)
 
 
 def _trace_map(

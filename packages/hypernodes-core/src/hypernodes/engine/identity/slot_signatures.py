@@ -35,9 +35,10 @@ class SlotSignatures:
     Attributes:
         code: Signatures of the code of the plan.
         signatures: Signature of the value in every slot; None while unknown, empty when there can be none.
+        undecided: Positions of the steps that may be skipped: what is in the slots of their results is not known yet.
     """
 
-    __slots__ = ("_codes", "_plan", "_values", "code", "signatures")
+    __slots__ = ("_codes", "_plan", "_values", "code", "signatures", "undecided")
 
     def __init__(
         self, plan: Plan, codes: PlanCodes, values: list[Any], known: Mapping[int, bytes] | None = None
@@ -46,6 +47,7 @@ class SlotSignatures:
         self._codes = codes
         self._values = values
         self.code = codes.of(plan)
+        self.undecided: set[int] = set(plan.guarded)
         self.signatures: list[bytes | None] = [UNKNOWN] * len(values)
         for slot, own in (known or {}).items():
             self.signatures[slot] = own
@@ -105,6 +107,8 @@ class SlotSignatures:
 
     def sign(self, step: Step) -> bool:
         """Compute the signatures of a step's outputs if those of its inputs are known; return whether they are now."""
+        if step.index in self.undecided:
+            return False
         if isinstance(step, NestedStep) and not step.mapped:
             return self._sign_once(step)
         if not self.can_be_identified(step) or not self.is_signed(step):
@@ -159,7 +163,7 @@ class SlotSignatures:
         return None not in outputs
 
     def unidentified_sources(self, step: Step, seen: set[int] | None = None) -> list[int]:
-        """Return the steps upstream that have to run before the signature of `step` can be known.
+        """Return the steps upstream that have to run, or to be decided on, before the signature of `step` can be known.
 
         Args:
             step: The step.
@@ -173,15 +177,17 @@ class SlotSignatures:
         stack: list[Step] = [step]
         while stack:
             for slot in self.code.signed[stack.pop().index]:
-                source = self._plan.producers[slot]
-                if self.of(slot) is not UNKNOWN or source in seen:
+                if self.of(slot) is not UNKNOWN:
                     continue
-                seen.add(source)
-                upstream = self._plan.steps[source]
-                if self.can_be_identified(upstream):
-                    stack.append(upstream)
-                else:
-                    found.append(source)
+                for source in self._plan.makers(slot):
+                    if source in seen:
+                        continue
+                    seen.add(source)
+                    upstream = self._plan.steps[source]
+                    if source not in self.undecided and self.can_be_identified(upstream):
+                        stack.append(upstream)
+                    else:
+                        found.append(source)
         return found
 
     def identify(self, slot: int) -> bytes:

@@ -6,9 +6,12 @@ A list is stored as a manifest, which names the entry of each element.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
+from hypernodes import signature
 from hypernodes.cache.base import Cache
+from hypernodes.conditions import SKIPPED
 from hypernodes.engine.store.run_store import RunStore, manifest_key, read_manifest
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
@@ -24,6 +27,12 @@ def origin_of(plan: Plan, slot: int) -> tuple[Plan, Step, int]:
     return plan, step, slot
 
 
+@cache
+def skipped_signature() -> bytes:
+    """Return the signature of `SKIPPED`, which stands in lists and is stored nowhere."""
+    return signature.digest(SKIPPED)
+
+
 def read_elements(store: RunStore, plan: Plan, slot: int, elements: list[bytes]) -> list[Any] | None:
     """Return the values of a slot of a mapped plan, one per item; None when any is not in the cache any more.
 
@@ -34,19 +43,24 @@ def read_elements(store: RunStore, plan: Plan, slot: int, elements: list[bytes])
         elements: The signatures of the values, one per item.
     """
     plan, step, slot = origin_of(plan, slot)
+    skipped = skipped_signature()
+    if skipped in elements:
+        made = read_elements(store, plan, slot, [element for element in elements if element != skipped])
+        values = iter(made or ())
+        return None if made is None else [SKIPPED if own == skipped else next(values) for own in elements]
     names = [element.hex() for element in elements]
     if isinstance(step, CallStep):
-        cache = plan.scopes[step.scope].cache
-        return None if cache is None else store.get_each(cache, names)
+        own_cache = plan.scopes[step.scope].cache
+        return None if own_cache is None else store.get_each(own_cache, names)
     inner_slot = list(step.inner.outputs.values())[step.outputs.index(slot)]
     return _read_lists(store, step.inner, inner_slot, names)
 
 
 def _read_lists(store: RunStore, plan: Plan, slot: int, names: list[str]) -> list[Any] | None:
     """Return the lists that a mapped plan made, by their signatures; None when any element is not in the cache."""
-    cache = plan.scopes[0].cache
+    items_cache = plan.scopes[0].cache
     keys = [manifest_key(name) for name in names]
-    manifests = store.get_many(cache, keys) if cache is not None else {}
+    manifests = store.get_many(items_cache, keys) if items_cache is not None else {}
     lists: list[Any] = []
     for key in keys:
         elements = read_manifest(manifests.get(key))
@@ -69,11 +83,11 @@ def is_stored(store: RunStore, step: NestedStep, signatures: Sequence[bytes | No
     for inner_slot, own in zip(step.inner.outputs.values(), signatures, strict=True):
         if not own:
             continue
-        cache, key_of = _place_of(step.inner, inner_slot)
-        if cache is None:
+        held_in, key_of = _place_of(step.inner, inner_slot)
+        if held_in is None:
             return False
-        keys.setdefault(id(cache), (cache, []))[1].append(key_of(own.hex()))
-    return all(store.holds(cache, wanted) for cache, wanted in keys.values())
+        keys.setdefault(id(held_in), (held_in, []))[1].append(key_of(own.hex()))
+    return all(store.holds(held_in, wanted) for held_in, wanted in keys.values())
 
 
 def stored_elements(
@@ -89,9 +103,9 @@ def stored_elements(
     """
     found: list[list[bytes]] = []
     for inner_slot, column, expected in zip(step.inner.outputs.values(), columns, elements, strict=True):
-        cache, key_of = _place_of(step.inner, inner_slot)
+        held_in, key_of = _place_of(step.inner, inner_slot)
         keys = {own: key_of(own.hex()) for own in expected if own}
-        held = store.held(cache, keys.values()) if cache is not None else set()
+        held = store.held(held_in, keys.values()) if held_in is not None else set()
         pairs = zip(column, expected, strict=False)
         known = [own if own and keys[own] in held and not isinstance(value, Failure) else b"" for value, own in pairs]
         found.append(known + [b""] * (len(column) - len(known)))

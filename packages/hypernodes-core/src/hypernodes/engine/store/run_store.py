@@ -39,6 +39,10 @@ class RunStore:
         self._unsaved_since = 0.0
         self._is_gathering = False
 
+    def actual(self, value: Any) -> Any:
+        """Return the value that one of those found stands for: itself; `UNSET` if it is not there yet."""
+        return value
+
     def get(self, cache: Cache, key: str) -> Any:
         """Return the value stored under `key`, or `MISS`."""
         return self.get_many(cache, [key]).get(key, MISS)

@@ -163,6 +163,9 @@ class PlanActivity(Activity):
             return False
         step = self.frame.next_step()
         if step is None:
+            refusal = self.frame.refusal
+            if refusal is not None and not self.is_stopped:
+                host.fail(self, refusal.error, self.frame.refuse(refusal))
             return False
         self.pending += 1
         host.start_step(self, step)

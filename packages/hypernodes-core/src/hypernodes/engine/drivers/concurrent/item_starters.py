@@ -10,7 +10,7 @@ from hypernodes.engine.drivers.concurrent.coroutine_rows import CoroutineRows
 from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, OneByOne
 from hypernodes.engine.drivers.concurrent.process_rows import ProcessRows
 from hypernodes.engine.drivers.concurrent.thread_rows import ThreadRows
-from hypernodes.engine.frames.columns import has_failure
+from hypernodes.engine.frames.columns import has_stand_in
 from hypernodes.engine.workers.workers import Workers
 from hypernodes.plan import Plan
 
@@ -37,7 +37,7 @@ def _row_starter(owner: MapActivity, workers: Workers) -> ItemStarter | None:
     if len(plan.calls) < len(plan.steps):
         return None
     columns = owner.request.inputs.columns.values()
-    if any(isinstance(column, Sequence) and has_failure(column) for column in columns):
+    if any(isinstance(column, Sequence) and has_stand_in(column) for column in columns):
         return None
     is_in_process = workers.is_in_process(is_item=True)
     if not (workers.runs_nodes_in_order or plan.is_chain or (is_in_process and _has_plenty(owner, workers))):

@@ -11,12 +11,14 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.conditions import Skipped
 from hypernodes.engine.drivers.concurrent.activity import Activity, Host, ItemOwner, PlanActivity
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.frame import Frame, MapResults
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.state import RunState
+from hypernodes.engine.store.manifests import skipped_signature
 from hypernodes.failure import Failure
 from hypernodes.plan import NestedStep, OnError, Plan
 
@@ -179,7 +181,7 @@ class MapActivity(ItemOwner):
         index = frame.item_index
         assert index is not None
         self.take_outputs(index, tuple([frame.values[slot] for slot in self._slots]))
-        if self.plan.is_cached and self._deliver is None:
+        if self.plan.runs_on_demand and self._deliver is None:
             for elements, own in zip(self.elements, frame.signatures_of(self._slots), strict=True):
                 elements[index] = own
         self.is_unverified = self.is_unverified or frame.is_unverified
@@ -215,12 +217,16 @@ class MapActivity(ItemOwner):
         else:
             host.fail(self, error, path)
 
-    def take_failed_input(self, host: Host, index: int, failure: Failure) -> None:
-        """Record an item that is not executed because one of its inputs is a `Failure` of an upstream step."""
-        if self.collects:
-            self.take_failure(index, failure)
+    def take_stand_in(self, host: Host, index: int, stand_in: Failure | Skipped) -> None:
+        """Record an item that is not executed because of what is among its inputs."""
+        if isinstance(stand_in, Skipped):
+            self.take_outputs(index, [stand_in] * len(self._slots))
+            for elements in self.elements if self.plan.is_cached and self._deliver is None else ():
+                elements[index] = skipped_signature()
+        elif self.collects:
+            self.take_failure(index, stand_in)
         else:
-            host.fail(self, failure.error, failure.node_path)
+            host.fail(self, stand_in.error, stand_in.node_path)
 
     def end_item(self, item: PlanActivity, host: Host) -> None:
         self.pending -= 1
@@ -268,10 +274,10 @@ class FrameReader:
             return None
         assert frame.item_index is not None
         owner.make_room()
-        failure = frame.failed_input
-        if failure is not None:
+        stand_in = frame.stand_in
+        if stand_in is not None:
             frame.skip()
-            owner.take_failed_input(host, frame.item_index, failure)
+            owner.take_stand_in(host, frame.item_index, stand_in)
             return None
         frame.start()
         if frame.is_done:

@@ -18,24 +18,27 @@ from typing import Any
 from hypernodes import signature
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
+from hypernodes.conditions import SKIPPED
 from hypernodes.engine.frames.cache_queries import CacheQuery, CacheReplies
 from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.frames.decisions import Decisions, both_run
 from hypernodes.engine.frames.events import end_map, end_nested, start_map, start_nested
-from hypernodes.engine.frames.frame import MapResults
+from hypernodes.engine.frames.frame import MapResults, Refusal
 from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, SlotSignatures
 from hypernodes.engine.state import RunState
-from hypernodes.engine.store.manifests import is_stored, read_elements, stored_elements
+from hypernodes.engine.store.manifests import is_stored, read_elements, skipped_signature, stored_elements
 from hypernodes.engine.store.run_store import manifest_key, read_manifest
+from hypernodes.errors import ExecutionError
 from hypernodes.failure import contains_failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
-_IDLE, _QUERIED, _DEFERRED, _WANTED, _DONE = range(5)
+_IDLE, _QUERIED, _DEFERRED, _UNDECIDED, _WANTED, _DONE, _SKIPPED = range(7)
 
 
-class CachedFrame(StoringFrame):
-    """One execution of a plan in which some results may come from a cache.
+class DemandFrame(StoringFrame):
+    """One execution of a plan in which some results may come from a cache, and some steps may be skipped.
 
     Attributes:
         identities: Computes the signatures of the values in the slots.
@@ -44,6 +47,7 @@ class CachedFrame(StoringFrame):
         failed_before: For each step that depends on failed items, the mapped pipeline that they are of.
         queries: Look-ups to be answered before the steps to run are known.
         found: Positions of steps whose results are known already, as the creator of the frame passed them in.
+        decisions: Which steps run, and which are skipped; None if all run.
     """
 
     __slots__ = (
@@ -53,12 +57,15 @@ class CachedFrame(StoringFrame):
         "_status",
         "_traced",
         "_unverified",
+        "decisions",
         "elements",
         "failed_before",
         "found",
         "identities",
         "inside",
         "queries",
+        "refusal",
+        "skipped",
     )
 
     signatures: list[bytes | None]
@@ -80,10 +87,13 @@ class CachedFrame(StoringFrame):
         self.identities = SlotSignatures(plan, run.codes, values, signatures)
         self.signatures = self.identities.signatures
         self.elements: dict[int, list[bytes]] = {} if known is None else dict(known.elements)
-        self.inside: dict[int, CachedFrame] = {}
+        self.inside: dict[int, DemandFrame] = {}
         self.failed_before: dict[int, str] = {}
         self._unverified: set[int] = set()
         self.found: frozenset[int] = frozenset() if known is None else known.found
+        self.skipped: frozenset[int] = frozenset() if known is None else known.skipped
+        self.decisions: Decisions | None = None
+        self.refusal: Refusal | None = None
         self.queries: list[CacheQuery] = []
         self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found in the cache, but not reported yet
@@ -113,9 +123,14 @@ class CachedFrame(StoringFrame):
         self._scopes = self._new_scopes()
         self._status = bytearray(len(self.plan.steps))
         self._waiting = [0] * len(self.plan.steps)
-        producers = self.plan.producers
+        plan = self.plan
+        if plan.guarded:
+            self.decisions = Decisions(plan, self.values, self.run.store.actual, self.found, self.skipped)
+            self.identities.undecided = set(plan.guarded)
+            self._decide()
         self.identities.sign_all()
-        self._demand([producers[slot] for slot in self.plan.outputs.values() if producers[slot] >= 0])
+        if self.refusal is None:
+            self._demand([maker for slot in plan.outputs.values() for maker in plan.makers(slot)])
 
     def take_replies(self, found: Mapping[int, CacheReplies]) -> None:
         """Process the answers to `queries`, by the id of the cache; there may be new queries afterwards."""
@@ -139,7 +154,8 @@ class CachedFrame(StoringFrame):
         """Count the remaining steps for the events of nested pipelines, once all queries are answered."""
         if self._scopes is not None and not self._is_counted:
             self._is_counted = True
-            self._scopes.expect([*self.remaining_steps(), *self._hits], is_held=_DEFERRED in self._status)
+            is_held = _DEFERRED in self._status or _UNDECIDED in self._status
+            self._scopes.expect([*self.remaining_steps(), *self._hits], is_held)
 
     def _is_outdated(self) -> bool:
         """Whether a result that missed in the cache may have been computed since."""
@@ -156,18 +172,22 @@ class CachedFrame(StoringFrame):
 
     def remaining_steps(self) -> list[Step]:
         """Return the steps that have to run, or may have to."""
-        return [step for step in self.plan.steps if self._status[step.index] in (_WANTED, _DEFERRED)]
+        return [step for step in self.plan.steps if _DEFERRED <= self._status[step.index] <= _WANTED]
 
     def undecided_steps(self) -> list[Step]:
         """Return the steps for which it is not known yet whether they have to run."""
-        return [step for step in self.plan.steps if self._status[step.index] == _DEFERRED]
+        return [step for step in self.plan.steps if self._status[step.index] in (_DEFERRED, _UNDECIDED)]
 
     def found_steps(self) -> list[Step]:
         """Return the steps whose results were found."""
         return [step for step in self.plan.steps if self._status[step.index] == _DONE]
 
+    def skipped_steps(self) -> list[Step]:
+        """Return the steps of which it is known that they are skipped."""
+        return [step for step in self.plan.steps if self._status[step.index] == _SKIPPED]
+
     def remaining_calls(self) -> list[CallStep] | None:
-        if _DEFERRED in self._status:
+        if _DEFERRED in self._status or _UNDECIDED in self._status or self.refusal is not None:
             return None
         wanted = [step for step in self.plan.steps if self._status[step.index] == _WANTED]
         calls = [step for step in wanted if isinstance(step, CallStep)]
@@ -179,7 +199,9 @@ class CachedFrame(StoringFrame):
 
     @property
     def is_done(self) -> bool:
-        return _WANTED not in self._status and _DEFERRED not in self._status
+        status = self._status
+        is_done = _WANTED not in status and _DEFERRED not in status and _UNDECIDED not in status
+        return is_done and self.refusal is None
 
     def _demand(self, indexes: Iterable[int]) -> None:
         stack = list(indexes)
@@ -193,10 +215,14 @@ class CachedFrame(StoringFrame):
                     self.look_inside(step)  # for the events
                 self._hit(step)
                 continue
+            if self.decisions is not None and self.decisions.of(index) is None:
+                self._status[index] = _UNDECIDED
+                stack += self.decisions.awaited(step)
+                continue
             if self.identities.can_be_identified(step):
                 if not self.identities.is_signed(step):
                     self._status[index] = _DEFERRED
-                    stack += self.identities.unidentified_sources(step, self._traced)
+                    stack += self._sources_of_signature(step)
                     continue
                 if isinstance(step, CallStep):
                     self._status[index] = _QUERIED
@@ -207,6 +233,17 @@ class CachedFrame(StoringFrame):
                     continue
             self._want(step)
             stack += step.needs
+
+    def _sources_of_signature(self, step: Step) -> list[int]:
+        """Return the steps to demand so that the signature of a step becomes known."""
+        sources = self.identities.unidentified_sources(step, self._traced)
+        if self.decisions is None:
+            return sources
+        found: list[int] = []
+        for source in sources:
+            is_undecided = self.decisions.of(source) is None
+            found += self.decisions.awaited(self.plan.steps[source]) if is_undecided else [source]
+        return found
 
     def _query(self, step: CallStep) -> CacheQuery:
         cache = self.plan.scopes[step.scope].cache
@@ -220,8 +257,8 @@ class CachedFrame(StoringFrame):
     def _want(self, step: Step) -> None:
         assert self._waiting is not None
         self._status[step.index] = _WANTED
-        waiting = self._waiting[step.index] = sum(self._status[source] != _DONE for source in step.needs)
-        if waiting == 0:
+        waiting = self._waiting[step.index] = sum(self._status[source] < _DONE for source in step.needs)
+        if waiting == 0 and self.refusal is None:
             heappush(self._ready, step.index)
 
     # --- nested pipelines that run once on a backend of their own --------------------------------------------------
@@ -238,7 +275,7 @@ class CachedFrame(StoringFrame):
                     self.elements[slot] = frame.elements[inner_slot]
         return True
 
-    def look_inside(self, step: NestedStep) -> CachedFrame:
+    def look_inside(self, step: NestedStep) -> DemandFrame:
         """Look up the results of a nested pipeline; only the signatures of its inputs have to be known."""
         plan = step.inner
         values = list(plan.template)
@@ -251,7 +288,7 @@ class CachedFrame(StoringFrame):
             if slot in self.elements:
                 elements[inner_slot] = self.elements[slot]
         base = self.context(step.scope).child(plan.scopes[0].pipeline_id, step.node.name)
-        frame = CachedFrame(plan, self.run, values, base, known=PriorResults(signatures, elements, frozenset()))
+        frame = DemandFrame(plan, self.run, values, base, known=PriorResults(signatures, elements, frozenset()))
         self.inside[step.index] = frame
         start_together([frame])
         return frame
@@ -287,6 +324,8 @@ class CachedFrame(StoringFrame):
         if not self._take(step, self.run.store.get_each(cache, keys)):
             return False
         self._hit(step)
+        if self.queries:
+            look_up([self])
         if self._started_at is not None or self.item_index is None:
             self._report_hits()
         return True
@@ -308,6 +347,8 @@ class CachedFrame(StoringFrame):
         self._done(step)
         if step.index in self._unverified or not self.identities.can_be_identified(step):
             self._identify_results(step)
+        elif self.queries:
+            look_up([self])
 
     def map_inputs(self, step: NestedStep) -> MapInputs:
         inputs = super().map_inputs(step)
@@ -384,7 +425,7 @@ class CachedFrame(StoringFrame):
         seen = {step.index}
         while stack:
             index = stack.pop()
-            if self._status[index] == _DONE:
+            if self._status[index] >= _DONE:
                 continue
             affected.append(index)
             if index != step.index and self._status[index] == _WANTED:
@@ -400,23 +441,36 @@ class CachedFrame(StoringFrame):
 
     def _done(self, step: Step) -> None:
         self._status[step.index] = _DONE
+        self._release_consumers(step)
+        if step.index in self.plan.deciders:
+            self._decide_again()
+
+    def _release_consumers(self, step: Step) -> None:
         waiting = self._waiting
         assert waiting is not None
         for consumer in self.plan.consumers[step.index]:
             if self._status[consumer] == _WANTED:
                 waiting[consumer] -= 1
-                if waiting[consumer] == 0:
+                if waiting[consumer] == 0 and self.refusal is None:
                     heappush(self._ready, consumer)
 
     def _identify_results(self, step: Step) -> None:
         """Sign the steps that depend on values that exist now, and look up those that waited for them."""
-        if _DEFERRED not in self._status:
+        if _DEFERRED not in self._status and self.decisions is None:  # else more may be demanded later
             return
         for slot in step.outputs:
             if slot is not None:
                 self._identify(slot)
+        waiting = self._sign_downstream([step.index])
+        for index in waiting:
+            self._status[index] = _IDLE
+        self._demand(sorted(waiting))
+        look_up([self])
+
+    def _sign_downstream(self, sources: list[int]) -> list[int]:
+        """Sign the steps that depend on some steps, as far as possible; return those whose look-up waited for that."""
         waiting: list[int] = []
-        stack = [step.index]
+        stack = sources
         seen: set[int] = set()
         while stack:
             for consumer in self.plan.consumers[stack.pop()]:
@@ -432,10 +486,58 @@ class CachedFrame(StoringFrame):
                         waiting.append(consumer)
                     if self.identities.can_be_identified(downstream):
                         stack.append(consumer)
+        return waiting
+
+    # --- steps that may be skipped --------------------------------------------------------------------------------
+
+    def _decide(self) -> list[int]:
+        """Determine which steps run, and skip the others, as far as that is known now; return those decided on."""
+        assert self.decisions is not None
+        decided: list[int] = []
+        try:
+            for step, runs in self.decisions.decide():
+                decided.append(step.index)
+                if not runs:
+                    self._skip(step)
+                    continue
+                self.identities.undecided.discard(step.index)
+                self.identities.sign(step)
+                rival = self.decisions.rival(step)
+                if rival is not None:
+                    self._refuse(step, both_run(step, rival))
+                    break
+        except ExecutionError as error:
+            self._refuse(self.plan.steps[self._first_undecided()], error)
+        return decided
+
+    def _first_undecided(self) -> int:
+        assert self.decisions is not None
+        return next(index for index in self.plan.guarded if self.decisions.of(index) is None)
+
+    def _refuse(self, step: Step, error: ExecutionError) -> None:
+        """Run no further step."""
+        self.refusal, self._ready = Refusal(step, error), []
+
+    def _skip(self, step: Step) -> None:
+        """Record that a step does not run: its results are `SKIPPED`, unless another step makes them."""
+        assert self.decisions is not None
+        self._status[step.index] = _SKIPPED
+        for slot in step.outputs:
+            if slot is not None and self.decisions.is_never_made(slot):
+                self.values[slot] = SKIPPED
+                self.signatures[slot] = skipped_signature()
+        self._release_consumers(step)
+
+    def _decide_again(self) -> None:
+        """Determine which steps run now that another result is known, and demand what waited for that."""
+        self._sign_downstream(self._decide())
+        if self.refusal is not None:
+            return
+        self._traced = set()
+        waiting = [index for index, status in enumerate(self._status) if status in (_DEFERRED, _UNDECIDED)]
         for index in waiting:
             self._status[index] = _IDLE
-        self._demand(sorted(waiting))
-        look_up([self])
+        self._demand(waiting)
 
     def _identify(self, slot: int) -> None:
         """Sign a value that exists by its content; a list of which items failed by the signatures of its elements.
@@ -445,7 +547,7 @@ class CachedFrame(StoringFrame):
         """
         if self.signatures[slot] is not UNKNOWN:
             return
-        known = self.elements.get(slot) if self.plan.producers[slot] in self._unverified else None
+        known = self.elements.get(slot) if self._is_from_unverified(slot) else None
         if known is None:
             self.signatures[slot] = self.identities.identify(slot)
             return
@@ -454,9 +556,12 @@ class CachedFrame(StoringFrame):
                 known[position] = self.identities.identify_element(slot, position)
         self.signatures[slot] = signature.combine(b"items", known) if all(known) else NEVER
 
+    def _is_from_unverified(self, slot: int) -> bool:
+        return not self._unverified.isdisjoint(self.plan.makers(slot))
+
     def signatures_of(self, slots: Sequence[int]) -> list[bytes]:
         for slot in slots:
-            if slot in self.elements and self.plan.producers[slot] in self._unverified:
+            if slot in self.elements and self._is_from_unverified(slot):
                 self._identify(slot)
         return super().signatures_of(slots)
 
@@ -522,14 +627,14 @@ class CachedFrame(StoringFrame):
         self.leave(step)
 
 
-def start_together(frames: Sequence[CachedFrame]) -> None:
+def start_together(frames: Sequence[DemandFrame]) -> None:
     """Look up the results of several executions together; their `start` then uses the answers."""
     for frame in frames:
         frame.begin_lookup()
     look_up(frames)
 
 
-def look_up(frames: Sequence[CachedFrame]) -> None:
+def look_up(frames: Sequence[DemandFrame]) -> None:
     """Answer the cache queries of frames, those of all frames together, until there are no new ones."""
     waiting = [frame for frame in frames if frame.queries]
     while waiting:
