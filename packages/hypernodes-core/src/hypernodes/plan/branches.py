@@ -64,8 +64,10 @@ class Branches:
         self._guards: dict[int, Guard] = {}
         self.skippable = set(inputs)
         self.condition_slots: set[int] = set()
-        self._taken: set[int] = set()
-        self._needed: set[int] = set()
+        self._steps = steps
+        self._all_run = not self.skippable and not any(
+            step.conditions.found or _slots_that_may_be_empty(step) for step in steps
+        )
         self._may_be_empty: set[int] = set()  # slots of nested pipelines that may skip what makes them
 
     @property
@@ -75,7 +77,13 @@ class Branches:
 
     def takes_skipped(self, inputs: Iterable[int]) -> frozenset[int]:
         """Return those of some slots that are read, and only by steps that take `SKIPPED`."""
-        return frozenset(self._taken - self._needed).intersection(inputs)
+        taken: set[int] = set()
+        needed: set[int] = set()
+        if any(map(_may_take_skipped, self._steps)):
+            for step in self._steps:
+                for name, slot in step.arguments.items():
+                    (taken if _takes_skipped(step, name) else needed).add(slot)
+        return frozenset(taken - needed).intersection(inputs)
 
     def deciders(self) -> frozenset[int]:
         """Return the positions of the steps whose results decide whether others run."""
@@ -90,9 +98,10 @@ class Branches:
 
     def add(self, index: int, step: DraftStep) -> Guard | None:
         """Add the next step; return what decides whether it runs, or None if it always does."""
+        if self._all_run:
+            return None
         required: list[tuple[int, tuple[int, ...]]] = []
         for name, slot in step.arguments.items():
-            (self._taken if _takes_skipped(step, name) else self._needed).add(slot)
             if slot in self.skippable and _needs_value(step, name):
                 required.append((slot, tuple(self._makers.get(slot, ()))))
         guard = None
@@ -126,6 +135,13 @@ def _needs_value(step: DraftStep, name: str) -> bool:
     """Whether a step is skipped if an argument is; in a nested pipeline that depends on the nodes in it."""
     node = step.node
     return name not in node.optional if isinstance(node, Node) else name in node.map_over
+
+
+def _may_take_skipped(step: DraftStep) -> bool:
+    """Whether any argument of a step may turn out to be `SKIPPED`."""
+    if isinstance(step.node, Node):
+        return bool(step.node.optional)
+    return step.nested is not None and bool(step.nested[0].takes_skipped)
 
 
 def _takes_skipped(step: DraftStep, name: str) -> bool:
@@ -163,10 +179,7 @@ def find_skippable(steps: Sequence[DraftStep], inputs: Iterable[int]) -> set[int
         steps: The steps of a plan, in topological order.
         inputs: The slots of the inputs that may be skipped.
     """
-    found = set(inputs)
-    if not found and not any(step.conditions.found or _slots_that_may_be_empty(step) for step in steps):
-        return found  # most plans
-    branches = Branches(steps, found)
+    branches = Branches(steps, inputs)
     for index, step in enumerate(steps):
         branches.add(index, step)
         if not isinstance(step.node, Node) and not branches.skippable.isdisjoint(step.arguments.values()):

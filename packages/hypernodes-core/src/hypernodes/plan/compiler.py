@@ -289,7 +289,8 @@ class _Draft:
             reads.setdefault(outputs[name], []).extend(readers)
         from_outside = {slot: tuple(names) for slot, names in reads.items()}
         needed_steps: list[_DraftStep] = []
-        self.may_be_skipped = find_skippable(self.steps, self.skippable)
+        if not all(isinstance(step.node, Node) for step in self.steps):
+            self.may_be_skipped = find_skippable(self.steps, self.skippable)
         for step in reversed(self.steps):  # consumers come after producers
             if not needed_slots.isdisjoint(step.slots):
                 if not isinstance(step.node, Node):
