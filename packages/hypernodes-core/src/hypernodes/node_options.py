@@ -68,6 +68,19 @@ def check_version(version: Any, node_name: str) -> str | None:
     return version
 
 
+def check_cache_for(cache_for: Any, is_cached: bool, node_name: str) -> float | None:
+    """Return how long a cached result of a node counts, in seconds."""
+    if cache_for is None:
+        return None
+    if not _is_number(cache_for) or not 0 < cache_for < float("inf"):
+        raise ConfigurationError(
+            f"cache_for of node {node_name!r} must be seconds, more than 0; got {shown(cache_for)}"
+        )
+    if not is_cached:
+        raise ConfigurationError(f"cache_for of node {node_name!r} has no use with cache=False")
+    return float(cache_for)
+
+
 def check_parameters(option: str, names: Any, inputs: tuple[str, ...], node_name: str) -> frozenset[str]:
     """Return the parameters that an option names."""
     if not isinstance(names, Iterable) or isinstance(names, type):

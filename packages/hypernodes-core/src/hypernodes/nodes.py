@@ -14,6 +14,7 @@ from hypernodes.conditions import Condition, conditions_of, names_of
 from hypernodes.errors import InvalidNodeError
 from hypernodes.global_names import find_global, import_global
 from hypernodes.node_options import (
+    check_cache_for,
     check_no_method,
     check_output_names,
     check_parameters,
@@ -59,6 +60,7 @@ class Node(Generic[P, R]):
         when: Condition on which it runs (see `node`).
         unless: Condition on which it does not run.
         optional: Parameters that may be `SKIPPED` (see `node`).
+        cache_for: How long a cached result counts, in seconds (see `node`).
 
     Attributes:
         func: The wrapped callable.
@@ -76,6 +78,7 @@ class Node(Generic[P, R]):
         skip_failures: Parameters whose failed items are left out.
         conditions: What has to hold so that it runs, by `when` and `unless`.
         optional: Parameters that may be `SKIPPED`.
+        cache_for: How long a cached result counts, in seconds; None for as long as it is there.
         needs: Names of what has to be known before it runs: its inputs, and what its conditions are on.
         code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
@@ -100,6 +103,7 @@ class Node(Generic[P, R]):
         when: When = None,
         unless: When = None,
         optional: str | Iterable[str] = (),
+        cache_for: float | None = None,
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -119,6 +123,7 @@ class Node(Generic[P, R]):
         self.name: str = own_name or (function_name if function_name.isidentifier() else self.outputs[0])
         self.cache = check_bool(f"cache of node {self.name!r}", cache)
         check_policy(self.name, retries, retry_delay, retry_on, timeout)
+        self.cache_for = check_cache_for(cache_for, self.cache, self.name)
         self.retries = retries
         self.retry_delay = retry_delay
         self.retry_on = retry_on
@@ -230,6 +235,7 @@ class Node(Generic[P, R]):
             "cache_ignore": tuple(sorted(self.cache_ignore)),
             "skip_failures": tuple(sorted(self.skip_failures)),
             "optional": tuple(sorted(self.optional)),
+            "cache_for": self.cache_for,
         }
 
     def with_conditions(self, conditions: tuple[Condition, ...]) -> Node[P, R]:
@@ -275,6 +281,7 @@ def node(
     when: When = None,
     unless: When = None,
     optional: str | Iterable[str] = (),
+    cache_for: float | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -308,6 +315,9 @@ def node(output_name: Any = None, **options: Any) -> Any:
             only they need does not run either. Nodes whose conditions exclude each other may have the same outputs.
         unless: The same for what must not be so.
         optional: Parameters that may come from a node that was skipped: the function gets `SKIPPED` for them then.
+        cache_for: How long a result in a cache counts, in seconds from the end of the call, e.g. for answers of a
+            service. An older one counts as absent, and is replaced. What depends on the result is identified by its
+            value, so that it is computed again only if a new answer differs.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.

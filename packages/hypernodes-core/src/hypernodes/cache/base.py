@@ -50,9 +50,9 @@ class Cache(ABC):
     """Stores values under string keys. Subclass it to add another storage.
 
     Keys are signatures (hexadecimal strings): equal keys mean equal values, so an entry never changes and may be
-    dropped at any time. Keys that begin with "about-" are records for `Pipeline.explain`, a small dict for every node,
-    which is replaced when the node is computed again (see `hypernodes.cache.record`). Implementations must be
-    thread-safe.
+    dropped at any time; but for results of nodes with `cache_for`, which later ones replace. Keys that begin with
+    "about-" are records for `Pipeline.explain`, a small dict for every node, which is replaced when the node is
+    computed again (see `hypernodes.cache.record`). Implementations must be thread-safe.
 
     Attributes:
         shows_inputs: Whether these records hold numbers and short texts among the inputs in clear, unless they look

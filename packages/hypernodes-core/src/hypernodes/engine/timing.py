@@ -1,8 +1,8 @@
-"""The clock of time limits and delays, and the delay before a retry."""
+"""The clocks of time limits, delays and stored results, and the delay before a retry."""
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from hypernodes.nodes import Node
@@ -11,6 +11,11 @@ from hypernodes.nodes import Node
 def now() -> float:
     """Return the time on the monotonic clock, in seconds."""
     return monotonic()
+
+
+def seconds_since_epoch() -> float:
+    """Return the time of day, which results are stored with that count for some time only."""
+    return time()
 
 
 def retry_delay_s(node: Node[..., Any], attempt: int) -> float:

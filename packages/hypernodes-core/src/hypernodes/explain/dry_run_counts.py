@@ -170,7 +170,7 @@ class _DryRunCounter:
         key = frame.key_of(step)
         cache = frame.plan.scopes[step.scope].cache
         if key is not None and cache is not None:
-            keys = [frame.identities.key(slot) for slot in step.outputs if slot is not None]
+            keys = frame.keys_of(step)
             if self._store.expects(cache, keys):
                 tally.repeats += 1
                 return
@@ -213,8 +213,8 @@ class _DryRunCounter:
             return False
         return True
 
-    def _count_hits(self, step: CallStep, values: Sequence[CachedValue]) -> None:
-        expected = sum(value.is_expected for value in values)
+    def _count_hits(self, step: CallStep, values: Sequence[Any]) -> None:
+        expected = sum(isinstance(value, CachedValue) and value.is_expected for value in values)
         self._tallies[step].hits += len(values) - expected
         self._tallies[step].repeats += expected
         self._not_cached += expected

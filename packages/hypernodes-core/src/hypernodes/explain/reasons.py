@@ -48,6 +48,8 @@ class Reasons:
             return ["never cached (cache=False)"]
         if cache is None or frame is None:
             return ["no cache"]
+        if self._state.codes.of(plan).dated[step.index] is not None:
+            return [_too_old(step, frame.outdated.get(step.index))]
         digest = self._state.codes.of(plan).calls[step.index]
         if digest is None:
             return ["its code cannot be identified (see the warning)"]
@@ -102,6 +104,16 @@ class Reasons:
                     return f"runs uncached: it depends on a result of `{source}` that cannot be identified"
                 return f"runs uncached: input `{name}` cannot be identified (see the warning)"
         return "runs uncached"  # pragma: no cover
+
+
+def _too_old(step: CallStep, age_s: float | None) -> str:
+    """Return why a node runs whose results count for some time only."""
+    limit = f"cache_for={step.node.cache_for:g}"
+    if age_s is None:
+        return f"not computed yet for these inputs, or not kept (its results count for some time only: {limit} s)"
+    if age_s < 0:
+        return f"its result is from {-age_s:.0f} s in the future, so it is not known how old it is ({limit} s)"
+    return f"its result is {age_s:.0f} s old, and counts for {step.node.cache_for:g} s"
 
 
 def _new_items(now: Mapping[str, Mapping[str, Any]], then: Mapping[str, Mapping[str, Any]]) -> str:

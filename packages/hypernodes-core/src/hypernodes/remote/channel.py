@@ -11,7 +11,7 @@ from hypernodes.backend.base import Backend
 from hypernodes.cache.base import Cache
 from hypernodes.cache.record import is_record_key
 from hypernodes.callbacks import CallbackContext, Listeners, PipelineCallback
-from hypernodes.engine.identity.plan_code import CALL, Origin
+from hypernodes.engine.identity.plan_code import Origin
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import NotTransferred
 from hypernodes.engine.store.run_store import is_manifest_key, manifest_key
@@ -316,7 +316,7 @@ class Channel:
         if not isinstance(origin, Origin) or not self._state.codes.is_ours(origin):
             return False
         own = origin.signature().hex()
-        return key == (own if origin.how == CALL else manifest_key(own))
+        return key == (own if origin.is_of_call else manifest_key(own))
 
     def _argument(self, value: bytes | SerializedError) -> Any:
         if isinstance(value, SerializedError):

@@ -178,9 +178,9 @@ class Pruning:
             if isinstance(step, CallStep):
                 cache = frame.plan.scopes[step.scope].cache
                 code = self._code(frame.plan, step)
-                for slot in step.outputs:
-                    if slot is not None:
-                        self._record(cache, frame.identities.key(slot), frame.values[slot], slot in taken, (code,))
+                slots = [made for made in step.outputs if made is not None]
+                for own, key, value in zip(slots, frame.keys_of(step), frame.stored_values(step), strict=True):
+                    self._record(cache, key, value, own in taken or step.index in frame.dates, (code,))
             elif step.mapped:
                 for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                     plan, producer, origin = origin_of(step.inner, inner_slot)

@@ -28,8 +28,10 @@ from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, SlotSignatures
 from hypernodes.engine.state import RunState
+from hypernodes.engine.store.dated import dated, is_dated
 from hypernodes.engine.store.manifests import is_stored, read_elements, skipped_signature, stored_elements
 from hypernodes.engine.store.run_store import manifest_key, read_manifest
+from hypernodes.engine.timing import seconds_since_epoch
 from hypernodes.errors import ExecutionError
 from hypernodes.failure import contains_failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
@@ -47,6 +49,9 @@ class DemandFrame(StoringFrame):
         failed_before: For each step that depends on failed items, the mapped pipeline that they are of.
         queries: Look-ups to be answered before the steps to run are known.
         found: Positions of steps whose results are known already, as the creator of the frame passed them in.
+        dates: When results were computed that were found and count for some time only, by step position; in seconds
+            since the epoch.
+        outdated: How old the results are that were found and do not count any more, by step position; in seconds.
         decisions: Which steps run, and which are skipped; None if all run.
     """
 
@@ -56,13 +61,16 @@ class DemandFrame(StoringFrame):
         "_is_started",
         "_status",
         "_traced",
+        "_unqueried",
         "_unverified",
+        "dates",
         "decisions",
         "elements",
         "failed_before",
         "found",
         "identities",
         "inside",
+        "outdated",
         "queries",
         "refusal",
         "skipped",
@@ -98,6 +106,9 @@ class DemandFrame(StoringFrame):
         self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found in the cache, but not reported yet
         self._is_started = self._is_counted = False
+        self._unqueried: set[int] = set()
+        self.dates: dict[int, float] = {}
+        self.outdated: dict[int, float] = {}
         self._looked_up_at = 0
         self._may_repeat = self.identities.code.may_repeat
         self._traced: set[int] = set()  # steps whose signature waits for a demanded result
@@ -118,6 +129,7 @@ class DemandFrame(StoringFrame):
         self._is_started, self._is_counted = True, False
         self._looked_up_at = self.run.computed
         self._traced = set()
+        self._unqueried = set()
         self.inside = {}
         self._hits, self._ready = [], []
         self._scopes = self._new_scopes()
@@ -138,17 +150,34 @@ class DemandFrame(StoringFrame):
         for step, cache, keys in queries:
             if self._take(step, found[id(cache)].take(keys)):
                 self._hit(step)
+                if self._is_dated(step):
+                    self._identify_results(step, looks_up=False)  # the queries of all frames are answered together
             else:
                 self._want(step)
                 self._demand(step.needs)
 
     def _take(self, step: CallStep, values: Sequence[Any] | None) -> bool:
         """Take the results of a step if all of them were found."""
+        if values is not None and self._is_dated(step):
+            values = self._fresh(step, values)
         if values is None:
             return False
         for slot, value in zip((slot for slot in step.outputs if slot is not None), values, strict=True):
             self.values[slot] = value
         return True
+
+    def _fresh(self, step: CallStep, stored: Sequence[Any]) -> list[Any] | None:
+        """Return the results in entries that are not too old; None if one is, or is no such entry."""
+        found = [self.run.store.actual(entry) for entry in stored]
+        if not all(is_dated(entry) for entry in found):
+            return None
+        at, now = min(entry[0] for entry in found), seconds_since_epoch()
+        assert step.node.cache_for is not None
+        if not 0 <= now - at < step.node.cache_for:  # one from the future is of another clock
+            self.outdated[step.index] = now - at
+            return None
+        self.dates[step.index] = at
+        return [entry[1] for entry in found]
 
     def expect(self) -> None:
         """Count the remaining steps for the events of nested pipelines, once all queries are answered."""
@@ -187,7 +216,7 @@ class DemandFrame(StoringFrame):
         return [step for step in self.plan.steps if self._status[step.index] == _SKIPPED]
 
     def remaining_calls(self) -> list[CallStep] | None:
-        if _DEFERRED in self._status or _UNDECIDED in self._status or self.refusal is not None:
+        if _DEFERRED in self._status or _UNDECIDED in self._status or self.refusal is not None or self._unqueried:
             return None
         wanted = [step for step in self.plan.steps if self._status[step.index] == _WANTED]
         calls = [step for step in wanted if isinstance(step, CallStep)]
@@ -219,7 +248,13 @@ class DemandFrame(StoringFrame):
                 self._status[index] = _UNDECIDED
                 stack += self.decisions.awaited(step)
                 continue
-            if self.identities.can_be_identified(step):
+            if isinstance(step, CallStep) and self._is_dated(step):
+                if self.key_of(step) is not None:
+                    self._status[index] = _QUERIED
+                    self.queries.append(self._query(step))
+                    continue
+                self._unqueried.add(index)  # it is looked up when it is about to run
+            elif self.identities.can_be_identified(step):
                 if not self.identities.is_signed(step):
                     self._status[index] = _DEFERRED
                     stack += self._sources_of_signature(step)
@@ -248,7 +283,7 @@ class DemandFrame(StoringFrame):
     def _query(self, step: CallStep) -> CacheQuery:
         cache = self.plan.scopes[step.scope].cache
         assert cache is not None
-        return CacheQuery(step, cache, [self.identities.key(slot) for slot in step.outputs if slot is not None])
+        return CacheQuery(step, cache, self.keys_of(step))
 
     def _hit(self, step: Step) -> None:
         self._hits.append(step)
@@ -318,12 +353,15 @@ class DemandFrame(StoringFrame):
 
     def recall(self, step: CallStep) -> bool:
         key = self.key_of(step)
-        if key is None or not self.was_computed(key):
+        if key is None or not (step.index in self._unqueried or self.was_computed(key)):
             return False
+        self._unqueried.discard(step.index)
         _, cache, keys = self._query(step)
         if not self._take(step, self.run.store.get_each(cache, keys)):
             return False
         self._hit(step)
+        if self._is_dated(step):
+            self._identify_results(step)
         if self.queries:
             look_up([self])
         if self._started_at is not None or self.item_index is None:
@@ -331,9 +369,42 @@ class DemandFrame(StoringFrame):
         return True
 
     def key_of(self, step: CallStep) -> bytes | None:
+        if self._is_dated(step):
+            origins = self.identities.origins_of_dated(step)
+            return origins[0].signature() if origins else None
         if not self.identities.can_be_identified(step):
             return None
         return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
+
+    def _is_dated(self, step: Step) -> bool:
+        """Whether the results of a step count for some time only."""
+        return self.identities.code.dated[step.index] is not None
+
+    def keys_of(self, step: CallStep) -> list[str]:
+        """Return the keys of the results of a call that has a signature."""
+        if self._is_dated(step):
+            origins = self.identities.origins_of_dated(step) or []
+            pairs = zip(step.outputs, origins, strict=True)
+            return [origin.signature().hex() for slot, origin in pairs if slot is not None]
+        return [self.identities.key(slot) for slot in step.outputs if slot is not None]
+
+    def stored_values(self, step: CallStep) -> list[Any]:
+        """Return the results of a call that were found, as the cache holds them."""
+        values = [self.values[slot] for slot in step.outputs if slot is not None]
+        return [dated(self.dates[step.index], value) for value in values] if step.index in self.dates else values
+
+    def _store(self, step: CallStep, outputs: Sequence[Any]) -> None:
+        if not self._is_dated(step):
+            super()._store(step, outputs)
+            return
+        cache = self.plan.scopes[step.scope].cache
+        assert cache is not None
+        if cache.notes_origins:
+            pairs = zip(step.outputs, self.identities.origins_of_dated(step) or (), strict=True)
+            cache.note_origins({origin.signature().hex(): origin for slot, origin in pairs if slot is not None})
+        now = seconds_since_epoch()
+        made = [dated(now, value) for slot, value in zip(step.outputs, outputs, strict=True) if slot is not None]
+        self.run.store.put(cache, dict(zip(self.keys_of(step), made, strict=True)), step.node.name)
 
     def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
         super().complete(step, outputs, duration_s)
@@ -454,9 +525,10 @@ class DemandFrame(StoringFrame):
                 if waiting[consumer] == 0 and self.refusal is None:
                     heappush(self._ready, consumer)
 
-    def _identify_results(self, step: Step) -> None:
+    def _identify_results(self, step: Step, looks_up: bool = True) -> None:
         """Sign the steps that depend on values that exist now, and look up those that waited for them."""
-        if _DEFERRED not in self._status and self.decisions is None:  # else more may be demanded later
+        may_be_demanded_later = self.decisions is not None or self.identities.code.is_dated
+        if _DEFERRED not in self._status and not may_be_demanded_later:
             return
         for slot in step.outputs:
             if slot is not None:
@@ -465,7 +537,8 @@ class DemandFrame(StoringFrame):
         for index in waiting:
             self._status[index] = _IDLE
         self._demand(sorted(waiting))
-        look_up([self])
+        if looks_up:
+            look_up([self])
 
     def _sign_downstream(self, sources: list[int]) -> list[int]:
         """Sign the steps that depend on some steps, as far as possible; return those whose look-up waited for that."""

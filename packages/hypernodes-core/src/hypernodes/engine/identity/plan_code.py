@@ -12,6 +12,7 @@ from hypernodes.engine.store.run_store import Warn
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 CALL = b"call"
+DATED_CALL = b"dated call"
 
 
 class NestedOutput(NamedTuple):
@@ -40,6 +41,11 @@ class Origin(NamedTuple):
     code: bytes
     inputs: tuple[bytes, ...]
     position: int | None = None
+
+    @property
+    def is_of_call(self) -> bool:
+        """Whether the result is one of a call, rather than a list of the results of items."""
+        return self.how in (CALL, DATED_CALL)
 
     def signature(self) -> bytes:
         """Return the signature."""
@@ -94,18 +100,26 @@ class PlanCode:
         signed: For each step, the slots whose values are part of the signatures of its results, in order.
         identified: The calls of the plan, if all results are identified by their inputs; else None.
         may_repeat: Whether two steps may have the same result, since their code is the same.
+        dated: For each step whose results count for some time only, the digest of its function; None for others. What
+            depends on them is identified by their values.
+        is_dated: Whether there is any such step.
     """
 
     def __init__(self, plan: Plan, codes: PlanCodes) -> None:
         self.calls: list[bytes | None] = []
+        self.dated: list[bytes | None] = []
         self.nested: list[tuple[NestedOutput | None, ...]] = []
         self.signed: list[tuple[int, ...]] = []
         for step in plan.steps:
-            self.calls.append(_call_code(plan, step, codes) if isinstance(step, CallStep) else None)
+            code = _call_code(plan, step, codes) if isinstance(step, CallStep) else None
+            is_dated = isinstance(step, CallStep) and step.node.cache_for is not None
+            self.calls.append(None if is_dated else code)
+            self.dated.append(code if is_dated else None)
             self.nested.append(_nested_code(step, codes) if isinstance(step, NestedStep) else ())
             self.signed.append(_signed_arguments(step, self.nested[-1]))
         known = [code for code in self.calls if code is not None]
         self.may_repeat = len(set(known)) < len(known)
+        self.is_dated = any(code is not None for code in self.dated)
         self.identified = _identified(plan, self)
 
 
@@ -131,8 +145,10 @@ class PlanCodes:
 
     def is_ours(self, origin: Origin) -> bool:
         """Whether a signature is that of something that a plan known by now makes, or a node that was sent."""
-        if origin.how == CALL:
-            return origin.code in self.sent or any(origin.code in code.calls for code in self.known.values())
+        if origin.is_of_call:
+            return origin.code in self.sent or any(
+                origin.code in (code.calls if origin.how == CALL else code.dated) for code in self.known.values()
+            )
         return any(
             output is not None and output.code == origin.code
             for code in self.known.values()
@@ -199,9 +215,10 @@ def sign_call(code: bytes, inputs: list[bytes]) -> bytes:
 
 def origins_of_call(step: CallStep, code: bytes, inputs: tuple[bytes, ...]) -> list[Origin]:
     """Return what the signature of each output of a call is made of; see `sign_outputs`."""
+    how = CALL if step.node.cache_for is None else DATED_CALL
     if len(step.outputs) == 1:
-        return [Origin(CALL, code, inputs)]
-    return [Origin(CALL, code, inputs, position) for position in range(len(step.outputs))]
+        return [Origin(how, code, inputs)]
+    return [Origin(how, code, inputs, position) for position in range(len(step.outputs))]
 
 
 def _call_code(plan: Plan, step: CallStep, codes: PlanCodes) -> bytes | None:

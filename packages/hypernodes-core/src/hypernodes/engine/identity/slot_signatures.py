@@ -162,6 +162,14 @@ class SlotSignatures:
                 self.signatures[filled] = output.code
         return None not in outputs
 
+    def origins_of_dated(self, step: CallStep) -> list[Origin] | None:
+        """Return what the keys of a call's results are made of that count for some time only; None while unknown."""
+        code = self.code.dated[step.index]
+        if code is None:
+            return None
+        known = [self.of(slot) for slot in self.code.signed[step.index]]
+        return origins_of_call(step, code, tuple([own for own in known if own])) if all(known) else None
+
     def unidentified_sources(self, step: Step, seen: set[int] | None = None) -> list[int]:
         """Return the steps upstream that have to run, or to be decided on, before the signature of `step` can be known.
 
