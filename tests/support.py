@@ -11,6 +11,7 @@ from typing import Any
 
 from hypernodes import CallbackContext, LocalBackend, MemoryCache, PipelineCallback
 from hypernodes.cache.record import is_record_key
+from hypernodes.failure import REPLAY_NOTE
 
 
 def end_idle_workers() -> None:
@@ -150,3 +151,8 @@ def start_python(
         text=True,
         encoding="utf-8",
     )
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Return the notes of an error, but for the one that says how the call is made again."""
+    return [note for note in error.__notes__ if note != REPLAY_NOTE]

@@ -12,7 +12,7 @@ import pytest
 from hypernodes import Failure, LocalBackend, MemoryCache, Node, Pipeline
 from hypernodes.backend import Backend, SubprocessBackend
 from tests.concurrency.kit import MODES, Modes
-from tests.support import Recorder
+from tests.support import Recorder, notes_of
 
 
 class OwnError(BaseException):
@@ -51,7 +51,7 @@ def check(kind: str, run: Callable[[], Any], where: str) -> None:
         run()
     assert type(caught.value) is type(expected)
     assert str(caught.value) == str(expected)
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     assert note.startswith("in node 'fail'")
     assert where in note
 
@@ -74,7 +74,7 @@ def check_everywhere(kind: str, node: Node[..., Any], backend: Backend, **settin
         assert (first, third) == (0, 2)
         assert isinstance(second, Failure)
         assert type(second.error) is type(KINDS[kind]())
-        assert len(second.error.__notes__) == 1
+        assert len(notes_of(second.error)) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hypernodes import LocalBackend, MemoryCache, Node, Pipeline, node
-from tests.support import Recorder
+from tests.support import Recorder, notes_of
 
 
 class OwnError(Exception):
@@ -67,7 +67,7 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def note_of(error: BaseException) -> str:
-    (note,) = error.__notes__
+    (note,) = notes_of(error)
     return note
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypernodes import Failure, LocalBackend, MapLengthError, MemoryCache, Pipeline, failures, node
 from hypernodes.engine import ExecutionMode
 from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Log, Modes, guarded
-from tests.support import Recorder
+from tests.support import Recorder, notes_of
 
 
 class Broken:
@@ -91,7 +91,7 @@ def test_the_original_error_surfaces_with_its_traceback_and_one_note(modes: Mode
     assert caught.value.code == 30
     frame = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert (frame.name, frame.line) == ("check", "raise OwnError(x, code=10 * x)")
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     assert note.startswith("in node 'check' (test_failing_nodes.py:")
     assert note.endswith("of pipeline whole → each, map item 2; its inputs: x; backend: local")
 

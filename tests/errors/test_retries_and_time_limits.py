@@ -28,7 +28,7 @@ from hypernodes import (
 from hypernodes.engine import ExecutionMode, timing
 from hypernodes.engine.workers import calling_thread
 from tests.concurrency.kit import CONCURRENT, MODES, Gate, Log, Modes, guarded
-from tests.support import Recorder
+from tests.support import Recorder, notes_of
 
 
 class RetryRecorder(Recorder):
@@ -147,7 +147,7 @@ def test_the_error_of_the_last_attempt_surfaces(modes: Modes) -> None:
     with pytest.raises(ConnectionError, match="call 3") as caught:
         pipeline.run({"x": 1})
     assert flaky.calls == {1: 3}
-    assert len(caught.value.__notes__) == 1
+    assert len(notes_of(caught.value)) == 1
     assert [event[0] for event in recorder.events[-3:]] == ["node_retry", "error", "pipeline_end"]
 
 

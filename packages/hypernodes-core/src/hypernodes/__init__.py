@@ -56,6 +56,7 @@ from hypernodes.resources import Resource, resource
 if TYPE_CHECKING:
     from hypernodes.remote.backend import RemoteBackend as RemoteBackend
     from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
+    from hypernodes.replaying import replay as replay
     from hypernodes_cache import DiskCache as DiskCache
     from hypernodes_modal import ModalBackend as ModalBackend
 
@@ -111,6 +112,7 @@ __all__ = [
     "failures",
     "ifelse",
     "node",
+    "replay",
     "resource",
     "route",
 ]
@@ -120,6 +122,10 @@ _PLUGIN_GROUPS = (plugins.BACKENDS, plugins.CACHES, plugins.CALLBACKS)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "replay":
+        from hypernodes.replaying import replay
+
+        return replay
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
     if name == "RemoteBackend":  # only authors of backends need what it imports

@@ -8,6 +8,12 @@ from typing import Any, NamedTuple
 from hypernodes.checks import shown
 from hypernodes.errors import DependencyError
 
+FAILED_CALL = "__hypernodes_call__"
+"""The attribute of an error that says which call raised it."""
+
+REPLAY_NOTE = "to make this call again with the same inputs: hypernodes.replay(error)"
+"""The note of such an error."""
+
 
 class Failure(NamedTuple):
     """A failed item; it replaces the item's outputs (`on_error="collect"`).
@@ -33,6 +39,21 @@ class Failure(NamedTuple):
         from traceback import format_exception
 
         return cls(error, "".join(format_exception(error)), item_index, node_path)
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What the function of the node got, by the names of its parameters; empty if that is not known.
+
+        Large inputs do not come back from remote places, and what was only known to a worker process is missing.
+        """
+        call = getattr(self.error, FAILED_CALL, None)
+        return {} if call is None else dict(call.inputs)
+
+    def replay(self, *, debugger: bool = False) -> Any:
+        """Call the function once more, here and with the same inputs; see `hypernodes.replay`."""
+        from hypernodes.replaying import replay
+
+        return replay(self, debugger=debugger)
 
     def __repr__(self) -> str:
         return f"<Failure of item {self.item_index} in {' → '.join(self.node_path)}: {self.error!r}>"

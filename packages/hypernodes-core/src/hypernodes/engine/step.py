@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.caller import warn_at_function
 from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
+from hypernodes.engine.failed_calls import record_call
 from hypernodes.engine.failed_items import hint_at_failures, without_failures
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
 from hypernodes.errors import ExecutionError, HyperNodesWarning, NodeTimeoutError, OutputCountError, add_note
+from hypernodes.failure import REPLAY_NOTE
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, Plan, Step
 from hypernodes.read_once import held_iterator, holding, is_read_once, kind_of, listing, remedy
@@ -366,7 +368,19 @@ def locate(
     hint_at_event_loops(error)
     if values and isinstance(step, CallStep):
         hint_at_failures(error, step, values)
+        is_recorded = record_call(error, plan, step, values, _as_given, lambda value: isinstance(value, NotTransferred))
+        if is_recorded and not item_path and isinstance(error, Exception):
+            _add_replay_note(error)
     return (*path, step.node.name)
+
+
+def _add_replay_note(error: BaseException) -> None:
+    if REPLAY_NOTE not in getattr(error, "__notes__", ()):
+        add_note(error, REPLAY_NOTE)
+
+
+def _as_given(step: CallStep, values: Sequence[Any]) -> Sequence[Any]:
+    return without_failures(step, values) if step.node.skip_failures else values
 
 
 def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:

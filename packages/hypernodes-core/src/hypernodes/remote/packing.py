@@ -22,13 +22,15 @@ from typing import Any, Self
 import cloudpickle
 
 from hypernodes import plugins
+from hypernodes.engine.failed_calls import FailedCall
 from hypernodes.engine.workers.by_value import ByValuePickler
 from hypernodes.engine.workers.code_owner import code_owner
+from hypernodes.engine.workers.exception_parts import set_attributes
 from hypernodes.engine.workers.pickling import PROTOCOL
 from hypernodes.engine.workers.sent_sentinels import reduce_sent_sentinel
-from hypernodes.engine.workers.serialized_errors import SerializedError, describe, restore
+from hypernodes.engine.workers.serialized_errors import SerializedError, can_be_serialized, describe, restore
 from hypernodes.errors import SerializationError
-from hypernodes.failure import Failure
+from hypernodes.failure import FAILED_CALL, Failure
 from hypernodes.locks import reset_after_fork
 from hypernodes.nodes import Node
 from hypernodes.remote import wire
@@ -280,8 +282,10 @@ class _Pickler(ByValuePickler):
                 self.modules[obj.__name__] = obj
                 state = state_of(obj, self._left_out.get(obj.__name__, set()))
                 return _as_it_is, (self._shell(obj),), state
+        elif type(obj) is FailedCall:
+            return obj.reduce_to_send(can_be_serialized)
         elif type(obj) is Failure:
-            return restore_failure, (describe(obj.error), *obj[1:])
+            return restore_failure, (describe(obj.error), getattr(obj.error, FAILED_CALL, None), *obj[1:])
         elif isinstance(obj, (FunctionType, type)) and is_own(getattr(obj, "__module__", None) or "__main__"):
             self.code[id(obj)] = obj
             if isinstance(obj, FunctionType):
@@ -343,9 +347,11 @@ def load_torch_storage(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), map_location=device, weights_only=False)
 
 
-def restore_failure(raised: SerializedError, *facts: Any) -> Failure:
+def restore_failure(raised: SerializedError, call: FailedCall | None, *facts: Any) -> Failure:
     """Return a failure whose exception may be a description of what was raised."""
-    return Failure(restore(raised), *facts)
+    error = restore(raised)
+    set_attributes(error, {FAILED_CALL: call})
+    return Failure(error, *facts)
 
 
 def modules_imported_by(function: FunctionType) -> Iterator[ModuleType]:

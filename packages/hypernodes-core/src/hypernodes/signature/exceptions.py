@@ -12,14 +12,14 @@ from functools import cache
 from typing import Any
 
 from hypernodes import plugins
-from hypernodes.failure import Failure
+from hypernodes.failure import FAILED_CALL, REPLAY_NOTE, Failure
 from hypernodes.signature.object_state import StateReader
 from hypernodes.signature.walk import Parts
 
 _FIELDS = ("name", "path", "obj")  # of ImportError, NameError and AttributeError, which they do not pickle as a rule
 _ADDRESS = re.compile(r"\bat 0x[0-9A-Fa-f]{6,}\b")
 _FRAME = re.compile(r'^(?P<margin>[ |]*)File "(?P<file>.*)", line \d+, in (?P<function>.*)$')
-_OWN_NOTE = re.compile(r"^in node '.* of pipeline .*; its inputs: .*; backend: .*$")
+_OWN_NOTE = re.compile(r"^(in node '.* of pipeline .*; its inputs: .*; backend: .*|" + re.escape(REPLAY_NOTE) + ")$")
 _CHAINING = re.compile(
     r'^(|"""|\(most recent call last\):|Traceback \(most recent call last\):|.*\.RemoteTraceback:'
     r"|The above exception was the direct cause of the following exception:)$"
@@ -44,7 +44,7 @@ class FailedWith:
 def exception_parts(error: BaseException) -> Parts:
     """An exception: its class, arguments and attributes, and the exceptions that led to it; not its traceback."""
     parts = StateReader(type(error)).parts(error)
-    children = list(parts.children)
+    children = [(label, value) for label, value in parts.children if label != f".{FAILED_CALL}"]
     stated = {label for label, _ in children}
     fields = [(f".{name}", getattr(error, name, None)) for name in _FIELDS if f".{name}" not in stated]
     children += [(label, value) for label, value in fields if value is not None]
@@ -71,6 +71,8 @@ def failed_with_parts(failed: FailedWith) -> Parts:
     parts = StateReader(type(error)).parts(error)
     children: list[tuple[Any, Any]] = []
     for label, value in parts.children:
+        if label == f".{FAILED_CALL}":
+            continue
         if label == ".__notes__":
             value = [note for note in value if not (isinstance(note, str) and _OWN_NOTE.match(note))]
             if not value:

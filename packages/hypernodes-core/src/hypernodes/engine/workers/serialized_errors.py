@@ -60,6 +60,15 @@ def _dumps_by_value(value: Any) -> bytes:
     return buffer.getvalue()
 
 
+def can_be_serialized(value: Any) -> bool:
+    """Whether a value can be sent to another process, and made again there."""
+    try:
+        pickle.loads(_dumps_by_value(value))
+    except Exception:
+        return False
+    return True
+
+
 def _dumps(value: Any) -> bytes:
     return pickle.dumps(value, PROTOCOL)
 

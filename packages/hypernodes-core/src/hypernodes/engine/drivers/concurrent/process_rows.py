@@ -222,7 +222,7 @@ class ProcessRows(ItemStarter):
 
     def _fail_row(self, host: Host, row: ItemRow, step: CallStep, error: BaseException) -> None:
         if not self.owner.is_stopped:
-            fail_row(self.owner, host, row.item_index, step, error)
+            fail_row(self.owner, host, row.item_index, step, error, [*row.values, *self._rest])
 
     def _with_given(self, row: ItemRow, outputs: list[Any]) -> list[Any]:
         """Return all outputs of a row, those given as inputs among them."""

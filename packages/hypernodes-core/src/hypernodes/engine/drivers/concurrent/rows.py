@@ -93,8 +93,10 @@ class RowReader:
         return list(map(ItemRow, indexes, rows))
 
 
-def fail_row(owner: MapActivity, host: Host, index: int, step: Step, error: BaseException) -> None:
-    """Record the failure of an item in one of its steps."""
+def fail_row(
+    owner: MapActivity, host: Host, index: int, step: Step, error: BaseException, values: Sequence[Any]
+) -> None:
+    """Record the failure of an item in one of its steps; `values` are those of the slots that are known here."""
     request = owner.request
-    path = locate(error, owner.plan, step, request.base, request.run.backend_name, index)
+    path = locate(error, owner.plan, step, request.base, request.run.backend_name, index, values)
     owner.fail_item(host, index, error, path)
