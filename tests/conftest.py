@@ -49,8 +49,8 @@ NEEDS = {
     "test_modal_backend.py": ("hypernodes_cache", "hypernodes_modal"),
     "worker_processes/test_ctrl_c.py": ("hypernodes_cache",),
 }
-# What takes minutes, mostly processes and containers. Single files elsewhere carry the marker themselves.
-SLOW = ("demo/test_demo_command.py", "docs/test_original_description.py", "modal/", "semantics/", "worker_processes/")
+# What takes long, mostly processes and containers. Single files and tests elsewhere carry the marker themselves.
+SLOW = ("demo/test_demo_command.py", "docs/", "modal/", "semantics/", "worker_processes/")
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=20_000, deadline=None, print_blob=True)

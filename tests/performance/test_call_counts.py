@@ -175,6 +175,7 @@ def test_no_more_calls_than_needed_for_one_more(work: Callable[[int], Callable[[
     assert (count_calls(work(2000)) - count_calls(work(1000))) / 1000 <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "work",
     [
