@@ -24,7 +24,7 @@ def shared_backend(request: pytest.FixtureRequest, modal_loopback_session: Modal
     node_execution, map_execution = request.param
     image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2])).uv_pip_install("loky")
     with ModalBackend(
-        image, node_execution=node_execution, map_execution=map_execution, max_workers=3
+        image, node_execution=node_execution, map_execution=map_execution, max_workers=2
     ) as backend:  # keeps the container for all tests
         yield backend
 
