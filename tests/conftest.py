@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import signal
 import sys
 import textwrap
@@ -49,8 +50,8 @@ NEEDS = {
     "test_modal_backend.py": ("hypernodes_cache", "hypernodes_modal"),
     "worker_processes/test_ctrl_c.py": ("hypernodes_cache",),
 }
-# What takes minutes, mostly processes and containers. Single files elsewhere carry the marker themselves.
-SLOW = ("demo/test_demo_command.py", "docs/test_original_description.py", "modal/", "semantics/", "worker_processes/")
+# What takes long, mostly processes and containers. Single files and tests elsewhere carry the marker themselves.
+SLOW = ("demo/test_demo_command.py", "docs/", "modal/", "semantics/", "worker_processes/")
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=20_000, deadline=None, print_blob=True)
@@ -143,6 +144,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix().startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, object, object]:
+    """Hide the name of the test, which pytest sets in the environment.
+
+    Processes are used again only where the environment is as it was when they started, so that each test would have to
+    start its own.
+    """
+    current = os.environ.pop("PYTEST_CURRENT_TEST", None)
+    try:
+        return (yield)
+    finally:
+        if current is not None:
+            os.environ["PYTEST_CURRENT_TEST"] = current
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -15,7 +15,10 @@ from tests.support import start_python
 IS_FULL = os.environ.get("HYPERNODES_TORTURE") == "full"
 SCRIPT = Path(__file__).with_name("torture.py")
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked"),
+    pytest.mark.slow,
+]
 
 
 def report_of(*arguments: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +15,16 @@ PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs
 
 # | format | version | `NAME` in `path/of/module.py` | ... |
 FORMAT_ROW = re.compile(r'^\| [^|]+ \| "?(\w+)"? \| `(\w+)` in `([\w/]+)\.py` \|', re.MULTILINE)
+
+
+@functools.cache
+def python_files() -> frozenset[str]:
+    """Paths of the Python files of the repository, without hidden folders, which hold whole environments."""
+    found: list[Path] = []
+    for folder, inside, names in os.walk(ROOT):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return frozenset(path.relative_to(ROOT).as_posix() for path in found)
 
 
 def formats() -> list[tuple[str, str, str]]:
@@ -30,7 +42,6 @@ def test_every_format_with_a_version_is_documented() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_files_that_a_page_names_exist(page: Path) -> None:
-    files = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if ".venvs" not in path.parts}
     named = re.findall(r"`([\w./]+\.py)`", page.read_text(encoding="utf-8"))
-    missing = [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in files)]
+    missing = [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in python_files())]
     assert missing == []

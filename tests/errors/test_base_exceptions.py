@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -116,19 +116,23 @@ def test_it_is_the_same_with_retries_and_a_time_limit(kind: str, is_async: bool)
         check_everywhere(kind, failing(kind, is_async, retries=1, retry_delay=0, timeout=60), backend)
 
 
+PLACES = {
+    "nodes": LocalBackend("parallel", max_workers=1),
+    "items": LocalBackend(map_execution="parallel", max_workers=1),
+    "another process": SubprocessBackend(),
+    "threads of another process": SubprocessBackend(node_execution="threaded", map_execution="threaded"),
+}
+
+
+@pytest.fixture(scope="module", params=PLACES.values(), ids=PLACES)
+def place(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """A place with a process that all these exceptions are raised in, one after the other."""
+    with request.param as opened:
+        yield opened
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "place",
-    [
-        LocalBackend("parallel", max_workers=1),
-        LocalBackend(map_execution="parallel", max_workers=1),
-        SubprocessBackend(),
-        SubprocessBackend(node_execution="threaded", map_execution="threaded"),
-    ],
-    ids=["nodes", "items", "another process", "threads of another process"],
-)
 def test_it_is_the_same_in_other_processes(place: Backend, kind: str) -> None:
-    with place:
-        check_everywhere(kind, failing(kind, is_async=False), place)
-        check_everywhere(kind, failing(kind, is_async=True), place)
+    check_everywhere(kind, failing(kind, is_async=False), place)
+    check_everywhere(kind, failing(kind, is_async=True), place)

@@ -110,11 +110,11 @@ def test_the_caller_stops_listening_without_a_word(warm_backend, plane):
     assert (True, "QueuePut") not in asked  # and needed no sign that nothing more would come
 
 
-def test_the_queue_of_a_call_is_given_up_after_it(plane, backend):
-    Pipeline([double], backend=backend, callbacks=[Recorder()]).run({"x": 1})
+def test_the_queue_of_a_call_is_given_up_after_it(warm_backend, plane):
+    Pipeline([double], backend=warm_backend, callbacks=[Recorder()]).run({"x": 1})
     assert plane.rpc_counts["QueueGetOrCreate"] == 1
     beats = plane.rpc_counts["QueueHeartbeat"]
-    Pipeline([double], backend=backend).run({"x": 1})
+    Pipeline([double], backend=warm_backend).run({"x": 1})
     assert plane.rpc_counts["QueueHeartbeat"] == beats
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,31 @@ def empty_environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path / "environment")
 
 
+@pytest.fixture(scope="session")
+def core_alone(tmp_path_factory: pytest.TempPathFactory, wheels: Wheels) -> Environment:
+    """Core and nothing else, for the tests that install nothing more."""
+    return with_core(Environment(tmp_path_factory.mktemp("core") / "environment"), wheels)
+
+
 @pytest.fixture
 def core_environment(empty_environment: Environment, wheels: Wheels) -> Environment:
-    empty_environment.install(wheels["hypernodes-core"], index=False)
-    return empty_environment
+    """Core and nothing else, for a test that changes it."""
+    return with_core(empty_environment, wheels)
+
+
+@pytest.fixture(scope="session")
+def extended(tmp_path_factory: pytest.TempPathFactory, wheels: Wheels) -> Callable[[str], Environment]:
+    """Environments of core and one extension, by its name, for the tests that install nothing more."""
+
+    @functools.cache
+    def environment(extension: str) -> Environment:
+        made = with_core(Environment(tmp_path_factory.mktemp(extension) / "environment"), wheels)
+        made.install(wheels[extension])
+        return made
+
+    return environment
+
+
+def with_core(environment: Environment, wheels: Wheels) -> Environment:
+    environment.install(wheels["hypernodes-core"], index=False)
+    return environment

@@ -85,10 +85,10 @@ def listed(environment: Environment) -> dict[str, list[dict[str, object]]]:
     return found
 
 
-def test_core_alone_lists_its_own_backend(core_environment: Environment) -> None:
-    version = core_environment.distributions()["hypernodes-core"]
+def test_core_alone_lists_its_own_backend(core_alone: Environment) -> None:
+    version = core_alone.distributions()["hypernodes-core"]
     expected = {"name": "local", "distribution": "hypernodes-core", "version": version, "loadable": True, "error": None}
-    assert listed(core_environment)["local"] == [expected]
+    assert listed(core_alone)["local"] == [expected]
 
 
 def test_installed_backend_is_found_and_runs(core_environment: Environment, tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_broken_plugin_names_itself_and_the_cause_and_breaks_nothing_else(
     assert core_environment.run(RUN_ON_TOY_BACKEND).splitlines() == ["on the toy backend", "{'y': 2}"]
 
 
-def test_core_alone_says_what_the_cache_command_takes(core_environment: Environment) -> None:
+def test_core_alone_says_what_the_cache_command_takes(core_alone: Environment) -> None:
     script = "import sys; from hypernodes.cli import main; sys.stderr = sys.stdout; print(main(['cache', 'ls', '.']))"
-    assert core_environment.run(script).splitlines() == [
+    assert core_alone.run(script).splitlines() == [
         "hypernodes: the command 'cache' is in the distribution hypernodes-cache, which is not installed: "
         "pip install hypernodes-cache",
         "2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tarfile
+from collections.abc import Callable
 from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
@@ -68,8 +69,8 @@ def test_sdist_holds_what_a_packager_needs(name: str, distributions: dict[str, l
 
 
 @every_package
-def test_hatch_and_the_wheel_say_the_one_version(name: str, wheels: Wheels, core_environment: Environment) -> None:
-    version = core_environment.evaluate("import hypernodes", "hypernodes.__version__")
+def test_hatch_and_the_wheel_say_the_one_version(name: str, wheels: Wheels, core_alone: Environment) -> None:
+    version = core_alone.evaluate("import hypernodes", "hypernodes.__version__")
     with ZipFile(wheels[name]) as wheel:
         metadata_file = next(entry for entry in wheel.namelist() if entry.endswith(".dist-info/METADATA"))
         metadata = Parser().parsestr(wheel.read(metadata_file).decode())
@@ -77,9 +78,9 @@ def test_hatch_and_the_wheel_say_the_one_version(name: str, wheels: Wheels, core
     assert run([sys.executable, "-m", "hatchling", "version"], cwd=PACKAGES[name]).strip() == version
 
 
-def test_core_runs_alone_with_no_other_distribution_installed(core_environment: Environment) -> None:
-    assert list(core_environment.distributions()) == ["hypernodes-core"]
-    core_environment.run(
+def test_core_runs_alone_with_no_other_distribution_installed(core_alone: Environment) -> None:
+    assert list(core_alone.distributions()) == ["hypernodes-core"]
+    core_alone.run(
         """
         import sys
         import hypernodes
@@ -116,14 +117,14 @@ def test_core_runs_alone_with_no_other_distribution_installed(core_environment: 
     )
 
 
-def test_command_line_is_installed_and_also_a_module(core_environment: Environment) -> None:
-    version = core_environment.distributions()["hypernodes-core"]
-    assert version in run([core_environment.bin / "hypernodes", "--version"], cwd=core_environment.scripts)
-    assert version in run([core_environment.python, "-I", "-m", "hypernodes", "--version"])
+def test_command_line_is_installed_and_also_a_module(core_alone: Environment) -> None:
+    version = core_alone.distributions()["hypernodes-core"]
+    assert version in run([core_alone.bin / "hypernodes", "--version"], cwd=core_alone.scripts)
+    assert version in run([core_alone.python, "-I", "-m", "hypernodes", "--version"])
 
 
-def test_disk_cache_keeps_results_between_processes(core_environment: Environment, wheels: Wheels) -> None:
-    core_environment.install(wheels["hypernodes-cache"])
+def test_disk_cache_keeps_results_between_processes(extended: Callable[[str], Environment]) -> None:
+    environment = extended("hypernodes-cache")
     script = """
         from hypernodes import DiskCache, Pipeline, node
 
@@ -135,12 +136,12 @@ def test_disk_cache_keeps_results_between_processes(core_environment: Environmen
         pipeline = Pipeline(nodes=[double], cache=DiskCache(path="cache"))
         print(pipeline.run(inputs={"x": 21})["doubled"])
         """
-    assert core_environment.run(script).split() == ["computed", "42"]
-    assert core_environment.run(script).split() == ["42"]
+    assert environment.run(script).split() == ["computed", "42"]
+    assert environment.run(script).split() == ["42"]
 
 
-def test_disk_cache_without_its_distribution_says_what_to_install(core_environment: Environment) -> None:
-    message = core_environment.run(
+def test_disk_cache_without_its_distribution_says_what_to_install(core_alone: Environment) -> None:
+    message = core_alone.run(
         """
         try:
             from hypernodes import DiskCache
@@ -151,8 +152,8 @@ def test_disk_cache_without_its_distribution_says_what_to_install(core_environme
     assert "pip install hypernodes-cache" in message
 
 
-def test_modal_backend_without_its_distribution_says_what_to_install(core_environment: Environment) -> None:
-    message = core_environment.run(
+def test_modal_backend_without_its_distribution_says_what_to_install(core_alone: Environment) -> None:
+    message = core_alone.run(
         """
         try:
             from hypernodes.backend import ModalBackend
@@ -163,9 +164,8 @@ def test_modal_backend_without_its_distribution_says_what_to_install(core_enviro
     assert "pip install hypernodes-modal" in message
 
 
-def test_modal_backend_runs_a_pipeline_from_the_wheels(core_environment: Environment, wheels: Wheels) -> None:
-    core_environment.install(wheels["hypernodes-modal"])
-    printed = core_environment.run(
+def test_modal_backend_runs_a_pipeline_from_the_wheels(extended: Callable[[str], Environment]) -> None:
+    printed = extended("hypernodes-modal").run(
         """
         import sys
         import modal
@@ -186,9 +186,9 @@ def test_modal_backend_runs_a_pipeline_from_the_wheels(core_environment: Environ
 
 
 @every_extension
-def test_extension_works_with_the_built_core(name: str, core_environment: Environment, wheels: Wheels) -> None:
-    core_environment.install(wheels[name])
-    loaded = core_environment.evaluate(
+def test_extension_works_with_the_built_core(name: str, extended: Callable[[str], Environment]) -> None:
+    environment = extended(name)
+    loaded = environment.evaluate(
         f"""
         import {name.replace("-", "_")}
         from importlib.metadata import distribution
@@ -198,7 +198,7 @@ def test_extension_works_with_the_built_core(name: str, core_environment: Enviro
         "loaded",
     )
     assert loaded, "an extension that registers nothing cannot be found"
-    run([sys.executable, "-m", "pip", "--python", core_environment.python, "check"])
+    run([sys.executable, "-m", "pip", "--python", environment.python, "check"])
 
 
 def test_extra_all_brings_the_extensions(empty_environment: Environment, wheels: Wheels) -> None:

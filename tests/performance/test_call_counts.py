@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -58,14 +59,15 @@ def count_calls(function: Callable[[], object], kinds: tuple[str, ...] = ("call"
     return calls
 
 
-def chain_nodes(length: int) -> list[Node[..., Any]]:
-    """Nodes each of which takes the result of the one before."""
+@functools.cache
+def chain_nodes(length: int) -> tuple[Node[..., Any], ...]:
+    """Nodes each of which takes the result of the one before; made, and identified by their code, once."""
     nodes = []
     for number in range(1, length + 1):
         names: dict[str, Any] = {"__name__": __name__}
         exec(f"def f{number}(x{number - 1}): return x{number - 1}", names)
         nodes.append(Node(names[f"f{number}"], output_name=f"x{number}"))
-    return nodes
+    return tuple(nodes)
 
 
 three = Pipeline(
@@ -173,6 +175,7 @@ def test_no_more_calls_than_needed_for_one_more(work: Callable[[int], Callable[[
     assert (count_calls(work(2000)) - count_calls(work(1000))) / 1000 <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "work",
     [

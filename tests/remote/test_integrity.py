@@ -92,7 +92,7 @@ def test_the_outcome_of_a_job_with_this_id_but_other_content_is_refused() -> Non
         Pipeline([double], backend=Through(forge)).run({"x": 1})
 
 
-@pytest.mark.parametrize("function", [double, fail])
+@pytest.mark.parametrize("function", [double, pytest.param(fail, marks=pytest.mark.slow)])
 def test_a_flipped_bit_anywhere_in_an_outcome_is_noticed(function: Any) -> None:
     position = 0
     sizes: list[int] = []

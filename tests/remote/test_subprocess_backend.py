@@ -38,7 +38,10 @@ from tests.remote.conftest import Project
 from tests.support import Recorder, end_idle_workers, start_python
 from tests.worker_processes.observe import members_of_session, processes, wait_until
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are observed through /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are observed through /proc"),
+    pytest.mark.slow,
+]
 
 
 @node(output_name="pid")

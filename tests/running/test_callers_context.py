@@ -57,21 +57,32 @@ def check_decimals(backend: Backend, function: Node[..., Any], cache: MemoryCach
             assert pipeline.map({"x": [1, 2]}, map_over="x") == {"third": expected}
 
 
+WITH_WORKERS = [
+    pytest.param(modes, marks=pytest.mark.slow) for modes in [("sequential", "parallel"), ("parallel", "parallel")]
+]
+
+
+@pytest.fixture(scope="module", params=[*IN_THIS_PROCESS, *WITH_WORKERS], ids=name)
+def backend(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
+    """A backend for each pair of modes, which keeps its worker processes."""
+    with LocalBackend(*request.param, max_workers=2) as made:
+        yield made
+
+
 @pytest.mark.parametrize("is_cached", [False, True], ids=["uncached", "cached"])
 @pytest.mark.parametrize("function", [divide, divide_awaited], ids=["plain", "async"])
-@pytest.mark.parametrize("modes", [*IN_THIS_PROCESS, ("sequential", "parallel"), ("parallel", "parallel")], ids=name)
 def test_decimals_are_those_of_the_caller_in_every_mode(
-    modes: Modes, function: Node[..., Any], is_cached: bool
+    backend: LocalBackend, function: Node[..., Any], is_cached: bool
 ) -> None:
-    with LocalBackend(*modes, max_workers=2) as backend:
-        check_decimals(backend, function, MemoryCache() if is_cached else None)
+    check_decimals(backend, function, MemoryCache() if is_cached else None)
 
 
-@pytest.mark.parametrize("is_cached", [False, True], ids=["uncached", "cached"])
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sequential", "threaded", "parallel"])
-def test_decimals_are_those_of_the_caller_in_another_process(mode: Any, is_cached: bool) -> None:
+def test_decimals_are_those_of_the_caller_in_another_process(mode: Any) -> None:
     with SubprocessBackend(map_execution=mode, max_workers=2) as backend:
-        check_decimals(backend, divide, MemoryCache() if is_cached else None)
+        for cache in (None, MemoryCache()):
+            check_decimals(backend, divide, cache)
 
 
 def test_decimals_are_those_of_the_caller_in_its_own_executor() -> None:

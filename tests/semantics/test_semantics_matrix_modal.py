@@ -9,13 +9,16 @@ import pytest
 
 from hypernodes import Backend
 from hypernodes_modal.loopback import ModalLoopback
-from tests.semantics.modes import REMOTE_MODES
+from tests.semantics.modes import Modes
 from tests.semantics.test_semantics_matrix import BackendConformance
 
+# Where it runs and how it runs are independent of each other: the engine in a container is that of the other process of
+# `SubprocessBackend`, which the matrix sees in more modes, so each mode stands here once, for nodes or for items. All
+# pairs of modes in a container are drawn by modal/test_modal_generated_pipelines.py.
+MODES: list[Modes] = [("sequential", "parallel"), ("threaded", "async")]
 
-# Where it runs and how it runs are independent of each other: each mode stands once on either side. All pairs of modes
-# in a container are drawn by modal/test_modal_generated_pipelines.py.
-@pytest.fixture(params=REMOTE_MODES, ids="-".join, scope="module")
+
+@pytest.fixture(params=MODES, ids="-".join, scope="module")
 def shared_backend(request: pytest.FixtureRequest, modal_loopback_session: ModalLoopback) -> Iterator[Backend]:
     import modal
 
@@ -24,7 +27,7 @@ def shared_backend(request: pytest.FixtureRequest, modal_loopback_session: Modal
     node_execution, map_execution = request.param
     image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2])).uv_pip_install("loky")
     with ModalBackend(
-        image, node_execution=node_execution, map_execution=map_execution, max_workers=3
+        image, node_execution=node_execution, map_execution=map_execution, max_workers=2
     ) as backend:  # keeps the container for all tests
         yield backend
 

@@ -56,6 +56,7 @@ def sorts(vertices: Sequence[Vertex]) -> dict[int, int]:
     return sort
 
 
+@pytest.mark.slow
 @given(graphs())
 @settings(max_examples=300)
 def test_what_can_be_told_apart_has_different_digests(vertices: list[Vertex]) -> None:
@@ -66,6 +67,7 @@ def test_what_can_be_told_apart_has_different_digests(vertices: list[Vertex]) ->
             assert digests[id(one)] != digests[id(other)] or sort[id(one)] == sort[id(other)]
 
 
+@pytest.mark.slow
 @given(graphs(), st.randoms(use_true_random=False))
 @settings(max_examples=300)
 def test_a_copy_has_the_same_digests_wherever_the_walk_begins(vertices: list[Vertex], chance: random.Random) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hypernodes import ConfigurationError, LocalBackend, Node, Pipeline, PipelineExecutionEngine
+from hypernodes.engine.workers import idle_workers
 from tests.support import end_idle_workers
 from tests.worker_processes import nodes
 from tests.worker_processes.conftest import Scripts
@@ -61,7 +62,9 @@ def test_closing_a_backend_ends_idle_processes(close: Any) -> None:
     assert workers() == []
 
 
-def test_processes_end_when_nobody_has_needed_them_for_a_while() -> None:
+def test_processes_end_when_nobody_has_needed_them_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then the thread that ends them, which stays for a minute in case more come."""
+    monkeypatch.setattr(idle_workers, "_WATCH_S", 0.02)
     pid_of(parallel(keep_workers_s=0.01))
     assert wait_until(lambda: workers() == [])
     assert wait_until(lambda: "hypernodes-idle-workers" not in [thread.name for thread in threading.enumerate()])

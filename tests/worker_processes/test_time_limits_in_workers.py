@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,15 @@ def backend(request: pytest.FixtureRequest) -> LocalBackend:
     return request.getfixturevalue(f"{request.param}_backend")  # type: ignore[no-any-return]
 
 
+@pytest.fixture(scope="module", params=["map_execution", "node_execution"], ids=["items", "nodes"])
+def backend_of_one(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
+    """One worker process only, so that it is known which one made a call."""
+    with LocalBackend(**{request.param: "parallel"}, max_workers=1) as backend:
+        yield backend
+
+
 @pytest.mark.parametrize("slow", INTERRUPTED + ENDED_WITH_THEIR_WORKER, ids=lambda slow: slow.name)
-def test_a_call_that_takes_too_long_is_stopped_and_its_worker_goes_on(slow: Any, backend: LocalBackend) -> None:
-    tell = Pipeline(nodes=[nodes.tell_process], backend=backend)
-    before = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
+def test_a_call_that_takes_too_long_is_stopped(slow: Any, backend: LocalBackend) -> None:
     found = Pipeline(nodes=[slow], backend=backend).map(inputs={"x": range(5)}, map_over="x", on_error="collect")
     (failure,) = failures(found)
     assert failure.item_index == 2
@@ -32,9 +38,16 @@ def test_a_call_that_takes_too_long_is_stopped_and_its_worker_goes_on(slow: Any,
     assert failure.error.timeout_s == 0.3
     assert "took longer than its timeout of 0.3 s" in str(failure.error)
     assert [y for y in found["y"] if y is not failure] == [0, 1, 3, 4]
-    if slow in INTERRUPTED:
-        after = set(tell.map(inputs={"x": range(50)}, map_over="x")["process_id"])
-        assert before & after
+
+
+@pytest.mark.parametrize("slow", INTERRUPTED, ids=lambda slow: slow.name)
+def test_a_worker_that_can_interrupt_a_call_goes_on(slow: Any, backend_of_one: LocalBackend) -> None:
+    tell = Pipeline(nodes=[nodes.tell_process], backend=backend_of_one)
+    before = tell.map(inputs={"x": range(2)}, map_over="x")["process_id"]
+    found = Pipeline(nodes=[slow], backend=backend_of_one).map(inputs={"x": [2]}, map_over="x", on_error="collect")
+    assert type(failures(found)[0].error) is NodeTimeoutError
+    after = tell.map(inputs={"x": range(2)}, map_over="x")["process_id"]
+    assert len({*before, *after}) == 1
 
 
 def test_a_limit_that_is_kept_leaves_nothing_behind(backend: LocalBackend) -> None:
