@@ -26,10 +26,17 @@ class Package(NamedTuple):
     requirement: str
 
 
-def package_of(module: str) -> Package | None:
-    """Return the installed package that a module belongs to; None for one of the standard library or the user's own."""
+def package_of(module: str, installed: Mapping[str, list[str]] | None = None) -> Package | None:
+    """Return the installed package that a module belongs to; None for one of the standard library or the user's own.
+
+    Args:
+        module: Name of the module.
+        installed: The distributions of each top-level module, if they have been looked up: that takes long.
+    """
     top = module.partition(".")[0]
-    distributions = metadata.packages_distributions().get(top)
+    if installed is None:
+        installed = metadata.packages_distributions()
+    distributions = installed.get(top)
     if not distributions:
         return None
     name = distributions[0]
@@ -53,7 +60,8 @@ def needed_packages(plan: Plan, values: Mapping[str, Any]) -> dict[Package, list
         for package in _packages_of_type(value):
             users.setdefault(package, []).append(f"input {name!r}")
     known = common_packages()
-    found = ((package_of(name), own) for name, own in sorted(users.items()) if name not in known)
+    installed = metadata.packages_distributions()
+    found = ((package_of(name, installed), own) for name, own in sorted(users.items()) if name not in known)
     return {package: own for package, own in found if package is not None}
 
 
@@ -82,5 +90,6 @@ def _packages_of_type(value: Any) -> set[str]:
 
 def requirements_for(modules: Iterable[str]) -> list[str]:
     """Return what pip needs to install some modules."""
-    packages = ((module.partition(".")[0], package_of(module)) for module in modules)
+    installed = metadata.packages_distributions()
+    packages = ((module.partition(".")[0], package_of(module, installed)) for module in modules)
     return [package.requirement if package is not None else module for module, package in packages]

@@ -418,9 +418,10 @@ class _OwnModulesByValue:
 
     def __exit__(self, *exc_info: object) -> None:
         try:
+            registered = cloudpickle.list_registry_pickle_by_value()
             for module in self._ours:
                 name = module.__name__
-                if name in cloudpickle.list_registry_pickle_by_value() and not is_module_of_a_job(name):
+                if name in registered and not is_module_of_a_job(name):
                     cloudpickle.unregister_pickle_by_value(module)
         finally:
             _registering.release()
