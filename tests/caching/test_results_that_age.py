@@ -19,7 +19,7 @@ from hypernodes import (
     SubprocessBackend,
     node,
 )
-from hypernodes.engine.frames import demand
+from hypernodes.engine.frames import dated_results
 from tests.semantics.build import Calls, DictCache
 from tests.semantics.modes import REMOTE_MODES, Modes, local_backend
 
@@ -37,7 +37,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(demand, "seconds_since_epoch", clock)
+    monkeypatch.setattr(dated_results, "seconds_since_epoch", clock)
     return clock
 
 

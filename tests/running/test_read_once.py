@@ -29,7 +29,7 @@ from tests.support import Recorder
 
 @node(output_name="lines")
 def read(count: int) -> Iterator[str]:
-    yield from "abc"[:count]
+    return (line for line in "abc"[:count])
 
 
 @node(output_name="lines", name="read")

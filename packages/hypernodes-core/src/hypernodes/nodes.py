@@ -34,9 +34,9 @@ R = TypeVar("R")
 OutputName = str | tuple[str, ...]
 When = str | Mapping[str, Any] | None
 
-# Bits of `code.co_flags`: the inspect module's CO_VARARGS, CO_VARKEYWORDS, CO_COROUTINE or CO_ITERABLE_COROUTINE, and
-# CO_ASYNC_GENERATOR.
-_VARARGS, _VARKEYWORDS, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x180, 0x200
+# Bits of `code.co_flags`: the inspect module's CO_VARARGS, CO_VARKEYWORDS, CO_GENERATOR, CO_COROUTINE or
+# CO_ITERABLE_COROUTINE, and CO_ASYNC_GENERATOR.
+_VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x180, 0x200
 
 
 class Node(Generic[P, R]):
@@ -46,7 +46,8 @@ class Node(Generic[P, R]):
 
     Args:
         func: Any callable with a signature and no `*args` or `**kwargs`; may be an `async def` function. A coroutine or
-            asyncio future that any other function returns is awaited as well; an async generator is refused.
+            asyncio future that any other function returns is awaited as well. What a generator function yields is
+            collected into a list; an async generator is refused.
         output_name: Name of the result, or one name for each element of the returned tuple.
         cache: False when the result must never come from a cache (a clock, a random draw, a side effect).
         name: Id of the node in events and messages; by default the name of the function.
@@ -72,6 +73,8 @@ class Node(Generic[P, R]):
         is_async: Whether the function is a coroutine function, which is called in an event loop.
         wraps_async: Whether it is an ordinary function around a coroutine function (a decorator), which may return
             a coroutine.
+        is_generator: Whether it is a generator function, or one around such a function: its result is the list of what
+            the generator yields.
         cache: Whether its results may be stored in a cache.
         version: Added to the signature of the code; None when there is none.
         cache_ignore: Parameters that are excluded from the signature of a result.
@@ -136,7 +139,8 @@ class Node(Generic[P, R]):
         self.defaults: Mapping[str, Any] = MappingProxyType(parameters.defaults)
         self.keyword_only = parameters.keyword_only
         self.is_async = _has_flag(func, _COROUTINE)
-        self.wraps_async = not self.is_async and _wraps_async(func)
+        self.wraps_async = not self.is_async and _wraps(func, _COROUTINE)
+        self.is_generator = _has_flag(func, _GENERATOR) or _wraps(func, _GENERATOR)
         if _has_flag(func, _ASYNC_GENERATOR):
             raise InvalidNodeError(
                 f"node {self.name!r} is an async generator, which has no single result: return a list, e.g. "
@@ -435,13 +439,14 @@ def _has_flag(func: Any, flag: int) -> bool:
     return code is not None and bool(code.co_flags & flag)
 
 
-def _wraps_async(func: Any) -> bool:
+def _wraps(func: Any, flag: int) -> bool:
+    """Whether a function is one around another that has a flag."""
     for _ in range(100):  # a chain may be a circle
         while isinstance(func, functools.partial):
             func = func.func
         func = getattr(func, "__wrapped__", None)
         if func is None:
             return False
-        if _has_flag(func, _COROUTINE):
+        if _has_flag(func, flag):
             return True
     return False

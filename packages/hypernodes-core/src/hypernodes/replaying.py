@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from hypernodes.checks import shown
@@ -117,6 +117,8 @@ def _called(known: FailedCall, arguments: Mapping[str, Any], debugger: bool) -> 
     by_keyword = {name: values[name] for name in names if name in node.keyword_only}
     try:
         result = node.func(*positional, **by_keyword)
+        if node.is_generator and isinstance(result, Generator):
+            return list(result)
         if needs_await(node, result):
             waiter = Waiter()
             try:

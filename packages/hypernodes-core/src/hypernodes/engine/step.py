@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from time import perf_counter
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hypernodes.callbacks import CallbackContext
@@ -123,7 +124,9 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
         if call.step.resources:
             call = with_resources(call)
         result = node.func(*call.arguments, **call.by_keyword)
-        if type(result) not in PLAIN and needs_await(node, result):
+        if type(result) is GeneratorType and node.is_generator:
+            result = list(result)
+        elif type(result) not in PLAIN and needs_await(node, result):
             if wait_for is None:
                 return Unawaited(node, result, perf_counter() - started_at)
             result = wait_for(Unawaited(node, result))
@@ -246,7 +249,9 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
         result = node.func(*[values[slot] for slot in step.positional])
     kind = type(result)
     if kind not in PLAIN or (kind is dict and step.read_often and held_iterator(result) is not None):
-        if needs_await(node, result):
+        if kind is GeneratorType and node.is_generator:
+            result = list(result)
+        elif needs_await(node, result):
             result = wait_for(Unawaited(node, result))
         if step.read_often:
             return split(step, result)

@@ -49,7 +49,7 @@ class Reasons:
         if cache is None or frame is None:
             return ["no cache"]
         if self._state.codes.of(plan).dated[step.index] is not None:
-            return [_too_old(step, frame.outdated.get(step.index))]
+            return [_too_old(step, None if frame.dated is None else frame.dated.outdated.get(step.index))]
         digest = self._state.codes.of(plan).calls[step.index]
         if digest is None:
             return ["its code cannot be identified (see the warning)"]

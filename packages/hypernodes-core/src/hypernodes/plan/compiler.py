@@ -615,9 +615,9 @@ def _instruction(step: Step) -> tuple[Any, ...]:
 
     `LOOKED_AT` is added to the number where the result may have to be awaited. It is -1 for a step that the loop
     handles as an object: one with keyword-only parameters, several outputs, a result that is read more than once and
-    may be an iterator, retries and the like, or a nested pipeline.
+    may be an iterator, retries and the like, a generator function, or a nested pipeline.
     """
-    if isinstance(step, NestedStep) or step.is_special:
+    if isinstance(step, NestedStep) or step.is_special or step.node.is_generator:
         return (-1, step, 0, 0, 0, 0)
     function = step.node.func
     is_looked_at = not _only_computes(function)

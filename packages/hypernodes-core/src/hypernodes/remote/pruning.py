@@ -179,8 +179,9 @@ class Pruning:
                 cache = frame.plan.scopes[step.scope].cache
                 code = self._code(frame.plan, step)
                 slots = [made for made in step.outputs if made is not None]
+                is_dated = step.node.cache_for is not None
                 for own, key, value in zip(slots, frame.keys_of(step), frame.stored_values(step), strict=True):
-                    self._record(cache, key, value, own in taken or step.index in frame.dates, (code,))
+                    self._record(cache, key, value, own in taken or is_dated, (code,))
             elif step.mapped:
                 for inner_slot, slot in zip(step.inner.outputs.values(), step.outputs, strict=True):
                     plan, producer, origin = origin_of(step.inner, inner_slot)

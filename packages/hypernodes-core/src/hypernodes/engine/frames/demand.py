@@ -21,6 +21,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.conditions import SKIPPED
 from hypernodes.engine.frames.cache_queries import CacheQuery, CacheReplies
 from hypernodes.engine.frames.columns import MapInputs
+from hypernodes.engine.frames.dated_results import DatedResults
 from hypernodes.engine.frames.decisions import Decisions, both_run
 from hypernodes.engine.frames.events import end_map, end_nested, start_map, start_nested
 from hypernodes.engine.frames.frame import MapResults, Refusal
@@ -28,10 +29,8 @@ from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, SlotSignatures
 from hypernodes.engine.state import RunState
-from hypernodes.engine.store.dated import dated, is_dated
 from hypernodes.engine.store.manifests import is_stored, read_elements, skipped_signature, stored_elements
 from hypernodes.engine.store.run_store import manifest_key, read_manifest
-from hypernodes.engine.timing import seconds_since_epoch
 from hypernodes.errors import ExecutionError
 from hypernodes.failure import contains_failure
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
@@ -49,9 +48,7 @@ class DemandFrame(StoringFrame):
         failed_before: For each step that depends on failed items, the mapped pipeline that they are of.
         queries: Look-ups to be answered before the steps to run are known.
         found: Positions of steps whose results are known already, as the creator of the frame passed them in.
-        dates: When results were computed that were found and count for some time only, by step position; in seconds
-            since the epoch.
-        outdated: How old the results are that were found and do not count any more, by step position; in seconds.
+        dated: The results that count for some time only; None if there are none.
         decisions: Which steps run, and which are skipped; None if all run.
     """
 
@@ -61,16 +58,14 @@ class DemandFrame(StoringFrame):
         "_is_started",
         "_status",
         "_traced",
-        "_unqueried",
         "_unverified",
-        "dates",
+        "dated",
         "decisions",
         "elements",
         "failed_before",
         "found",
         "identities",
         "inside",
-        "outdated",
         "queries",
         "refusal",
         "skipped",
@@ -106,9 +101,7 @@ class DemandFrame(StoringFrame):
         self._status = bytearray(len(plan.steps))
         self._hits: list[Step] = []  # found in the cache, but not reported yet
         self._is_started = self._is_counted = False
-        self._unqueried: set[int] = set()
-        self.dates: dict[int, float] = {}
-        self.outdated: dict[int, float] = {}
+        self.dated = DatedResults(self.identities, run.store) if self.identities.code.is_dated else None
         self._looked_up_at = 0
         self._may_repeat = self.identities.code.may_repeat
         self._traced: set[int] = set()  # steps whose signature waits for a demanded result
@@ -129,7 +122,8 @@ class DemandFrame(StoringFrame):
         self._is_started, self._is_counted = True, False
         self._looked_up_at = self.run.computed
         self._traced = set()
-        self._unqueried = set()
+        if self.dated is not None:
+            self.dated.unqueried.clear()
         self.inside = {}
         self._hits, self._ready = [], []
         self._scopes = self._new_scopes()
@@ -158,26 +152,13 @@ class DemandFrame(StoringFrame):
 
     def _take(self, step: CallStep, values: Sequence[Any] | None) -> bool:
         """Take the results of a step if all of them were found."""
-        if values is not None and self._is_dated(step):
-            values = self._fresh(step, values)
+        if values is not None and self.dated is not None and self.dated.include(step):
+            values = self.dated.fresh(step, values)
         if values is None:
             return False
         for slot, value in zip((slot for slot in step.outputs if slot is not None), values, strict=True):
             self.values[slot] = value
         return True
-
-    def _fresh(self, step: CallStep, stored: Sequence[Any]) -> list[Any] | None:
-        """Return the results in entries that are not too old; None if one is, or is no such entry."""
-        found = [self.run.store.actual(entry) for entry in stored]
-        if not all(is_dated(entry) for entry in found):
-            return None
-        at, now = min(entry[0] for entry in found), seconds_since_epoch()
-        assert step.node.cache_for is not None
-        if not 0 <= now - at < step.node.cache_for:  # one from the future is of another clock
-            self.outdated[step.index] = now - at
-            return None
-        self.dates[step.index] = at
-        return [entry[1] for entry in found]
 
     def expect(self) -> None:
         """Count the remaining steps for the events of nested pipelines, once all queries are answered."""
@@ -216,7 +197,9 @@ class DemandFrame(StoringFrame):
         return [step for step in self.plan.steps if self._status[step.index] == _SKIPPED]
 
     def remaining_calls(self) -> list[CallStep] | None:
-        if _DEFERRED in self._status or _UNDECIDED in self._status or self.refusal is not None or self._unqueried:
+        if _DEFERRED in self._status or _UNDECIDED in self._status or self.refusal is not None:
+            return None
+        if self.dated is not None and self.dated.unqueried:
             return None
         wanted = [step for step in self.plan.steps if self._status[step.index] == _WANTED]
         calls = [step for step in wanted if isinstance(step, CallStep)]
@@ -248,12 +231,12 @@ class DemandFrame(StoringFrame):
                 self._status[index] = _UNDECIDED
                 stack += self.decisions.awaited(step)
                 continue
-            if isinstance(step, CallStep) and self._is_dated(step):
+            if isinstance(step, CallStep) and self.dated is not None and self.dated.include(step):
                 if self.key_of(step) is not None:
                     self._status[index] = _QUERIED
                     self.queries.append(self._query(step))
                     continue
-                self._unqueried.add(index)  # it is looked up when it is about to run
+                self.dated.unqueried.add(index)
             elif self.identities.can_be_identified(step):
                 if not self.identities.is_signed(step):
                     self._status[index] = _DEFERRED
@@ -353,9 +336,11 @@ class DemandFrame(StoringFrame):
 
     def recall(self, step: CallStep) -> bool:
         key = self.key_of(step)
-        if key is None or not (step.index in self._unqueried or self.was_computed(key)):
+        is_unqueried = self.dated is not None and step.index in self.dated.unqueried
+        if key is None or not (is_unqueried or self.was_computed(key)):
             return False
-        self._unqueried.discard(step.index)
+        if self.dated is not None:
+            self.dated.unqueried.discard(step.index)
         _, cache, keys = self._query(step)
         if not self._take(step, self.run.store.get_each(cache, keys)):
             return False
@@ -369,42 +354,37 @@ class DemandFrame(StoringFrame):
         return True
 
     def key_of(self, step: CallStep) -> bytes | None:
-        if self._is_dated(step):
-            origins = self.identities.origins_of_dated(step)
-            return origins[0].signature() if origins else None
+        if self.dated is not None and self.dated.include(step):
+            return self.dated.key(step)
         if not self.identities.can_be_identified(step):
             return None
         return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
 
-    def _is_dated(self, step: Step) -> bool:
-        """Whether the results of a step count for some time only."""
-        return self.identities.code.dated[step.index] is not None
-
     def keys_of(self, step: CallStep) -> list[str]:
         """Return the keys of the results of a call that has a signature."""
         if self._is_dated(step):
-            origins = self.identities.origins_of_dated(step) or []
-            pairs = zip(step.outputs, origins, strict=True)
-            return [origin.signature().hex() for slot, origin in pairs if slot is not None]
+            assert self.dated is not None
+            return list(self.dated.origins(step))
         return [self.identities.key(slot) for slot in step.outputs if slot is not None]
 
     def stored_values(self, step: CallStep) -> list[Any]:
         """Return the results of a call that were found, as the cache holds them."""
         values = [self.values[slot] for slot in step.outputs if slot is not None]
-        return [dated(self.dates[step.index], value) for value in values] if step.index in self.dates else values
+        return self.dated.as_stored(step, values) if self.dated is not None and self.dated.include(step) else values
+
+    def _is_dated(self, step: Step) -> bool:
+        """Whether the results of a step count for some time only."""
+        return self.dated is not None and self.dated.include(step)
 
     def _store(self, step: CallStep, outputs: Sequence[Any]) -> None:
-        if not self._is_dated(step):
+        if self.dated is None or not self.dated.include(step):
             super()._store(step, outputs)
             return
         cache = self.plan.scopes[step.scope].cache
         assert cache is not None
         if cache.notes_origins:
-            pairs = zip(step.outputs, self.identities.origins_of_dated(step) or (), strict=True)
-            cache.note_origins({origin.signature().hex(): origin for slot, origin in pairs if slot is not None})
-        now = seconds_since_epoch()
-        made = [dated(now, value) for slot, value in zip(step.outputs, outputs, strict=True) if slot is not None]
-        self.run.store.put(cache, dict(zip(self.keys_of(step), made, strict=True)), step.node.name)
+            cache.note_origins(self.dated.origins(step))
+        self.run.store.put(cache, self.dated.entries(step, outputs), step.node.name)
 
     def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
         super().complete(step, outputs, duration_s)
@@ -527,7 +507,7 @@ class DemandFrame(StoringFrame):
 
     def _identify_results(self, step: Step, looks_up: bool = True) -> None:
         """Sign the steps that depend on values that exist now, and look up those that waited for them."""
-        may_be_demanded_later = self.decisions is not None or self.identities.code.is_dated
+        may_be_demanded_later = self.decisions is not None or self.dated is not None
         if _DEFERRED not in self._status and not may_be_demanded_later:
             return
         for slot in step.outputs:
