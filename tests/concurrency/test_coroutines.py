@@ -17,7 +17,7 @@ from hypernodes import LocalBackend, Pipeline, PipelineCallback, node
 from hypernodes.engine import ExecutionMode
 from hypernodes.engine.workers.event_loop import LoopHere
 from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded, run_threads
-from tests.support import Recorder, start_python
+from tests.support import Recorder, notes_of, start_python
 
 # --- coroutines side by side --------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ def test_a_lock_that_belongs_to_the_loop_of_an_earlier_run_is_explained(modes: M
     pipeline.run({"x": 1})
     with pytest.raises(RuntimeError, match="different event loop") as caught:
         pipeline.map({"x": [1]}, "x") if is_map else pipeline.run({"x": 1})
-    where, hint = caught.value.__notes__
+    where, hint = notes_of(caught.value)
     assert "in node 'hold'" in where
     assert "a run has an event loop of its own" in hint
 

@@ -12,7 +12,7 @@ import pytest
 
 from hypernodes import Failure, LocalBackend, MemoryCache, Pipeline, PipelineCallback, node
 from tests.concurrency.kit import PATIENCE_S
-from tests.support import Recorder
+from tests.support import Recorder, notes_of
 
 
 class OverridesNothing(PipelineCallback):
@@ -115,7 +115,7 @@ def test_failed_items_are_collected_in_the_same_way(
     assert isinstance(failed.error, ZeroDivisionError)
     outer = ("outer",) if call is nested else ()
     assert (failed.item_index, failed.node_path) == (1, (*outer, "each", "invert"))
-    (note,) = failed.error.__notes__
+    (note,) = notes_of(failed.error)
     path = " → ".join((*outer, "each"))
     assert "in node 'invert' (test_every_road.py:" in note
     assert note.endswith(f"of pipeline {path}, map item 1; its inputs: x, offset; backend: local")
@@ -129,7 +129,7 @@ def test_the_first_failed_item_ends_the_map_in_the_same_way(
     pipeline = Pipeline(nodes=nodes, name="each", backend=backend, **settings)
     with pytest.raises(ZeroDivisionError) as caught:
         call(pipeline, {"x": [1, 2, -3, 4], "offset": 3}, "raise")
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     path = "outer → each" if call is nested else "each"
     assert note.endswith(f"of pipeline {path}, map item 2; its inputs: x, offset; backend: local")
 

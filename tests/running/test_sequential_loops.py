@@ -21,7 +21,7 @@ from hypernodes import (
     PipelineCallback,
     node,
 )
-from tests.support import Recorder
+from tests.support import Recorder, notes_of
 
 
 @node(output_name="inverse")
@@ -68,7 +68,7 @@ def test_maps_in_maps_give_lists_of_lists(go: Any) -> None:
 def test_an_error_in_maps_in_maps_says_where(go: Any) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         go(outer).run({"sizes": [0, 1, 3], "offset": -2})
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     assert "of pipeline outer → around → line → in → wrap → cell, map item 2 → 2;" in note
     assert "in node 'invert' (test_sequential_loops.py:" in note
     assert note.endswith("its inputs: x, offset; backend: local")
@@ -78,14 +78,14 @@ def test_an_error_in_a_map_of_maps_says_where(go: Any) -> None:
     rows = Pipeline(nodes=[spread, cell.as_node({"row": "x"}, map_over="row")], name="rows")
     with pytest.raises(ZeroDivisionError) as caught:
         go(rows).map({"size": [1, 3], "offset": -2}, map_over="size")
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     assert "of pipeline rows → cell, map item 1 → 2;" in note
 
 
 def test_an_error_in_a_run_names_no_item(go: Any) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         go(cell).run({"x": 0})
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     assert "of pipeline cell; its inputs: x, offset" in note
 
 
@@ -93,7 +93,7 @@ def test_something_that_cannot_be_mapped_over_is_found_when_it_is_there(go: Any)
     rows = Pipeline(nodes=[Node(lambda size: size, "row"), cell.as_node({"row": "x"}, map_over="row")], name="rows")
     with pytest.raises(MapInputError) as caught:
         go(rows).run({"size": 3})
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     assert note.startswith("in node 'cell' of pipeline rows; its inputs: row, offset")
 
 

@@ -29,6 +29,7 @@ from hypernodes import (
 )
 from tests.semantics.build import DictCache, Recorder
 from tests.semantics.modes import MODES, REMOTE_MODES, local_backend, subprocess_backend
+from tests.support import notes_of
 
 
 @dataclass(frozen=True)
@@ -373,7 +374,7 @@ class BackendConformance:
         pipeline = Pipeline([inner], name="outer", backend=backend, callbacks=[watched])
         with pytest.raises(ZeroDivisionError, match="division by zero") as caught:
             pipeline.run({"x": 0})
-        (note,) = caught.value.__notes__
+        (note,) = notes_of(caught.value)
         for fact in ("invert", "outer", "inner", "x", pipeline_place(backend)):
             assert fact in note
         here = any(entry.name == "invert" for entry in caught.traceback)

@@ -23,7 +23,7 @@ from hypernodes import (
     failures,
     node,
 )
-from tests.support import Recorder
+from tests.support import Recorder, notes_of
 from tests.worker_processes.nodes import AwkwardError, FailsOnArrival, FrozenError, HoldsALockError, TextOfALockError
 
 
@@ -53,7 +53,7 @@ def test_an_exception_arrives_as_itself(error: BaseException | None, backend: Lo
     expected = UsersError if error is None else type(error)
     with pytest.raises(expected, match="unique words") as caught:
         raising(error).with_backend(backend).map(inputs={"x": [0, 1]}, map_over="x")
-    (note,) = caught.value.__notes__
+    (note,) = notes_of(caught.value)
     assert "node 'fail_in_worker'" in note
     assert "pipeline prep" in note
     assert "map item 1" in note

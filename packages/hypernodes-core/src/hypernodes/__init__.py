@@ -10,7 +10,6 @@ from hypernodes import _namesake, plugins
 from hypernodes._version import __version__
 from hypernodes.backend.base import Backend
 from hypernodes.backend.local import LocalBackend
-from hypernodes.branching import ifelse, route
 from hypernodes.cache.base import MISS, Cache, CacheStats
 from hypernodes.cache.memory import MemoryCache
 from hypernodes.callbacks import CallbackContext, PipelineCallback
@@ -54,6 +53,8 @@ from hypernodes.request import MapRequest, RunRequest
 from hypernodes.resources import Resource, resource
 
 if TYPE_CHECKING:
+    from hypernodes.branching import ifelse as ifelse
+    from hypernodes.branching import route as route
     from hypernodes.remote.backend import RemoteBackend as RemoteBackend
     from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
     from hypernodes.replaying import replay as replay
@@ -118,20 +119,22 @@ __all__ = [
 ]
 
 _namesake.warn_if_installed()
+_LOADED_WHEN_USED = {
+    "RemoteBackend": "remote.backend",  # only authors of backends need what it imports
+    "ifelse": "branching",
+    "replay": "replaying",
+    "route": "branching",
+}
 _PLUGIN_GROUPS = (plugins.BACKENDS, plugins.CACHES, plugins.CALLBACKS)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "replay":
-        from hypernodes.replaying import replay
+    if name in _LOADED_WHEN_USED:
+        from importlib import import_module
 
-        return replay
+        return getattr(import_module(f"hypernodes.{_LOADED_WHEN_USED[name]}"), name)
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    if name == "RemoteBackend":  # only authors of backends need what it imports
-        from hypernodes.remote.backend import RemoteBackend
-
-        return RemoteBackend
     return plugins.find_class(name, _PLUGIN_GROUPS, __name__)
 
 
