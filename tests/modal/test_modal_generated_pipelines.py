@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 import modal
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import sampled_from
+from hypothesis.strategies import booleans, sampled_from
 
-from hypernodes import Backend
+from hypernodes import Backend, MemoryCache
 from hypernodes_modal import ModalBackend
 from hypernodes_modal.loopback import ModalLoopback
+from tests.branches.branching_pipelines import Spec, branching_pipelines
+from tests.branches.test_generated_branches import INPUTS, check
 from tests.semantics.build import CallsOverNetwork
 from tests.semantics.generate import Scenario, scenarios
 from tests.semantics.modes import MODES, Modes
@@ -55,3 +57,16 @@ def test_generated_pipelines_do_in_a_container_what_the_reference_says(
     backends: Callable[[Modes], Backend], calls: CallsOverNetwork, scenario: Scenario, modes: Modes
 ) -> None:
     check_scenario(scenario, backends(modes), calls)
+
+
+@settings(max_examples=EXAMPLES // 3, suppress_health_check=list(HealthCheck))
+@given(spec=branching_pipelines(), inputs=INPUTS, modes=sampled_from(MODES), is_cached=booleans())
+def test_generated_branches_are_evaluated_lazily_in_a_container(
+    backends: Callable[[Modes], Backend],
+    calls: CallsOverNetwork,
+    spec: Spec,
+    inputs: dict[str, object],
+    modes: Modes,
+    is_cached: bool,
+) -> None:
+    check(spec, inputs, backends(modes), calls, cache=MemoryCache() if is_cached else None)
