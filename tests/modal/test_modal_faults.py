@@ -276,8 +276,8 @@ def test_wrong_credentials_say_what_to_do(modal_loopback, tmp_path):
 # --- the connection -----------------------------------------------------------------------------------------------
 
 
-def test_a_connection_that_is_lost_for_a_while_costs_nothing(warm_backend, plane, gate):
-    pipeline = Pipeline([wait_for_the_word], backend=warm_backend, callbacks=[Recorder()])
+def test_a_connection_that_is_lost_for_a_while_costs_nothing(make_backend, plane, gate):
+    pipeline = Pipeline([wait_for_the_word], backend=make_backend(), callbacks=[Recorder()])
     plane.inject_faults(RefuseConnections("FunctionGetOutputs", nth=1, seconds=3.0))
     gate.open()
     assert pipeline.run({"x": 1, "gate": gate.name}) == {"out": -1}
@@ -286,7 +286,7 @@ def test_a_connection_that_is_lost_for_a_while_costs_nothing(warm_backend, plane
     assert len(plane.calls) == 1
 
 
-def test_messages_that_were_taken_by_replies_that_got_lost_are_observed(warm_backend, plane):
+def test_messages_that_were_taken_by_replies_that_got_lost_are_observed(make_backend, plane):
     @node(output_name="late")
     def take_a_while(doubled: int) -> int:
         import time
@@ -295,7 +295,7 @@ def test_messages_that_were_taken_by_replies_that_got_lost_are_observed(warm_bac
         return doubled
 
     recorder, cache = Recorder(), MemoryCache()
-    pipeline = Pipeline([double, take_a_while], backend=warm_backend, callbacks=[recorder], cache=cache)
+    pipeline = Pipeline([double, take_a_while], backend=make_backend(), callbacks=[recorder], cache=cache)
     plane.inject_faults(DropReplies("QueueGet", probability=1.0))
     assert pipeline.run({"x": 1}) == {"doubled": 2, "late": 2}
     assert plane.rpc_counts["QueueGet"] > 1
@@ -311,9 +311,9 @@ def test_a_connection_that_fails_before_the_call_is_tried_again(make_backend, pl
     assert len(plane.calls) == 1
 
 
-def test_a_call_that_may_have_been_started_is_not_started_again(warm_backend, plane):
+def test_a_call_that_may_have_been_started_is_not_started_again(make_backend, plane):
     plane.inject_faults(RefuseConnections("FunctionMap", seconds=3.0))
-    pipeline = Pipeline([double], backend=warm_backend, callbacks=[Recorder()])
+    pipeline = Pipeline([double], backend=make_backend(), callbacks=[Recorder()])
     with pytest.raises(ModalConnectionError, match="not known whether the call was started") as caught:
         pipeline.run({"x": 1})
     assert caught.value.call_id == ""
