@@ -186,7 +186,7 @@ def made_by(node: Function | Nested, names: Mapping[str, Lazy], evaluation: Eval
     def compute() -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {name: [] for name in inside.shown}
         for item in names[node.mapped].value():
-            if item is SKIPPED and not takes_skipped(inside, inside.item):
+            if item is SKIPPED:
                 found = dict.fromkeys(inside.shown, SKIPPED)
             else:
                 inner = Scope(inside, {**names, inside.item: Given(item)}, evaluation)
@@ -209,22 +209,6 @@ class Column(Lazy):
     def value(self) -> Any:
         columns = self._whole.value()
         return columns if columns is SKIPPED else columns[self._name]
-
-
-def takes_skipped(spec: Spec, name: str) -> bool:
-    """Whether a value is read, and only by functions that take `SKIPPED`."""
-    return bool(found := readers_of(spec, name)) and all(found)
-
-
-def readers_of(spec: Spec, name: str) -> list[bool]:
-    """Return for each reader of a value whether it takes `SKIPPED`."""
-    found: list[bool] = []
-    for node in spec.nodes:
-        if isinstance(node, Function):
-            found += [name in node.optional] * (name in node.inputs)
-        else:
-            found += [False] * (node.mapped == name) + readers_of(node.inside, name)
-    return found
 
 
 def free_names(spec: Spec) -> list[str]:

@@ -414,3 +414,63 @@ def test_nodes_keep_their_conditions_when_they_are_pickled() -> None:
     again = pickle.loads(pickle.dumps(made))
     assert (again.conditions, again.needs, again.optional) == (made.conditions, made.needs, made.optional)
     assert made.needs == ("x", "k", "is_pdf")
+
+
+# --- lists with skipped items, and other backends ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("map_mode", ["zip", "product"])
+def test_an_item_that_was_skipped_stays_skipped_where_another_item_has_the_result(map_mode: Any) -> None:
+    """The requested output does not depend on the mapped-over value, so that all items have one result."""
+
+    @node(output_name="v", when="k")
+    def make(k: int) -> int:
+        return k
+
+    @node(output_name="w")
+    def pass_on(b: str) -> str:
+        return b
+
+    first = make.as_node({"ks": "k"}, {"v": "vs"}, map_over="ks")
+    inner = Pipeline([pass_on, Node(lambda v: v, "u")], name="use", backend=LocalBackend())
+    use = inner.as_node({"vs": "v"}, {"w": "ws"}, outputs=["w"], map_over="vs", map_mode=map_mode)
+    pipeline = Pipeline([first, use], cache=MemoryCache())
+    for _ in range(3):
+        assert pipeline.run({"ks": [1, 0], "b": "B"}) == {"vs": [1, SKIPPED], "ws": ["B", SKIPPED]}
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_whether_an_item_is_skipped_does_not_depend_on_what_is_asked_for(is_cached: bool) -> None:
+    takes = Node(lambda v: ("o", v), "o", optional="v")
+    needs = Node(lambda v: ("u", v), "u")
+    use = Pipeline([takes, needs], name="use").as_node({"vs": "v"}, {"o": "os"}, map_over="vs", outputs=["o", "u"])
+    pipeline = Pipeline([use], cache=MemoryCache() if is_cached else None)
+    for output_name in (None, "os", None):
+        assert pipeline.run({"vs": [1, SKIPPED]}, output_name)["os"] == [("o", 1), SKIPPED]
+
+
+def test_explain_does_not_know_whether_a_nested_pipeline_elsewhere_skips_what_is_not_computed_yet() -> None:
+    make = Node(lambda a: a, "v", unless={"k": 2}, name="make")
+    inner = Pipeline([Node(lambda v: v, "w", name="use")], name="in", backend=LocalBackend())
+    explanation = Pipeline([make, inner.as_node()], cache=MemoryCache()).explain({"a": 1, "k": 1})
+    assert explanation["use"].status == "unknown"
+
+
+class Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_values_that_cannot_be_compared_are_found_out_when_the_condition_is_checked() -> None:
+    value = Incomparable()
+    pipeline = Pipeline([Node(abs, "y", when={"c": value}), Node(abs, "y", unless={"c": value}, name="other")])
+    with pytest.raises(ExecutionError, match="cannot be checked"):
+        pipeline.run({"x": 1, "c": 3})
+
+
+def test_a_set_of_values_is_the_same_condition_in_every_process() -> None:
+    values = {"q", "r", "s", True, 5}
+    assert Node(abs, "y", when={"c": values}).conditions == Node(abs, "y", when={"c": {*values}}).conditions
+    assert Node(abs, "y", when={"c": values}).conditions[0].values == tuple(sorted(values, key=repr))

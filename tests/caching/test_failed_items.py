@@ -406,3 +406,27 @@ def test_explain_says_what_runs_for_certain_after_a_failed_item(changed: dict[st
     if "documents" in changed:
         Pipeline([parse], cache=pipeline.cache).map({"document": changed["documents"]}, "document")
     assert pipeline.explain(mended)["build_index"].status == "run"
+
+
+def test_a_list_depends_on_all_that_may_fail_beside_it() -> None:
+    """A failed item has a `Failure` in the place of every output, also of one that was found before."""
+
+    @node(output_name="v")
+    def make(x: int) -> int:
+        return x
+
+    @node(output_name="checked")
+    def check(x: int, is_strict: bool) -> int:
+        if is_strict and x == 1:
+            raise ValueError("no")
+        return x
+
+    @node(output_name="number")
+    def count(vs: list[object]) -> int:
+        return sum(isinstance(v, int) for v in vs)
+
+    mapped = Pipeline([make, check], name="m").as_node({"xs": "x"}, {"v": "vs"}, map_over="xs", on_error="collect")
+    pipeline = Pipeline([mapped, count], cache=MemoryCache())
+    for _ in range(2):
+        assert pipeline.run({"xs": [1, 2], "is_strict": False})["number"] == 2
+        assert pipeline.run({"xs": [1, 2], "is_strict": True})["number"] == 1

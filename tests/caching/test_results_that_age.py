@@ -234,3 +234,22 @@ def test_a_time_that_is_none_is_refused(value: Any) -> None:
 def test_a_time_for_results_that_are_not_stored_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="cache_for of node 'f' has no use with cache=False"):
         Node(abs, "y", name="f", cache_for=3, cache=False)
+
+
+def test_explain_follows_results_that_age_one_after_the_other(clock: Clock) -> None:
+    @node(output_name="first", cache_for=60)
+    def ask_first(q: int) -> int:
+        return q
+
+    @node(output_name="second", cache_for=60)
+    def ask_second(first: int) -> int:
+        return first
+
+    @node(output_name="last")
+    def use(second: int) -> int:
+        return second
+
+    pipeline = Pipeline([ask_first, ask_second, use], cache=MemoryCache())
+    pipeline.run({"q": 1})
+    assert pipeline.explain({"q": 1}).is_fully_cached
+    assert pipeline.explain({"q": [1, 1]}, map_over="q").is_fully_cached

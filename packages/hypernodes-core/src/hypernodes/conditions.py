@@ -133,7 +133,10 @@ def _conditions(given: Any, option: str, owner: str, *, is_negated: bool) -> lis
         )
     found: list[Condition] = []
     for name, values in given.items():
-        accepted = tuple(values) if isinstance(values, (tuple, list, set, frozenset)) else (values,)
+        if isinstance(values, (set, frozenset)):
+            accepted = tuple(sorted(values, key=repr))  # the same in every process
+        else:
+            accepted = tuple(values) if isinstance(values, (tuple, list)) else (values,)
         if not accepted:
             raise InvalidNodeError(f"{option} of {owner} lists no value for {shown(name)}", culprit=given)
         found.append(Condition(_checked_name(name, option, owner), accepted, is_negated))
@@ -159,7 +162,12 @@ def can_hold_together(first: Sequence[Condition], second: Sequence[Condition]) -
     if len({condition.name for condition in conditions}) != 1:
         return False
     listed = [value for condition in conditions for value in condition.values or ()]
-    return any(all(condition.accepts(value) for condition in conditions) for value in (*listed, True, False, object()))
+    try:
+        return any(
+            all(condition.accepts(value) for condition in conditions) for value in (*listed, True, False, object())
+        )
+    except Exception:  # values that cannot be compared, such as arrays
+        return False
 
 
 def cover_everything(alternatives: Iterable[Sequence[Condition]]) -> bool:

@@ -20,7 +20,7 @@ def refuse_skipped(plan: Plan, outputs: Mapping[str, Any]) -> None:
         return
     for name, value in outputs.items():
         if value is SKIPPED:
-            reasons = _reasons(plan, plan.outputs[name])
+            reasons = _reasons(plan, plan.outputs[name]) or ["a value that it depends on was given as SKIPPED"]
             raise SkippedOutputError(
                 f"output {name!r} of pipeline {plan.scopes[0].pipeline_id!r} was skipped: {'; '.join(reasons)}. A run "
                 "that is asked for no output in particular returns SKIPPED for it",

@@ -64,7 +64,6 @@ class Branches:
         self._guards: dict[int, Guard] = {}
         self.skippable = set(inputs)
         self.condition_slots: set[int] = set()
-        self._steps = steps
         self._all_run = not self.skippable and not any(
             step.conditions.found or _slots_that_may_be_empty(step) for step in steps
         )
@@ -74,16 +73,6 @@ class Branches:
     def guarded(self) -> tuple[int, ...]:
         """Positions of the steps that may be skipped."""
         return tuple(self._guards)
-
-    def takes_skipped(self, inputs: Iterable[int]) -> frozenset[int]:
-        """Return those of some slots that are read, and only by steps that take `SKIPPED`."""
-        taken: set[int] = set()
-        needed: set[int] = set()
-        if any(map(_may_take_skipped, self._steps)):
-            for step in self._steps:
-                for name, slot in step.arguments.items():
-                    (taken if _takes_skipped(step, name) else needed).add(slot)
-        return frozenset(taken - needed).intersection(inputs)
 
     def deciders(self) -> frozenset[int]:
         """Return the positions of the steps whose results decide whether others run."""
@@ -135,23 +124,6 @@ def _needs_value(step: DraftStep, name: str) -> bool:
     """Whether a step is skipped if an argument is; in a nested pipeline that depends on the nodes in it."""
     node = step.node
     return name not in node.optional if isinstance(node, Node) else name in node.map_over
-
-
-def _may_take_skipped(step: DraftStep) -> bool:
-    """Whether any argument of a step may turn out to be `SKIPPED`."""
-    if isinstance(step.node, Node):
-        return bool(step.node.optional)
-    return step.nested is not None and bool(step.nested[0].takes_skipped)
-
-
-def _takes_skipped(step: DraftStep, name: str) -> bool:
-    """Whether an argument may turn out to be `SKIPPED`, where that is not expected of it."""
-    if isinstance(step.node, Node):
-        return name in step.node.optional
-    if step.nested is None or name in step.node.map_over:
-        return False
-    inner = step.nested[0]
-    return inner.inputs[step.node.inner_name(name)] in inner.takes_skipped
 
 
 def _slots_that_may_be_empty(step: DraftStep) -> list[int]:

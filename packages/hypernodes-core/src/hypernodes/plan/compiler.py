@@ -500,7 +500,6 @@ class _Draft:
             alternatives=branches.alternatives,
             guarded=branches.guarded,
             skippable=frozenset(branches.skippable),
-            takes_skipped=branches.takes_skipped(self.inputs.values()),
             condition_slots=frozenset(branches.condition_slots),
             deciders=branches.deciders(),
             skips_outputs=not branches.skippable.isdisjoint(outputs.values()),

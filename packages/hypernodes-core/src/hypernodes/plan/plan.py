@@ -242,7 +242,6 @@ class Plan(Record):
         alternatives: The slots that several steps may fill, with the positions of all of them.
         guarded: Positions of the steps that may be skipped.
         skippable: The slots whose values may be `SKIPPED`, because no step fills them.
-        takes_skipped: The slots of the inputs for which `SKIPPED` is a value like any other.
         condition_slots: The slots of the values that conditions are on.
         deciders: Positions of the steps whose results decide whether others run.
         skips_outputs: Whether a requested output may be skipped.
@@ -276,7 +275,6 @@ class Plan(Record):
     alternatives: Mapping[int, tuple[int, ...]]
     guarded: tuple[int, ...]
     skippable: frozenset[int]
-    takes_skipped: frozenset[int]
     condition_slots: frozenset[int]
     deciders: frozenset[int]
     skips_outputs: bool

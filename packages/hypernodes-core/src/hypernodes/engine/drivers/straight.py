@@ -294,7 +294,7 @@ def run_rows(
         return
     width = len(plan.outputs)
     for number, row in enumerate(rows):
-        stand_in = stand_in_for_item(plan, range(len(row)), row)
+        stand_in = stand_in_for_item(row)
         if stand_in is None:
             index = number if indexes is None else indexes[number]
             own: list[Any] = []

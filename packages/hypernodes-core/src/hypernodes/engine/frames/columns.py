@@ -144,19 +144,13 @@ def has_stand_in(column: Iterable[Any]) -> bool:
     return not _STAND_INS.isdisjoint(map(type, column))
 
 
-def stand_in_for_item(plan: Plan, slots: Iterable[int], values: Iterable[Any]) -> Failure | Skipped | None:
-    """Return what stands for all outputs of an item that is not executed, because of one of its inputs.
-
-    Args:
-        plan: The plan of one item.
-        slots: The slots of the inputs that vary.
-        values: Their values.
-    """
+def stand_in_for_item(values: Iterable[Any]) -> Failure | Skipped | None:
+    """Return what stands for all outputs of an item that is not executed, because of one of the inputs that vary."""
     is_skipped = False
-    for slot, value in zip(slots, values, strict=False):
+    for value in values:
         if isinstance(value, Failure):
             return value
-        is_skipped = is_skipped or (value is SKIPPED and slot not in plan.takes_skipped)
+        is_skipped = is_skipped or value is SKIPPED
     return SKIPPED if is_skipped else None
 
 

@@ -130,6 +130,8 @@ class Decisions:
         value = self._values[slot]
         if value is not UNSET:
             return self._actual(value) is not SKIPPED
+        if not makers:
+            return None  # an input of a nested pipeline that is not there yet
         decisions = [self.of(maker) for maker in makers]
         if not any(decision is not False for decision in decisions):
             return False

@@ -514,11 +514,20 @@ class DemandFrame(StoringFrame):
             if slot is not None:
                 self._identify(slot)
         waiting = self._sign_downstream([step.index])
+        if self.dated is not None and self.run.is_dry_run:  # else they are looked up when they are about to run
+            known = [index for index in self.dated.unqueried if self.key_of(self._call_at(index)) is not None]
+            self.dated.unqueried.difference_update(known)
+            waiting += known
         for index in waiting:
             self._status[index] = _IDLE
         self._demand(sorted(waiting))
         if looks_up:
             look_up([self])
+
+    def _call_at(self, index: int) -> CallStep:
+        step = self.plan.steps[index]
+        assert isinstance(step, CallStep)
+        return step
 
     def _sign_downstream(self, sources: list[int]) -> list[int]:
         """Sign the steps that depend on some steps, as far as possible; return those whose look-up waited for that."""

@@ -198,7 +198,7 @@ class ItemFrames:
         index, values, known = item
         plan, run = self.plan, self.run
         if self._items.may_hold_stand_ins:
-            stand_in = stand_in_for_item(plan, self.mapped_slots, [values[slot] for slot in self.mapped_slots])
+            stand_in = stand_in_for_item([values[slot] for slot in self.mapped_slots])
             if stand_in is not None:
                 frame = Frame(plan, run, values, self._base, index)
                 frame.stand_in = stand_in

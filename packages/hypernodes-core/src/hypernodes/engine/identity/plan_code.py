@@ -241,7 +241,23 @@ def _nested_code(step: NestedStep, codes: PlanCodes) -> tuple[NestedOutput | Non
     names = plan.inputs.items()
     inputs = {slot: NestedOutput(signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in names}
     # Another backend does not say which steps ran, so that its results are known by their values only.
-    return trace(plan, codes, inputs, covers_branches=bool(step.mapped) and not step.node.pipeline.has_own_backend)
+    covers_branches = bool(step.mapped) and not step.node.pipeline.has_own_backend
+    outputs = trace(plan, codes, inputs, covers_branches=covers_branches)
+    is_collected = bool(step.mapped) and step.node.on_error == "collect" and len(outputs) > 1
+    return _collected_together(outputs) if is_collected else outputs
+
+
+def _collected_together(outputs: tuple[NestedOutput | None, ...]) -> tuple[NestedOutput | None, ...]:
+    """Return the outputs of a mapped pipeline whose failed items are collected: each depends on what all depend on.
+
+    An item that fails for one output has a `Failure` in the place of every output.
+    """
+    known = [output for output in outputs if output is not None]
+    if len(known) < len(outputs):
+        return (None,) * len(outputs)
+    codes = [output.code for output in known]
+    inputs = frozenset[str]().union(*(output.inputs for output in known))
+    return tuple([NestedOutput(signature.combine(b"collected", [own, *codes]), inputs) for own in codes])
 
 
 def trace(

@@ -107,7 +107,14 @@ def stored_elements(
         keys = {own: key_of(own.hex()) for own in expected if own}
         held = store.held(held_in, keys.values()) if held_in is not None else set()
         pairs = zip(column, expected, strict=False)
-        known = [own if own and keys[own] in held and not isinstance(value, Failure) else b"" for value, own in pairs]
+        known = [
+            skipped_signature()
+            if value is SKIPPED
+            else own
+            if own and keys[own] in held and not isinstance(value, Failure)
+            else b""
+            for value, own in pairs
+        ]
         found.append(known + [b""] * (len(column) - len(known)))
     return found
 

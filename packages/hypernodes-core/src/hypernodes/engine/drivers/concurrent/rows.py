@@ -71,7 +71,7 @@ class RowReader:
         self.count += 1
         owner.make_room()
         if self.is_lazy and has_stand_in(values):  # the other columns have been searched
-            stand_in = stand_in_for_item(owner.plan, range(len(values)), values)
+            stand_in = stand_in_for_item(values)
             if stand_in is not None:
                 owner.take_stand_in(host, index, stand_in)
                 return None
