@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from hypernodes.buffers import new_buffer
+from hypernodes.conditions import Skipped
 from hypernodes.engine.workers.pickling import Dumper, blame
 from hypernodes.errors import SerializationError
 from hypernodes.plan import CallStep, Step
@@ -22,7 +23,7 @@ from hypernodes.temporary import OwnedFolder, remove_abandoned
 
 _PREFIX = "hypernodes-"
 _FILE_MIN_BYTES = 64 * 1024
-_SCALARS = frozenset((bool, int, float, complex, type(None)))
+_SCALARS = frozenset((bool, int, float, complex, type(None), Skipped))
 _TEXTS = frozenset((str, bytes))
 _SHORT = 8  # elements of a tuple that are looked at
 
@@ -58,7 +59,7 @@ def is_sent_as_is(value: Any) -> bool:
 
 
 def are_scalars(values: Iterable[Any]) -> bool:
-    """Whether all values are numbers, truth values or None."""
+    """Whether all values are numbers, truth values, None or `SKIPPED`."""
     return _SCALARS.issuperset(map(type, values))
 
 

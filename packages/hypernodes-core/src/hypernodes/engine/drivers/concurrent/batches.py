@@ -80,7 +80,9 @@ class ProcessCalls:
         elif slot in self._usage(plan).used_repeatedly:
             activity.share(payloads, value)
         payload = payloads.pack_input(value, step, slot, [step])
-        if type(payload) is Payload and payload.path and not payload.is_shared:
+        if type(payload) is Payload and payload.is_shared:
+            activity.share(payloads, value)  # also if another item shares it, which may be done before this call
+        elif type(payload) is Payload and payload.path:
             activity.files.append(payload.path)
         return payload
 
