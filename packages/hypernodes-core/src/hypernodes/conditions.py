@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, Self, final
 
 from hypernodes import special_values
 from hypernodes.checks import shown
@@ -100,7 +100,6 @@ def conditions_of(when: Any, unless: Any, owner: str) -> tuple[Condition, ...]:
     """
     if when is None and unless is None:
         return ()
-    special_values.note_use()  # from now on, values may be `SKIPPED`
     found = [
         *_conditions(when, "when", owner, is_negated=False),
         *_conditions(unless, "unless", owner, is_negated=True),
@@ -151,9 +150,32 @@ def _checked_name(name: Any, option: str, owner: str) -> str:
     return name
 
 
-def names_of(conditions: Iterable[Condition], inputs: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of conditions that are not among the inputs of their node, each once."""
-    return tuple(dict.fromkeys([condition.name for condition in conditions if condition.name not in inputs]))
+class Conditional:
+    """Something that runs on conditions: a node, or a pipeline as a node.
+
+    Attributes:
+        inputs: Names of its inputs.
+        conditions: What has to hold so that it runs.
+        needs: Names of what has to be known before it runs: its inputs, and what its conditions are on.
+    """
+
+    inputs: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    needs: tuple[str, ...]
+
+    def set_conditions(self, conditions: tuple[Condition, ...]) -> None:
+        """Set the conditions of an object that is being made."""
+        if conditions:
+            special_values.note_use()  # from now on, values may be `SKIPPED`
+        self.conditions = conditions
+        self.needs = tuple(dict.fromkeys([*self.inputs, *(condition.name for condition in conditions)]))
+
+    def with_conditions(self, conditions: tuple[Condition, ...]) -> Self:
+        """Return the same node that runs only if these conditions hold, and those that it has."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made.set_conditions(self.conditions + conditions)
+        return made
 
 
 def can_hold_together(first: Sequence[Condition], second: Sequence[Condition]) -> bool:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-from hypernodes import special_values
 from hypernodes.checks import check_bool, check_name
-from hypernodes.conditions import Condition, conditions_of, names_of
+from hypernodes.conditions import Condition, Conditional, conditions_of
 from hypernodes.errors import InvalidNodeError
 from hypernodes.global_names import find_global, import_global
 from hypernodes.node_options import (
@@ -39,7 +38,7 @@ When = str | Mapping[str, Any] | None
 _VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x180, 0x200
 
 
-class Node(Generic[P, R]):
+class Node(Conditional, Generic[P, R]):
     """A function that can be used in a pipeline; usually created with the `node` decorator.
 
     Calling a node calls the function that it wraps, with positional or keyword arguments.
@@ -150,8 +149,7 @@ class Node(Generic[P, R]):
         self.cache_ignore = check_parameters("cache_ignore", cache_ignore, self.inputs, self.name)
         self.skip_failures = check_parameters("skip_failures", skip_failures, self.inputs, self.name)
         self.optional = check_parameters("optional", optional, self.inputs, self.name)
-        self.conditions = conditions_of(when, unless, f"node {self.name!r}")
-        self.needs = (*self.inputs, *names_of(self.conditions, self.inputs))
+        self.set_conditions(conditions_of(when, unless, f"node {self.name!r}"))
 
     @property
     def output_name(self) -> OutputName:
@@ -221,14 +219,7 @@ class Node(Generic[P, R]):
             carries_signature: Whether to include the signature of its code, for a process in which the function has no
                 source.
         """
-        options = self._options()
-        code_signature = self.code_signature
-        if carries_signature and code_signature is None:
-            code_signature = _sign_code(self)
-        return _make_node, (self.func, self.output_name, options, self.conditions, code_signature)
-
-    def _options(self) -> dict[str, Any]:
-        return {
+        options = {
             "cache": self.cache,
             "name": self.name,
             "retries": self.retries,
@@ -241,13 +232,10 @@ class Node(Generic[P, R]):
             "optional": tuple(sorted(self.optional)),
             "cache_for": self.cache_for,
         }
-
-    def with_conditions(self, conditions: tuple[Condition, ...]) -> Node[P, R]:
-        """Return the same node that runs only if these conditions hold, and those that it has."""
-        made: Node[P, R]
-        made = _make_node(self.func, self.output_name, self._options(), self.conditions + conditions)  # type: ignore[assignment]
-        made.code_signature = self.code_signature
-        return made
+        code_signature = self.code_signature
+        if carries_signature and code_signature is None:
+            code_signature = _sign_code(self)
+        return _make_node, (self.func, self.output_name, options, self.conditions, code_signature)
 
     @property
     def location(self) -> str:
@@ -358,10 +346,7 @@ def _make_node(
     code_signature: bytes | None = None,
 ) -> Node[..., Any]:
     made = Node(func, output_name, **options)
-    made.conditions = conditions
-    if conditions:
-        special_values.note_use()
-    made.needs = (*made.inputs, *names_of(conditions, made.inputs))
+    made.set_conditions(conditions)
     made.code_signature = code_signature
     return made
 

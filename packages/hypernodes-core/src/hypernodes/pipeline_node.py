@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes.checks import as_mapping, as_names, check_name, shown
-from hypernodes.conditions import Condition, conditions_of, names_of
+from hypernodes.conditions import Conditional, conditions_of
 from hypernodes.errors import ConfigurationError, MappingError
 from hypernodes.nearest import nearest, suggest
 from hypernodes.nodes import When
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _READ_ONLY = ("input_mapping", "output_mapping", "defaults")
 
 
-class PipelineNode:
+class PipelineNode(Conditional):
     """A pipeline with its inputs and outputs renamed, and possibly mapped; created by `Pipeline.as_node`.
 
     Attributes:
@@ -54,7 +54,7 @@ class PipelineNode:
         self.pipeline = pipeline
         _check_prefix(prefix)
         self.name = check_name("name", name) or prefix + (pipeline.name or pipeline.id)
-        self.conditions = conditions_of(when, unless, f"node {self.name!r}")
+        conditions = conditions_of(when, unless, f"node {self.name!r}")
         graph = pipeline.graph
         own_inputs = (*graph.root_inputs,)
         self.input_mapping = MappingProxyType(_names("input_mapping", input_mapping, "from outer to inner names"))
@@ -93,7 +93,7 @@ class PipelineNode:
             )
         self.inputs = tuple(outer_inputs)
         self.outputs = tuple(outer_outputs)
-        self.needs = (*self.inputs, *names_of(self.conditions, self.inputs))
+        self.set_conditions(conditions)
         self.map_over = as_names(map_over, "map_over")
         for outer in self.map_over:
             _check_known(outer, self.inputs, "map_over", "input", self.name, self._outer_of_input)
@@ -143,13 +143,6 @@ class PipelineNode:
     def inner_name(self, outer: str) -> str:
         """Return the name that the pipeline itself uses for an input or an output of this node."""
         return self.inner_output(outer) if outer in self.outputs else self.inner_input(outer)
-
-    def with_conditions(self, conditions: tuple[Condition, ...]) -> PipelineNode:
-        """Return the same node that runs only if these conditions hold, and those that it has."""
-        made = object.__new__(PipelineNode)
-        made.__dict__.update(self.__dict__, conditions=self.conditions + conditions)
-        made.needs = (*self.inputs, *names_of(made.conditions, self.inputs))
-        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: dict(value) if name in _READ_ONLY else value for name, value in self.__dict__.items()}

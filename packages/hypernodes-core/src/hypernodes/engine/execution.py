@@ -129,7 +129,7 @@ class Execution:
 
     def _checked(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Return the outputs of a run, none of which the caller asked for in vain."""
-        if self._plan.skips_outputs and not self._is_nested:
+        if not self._is_nested:
             refuse_skipped(self._plan, outputs)
         return outputs
 

@@ -1,13 +1,12 @@
-"""Records in an exception which call raised it, so that the call can be made again (`hypernodes.replay`)."""
+"""Calls that failed, which errors refer to, so that they can be made again (`hypernodes.replay`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hypernodes.failure import FAILED_CALL
 from hypernodes.nodes import Node
-from hypernodes.plan import UNSET, CallStep, Plan
+from hypernodes.plan import CallStep, Plan
 
 _LARGEST_SENT_BYTES = 1_000_000
 
@@ -84,33 +83,3 @@ class FailedCall:
 
 def _nothing() -> None:
     return None
-
-
-def record_call(
-    error: BaseException,
-    plan: Plan,
-    step: CallStep,
-    values: Sequence[Any],
-    prepared: Callable[[CallStep, Sequence[Any]], Sequence[Any]],
-    is_unknown: Callable[[Any], bool],
-) -> bool:
-    """Record in an error which call raised it; return whether that was possible.
-
-    Args:
-        error: The error.
-        plan: The plan that was executed.
-        step: The call.
-        values: Value of every slot, as far as they are known here.
-        prepared: Returns the values of slots as the function gets them.
-        is_unknown: Whether a value stands for one that is not known here.
-    """
-    known = [UNSET if is_unknown(value) else value for value in values]
-    missing = any(known[slot] is UNSET for slot in step.arguments)
-    try:
-        given = known if missing else prepared(step, known)
-        inputs = {name: given[slot] for name, slot in step.named if given[slot] is not UNSET}
-        interrupted = Interrupted(plan, step, known) if missing else None
-        object.__setattr__(error, FAILED_CALL, FailedCall(step.node, inputs, interrupted))
-    except Exception:  # an exception without attributes, or lists that do not go together
-        return False
-    return True

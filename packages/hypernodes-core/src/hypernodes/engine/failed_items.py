@@ -11,7 +11,9 @@ from hypernodes.errors import MapLengthError, add_note
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep
 
-_LEFT_OUT = (Failure, Skipped)
+STAND_INS = frozenset({Failure, Skipped})
+"""The types of what stands for a result that an upstream step did not make."""
+
 _MOST_ENTRIES = 100_000  # of a list that are looked at after an error
 
 
@@ -25,7 +27,7 @@ def without_failures(step: CallStep, values: Any) -> Any:
     """
     slots = {name: slot for name, slot in step.named if name in step.node.skip_failures}
     lists = {name: values[slot] for name, slot in slots.items() if _is_list(values[slot])}
-    failed = {index for items in lists.values() for index, item in enumerate(items) if type(item) in _LEFT_OUT}
+    failed = {index for items in lists.values() for index, item in enumerate(items) if type(item) in STAND_INS}
     if not failed:
         return values
     lengths = {name: len(items) for name, items in lists.items()}

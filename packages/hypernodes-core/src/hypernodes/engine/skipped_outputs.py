@@ -16,7 +16,7 @@ def refuse_skipped(plan: Plan, outputs: Mapping[str, Any]) -> None:
     Raises:
         SkippedOutputError: One was; it names the conditions.
     """
-    if not plan.is_requested:
+    if not plan.is_requested or not plan.skippable:
         return
     for name, value in outputs.items():
         if value is SKIPPED:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.caller import warn_at_function
 from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
-from hypernodes.engine.failed_calls import record_call
+from hypernodes.engine.failed_calls import FailedCall, Interrupted
 from hypernodes.engine.failed_items import hint_at_failures, without_failures
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.timing import now
 from hypernodes.errors import ExecutionError, HyperNodesWarning, NodeTimeoutError, OutputCountError, add_note
-from hypernodes.failure import REPLAY_NOTE
+from hypernodes.failure import FAILED_CALL, REPLAY_NOTE
 from hypernodes.nodes import Node
-from hypernodes.plan import CallStep, Plan, Step
+from hypernodes.plan import UNSET, CallStep, Plan, Step
 from hypernodes.read_once import held_iterator, holding, is_read_once, kind_of, listing, remedy
 from hypernodes.resources import Resource, use
 
@@ -80,12 +80,16 @@ def close_unwanted(future: Future[Any]) -> None:
         future.result().close()
 
 
+def _as_given(step: CallStep, values: Sequence[Any]) -> Any:
+    """Return the values of slots as the function of a call gets them."""
+    return without_failures(step, values) if step.node.skip_failures else values
+
+
 def prepare(step: CallStep, values: Sequence[Any]) -> Call:
     """Collect the arguments of a call."""
     if not step.is_prepared:
         return Call(step, [values[slot] for slot in step.positional], {})
-    if step.node.skip_failures:
-        values = without_failures(step, values)
+    values = _as_given(step, values)
     by_keyword = {name: values[slot] for name, slot in step.by_keyword}
     return Call(step, [values[slot] for slot in step.positional], by_keyword)
 
@@ -373,19 +377,29 @@ def locate(
     hint_at_event_loops(error)
     if values and isinstance(step, CallStep):
         hint_at_failures(error, step, values)
-        is_recorded = record_call(error, plan, step, values, _as_given, lambda value: isinstance(value, NotTransferred))
+        is_recorded = _record_call(error, plan, step, values)
         if is_recorded and not item_path and isinstance(error, Exception):
             _add_replay_note(error)
     return (*path, step.node.name)
 
 
+def _record_call(error: BaseException, plan: Plan, step: CallStep, values: Sequence[Any]) -> bool:
+    """Record in an error which call raised it; return whether that was possible."""
+    known = [UNSET if isinstance(value, NotTransferred) else value for value in values]
+    is_missing = any(known[slot] is UNSET for slot in step.arguments)
+    try:
+        given = known if is_missing else _as_given(step, known)
+        inputs = {name: given[slot] for name, slot in step.named if given[slot] is not UNSET}
+        interrupted = Interrupted(plan, step, known) if is_missing else None
+        object.__setattr__(error, FAILED_CALL, FailedCall(step.node, inputs, interrupted))
+    except Exception:  # an exception without attributes, or lists that do not go together
+        return False
+    return True
+
+
 def _add_replay_note(error: BaseException) -> None:
     if REPLAY_NOTE not in getattr(error, "__notes__", ()):
         add_note(error, REPLAY_NOTE)
-
-
-def _as_given(step: CallStep, values: Sequence[Any]) -> Sequence[Any]:
-    return without_failures(step, values) if step.node.skip_failures else values
 
 
 def path_of(plan: Plan, step: Step, base: CallbackContext) -> tuple[str, ...]:

@@ -502,7 +502,6 @@ class _Draft:
             skippable=frozenset(branches.skippable),
             condition_slots=frozenset(branches.condition_slots),
             deciders=branches.deciders(),
-            skips_outputs=not branches.skippable.isdisjoint(outputs.values()),
             runs_on_demand=is_cached or bool(branches.guarded),
             has_branches=has_branches,
             is_requested=is_requested,

@@ -244,7 +244,6 @@ class Plan(Record):
         skippable: The slots whose values may be `SKIPPED`, because no step fills them.
         condition_slots: The slots of the values that conditions are on.
         deciders: Positions of the steps whose results decide whether others run.
-        skips_outputs: Whether a requested output may be skipped.
         runs_on_demand: Whether it is not known beforehand which steps run: results may be cached, or steps skipped.
         has_branches: Whether any step may be skipped, also in nested pipelines.
         is_requested: Whether its outputs were asked for by name.
@@ -277,7 +276,6 @@ class Plan(Record):
     skippable: frozenset[int]
     condition_slots: frozenset[int]
     deciders: frozenset[int]
-    skips_outputs: bool
     runs_on_demand: bool
     has_branches: bool
     is_requested: bool

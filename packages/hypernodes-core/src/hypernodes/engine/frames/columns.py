@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from hypernodes.caller import warn_caller
 from hypernodes.conditions import SKIPPED, Skipped
+from hypernodes.engine.failed_items import STAND_INS
 from hypernodes.errors import DependencyError, HyperNodesWarning
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, MapMode, NestedStep, Plan
@@ -128,9 +129,6 @@ def _warn_of_held(name: str, value: Any, where: str, readers: Sequence[str]) -> 
         )
 
 
-_STAND_INS = frozenset({Failure, Skipped})
-
-
 def has_failure(column: Iterable[Any]) -> bool:
     """Return whether any of these values is a `Failure`."""
     return Failure in map(type, column)
@@ -141,7 +139,7 @@ def has_stand_in(column: Iterable[Any]) -> bool:
 
     It is a `Failure`, with which an item cannot be executed, or `SKIPPED`, with which it need not be.
     """
-    return not _STAND_INS.isdisjoint(map(type, column))
+    return not STAND_INS.isdisjoint(map(type, column))
 
 
 def stand_in_for_item(values: Iterable[Any]) -> Failure | Skipped | None:

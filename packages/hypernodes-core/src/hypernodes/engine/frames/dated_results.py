@@ -23,8 +23,8 @@ class DatedResults:
     Attributes:
         dates: When results were computed that were found, by step position; in seconds since the epoch.
         outdated: How old the results are that were found and do not count any more, by step position; in seconds.
-        unqueried: Positions of steps whose keys were not known when they were demanded: they are looked up when they
-            are about to run.
+        unqueried: By their positions, the steps whose keys were not known when they were demanded: they are looked up
+            when they are about to run.
     """
 
     __slots__ = ("_identities", "_store", "dates", "outdated", "unqueried")
@@ -34,7 +34,7 @@ class DatedResults:
         self._store = store
         self.dates: dict[int, float] = {}
         self.outdated: dict[int, float] = {}
-        self.unqueried: set[int] = set()
+        self.unqueried: dict[int, CallStep] = {}
 
     def include(self, step: Step) -> bool:
         """Whether the results of a step are such results."""

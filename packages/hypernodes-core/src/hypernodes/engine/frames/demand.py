@@ -144,7 +144,7 @@ class DemandFrame(StoringFrame):
         for step, cache, keys in queries:
             if self._take(step, found[id(cache)].take(keys)):
                 self._hit(step)
-                if self._is_dated(step):
+                if self._dated_with(step) is not None:
                     self._identify_results(step, looks_up=False)  # the queries of all frames are answered together
             else:
                 self._want(step)
@@ -152,8 +152,9 @@ class DemandFrame(StoringFrame):
 
     def _take(self, step: CallStep, values: Sequence[Any] | None) -> bool:
         """Take the results of a step if all of them were found."""
-        if values is not None and self.dated is not None and self.dated.include(step):
-            values = self.dated.fresh(step, values)
+        dated = self._dated_with(step)
+        if values is not None and dated is not None:
+            values = dated.fresh(step, values)
         if values is None:
             return False
         for slot, value in zip((slot for slot in step.outputs if slot is not None), values, strict=True):
@@ -231,12 +232,13 @@ class DemandFrame(StoringFrame):
                 self._status[index] = _UNDECIDED
                 stack += self.decisions.awaited(step)
                 continue
-            if isinstance(step, CallStep) and self.dated is not None and self.dated.include(step):
+            dated = self._dated_with(step)
+            if isinstance(step, CallStep) and dated is not None:
                 if self.key_of(step) is not None:
                     self._status[index] = _QUERIED
                     self.queries.append(self._query(step))
                     continue
-                self.dated.unqueried.add(index)
+                dated.unqueried[index] = step
             elif self.identities.can_be_identified(step):
                 if not self.identities.is_signed(step):
                     self._status[index] = _DEFERRED
@@ -340,12 +342,12 @@ class DemandFrame(StoringFrame):
         if key is None or not (is_unqueried or self.was_computed(key)):
             return False
         if self.dated is not None:
-            self.dated.unqueried.discard(step.index)
+            self.dated.unqueried.pop(step.index, None)
         _, cache, keys = self._query(step)
         if not self._take(step, self.run.store.get_each(cache, keys)):
             return False
         self._hit(step)
-        if self._is_dated(step):
+        if self._dated_with(step) is not None:
             self._identify_results(step)
         if self.queries:
             look_up([self])
@@ -354,37 +356,40 @@ class DemandFrame(StoringFrame):
         return True
 
     def key_of(self, step: CallStep) -> bytes | None:
-        if self.dated is not None and self.dated.include(step):
-            return self.dated.key(step)
+        dated = self._dated_with(step)
+        if dated is not None:
+            return dated.key(step)
         if not self.identities.can_be_identified(step):
             return None
         return next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or None
 
     def keys_of(self, step: CallStep) -> list[str]:
         """Return the keys of the results of a call that has a signature."""
-        if self._is_dated(step):
-            assert self.dated is not None
-            return list(self.dated.origins(step))
+        dated = self._dated_with(step)
+        if dated is not None:
+            return list(dated.origins(step))
         return [self.identities.key(slot) for slot in step.outputs if slot is not None]
 
     def stored_values(self, step: CallStep) -> list[Any]:
         """Return the results of a call that were found, as the cache holds them."""
         values = [self.values[slot] for slot in step.outputs if slot is not None]
-        return self.dated.as_stored(step, values) if self.dated is not None and self.dated.include(step) else values
+        dated = self._dated_with(step)
+        return values if dated is None else dated.as_stored(step, values)
 
-    def _is_dated(self, step: Step) -> bool:
-        """Whether the results of a step count for some time only."""
-        return self.dated is not None and self.dated.include(step)
+    def _dated_with(self, step: Step) -> DatedResults | None:
+        """Return the results that count for some time only, if those of a step are among them."""
+        return self.dated if self.dated is not None and self.dated.include(step) else None
 
     def _store(self, step: CallStep, outputs: Sequence[Any]) -> None:
-        if self.dated is None or not self.dated.include(step):
+        dated = self._dated_with(step)
+        if dated is None:
             super()._store(step, outputs)
             return
         cache = self.plan.scopes[step.scope].cache
         assert cache is not None
         if cache.notes_origins:
-            cache.note_origins(self.dated.origins(step))
-        self.run.store.put(cache, self.dated.entries(step, outputs), step.node.name)
+            cache.note_origins(dated.origins(step))
+        self.run.store.put(cache, dated.entries(step, outputs), step.node.name)
 
     def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
         super().complete(step, outputs, duration_s)
@@ -515,19 +520,16 @@ class DemandFrame(StoringFrame):
                 self._identify(slot)
         waiting = self._sign_downstream([step.index])
         if self.dated is not None and self.run.is_dry_run:  # else they are looked up when they are about to run
-            known = [index for index in self.dated.unqueried if self.key_of(self._call_at(index)) is not None]
-            self.dated.unqueried.difference_update(known)
+            unqueried = self.dated.unqueried
+            known = [index for index, call in unqueried.items() if self.dated.key(call) is not None]
+            for index in known:
+                del unqueried[index]
             waiting += known
         for index in waiting:
             self._status[index] = _IDLE
         self._demand(sorted(waiting))
         if looks_up:
             look_up([self])
-
-    def _call_at(self, index: int) -> CallStep:
-        step = self.plan.steps[index]
-        assert isinstance(step, CallStep)
-        return step
 
     def _sign_downstream(self, sources: list[int]) -> list[int]:
         """Sign the steps that depend on some steps, as far as possible; return those whose look-up waited for that."""

@@ -60,10 +60,10 @@ def _dumps_by_value(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def can_be_serialized(value: Any) -> bool:
+def can_be_serialized(value: Any, dumps: _Pack = _dumps_by_value, loads: _Unpack = pickle.loads) -> bool:
     """Whether a value can be sent to another process, and made again there."""
     try:
-        pickle.loads(_dumps_by_value(value))
+        loads(dumps(value))
     except Exception:
         return False
     return True
@@ -96,11 +96,7 @@ def _pack(error: BaseException, dumps: _Pack, loads: _Unpack, needs_text: bool =
     """The exception as bytes if it can be made from them again, perhaps with another text; else none."""
 
     def can_be_sent(value: Any) -> bool:
-        try:
-            loads(dumps(value))
-        except Exception:
-            return False
-        return True
+        return can_be_serialized(value, dumps, loads)
 
     def forms() -> Iterator[Any]:
         is_own_affair = says_how_it_is_pickled(error)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from hypernodes.engine.drivers.concurrent.activity import Host
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
-from hypernodes.engine.frames.columns import has_stand_in, stand_in_for_item
+from hypernodes.engine.frames.columns import stand_in_for_item
 from hypernodes.engine.frames.items import checked_rows
 from hypernodes.engine.step import locate
 from hypernodes.plan import Step
@@ -70,11 +70,10 @@ class RowReader:
         index = self.count if self._indexes is None else self._indexes[self.count]
         self.count += 1
         owner.make_room()
-        if self.is_lazy and has_stand_in(values):  # the other columns have been searched
-            stand_in = stand_in_for_item(values)
-            if stand_in is not None:
-                owner.take_stand_in(host, index, stand_in)
-                return None
+        stand_in = stand_in_for_item(values) if self.is_lazy else None  # the other columns have been searched
+        if stand_in is not None:
+            owner.take_stand_in(host, index, stand_in)
+            return None
         return ItemRow(index, values)
 
     def read_many(self, host: Host, count: int) -> list[ItemRow]:
