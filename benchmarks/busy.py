@@ -12,7 +12,7 @@ Span: TypeAlias = tuple[int, float, float]
 """The worker that computed an item (a process id, or a thread's), when it began, and when it ended, in seconds."""
 
 PAUSE_S = 20e-6
-"""What a worker does between two items of a batch counts as work; to wait for the next batch takes longer."""
+"""What a worker does between two items of a chunk counts as work; to wait for the next chunk takes longer."""
 
 
 class Busy(NamedTuple):

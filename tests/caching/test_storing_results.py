@@ -229,7 +229,7 @@ def test_the_same_item_again_after_more_results_than_are_remembered_is_not_compu
     assert sorted(calls) == list(range(100))
 
 
-def test_results_of_a_batch_from_a_worker_process_are_stored_together() -> None:
+def test_results_of_a_chunk_from_a_worker_process_are_stored_together() -> None:
     class CountingCache(MemoryCache):
         writes = 0
 

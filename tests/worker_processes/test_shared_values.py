@@ -6,7 +6,7 @@ import os
 
 from hypernodes import CallbackContext, Node, Pipeline
 from hypernodes.engine.drivers.concurrent.activity import Activity, ItemOwner, PlanActivity
-from hypernodes.engine.drivers.concurrent.batches import ProcessCalls
+from hypernodes.engine.drivers.concurrent.item_chunks import ProcessCalls
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.payloads import Payload, Payloads

@@ -276,7 +276,7 @@ def test_no_file_stays_of_results_beside_one_that_cannot_be_received(
 def test_a_file_that_items_share_stays_until_the_last_of_them_is_done(
     items_backend: LocalBackend, tmp_path: Path, callbacks: list[PipelineCallback]
 ) -> None:
-    """One item makes its calls singly, because it is tried again; the others wait in batches for the same file."""
+    """One item makes its calls singly, because it is tried again; the others wait in chunks for the same file."""
 
     @node(output_name="y", retries=3, retry_delay=0.01)
     def fail_first(document: bytes, x: int, folder: str) -> int:
@@ -379,7 +379,7 @@ class Named:
         self.name = name
 
 
-@pytest.mark.parametrize("road", ["rows", "batches", "nodes"])
+@pytest.mark.parametrize("road", ["rows", "chunks", "nodes"])
 def test_a_default_that_nobody_overrides_is_the_functions_own(
     road: str, items_backend: LocalBackend, nodes_backend: LocalBackend
 ) -> None:
@@ -394,7 +394,7 @@ def test_a_default_that_nobody_overrides_is_the_functions_own(
         return *y, option is unset, option.name
 
     pipeline = Pipeline([first, second], backend=nodes_backend if road == "nodes" else items_backend)
-    if road == "batches":
+    if road == "chunks":
         pipeline = pipeline.with_cache(MemoryCache())
     found = pipeline.map(inputs={"x": [1, 2]}, map_over="x", output_name="z")
     assert found == {"z": [(1, True, True, "unset"), (2, True, True, "unset")]}

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 _current_executor: contextvars.ContextVar[Executor | None] = contextvars.ContextVar("executor", default=None)
 
 _ASYNC_WORKERS = 100
-_BATCH_S = 0.1  # duration of the work that is sent to a worker process at a time
-_BATCH_BYTES = 8 * 1024 * 1024
-_MAX_BATCH = 2048
+_CHUNK_S = 0.1  # duration of the work that is sent to a worker process at a time
+_CHUNK_BYTES = 8 * 1024 * 1024
+_MAX_CHUNK = 2048
 
 
 class Outcome(Protocol):
@@ -164,13 +164,13 @@ class Workers:
         if self._threads is not None and isinstance(future, Future):
             self._threads.abandon(future)
 
-    def batch_size(self, seconds_per_item: float | None, bytes_per_item: float, remaining: int | None) -> int:
+    def chunk_size(self, seconds_per_item: float | None, bytes_per_item: float, remaining: int | None) -> int:
         """Return how many items to send to a worker process at a time: enough to pay off, a fair share for each."""
         if seconds_per_item is None:
             return 1
-        size = int(min(_BATCH_S / max(seconds_per_item, 1e-7), _BATCH_BYTES / max(bytes_per_item, 1))) + 1
+        size = int(min(_CHUNK_S / max(seconds_per_item, 1e-7), _CHUNK_BYTES / max(bytes_per_item, 1))) + 1
         fair = size if remaining is None else remaining // (2 * self.max_workers) + 1
-        return max(1, min(size, fair, _MAX_BATCH))
+        return max(1, min(size, fair, _MAX_CHUNK))
 
     @property
     def belong_to_parent(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hypernodes.engine.choice import Frames, choose
-from hypernodes.engine.drivers.concurrent.batches import Batches
+from hypernodes.engine.drivers.concurrent.item_chunks import ItemChunks
 from hypernodes.engine.drivers.concurrent.coroutine_rows import CoroutineRows
 from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, OneByOne
 from hypernodes.engine.drivers.concurrent.process_rows import ProcessRows
@@ -16,14 +16,14 @@ from hypernodes.plan import Plan
 
 
 def item_starter(owner: MapActivity, workers: Workers) -> ItemStarter:
-    """Return the item starter that suits a map best: rows, batches of activities, or single activities."""
+    """Return the item starter that suits a map best: rows, chunks of activities, or single activities."""
     rows = _row_starter(owner, workers)
     if rows is not None:
         return rows
     if workers.processes is not None and workers.map_execution == "parallel":
         has_only_calls = len(owner.plan.calls) == len(owner.plan.steps)
         if has_only_calls and (workers.runs_nodes_in_order or _has_plenty(owner, workers)):
-            return Batches(owner, workers.processes, workers)
+            return ItemChunks(owner, workers.processes, workers)
     return OneByOne(owner, workers.open_items)
 
 

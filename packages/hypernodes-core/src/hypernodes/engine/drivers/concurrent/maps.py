@@ -1,7 +1,7 @@
 """Maps in the concurrent driver: one plan, executed once per item.
 
-An `ItemStarter` decides how items are started: as activities of their own (here), in batches that worker processes
-compute (`batches`), or as rows of values that workers execute without events (`rows`).
+An `ItemStarter` decides how items are started: as activities of their own (here), in chunks that worker processes
+compute (`item_chunks`), or as rows of values that workers execute without events (`rows`).
 """
 
 from __future__ import annotations

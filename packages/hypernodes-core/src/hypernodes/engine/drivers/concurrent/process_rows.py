@@ -1,4 +1,4 @@
-"""Item starter for rows that worker processes execute, in batches whose size is estimated from earlier ones."""
+"""Item starter for rows that worker processes execute, in chunks whose size is estimated from earlier ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from hypernodes.engine.drivers.concurrent.activity import Host, PlanActivity, Task
-from hypernodes.engine.drivers.concurrent.batches import BatchSize, remove_files
+from hypernodes.engine.drivers.concurrent.item_chunks import ChunkSize, remove_files
 from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity
 from hypernodes.engine.drivers.concurrent.rows import ItemRow, RowReader, fail_row
 from hypernodes.engine.frames.frame import Frame
@@ -21,10 +21,10 @@ from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.errors import SerializationError
 from hypernodes.plan import CallStep
 
-_READ_S = 0.01  # a batch is sent without being full when reading its rows takes longer
+_READ_S = 0.01  # a chunk is sent without being full when reading its rows takes longer
 
 
-class _BatchTask(Task):
+class _RowsTask(Task):
     """Rows executed by a worker process.
 
     Attributes:
@@ -53,7 +53,7 @@ class _BatchTask(Task):
 
     def parts(self) -> list[Task]:
         self.sender.remove_files(self)
-        return [_BatchTask(self.sender, [row]) for row in self.rows] if len(self.rows) > 1 else [self]
+        return [_RowsTask(self.sender, [row]) for row in self.rows] if len(self.rows) > 1 else [self]
 
     def submit_again(self, host: Host) -> None:
         self.sender.submit(host, self)
@@ -63,7 +63,7 @@ class _BatchTask(Task):
 
 
 class ProcessRows(ItemStarter):
-    """Executes rows in batches in worker processes.
+    """Executes rows in chunks in worker processes.
 
     Args:
         owner: The map.
@@ -80,7 +80,7 @@ class ProcessRows(ItemStarter):
         self.owner = owner
         self.steps = plan.calls
         self._processes = processes
-        self._size = BatchSize(workers)
+        self._size = ChunkSize(workers)
         self._reader = RowReader(owner)
         self._rest = owner.request.inputs.rest(plan)
         slots = plan.outputs.values()
@@ -95,7 +95,7 @@ class ProcessRows(ItemStarter):
         rows = self._read_lazily(host, size) if reader.is_lazy else reader.read_many(host, size)
         if rows:
             owner.pending += len(rows)
-            self.submit(host, _BatchTask(self, rows))
+            self.submit(host, _RowsTask(self, rows))
         return bool(rows) or not owner.is_exhausted
 
     def _read_lazily(self, host: Host, size: int) -> list[ItemRow]:
@@ -110,7 +110,7 @@ class ProcessRows(ItemStarter):
                     break
         return rows
 
-    def submit(self, host: Host, task: _BatchTask) -> None:
+    def submit(self, host: Host, task: _RowsTask) -> None:
         """Send rows; a row with a value that cannot be sent is executed as an activity, and fails there."""
         sent: list[ItemRow] = task.rows
         packed: list[tuple[Any, ...]] = [row.values for row in task.rows]
@@ -145,7 +145,7 @@ class ProcessRows(ItemStarter):
         task.order, future = self._processes.submit_rows(self.owner.plan.steps, self._made, rest, packed)
         host.wait_for(task, future)
 
-    def remove_files(self, task: _BatchTask) -> None:
+    def remove_files(self, task: _RowsTask) -> None:
         """Remove the files of rows that are done, or have to be sent again."""
         payloads = self._processes.payloads
         payloads.remove(task.files)
@@ -185,7 +185,7 @@ class ProcessRows(ItemStarter):
         frame.start()
         host.open(PlanActivity(frame, self.owner))
 
-    def settle(self, host: Host, task: _BatchTask, outcomes: RowOutcomes) -> None:
+    def settle(self, host: Host, task: _RowsTask, outcomes: RowOutcomes) -> None:
         """Record the outcomes of rows."""
         self.remove_files(task)
         owner, packed = self.owner, outcomes.outputs
@@ -208,8 +208,8 @@ class ProcessRows(ItemStarter):
         owner.pending -= len(task.rows)
         host.wake(owner)
 
-    def fail(self, host: Host, task: _BatchTask, error: BaseException) -> None:
-        """Record that a batch has no outcomes; its rows are sent one by one to find those that are to blame."""
+    def fail(self, host: Host, task: _RowsTask, error: BaseException) -> None:
+        """Record that a chunk has no outcomes; its rows are sent one by one to find those that are to blame."""
         if len(task.rows) > 1 and isinstance(error, Exception) and not self.owner.is_stopped:
             for part in task.parts():
                 part.submit_again(host)

@@ -13,7 +13,7 @@ from hypernodes import LocalBackend, MemoryCache, Node, Pipeline
 from tests.support import Recorder
 
 PATIENCE_S = 60.0
-ITEMS, LATE = 2000, 200  # the first items are trivial, so that batches are large when the late ones come
+ITEMS, LATE = 2000, 200  # the first items are trivial, so that chunks are large when the late ones come
 
 
 def meet(x: int, folder: str) -> int:
@@ -37,7 +37,7 @@ def meet(x: int, folder: str) -> int:
     ],
 )
 @pytest.mark.parametrize("is_nested", [False, True], ids=["map", "mapped node"])
-def test_late_batches_of_trivial_items_are_computed_side_by_side(
+def test_late_chunks_of_trivial_items_are_computed_side_by_side(
     items_backend: LocalBackend, tmp_path: Path, settings: Any, is_nested: bool
 ) -> None:
     each = Pipeline(nodes=[Node(meet, output_name="pid")], name="each", **settings())

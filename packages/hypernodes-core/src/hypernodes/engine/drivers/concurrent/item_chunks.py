@@ -1,4 +1,4 @@
-"""Sends work to worker processes: single calls, and batches of items that one process computes on its own."""
+"""Sends work to worker processes: single calls, and chunks of items that one process computes on its own."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ class _Part(NamedTuple):
     shared: list[tuple[int, CallStep]]
 
 
-class BatchItem:
-    """One item of a batch. Only if its calls have to be made singly, it becomes an activity.
+class ChunkItem:
+    """One item of a chunk. Only if its calls have to be made singly, it becomes an activity.
 
     Attributes:
         frame: Accounts for it; started.
@@ -128,35 +128,35 @@ class BatchItem:
         self.held: Sequence[Any] = ()
 
 
-class BatchTask(Task):
+class ChunkTask(Task):
     """Items of a map that one worker process computes.
 
     Attributes:
-        batches: The `Batches` that sent it.
+        chunks: The `ItemChunks` that sent it.
         items: The items.
     """
 
-    __slots__ = ("batches", "items")
+    __slots__ = ("chunks", "items")
 
     activity: MapActivity
 
-    def __init__(self, batches: Batches, items: list[BatchItem]) -> None:
-        super().__init__(batches.owner)
-        self.batches = batches
+    def __init__(self, chunks: ItemChunks, items: list[ChunkItem]) -> None:
+        super().__init__(chunks.owner)
+        self.chunks = chunks
         self.items = items
 
     def settle(self, host: Host, outcome: Outcome) -> None:
-        self.batches.settle(host, self, pickle.loads(outcome.result()))
+        self.chunks.settle(host, self, pickle.loads(outcome.result()))
 
     def fail(self, host: Host, error: BaseException) -> None:
         for item in self.items:
-            self.batches.fail_item(host, item, error)
+            self.chunks.fail_item(host, item, error)
 
     def parts(self) -> list[Task]:
-        return [BatchTask(self.batches, [item]) for item in self.items] if len(self.items) > 1 else [self]
+        return [ChunkTask(self.chunks, [item]) for item in self.items] if len(self.items) > 1 else [self]
 
     def submit_again(self, host: Host) -> None:
-        self.batches.submit(host, self)
+        self.chunks.submit(host, self)
 
     def described(self) -> tuple[Sequence[CallStep], int | None]:
         return self.items[0].steps, self.items[0].frame.item_index
@@ -165,15 +165,15 @@ class BatchTask(Task):
         remaining: list[Task] = []
         for index, item in enumerate(self.items):
             if index != position:
-                remaining.append(BatchTask(self.batches, [item]))
+                remaining.append(ChunkTask(self.chunks, [item]))
             elif item.steps[0].index == step:
-                self.batches.fail_item(host, item, timeout_error(item.steps[0].node))
+                self.chunks.fail_item(host, item, timeout_error(item.steps[0].node))
             else:  # the results of the calls before it died with the worker
-                self.batches.make_calls_singly(host, item)
+                self.chunks.make_calls_singly(host, item)
         return remaining
 
 
-class BatchSize:
+class ChunkSize:
     """Number of items to send to a worker process at a time, estimated from the cost of earlier ones.
 
     Args:
@@ -186,8 +186,8 @@ class BatchSize:
         self._bytes_per_item = 0.0
 
     def next(self, remaining: int | None) -> int:
-        """Return the number for the next batch, given the number of items that have not been begun."""
-        return self._workers.batch_size(self._seconds_per_item, self._bytes_per_item, remaining)
+        """Return the number for the next chunk, given the number of items that have not been begun."""
+        return self._workers.chunk_size(self._seconds_per_item, self._bytes_per_item, remaining)
 
     def learn_cost(self, seconds: float) -> None:
         """Record how long an item took, in seconds."""
@@ -199,8 +199,8 @@ class BatchSize:
         self._bytes_per_item = max(0.7 * self._bytes_per_item, size_bytes)
 
 
-class Batches(ItemStarter):
-    """Starts the items of a map in batches that worker processes compute; each item is accounted for by its frame.
+class ItemChunks(ItemStarter):
+    """Starts the items of a map in chunks that worker processes compute; each item is accounted for by its frame.
 
     An item whose calls are not all known beforehand, or one of whose results is already being computed, is started
     as an activity of its own.
@@ -218,18 +218,18 @@ class Batches(ItemStarter):
         self.owner = owner
         self._processes = processes
         self._limit = workers.open_items
-        self._size = BatchSize(workers)
+        self._size = ChunkSize(workers)
         self._reader = FrameReader(owner)
         self._parts: dict[tuple[int, ...], _Part] = {}  # by the positions of their calls
         self._needed = frozenset(owner.plan.outputs.values())
-        self._open: dict[BatchItem, None] = {}  # those in batches; the other items are activities
+        self._open: dict[ChunkItem, None] = {}  # those in chunks; the other items are activities
 
     def start_next(self, host: Host) -> bool:
         """Send the next items of a map; return False when there are none."""
         owner = self.owner
         if owner.is_exhausted or not owner.has_room or owner.pending - len(self._open) >= self._limit:
             return False
-        items: list[BatchItem] = []
+        items: list[ChunkItem] = []
         size = self._size.next(self._reader.remaining)
         while len(items) < size and owner.can_begin:
             frame = self._reader.begin_item(host)
@@ -247,17 +247,17 @@ class Batches(ItemStarter):
         if items:
             for item in items:
                 item.frame.begin_item()
-            self.submit(host, BatchTask(self, items))
+            self.submit(host, ChunkTask(self, items))
         return bool(items) or not owner.is_exhausted
 
     def close(self) -> None:
         for item in reversed([*self._open]):
             self._close(item)
 
-    def submit(self, host: Host, task: BatchTask) -> None:
-        """Send a batch; an item with a value that cannot be sent makes its calls singly instead, and fails there."""
+    def submit(self, host: Host, task: ChunkTask) -> None:
+        """Send a chunk; an item with a value that cannot be sent makes its calls singly instead, and fails there."""
         owner, payloads = self.owner, self._processes.payloads
-        sent: list[BatchItem] = []
+        sent: list[ChunkItem] = []
         work: list[WorkItem] = []
         kinds: dict[ItemKind, int] = {}
         shared: dict[int, Any] = {}
@@ -292,8 +292,8 @@ class Batches(ItemStarter):
         )
         host.wait_for(task, future)
 
-    def settle(self, host: Host, task: BatchTask, outcomes: list[ItemOutcome]) -> None:
-        """Record the outcomes of the items of a batch."""
+    def settle(self, host: Host, task: ChunkTask, outcomes: list[ItemOutcome]) -> None:
+        """Record the outcomes of the items of a chunk."""
         spent, size = 0.0, 0
         for done, _ in outcomes:
             for outputs, duration_s in done:
@@ -312,30 +312,30 @@ class Batches(ItemStarter):
                 raise
         host.wake(self.owner)
 
-    def fail_item(self, host: Host, item: BatchItem, error: BaseException) -> None:
+    def fail_item(self, host: Host, item: ChunkItem, error: BaseException) -> None:
         """Record that the first call of an item failed."""
         self._settle_item(host, item, [], error)
         host.wake(self.owner)
 
-    def make_calls_singly(self, host: Host, item: BatchItem) -> None:
+    def make_calls_singly(self, host: Host, item: ChunkItem) -> None:
         """Let the calls of an item be made one by one."""
         _release(host, item.keys)
         host.open(self._activity(item))
 
-    def _plan(self, host: Host, frame: Frame) -> BatchItem | None:
+    def _plan(self, host: Host, frame: Frame) -> ChunkItem | None:
         """Return the calls that an item needs, if all are known and none is already being made."""
         steps = frame.remaining_calls()
         if steps is None:
             return None
         if not self.owner.plan.is_cached:
-            return BatchItem(frame, steps, (None,) * len(steps))
+            return ChunkItem(frame, steps, (None,) * len(steps))
         keys = [frame.key_of(step) for step in steps]
         known = [key for key in keys if key is not None]
         if known and not host.reserve(known, frame):
             return None
-        return BatchItem(frame, steps, keys)
+        return ChunkItem(frame, steps, keys)
 
-    def _keep_file(self, item: BatchItem, payload: Payload, value: Any) -> None:
+    def _keep_file(self, item: ChunkItem, payload: Payload, value: Any) -> None:
         """Take note of a file that an item needs until it is done."""
         if payload.is_shared:
             if self._processes.payloads.hold(value):
@@ -343,8 +343,8 @@ class Batches(ItemStarter):
         elif payload.path:
             item.files = [*item.files, payload.path]
 
-    def _activity(self, item: BatchItem) -> PlanActivity:
-        """Return an activity for an item, which is then no more one of a batch."""
+    def _activity(self, item: ChunkItem) -> PlanActivity:
+        """Return an activity for an item, which is then no more one of a chunk."""
         del self._open[item]
         activity = PlanActivity(item.frame, self.owner)
         activity.files += item.files
@@ -353,7 +353,7 @@ class Batches(ItemStarter):
             self._processes.payloads.drop(value)
         return activity
 
-    def _close(self, item: BatchItem) -> None:
+    def _close(self, item: ChunkItem) -> None:
         """Record that an item is done."""
         del self._open[item]
         if item.files:
@@ -377,11 +377,11 @@ class Batches(ItemStarter):
             part = self._parts[positions] = _Part(kind, own, shared)
         return part
 
-    def _settle_items(self, host: Host, outcomes: Iterable[tuple[BatchItem, ItemOutcome]]) -> None:
+    def _settle_items(self, host: Host, outcomes: Iterable[tuple[ChunkItem, ItemOutcome]]) -> None:
         for item, (done, raised) in outcomes:
             self._settle_item(host, item, done, None if raised is None else restore(raised))
 
-    def _settle_item(self, host: Host, item: BatchItem, done: Sequence[Done], error: BaseException | None) -> None:
+    def _settle_item(self, host: Host, item: ChunkItem, done: Sequence[Done], error: BaseException | None) -> None:
         """Record the outcome of an item.
 
         Args:
@@ -421,7 +421,7 @@ class Batches(ItemStarter):
         else:  # what else it needs is known only now
             host.open(self._activity(item))
 
-    def _fail_call(self, host: Host, item: BatchItem, position: int, error: BaseException) -> None:
+    def _fail_call(self, host: Host, item: ChunkItem, position: int, error: BaseException) -> None:
         """Record that a call of an item failed; if it can be made again, that call and the rest are made singly."""
         activity = self._activity(item)
         activity.pending = 2  # the call, and this function
@@ -435,7 +435,7 @@ class Batches(ItemStarter):
 
 
 def _release(host: Host, keys: Iterable[bytes | None]) -> None:
-    """Resume what waits for results that were to be computed in a batch, and are not."""
+    """Resume what waits for results that were to be computed in a chunk, and are not."""
     for key in keys:
         if key is not None:
             host.release(key)
