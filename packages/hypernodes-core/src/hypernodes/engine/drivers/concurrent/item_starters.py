@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hypernodes.engine.choice import Frames, choose
-from hypernodes.engine.drivers.concurrent.item_chunks import ItemChunks
 from hypernodes.engine.drivers.concurrent.coroutine_rows import CoroutineRows
+from hypernodes.engine.drivers.concurrent.item_chunks import ItemChunks
 from hypernodes.engine.drivers.concurrent.maps import ItemStarter, MapActivity, OneByOne
 from hypernodes.engine.drivers.concurrent.process_rows import ProcessRows
 from hypernodes.engine.drivers.concurrent.thread_rows import ThreadRows

@@ -3,8 +3,8 @@
 Modes differ only in how many calls may run at a time and in which workers make them. Only calls of nodes occupy
 workers. Plans and maps are on a stack, the innermost on top, so that items are finished before new ones are begun.
 
-Other modules handle the special cases: worker processes (`item_chunks`, `lost_workers`), time limits and delays (`timers`),
-how the items of a map are started (`item_starters`), and nested pipelines with a backend of their own
+Other modules handle the special cases: worker processes (`item_chunks`, `lost_workers`), time limits and delays
+(`timers`), how the items of a map are started (`item_starters`), and nested pipelines with a backend of their own
 (`delegated_calls`). All of them use the loop as a `Host`.
 """
 
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, PlanActivity, Task, cancelled
-from hypernodes.engine.drivers.concurrent.item_chunks import ProcessCalls
 from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
+from hypernodes.engine.drivers.concurrent.item_chunks import ProcessCalls
 from hypernodes.engine.drivers.concurrent.item_starters import item_starter
 from hypernodes.engine.drivers.concurrent.lost_workers import LostWorkers
 from hypernodes.engine.drivers.concurrent.maps import MapActivity, NestedEnd, PlannedMap
