@@ -16,6 +16,7 @@ from hypernodes.callbacks import CallbackContext, PipelineCallback
 from hypernodes.conditions import SKIPPED
 from hypernodes.engine.engine import PipelineExecutionEngine
 from hypernodes.errors import (
+    BatchResultError,
     CacheWarning,
     ConfigurationError,
     CycleError,
@@ -65,6 +66,7 @@ __all__ = [
     "MISS",
     "SKIPPED",
     "Backend",
+    "BatchResultError",
     "Cache",
     "CacheStats",
     "CacheWarning",

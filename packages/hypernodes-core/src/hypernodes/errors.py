@@ -165,6 +165,20 @@ class OutputCountError(ExecutionError):
     expected: tuple[str, ...]
 
 
+class BatchResultError(ExecutionError):
+    """A batched node did not return one result for each item that it was given.
+
+    Attributes:
+        node_name: The node.
+        expected: Number of items.
+        got: Number of results; None if it is no list of results at all.
+    """
+
+    node_name: str
+    expected: int
+    got: int | None
+
+
 class SkippedOutputError(ExecutionError):
     """An output that was asked for by name was skipped, because a condition did not hold.
 

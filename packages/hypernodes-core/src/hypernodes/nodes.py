@@ -23,6 +23,7 @@ from hypernodes.node_options import (
 )
 
 if TYPE_CHECKING:
+    from hypernodes.batching import Batching
     from hypernodes.engine.settings import ExecutionMode
     from hypernodes.pipeline_node import PipelineNode
     from hypernodes.plan import MapMode, OnError
@@ -61,6 +62,11 @@ class Node(Conditional, Generic[P, R]):
         unless: Condition on which it does not run.
         optional: Parameters that may be `SKIPPED` (see `node`).
         cache_for: How long a cached result counts, in seconds (see `node`).
+        batch_over: Parameters that take a list with one element per item (see `node`, also for the next four).
+        batch_size: The largest number of items of a call.
+        batch_weight: Returns the weight of an item.
+        batch_limit: The largest weight of the items of a call.
+        batch_wait: How long an item waits for others, in seconds.
 
     Attributes:
         func: The wrapped callable.
@@ -81,6 +87,7 @@ class Node(Conditional, Generic[P, R]):
         conditions: What has to hold so that it runs, by `when` and `unless`.
         optional: Parameters that may be `SKIPPED`.
         cache_for: How long a cached result counts, in seconds; None for as long as it is there.
+        batching: How the items of a batched node are gathered into calls; None if each is called on its own.
         needs: Names of what has to be known before it runs: its inputs, and what its conditions are on.
         code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
@@ -106,6 +113,11 @@ class Node(Conditional, Generic[P, R]):
         unless: When = None,
         optional: str | Iterable[str] = (),
         cache_for: float | None = None,
+        batch_over: str | Iterable[str] | None = None,
+        batch_size: int | None = None,
+        batch_weight: Callable[..., float] | None = None,
+        batch_limit: float | None = None,
+        batch_wait: float | None = None,
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -149,6 +161,20 @@ class Node(Conditional, Generic[P, R]):
         self.cache_ignore = check_parameters("cache_ignore", cache_ignore, self.inputs, self.name)
         self.skip_failures = check_parameters("skip_failures", skip_failures, self.inputs, self.name)
         self.optional = check_parameters("optional", optional, self.inputs, self.name)
+        batch_options = {
+            "batch_over": batch_over,
+            "batch_size": batch_size,
+            "batch_weight": batch_weight,
+            "batch_limit": batch_limit,
+            "batch_wait": batch_wait,
+        }
+        self.batching: Batching | None = None
+        if any(value is not None for value in batch_options.values()):
+            from hypernodes.batching import check_batching
+
+            self.batching = check_batching(
+                batch_options, self.name, self.inputs, self.defaults, self.skip_failures, self.is_generator
+            )
         self.set_conditions(conditions_of(when, unless, f"node {self.name!r}"))
 
     @property
@@ -231,6 +257,7 @@ class Node(Conditional, Generic[P, R]):
             "skip_failures": tuple(sorted(self.skip_failures)),
             "optional": tuple(sorted(self.optional)),
             "cache_for": self.cache_for,
+            **(self.batching.options() if self.batching is not None else {}),
         }
         code_signature = self.code_signature
         if carries_signature and code_signature is None:
@@ -274,6 +301,11 @@ def node(
     unless: When = None,
     optional: str | Iterable[str] = (),
     cache_for: float | None = None,
+    batch_over: str | Iterable[str] | None = None,
+    batch_size: int | None = None,
+    batch_weight: Callable[..., float] | None = None,
+    batch_limit: float | None = None,
+    batch_wait: float | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -310,14 +342,30 @@ def node(output_name: Any = None, **options: Any) -> Any:
         cache_for: How long a result in a cache counts, in seconds from the end of the call, e.g. for answers of a
             service. An older one counts as absent, and is replaced. What depends on the result is identified by its
             value, so that it is computed again only if a new answer differs.
+        batch_over: Parameters for which the function takes a list with one element per item, so that several items of
+            maps are computed by one call: a *batch*. The other parameters get their values as they are. The function
+            returns one result per element, in the same order: a list, tuple, array or table; with several outputs a
+            tuple of such. Signatures, cache, events and failures stay those of single items; a run that is no map
+            calls the function with lists of one element. Items whose other arguments differ are in different batches.
+            A batch that raises is divided in halves and tried again, so that only the items that are to blame fail.
+            After a `MemoryError`, or one of a GPU, batches are half as large for the rest of the run, with a warning.
+            `retries` and `timeout` are those of a call.
+        batch_size: The largest number of items of a call; by default 64, or any number if there is a `batch_limit`. It
+            is no part of signatures: results of one size are found with any other.
+        batch_weight: Function that returns the weight of an item from its elements in the lists, in the order of the
+            parameters, e.g. `len` for a number of characters or tokens.
+        batch_limit: The largest weight of all items of a call together. An item that is heavier is called on its own.
+        batch_wait: How long an item waits for others that are still being computed, in seconds (0.1 by default). When
+            no more can come, nothing waits.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.
 
     Raises:
         InvalidNodeError: The function takes `*args` or `**kwargs`, an output name is not a valid name,
-            `cache_ignore`, `skip_failures` or `optional` names no parameter of the function, or the conditions can
-            never hold.
+            `cache_ignore`, `skip_failures`, `optional` or `batch_over` names no parameter of the function, or the
+            conditions can never hold.
+        ConfigurationError: A number is out of range, or an option has no use.
 
     Example:
         >>> from hypernodes import Pipeline, node

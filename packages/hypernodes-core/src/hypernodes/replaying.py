@@ -7,6 +7,7 @@ from typing import Any
 
 from hypernodes.checks import shown
 from hypernodes.engine.awaitables import Unawaited, needs_await
+from hypernodes.engine.batch_results import results_of_items
 from hypernodes.engine.drivers.waiting import Waiter
 from hypernodes.engine.failed_calls import FailedCall, Interrupted, NotSent
 from hypernodes.engine.step import call as call_step
@@ -91,6 +92,8 @@ def _complete(known: FailedCall) -> Mapping[str, Any]:
                     values[slot] = value
     finally:
         waiter.close()
+    if step.node.batching is not None:
+        return {name: values[slot] for name, slot in step.named}
     made = prepare(step, values)
     positional = [name for name in step.node.inputs if name not in step.node.keyword_only]
     return {**dict(zip(positional, made.arguments, strict=True)), **made.by_keyword}
@@ -113,6 +116,8 @@ def _called(known: FailedCall, arguments: Mapping[str, Any], debugger: bool) -> 
     node = known.node
     names = [name for name in node.inputs if name in arguments]
     values = dict(zip(names, use([arguments[name] for name in names]), strict=True))
+    if node.batching is not None:
+        values |= {name: [values[name]] for name in node.batching.over}
     positional = [values[name] for name in names if name not in node.keyword_only]
     by_keyword = {name: values[name] for name in names if name in node.keyword_only}
     try:
@@ -122,9 +127,12 @@ def _called(known: FailedCall, arguments: Mapping[str, Any], debugger: bool) -> 
         if needs_await(node, result):
             waiter = Waiter()
             try:
-                return waiter.wait_for(Unawaited(node, result))
+                result = waiter.wait_for(Unawaited(node, result))
             finally:
                 waiter.close()
+        if node.batching is not None:
+            (outputs,) = results_of_items(node, result, 1)
+            return outputs[0] if len(outputs) == 1 else outputs
         return result
     except BaseException as error:
         if debugger:

@@ -92,6 +92,8 @@ class Execution:
         self._thread = CallingThread(loop, can_be_cancelled)
         is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not can_be_cancelled
         self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
+        if plan.batched_nodes:
+            self._thread.batch_sizes = self._state.batch_sizes
         self._scheduler: Scheduler | None = None
 
     # --- runs and maps --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from hypernodes import signature
 from hypernodes.callbacks import CallbackContext, Listeners, observes_steps
 from hypernodes.caller import awaiting_line, warn_caller_of_run
+from hypernodes.engine.batches import BatchSizes
 from hypernodes.engine.identity.plan_code import PlanCodes
 from hypernodes.engine.identity.records import RunRecords
 from hypernodes.engine.store.run_store import RunStore
@@ -36,6 +37,7 @@ class RunState:
         show_warning: Takes warnings; None to show them to the user.
         store: Reads results from caches and writes them.
         records: Writes the records that `explain` reads.
+        batch_sizes: The sizes of batches in this run.
         is_dry_run: Whether results are only looked up: nothing is executed and no callback is called.
         look_ahead: The smallest number of items that are looked up together.
         quick_steps: Steps whose last call took less than a millisecond.
@@ -73,6 +75,10 @@ class RunState:
     @cached_property
     def records(self) -> RunRecords:
         return RunRecords(self.codes, self.store)
+
+    @cached_property
+    def batch_sizes(self) -> BatchSizes:
+        return BatchSizes(self.warn)
 
     def observes(self, plan: Plan) -> bool:
         """Return whether any callback observes events during the execution of `plan`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.caller import warn_at_function
 from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
+from hypernodes.engine.batch_results import results_of_items
 from hypernodes.engine.failed_calls import FailedCall, Interrupted
 from hypernodes.engine.failed_items import hint_at_failures, without_failures
 from hypernodes.engine.limit_reports import LimitReport
@@ -55,18 +56,20 @@ class Call(NamedTuple):
         step: The step.
         arguments: Values passed by position.
         by_keyword: Values passed by name.
+        items: Number of items of a batch; None if the node is not batched.
     """
 
     step: CallStep
     arguments: Sequence[Any]
     by_keyword: dict[str, Any]
+    items: int | None = None
 
 
 class Returned(NamedTuple):
     """The results of a call.
 
     Attributes:
-        outputs: One value for each output of the node.
+        outputs: One value for each output of the node; of a batch, such a tuple for each item.
         duration_s: How long the call took.
     """
 
@@ -86,12 +89,37 @@ def _as_given(step: CallStep, values: Sequence[Any]) -> Any:
 
 
 def prepare(step: CallStep, values: Sequence[Any]) -> Call:
-    """Collect the arguments of a call."""
+    """Collect the arguments of a call; a batched node gets a batch of one item."""
     if not step.is_prepared:
         return Call(step, [values[slot] for slot in step.positional], {})
+    if step.node.batching is not None:
+        return prepare_batch(step, [values])
     values = _as_given(step, values)
     by_keyword = {name: values[slot] for name, slot in step.by_keyword}
     return Call(step, [values[slot] for slot in step.positional], by_keyword)
+
+
+def prepare_batch(step: CallStep, items: Sequence[Sequence[Any]], steps: Sequence[CallStep] | None = None) -> Call:
+    """Collect the arguments of a call for several items that share all arguments but those in lists.
+
+    Args:
+        step: The call of a batched node.
+        items: For each item, the value of every slot.
+        steps: The calls of the items, if they are not all in the same plan; see `CallStep.batch_kind`.
+    """
+    batching = step.node.batching
+    assert batching is not None
+    first = _as_given(step, items[0])
+    given: dict[str, Any] = {}
+    for position, (name, slot) in enumerate(step.named):
+        if name not in batching.over:
+            given[name] = first[slot]
+        elif steps is None:
+            given[name] = [values[slot] for values in items]
+        else:
+            given[name] = [values[own.arguments[position]] for own, values in zip(steps, items, strict=True)]
+    by_keyword = {name: given.pop(name) for name, _ in step.by_keyword}
+    return Call(step, [*given.values()], by_keyword, len(items))
 
 
 def with_resources(call: Call) -> Call:
@@ -140,7 +168,7 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
         raise
     if end is not None and now() > end:  # it could not be stopped
         raise timeout_error(node)
-    return Returned(split(call.step, result), perf_counter() - started_at)
+    return Returned(outputs_of(call, result), perf_counter() - started_at)
 
 
 async def make_async(call: Call) -> Returned:
@@ -152,7 +180,7 @@ async def make_async(call: Call) -> Returned:
     result: Any = await node.func(*call.arguments, **call.by_keyword)
     if type(result) not in PLAIN and needs_await(node, result):
         result = await Unawaited(node, result)
-    return Returned(split(call.step, result), perf_counter() - started_at)
+    return Returned(outputs_of(call, result), perf_counter() - started_at)
 
 
 async def make_within(call: Call, limit_s: float | None) -> Returned:
@@ -188,11 +216,11 @@ class FinishedWithin:
         self._unawaited.close()
 
     async def _finish(self) -> Returned:
-        unawaited, step = self._unawaited, self._call.step
+        unawaited = self._unawaited
         started_at = perf_counter() - unawaited.duration_s
         left_s = None if self._limit_s is None else self._limit_s - unawaited.duration_s
-        result = await within(unawaited, step.node, left_s)
-        return Returned(split(step, result), perf_counter() - started_at)
+        result = await within(unawaited, self._call.step.node, left_s)
+        return Returned(outputs_of(self._call, result), perf_counter() - started_at)
 
 
 async def within(coroutine: Awaitable[_T], node: Node[..., Any], limit_s: float | None) -> _T:
@@ -246,6 +274,11 @@ def call(step: CallStep, values: Sequence[Any], wait_for: Callable[[Any], Any]) 
     node = step.node
     if step.is_prepared:
         made = prepare(step, values)
+        if made.items is not None:
+            returned = make(made, wait_for)
+            assert isinstance(returned, Returned)
+            (outputs,) = returned.outputs
+            return outputs  # type: ignore[no-any-return]
         if step.resources:
             made = with_resources(made)
         result: Any = node.func(*made.arguments, **made.by_keyword)
@@ -267,6 +300,9 @@ async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
     node = step.node
     if step.is_prepared:
         made = prepare(step, values)
+        if made.items is not None:
+            (outputs,) = (await make_async(made)).outputs
+            return outputs  # type: ignore[no-any-return]
         if step.resources:
             made = await _with_resources_of_loop(made)
         result: Any = await node.func(*made.arguments, **made.by_keyword)
@@ -277,6 +313,22 @@ async def call_async(step: CallStep, values: Sequence[Any]) -> tuple[Any, ...]:
     if len(step.outputs) == 1 and not step.read_often:
         return (result,)
     return split(step, result)
+
+
+def outputs_of(call: Call, result: Any) -> tuple[Any, ...]:
+    """Return what the function of a call returned as `Returned.outputs`; see `split`.
+
+    Raises:
+        BatchResultError: A batched node did not return one result per item.
+    """
+    if call.items is None:
+        return split(call.step, result)
+    step = call.step
+    found = results_of_items(step.node, result, call.items)
+    if step.read_often:
+        for outputs in found:
+            _check_each_read_once(step, outputs)
+    return tuple(found)
 
 
 def split(step: CallStep, result: Any) -> tuple[Any, ...]:
@@ -293,10 +345,8 @@ def split(step: CallStep, result: Any) -> tuple[Any, ...]:
     elif isinstance(result, (tuple, list)) and len(result) == len(names):
         outputs = tuple(result)
     if outputs is not None:
-        for position, _ in step.read_often:
-            slot = step.outputs[position]
-            assert slot is not None  # it is read
-            check_read_once(step, slot, outputs[position])
+        if step.read_often:
+            _check_each_read_once(step, outputs)
         return outputs
     got = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
     raise OutputCountError(
@@ -304,6 +354,13 @@ def split(step: CallStep, result: Any) -> tuple[Any, ...]:
         node_name=step.node.name,
         expected=names,
     )
+
+
+def _check_each_read_once(step: CallStep, outputs: Sequence[Any]) -> None:
+    for position, _ in step.read_often:
+        slot = step.outputs[position]
+        assert slot is not None  # it is read
+        check_read_once(step, slot, outputs[position])
 
 
 def check_read_once(step: Step, slot: int, value: Any) -> None:

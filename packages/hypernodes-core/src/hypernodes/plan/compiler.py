@@ -13,6 +13,7 @@ from hypernodes.conditions import Condition
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
+from hypernodes.plan.batched_steps import batched_nodes_of, maps_batched_maps, what_follows
 from hypernodes.plan.branches import Branches, find_skippable
 from hypernodes.plan.output_paths import enter, shortest
 from hypernodes.plan.plan import (
@@ -487,6 +488,7 @@ class _Draft:
         needs_only_calls = all(map(_needs_only_calls, steps))
         nested = [step.inner for step in steps if isinstance(step, NestedStep)]
         has_branches = bool(branches.guarded) or any(inner.has_branches for inner in nested)
+        batched_nodes = frozenset[Node[..., Any]]().union(*map(batched_nodes_of, steps))
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
@@ -495,6 +497,10 @@ class _Draft:
             rest=tuple(self.template[len(self.inputs) :]),
             steps=tuple(steps),
             calls=tuple(step for step in steps if isinstance(step, CallStep)),
+            batched_calls=tuple([step for step in steps if isinstance(step, CallStep) and step.node.batching]),
+            batched_nodes=batched_nodes,
+            leads_to=what_follows(steps, consumers) if batched_nodes else (),
+            gathers_across_maps=any(map(maps_batched_maps, steps)),
             maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
             producers=tuple(producers),
             alternatives=branches.alternatives,
@@ -510,7 +516,7 @@ class _Draft:
             callbacks=tuple(callbacks.values()),
             is_local=all(map(_is_local, steps)),
             needs_only_calls=needs_only_calls,
-            is_silent=needs_only_calls and not is_cached and not callbacks and not has_branches,
+            is_silent=needs_only_calls and not (is_cached or callbacks or has_branches or batched_nodes),
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
             readers=readers,
             inputs_read_often=readers.several(self.inputs.values(), is_input=True),
@@ -522,27 +528,32 @@ class _Draft:
     def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], guard: Guard | None) -> Step:
         node: Node[..., Any] = draft.node
         named = tuple([(name, draft.arguments[name]) for name in node.inputs])
+        arguments = tuple([slot for _, slot in named])
         resources = frozenset([name for name, slot in named if slot in self.resources])
+        read_often = tuple(
+            [
+                (position, self.read_often[slot])
+                for position, slot in enumerate(draft.outputs.values())
+                if slot in self.read_often
+            ]
+        )
+        batching = node.batching
         return CallStep(
             index=index,
             scope=draft.scope,
             node=node,
-            arguments=tuple([slot for _, slot in named]),
+            arguments=arguments,
             named=named,
             outputs=tuple([None if name in draft.overridden else slot for name, slot in draft.outputs.items()]),
             needs=needs,
             positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
             by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
             resources=resources,
-            is_prepared=bool(node.keyword_only or node.skip_failures or resources),
+            shared_by_batch=tuple([slot for name, slot in named if batching and name not in batching.over]),
+            batch_kind=(node, tuple(map(arguments.index, arguments)), resources, read_often) if batching else None,
+            is_prepared=bool(node.keyword_only or node.skip_failures or resources or batching),
             is_special=node.is_async or node.wraps_async or node.retries > 0 or node.timeout is not None,
-            read_often=tuple(
-                [
-                    (position, self.read_often[slot])
-                    for position, slot in enumerate(draft.outputs.values())
-                    if slot in self.read_often
-                ]
-            ),
+            read_often=read_often,
             guard=guard,
         )
 

@@ -157,6 +157,8 @@ class CallStep(Record):
         positional: Slots of the arguments that are passed by position, which is all but the keyword-only ones.
         by_keyword: Name and slot of the others.
         resources: Names of the parameters that may get resources.
+        shared_by_batch: Slots of the arguments that all items of a batch have to share.
+        batch_kind: What calls have to share that are made together, besides these values; None if it is not batched.
         is_prepared: Whether the arguments are not simply the values in the slots of `positional`.
         is_special: Whether a call has retries or a time limit, or is awaited.
         read_often: Position of each output that is read more than once, with the names of its readers.
@@ -174,6 +176,8 @@ class CallStep(Record):
     positional: tuple[int, ...]
     by_keyword: tuple[tuple[str, int], ...]
     resources: frozenset[str]
+    shared_by_batch: tuple[int, ...]
+    batch_kind: tuple[Any, ...] | None
     is_prepared: bool
     is_special: bool
     read_often: tuple[tuple[int, tuple[str, ...]], ...]
@@ -236,6 +240,11 @@ class Plan(Record):
         rest: The part of `template` after the inputs.
         steps: The steps, in topological order.
         calls: Those of them that are calls.
+        batched_calls: Those of the calls that are of batched nodes.
+        batched_nodes: The batched nodes of these, and of the mapped pipelines in it.
+        leads_to: For each step, the batched nodes that may be called after it; empty if there are none at all.
+        gathers_across_maps: Whether a mapped pipeline has items that contain further maps with batched nodes, so that
+            batches are formed of items of several maps.
         maps: The steps that are mapped pipelines.
         producers: Position of the step that fills a slot; -1 for inputs and defaults. If several steps may, of which
             one runs, it is the last of them.
@@ -253,7 +262,8 @@ class Plan(Record):
         is_local: Whether no nested pipeline in it has a backend of its own.
         needs_only_calls: Whether all steps, also those of mapped pipelines, are calls of ordinary functions in this
             process, without retries or time limits.
-        is_silent: Whether it needs only calls, and there is neither a cache nor a callback.
+        is_silent: Whether it needs only calls, of nodes that are not batched, and there is neither a cache nor a
+            callback.
         is_chain: Whether each step reads a result of the previous one, so that no two can run at a time.
         readers: Who reads the values in its slots.
         inputs_read_often: The inputs that are read more than once in one execution, by slot, with their readers.
@@ -269,6 +279,10 @@ class Plan(Record):
     rest: tuple[Any, ...]
     steps: tuple[Step, ...]
     calls: tuple[CallStep, ...]
+    batched_calls: tuple[CallStep, ...]
+    batched_nodes: frozenset[Node[..., Any]]
+    leads_to: tuple[frozenset[Node[..., Any]], ...]
+    gathers_across_maps: bool
     maps: tuple[NestedStep, ...]
     producers: tuple[int, ...]
     alternatives: Mapping[int, tuple[int, ...]]
@@ -291,6 +305,19 @@ class Plan(Record):
     program: tuple[tuple[Any, ...], ...]
     resources: tuple[Resource[Any], ...]
     pick: Callable[[Sequence[Any]], Any]
+
+    @property
+    def batches_alike(self) -> bool:
+        """Whether all batches of calls in it have the same number of items."""
+        kinds = {
+            (step.node.batching.size, step.node.batching.weight) for step in self.batched_calls if step.node.batching
+        }
+        return len(kinds) < 2 and all(weight is None for _, weight in kinds)
+
+    @property
+    def has_batched_maps(self) -> bool:
+        """Whether a mapped pipeline in it, executed here, has batched nodes."""
+        return any(step.inner.batched_nodes for step in self.maps if not step.node.pipeline.has_own_backend)
 
     def makers(self, slot: int) -> tuple[int, ...]:
         """Return the positions of the steps that may fill a slot."""

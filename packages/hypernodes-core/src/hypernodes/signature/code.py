@@ -190,6 +190,8 @@ def node_parts(node: Node[..., Any]) -> Parts:
     head = f"node {IDENTITY_VERSION}:{INTERPRETER}:{node.version!r}:{','.join(sorted(node.cache_ignore))}"
     if node.skip_failures:
         head += f":without failures in {','.join(sorted(node.skip_failures))}"
+    if node.batching is not None:
+        head += f":batched over {','.join(sorted(node.batching.over))}"
     return Parts(head.encode("utf-8", "surrogatepass"), [("", node.func), *process_settings()])
 
 

@@ -15,6 +15,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.conditions import Skipped
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.choice import Driver, Frames, choose
+from hypernodes.engine.drivers.batched_items import BatchedItems
 from hypernodes.engine.drivers.straight import columns_of, run_observed, run_rows
 from hypernodes.engine.frames.columns import MapInputs, has_failure, has_stand_in
 from hypernodes.engine.frames.delegated import prepare_delegation
@@ -26,7 +27,7 @@ from hypernodes.engine.step import call
 from hypernodes.engine.store.manifests import skipped_signature
 from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.failure import Failure
-from hypernodes.plan import CallStep, NestedStep, OnError, Plan
+from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
 
 
 def run_in_order(frame: Frame, driver: Driver, thread: CallingThread) -> None:
@@ -53,18 +54,22 @@ def _run_started(frame: Frame, thread: CallingThread) -> None:
         while (step := frame.next_step()) is not None:
             if thread.is_cancelled:
                 thread.check()
-            if isinstance(step, CallStep):
-                _call(frame, step, thread)
-            elif step.node.pipeline.has_own_backend:
-                _delegate(frame, step, thread)
-            else:
-                _run_map(frame, step, thread)
+            _run_step(frame, step, thread)
         refusal = frame.refusal
         if refusal is not None:
             thread.failed_at = frame.refuse(refusal)
             raise refusal.error
     finally:
         frame.close()
+
+
+def _run_step(frame: Frame, step: Step, thread: CallingThread) -> None:
+    if isinstance(step, CallStep):
+        _call(frame, step, thread)
+    elif step.node.pipeline.has_own_backend:
+        _delegate(frame, step, thread)
+    else:
+        _run_map(frame, step, thread)
 
 
 def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
@@ -235,6 +240,9 @@ def _executed(
     items: ItemFrames, on_error: OnError, driver: Driver, thread: CallingThread
 ) -> Iterator[tuple[Frame, Failure | Skipped | None]]:
     """Execute items; yield the frame of each, and what stands for its outputs if it failed or was skipped."""
+    if items.plan.batched_calls:
+        yield from BatchedItems(items, on_error, thread, _run_step).executed()
+        return
     while (frame := items.next_item()) is not None:
         stand_in = frame.stand_in
         if stand_in is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from types import AsyncGeneratorType, CoroutineType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.conditions import Skipped
@@ -81,6 +81,7 @@ def run_silent(
     trace: Trace | CallingThread | None = None,
     enclosing: _EnclosingMap | None = None,
     wait_for: Callable[[Any], Any] | None = None,
+    part: Sequence[tuple[Any, ...]] | None = None,
 ) -> list[Any]:
     """Execute a plan once for each row.
 
@@ -99,6 +100,8 @@ def run_silent(
         trace: Receives where the error that ends the map was raised.
         enclosing: The mapped pipeline that the rows are the items of, when that is a step of another plan.
         wait_for: Returns the value of a coroutine that a function returned; None for an event loop made for that.
+        part: The part of `plan.program` to execute; `results` then receives the values of all slots, a list for each
+            row. None for all of it.
 
     Returns:
         The value of every slot after the last row.
@@ -106,9 +109,13 @@ def run_silent(
     Raises:
         Exception: The error of a node, with a note that says where it was raised.
     """
-    program: Iterable[tuple[Any, ...]] = plan.program if thread is None else thread.checked(plan.program)
-    append, width = None, 1
-    if results is not None:
+    program: Iterable[tuple[Any, ...]] = plan.program if part is None else part
+    if thread is not None:
+        program = thread.checked(program)
+    append, pick, width = None, plan.pick, 1
+    if part is not None and results is not None:
+        append, pick = results.append, _as_they_are
+    elif results is not None:
         width = len(plan.outputs)
         append = results.append if width == 1 else results.extend
     values: list[Any] = []
@@ -176,7 +183,7 @@ def run_silent(
                             wait_for,
                         )
                 if append is not None:
-                    append(plan.pick(values))
+                    append(pick(values))
         except _FailedInputError as failed:
             if on_error == "raise" or results is None:
                 if enclosing is not None:
@@ -212,6 +219,10 @@ def run_silent(
         index = number if indexes is None else indexes[number]
         results.extend([Failure.of(error, index, path)] * width)
     raise upstream
+
+
+def _as_they_are(values: Sequence[Any]) -> Sequence[Any]:
+    return values
 
 
 def columns_of(plan: Plan, results: list[Any]) -> list[list[Any]]:
@@ -289,6 +300,27 @@ def run_rows(
         enclosing: The mapped pipeline that the rows are the items of.
         wait_for: Returns the value of a coroutine.
     """
+    if plan.batched_calls:
+        from hypernodes.engine.drivers.batched_rows import RowsInBatches
+
+        assert trace is not None
+        assert not isinstance(trace, Trace)  # such plans are not silent
+
+        def execute(
+            rows: Iterable[Iterable[Any]], part: Sequence[Any], own: list[Any], own_indexes: Sequence[int]
+        ) -> None:
+            run_silent(
+                plan, rows, (), own, ctx, backend_name, on_error, thread, own_indexes, trace, enclosing, wait_for, part
+            )
+
+        def note(error: Exception, step: CallStep, index: int, values: Sequence[Any]) -> tuple[str, ...]:
+            return locate(error, plan, step, _base(plan, ctx, enclosing), backend_name, index, values)
+
+        rows_in_batches = RowsInBatches(plan, rest, results, on_error, trace, execute, note)
+        failed = rows_in_batches.run(rows, may_stand_in, indexes)
+        if failed is not None:
+            _refuse(failed, enclosing, trace)
+        return
     if not may_stand_in:
         run_silent(plan, rows, rest, results, ctx, backend_name, on_error, thread, indexes, trace, enclosing, wait_for)
         return
@@ -304,12 +336,17 @@ def run_rows(
             results.extend(own)
         elif on_error == "collect" or isinstance(stand_in, Skipped):
             results.extend([stand_in] * width)
-        elif enclosing is not None:
-            raise _FailedInputError(stand_in)
         else:
-            if trace is not None:
-                trace.failed_at = stand_in.node_path
-            raise stand_in.error
+            _refuse(stand_in, enclosing, trace)
+
+
+def _refuse(failed: Failure, enclosing: _EnclosingMap | None, trace: Trace | CallingThread | None) -> NoReturn:
+    """End a map at an item with a failure among its inputs."""
+    if enclosing is not None:
+        raise _FailedInputError(failed)
+    if trace is not None:
+        trace.failed_at = failed.node_path
+    raise failed.error
 
 
 def _base(plan: Plan, ctx: CallbackContext | None, enclosing: _EnclosingMap | None) -> CallbackContext:

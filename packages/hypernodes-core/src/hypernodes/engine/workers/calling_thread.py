@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, wait
 from time import sleep
 from typing import Any, Generic, TypeVar
 
 from hypernodes.engine.awaitables import Unawaited
+from hypernodes.engine.batches import BatchSizes, is_out_of_memory
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.step import (
@@ -18,6 +19,7 @@ from hypernodes.engine.step import (
     make,
     make_within,
     prepare,
+    prepare_batch,
     timeout_error,
 )
 from hypernodes.engine.timing import now, retry_delay_s
@@ -43,7 +45,10 @@ class CallingThread:
         is_cancelled: Whether the run was cancelled.
         failed_at: Where the last error was raised: the names of the pipelines that contain the node, outermost first,
             followed by the node's name.
+        batch_sizes: The sizes of batches in the run.
     """
+
+    batch_sizes: BatchSizes
 
     def __init__(self, loop: Any = None, can_be_cancelled: bool = False) -> None:
         self.can_be_cancelled = can_be_cancelled
@@ -117,13 +122,43 @@ class CallingThread:
             NodeTimeoutError: The last attempt took too long.
             Exception: The error of the last attempt.
         """
+        if step.node.batching is not None:
+            (outputs,) = self.call_batch(step, [values], retry).outputs
+            return outputs  # type: ignore[no-any-return]
+        return self._with_retries(step, lambda: self._attempt(step, values), retry)
+
+    def call_batch(self, step: CallStep, items: Sequence[Sequence[Any]], retry: Retry | None = None) -> Returned:
+        """Call the function of a batched node for several items, with its retries.
+
+        A batch of several items that does not fit into memory is not tried again as it is.
+
+        Args:
+            step: The step to call.
+            items: For each item, the value of every slot.
+            retry: Called before each further attempt.
+
+        Returns:
+            The outputs of each item, and the duration of the last attempt.
+
+        Raises:
+            NodeTimeoutError: The last attempt took too long.
+            Exception: The error of the last attempt.
+        """
+        can_shrink = len(items) > 1
+        return self._with_retries(step, lambda: self._attempt_call(prepare_batch(step, items)), retry, can_shrink)
+
+    def _with_retries(
+        self, step: CallStep, attempt_call: Callable[[], _T], retry: Retry | None, can_shrink: bool = False
+    ) -> _T:
         node = step.node
         attempt = 1
         while True:
             try:
-                return self._attempt(step, values)
+                return attempt_call()
             except Exception as error:
                 if attempt > node.retries or not isinstance(error, node.retry_on) or self.is_cancelled:
+                    raise
+                if can_shrink and is_out_of_memory(error):
                     raise
                 delay_s = retry_delay_s(node, attempt)
                 if retry is not None:
@@ -133,16 +168,22 @@ class CallingThread:
 
     def _attempt(self, step: CallStep, values: Any) -> tuple[Any, ...]:
         node = step.node
-        if node.is_async:
-            outputs: tuple[Any, ...] = self.wait_for(make_within(prepare(step, values), node.timeout)).outputs
-            return outputs
-        if node.timeout is None:
+        if not node.is_async and node.timeout is None:
             return call(step, values, self.wait_for)
-        made = prepare(step, values)
-        returned = self._within_limit(made)
-        if isinstance(returned, Unawaited):
-            returned = self.wait_for(FinishedWithin(made, returned, node.timeout))
-        return returned.outputs
+        return self._attempt_call(prepare(step, values)).outputs
+
+    def _attempt_call(self, made: Call) -> Returned:
+        node = made.step.node
+        if node.is_async:
+            returned: Returned | Unawaited = self.wait_for(make_within(made, node.timeout))
+        elif node.timeout is None:
+            returned = make(made, self.wait_for)
+        else:
+            returned = self._within_limit(made)
+            if isinstance(returned, Unawaited):
+                returned = self.wait_for(FinishedWithin(made, returned, node.timeout))
+        assert isinstance(returned, Returned)
+        return returned
 
     def _within_limit(self, made: Call) -> Returned | Unawaited:
         """Call an ordinary function in another thread, which is abandoned when the call takes too long."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hypernodes.decimals import DecimalSettings, using
 from hypernodes.engine.awaitables import ToAwait
-from hypernodes.engine.step import NotTransferred, Returned, make, prepare
+from hypernodes.engine.step import Call, NotTransferred, Returned, make, prepare, prepare_batch
 from hypernodes.engine.workers.culprits import find_culprit
 from hypernodes.engine.workers.names_in_main import names_of_program, use_names
 from hypernodes.engine.workers.payloads import DEFAULT, Payload, is_sent_as_is, new_dumper, pack, unpack
@@ -96,7 +96,10 @@ def work(packed: bytes) -> bytes:
     loop, dumper = Loop(), new_dumper(order.is_by_value)
     try:
         with using(order.decimals):
-            outcomes = [_run(order, position, steps, shared, loop, dumper) for position in range(len(order.items))]
+            if len(steps) == 1 and steps[0].node.batching is not None:
+                outcomes = _run_batch(order, steps[0], shared, loop, dumper)
+            else:
+                outcomes = [_run(order, position, steps, shared, loop, dumper) for position in range(len(order.items))]
     finally:
         loop.close()
     return pickle.dumps(outcomes, PROTOCOL)
@@ -155,19 +158,51 @@ def _run(
                     values[slot] = open_payload(values[slot], step, slot)
                     if slot in shared:  # no item has a value of its own there
                         shared[slot] = values[slot]
-            call = prepare(step, values)  # type: ignore[arg-type]
-            if step.node.timeout is None:
-                returned = make(call, loop.wait_for)
-            else:
-                with TimeLimit(step.node, position, index):
-                    returned = make(call, loop.wait_for)
-            assert isinstance(returned, Returned)
+            returned = _made(prepare(step, values), loop, position)  # type: ignore[arg-type]
             values |= {s: v for s, v in zip(step.outputs, returned.outputs, strict=True) if s is not None}
             outputs = _pack_results(order, step, returned, dumper)
         except BaseException as error:
             return done, describe(error)
         done.append((outputs, returned.duration_s))
     return done, None
+
+
+def _run_batch(
+    order: WorkOrder, step: CallStep, shared: dict[int, Any], loop: Loop, dumper: Dumper
+) -> list[ItemOutcome]:
+    """Call the function of a batched node for all items of an order; after an error there is only that.
+
+    The caller finds the items that are to blame.
+    """
+    items: list[dict[int, Any]] = []
+    try:
+        for item in order.items:
+            _, slots = order.kinds[item[0]]
+            values = shared.copy()
+            values.update(zip(slots, item[1:], strict=True))
+            for slot in step.arguments:
+                if type(values[slot]) is Payload:
+                    values[slot] = open_payload(values[slot], step, slot)
+                    if slot in shared:
+                        shared[slot] = values[slot]
+            items.append(values)
+        returned = _made(prepare_batch(step, items), loop, 0)  # type: ignore[arg-type]
+        share_s = returned.duration_s / len(items)
+        packed = [_pack_results(order, step, Returned(outputs, share_s), dumper) for outputs in returned.outputs]
+    except BaseException as error:
+        return [([], describe(error))]
+    return [([(outputs, share_s)], None) for outputs in packed]
+
+
+def _made(call: Call, loop: Loop, position: int) -> Returned:
+    """Make a call within its time limit."""
+    if call.step.node.timeout is None:
+        returned = make(call, loop.wait_for)
+    else:
+        with TimeLimit(call.step.node, position, call.step.index):
+            returned = make(call, loop.wait_for)
+    assert isinstance(returned, Returned)
+    return returned
 
 
 def open_payload(payload: Payload, step: CallStep, slot: int) -> Any:

@@ -14,7 +14,7 @@ from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.step import Call, FinishedWithin, Returned, make, make_within
 from hypernodes.engine.workers.coroutines import Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
-from hypernodes.plan import CallStep
+from hypernodes.plan import CallStep, Plan
 
 if TYPE_CHECKING:
     import asyncio
@@ -135,6 +135,15 @@ class Workers:
     def own_threads(self) -> CallRunner:
         """Return the threads of the run."""
         return ThreadRunner(self._daemons(), None, self.registry)
+
+    def open_items_of(self, plan: Plan) -> int:
+        """Return the largest number of items of a map that are open at a time: more where batches gather them."""
+        if not plan.batched_nodes:
+            return self.open_items
+        batched = [node.batching for node in plan.batched_nodes]
+        most = sum(batching.most_items for batching in batched if batching is not None)
+        batches = 1 if self.map_execution == "sequential" else 1 + self.capacity  # one that grows, others under way
+        return self.open_items + batches * most
 
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""

@@ -6,14 +6,14 @@ waits for tasks. Activities are plans and maps; tasks are work that occupies wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.limit_reports import LimitReport
-from hypernodes.engine.step import Returned, timeout_error
+from hypernodes.engine.step import Call, Returned, prepare, timeout_error
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.workers import Outcome, Workers
 from hypernodes.plan import CallStep, Step
@@ -202,6 +202,19 @@ class Task:
         self.order = -1
         self.deaths = 0
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its results are not wanted any more."""
+        return self.activity.is_stopped
+
+    def is_within(self, outer: Activity) -> bool:
+        """Whether all of it belongs to an activity."""
+        return self.activity.is_within(outer)
+
+    def activities(self) -> Iterable[tuple[Activity, int | None]]:
+        """Return what it is part of, with the position of the step that it makes; None for several steps."""
+        return [(self.activity, None)]
+
     def settle(self, host: Host, outcome: Outcome) -> None:
         """Record its outcome."""
         raise NotImplementedError
@@ -264,6 +277,53 @@ class CallTask(Task):
         self.attempt = 1
         self.is_explained = False
         self.limit_report: LimitReport | None = None
+
+    def activities(self) -> Iterable[tuple[Activity, int | None]]:
+        return [(self.activity, self.step.index)]
+
+    def prepared(self) -> Call:
+        """Return the call with its arguments."""
+        return prepare(self.step, self.activity.frame.values)
+
+    def can_try_again(self, error: BaseException) -> bool:
+        """Whether a call that raised an error is to be made again as it is."""
+        node = self.step.node
+        return self.attempt <= node.retries and not self.is_stopped and isinstance(error, node.retry_on)
+
+    def report_retry(self, error: BaseException, delay_s: float) -> None:
+        """Report that it raised and will be made again."""
+        self.activity.frame.retry(self.step, self.attempt, error, delay_s)
+
+    def report_error(self, error: BaseException) -> None:
+        """Report that it ended without a result."""
+        self.activity.frame.report_error(self.step, error)
+
+    def record(self, host: Host, returned: Returned) -> None:
+        """Record its results."""
+        activity = self.activity
+        activity.frame.complete(self.step, returned.outputs, returned.duration_s)
+        activity.pending -= 1
+        if self.key is not None:
+            host.release(self.key)
+        host.wake(activity)
+
+    def give_up(self, host: Host, error: BaseException) -> None:
+        """Record that it failed for good, and pass the failure on."""
+        activity = self.activity
+        path = activity.frame.fail(self.step, error)
+        activity.pending -= 1
+        host.fail(activity, error, path)
+        if self.key is not None:
+            host.release(self.key)
+
+    def end_stopped(self, host: Host, error: BaseException | None = None) -> None:
+        """End it because its results are not wanted any more; report an error if its beginning was reported."""
+        if error is not None:
+            self.report_error(error)
+        self.activity.pending -= 1
+        host.wake(self.activity)
+        if self.key is not None:
+            host.release(self.key)
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         host.complete_call(self, outcome.result())

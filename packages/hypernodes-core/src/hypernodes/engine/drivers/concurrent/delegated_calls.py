@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from time import perf_counter
 
 from hypernodes.engine.cancellation import RunRegistry
@@ -39,6 +40,9 @@ class DelegatedTask(Task):
         self.registry = RunRegistry()
         self.elements: list[list[bytes]] = []
 
+    def activities(self) -> Iterable[tuple[Activity, int | None]]:
+        return [(self.activity, self.step.index)]
+
     def settle(self, host: Host, outcome: Outcome) -> None:
         self._calls.discard(self)
         self.activity.frame.complete_delegated(self.step, outcome.result(), self.elements)
@@ -74,6 +78,11 @@ class DelegatedCalls:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    @property
+    def tasks(self) -> Iterable[DelegatedTask]:
+        """Those in flight."""
+        return self._tasks
 
     def start(self, activity: PlanActivity, step: NestedStep) -> None:
         """Run a nested pipeline on its own backend, as soon as there is room for it."""

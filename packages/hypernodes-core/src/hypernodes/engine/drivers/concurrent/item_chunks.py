@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from hypernodes.engine.drivers.concurrent.activity import CallTask, Host, PlanActivity, Task
+from hypernodes.engine.drivers.concurrent.batched_calls import BatchedCall
 from hypernodes.engine.drivers.concurrent.maps import FrameReader, ItemStarter, MapActivity
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.step import NotTransferred, Returned, timeout_error
@@ -50,11 +52,19 @@ class ProcessCalls:
             SerializationError: An input cannot be sent; names it and the node.
         """
         activity, step = task.activity, task.step
-        plan = activity.frame.plan
-        slots = tuple(dict.fromkeys(step.arguments))
-        item = (0, *[self._pack_input(activity, step, slot) for slot in slots])
-        needed = self._usage(plan).needed
-        task.order, future = self._processes.submit([step], {}, needed, True, [((0,), slots)], [item])
+        items, shared = [task], dict[int, Any]()
+        positions = [position for position, slot in enumerate(step.arguments) if step.arguments.index(slot) == position]
+        if isinstance(task, BatchedCall):
+            items = task.members
+            shared = {slot: self._pack_input(activity, step, slot) for slot in step.shared_by_batch}
+            positions = [position for position in positions if step.arguments[position] not in shared]
+        packed = [
+            (0, *[self._pack_input(item.activity, item.step, item.step.arguments[position]) for position in positions])
+            for item in items
+        ]
+        kind = ((0,), tuple([step.arguments[position] for position in positions]))
+        needed = self._usage(activity.frame.plan).needed
+        task.order, future = self._processes.submit([step], shared, needed, True, [kind], packed)
         host.wait_for(task, future)
 
     def returned(self, task: CallTask, packed: bytes) -> Returned:
@@ -63,14 +73,18 @@ class ProcessCalls:
         Raises:
             BaseException: The error that it raised.
         """
-        outcome: ItemOutcome
-        (outcome,) = pickle.loads(packed)
-        done, raised = outcome
-        if raised is not None:
-            raise restore(raised)
-        ((packed_outputs, duration_s),) = done
+        outcomes: list[ItemOutcome] = pickle.loads(packed)
         needed = self._usage(task.activity.frame.plan).needed
-        return Returned(unpack_results(self._processes, packed_outputs, task.step, needed), duration_s)
+        results: list[Returned] = []
+        for done, raised in outcomes:
+            if raised is not None:
+                raise restore(raised)
+            ((packed_outputs, duration_s),) = done
+            outputs = unpack_results(self._processes, packed_outputs, task.step, needed)
+            results.append(Returned(outputs, duration_s))
+        if not isinstance(task, BatchedCall):
+            return results[0]
+        return Returned(tuple([result.outputs for result in results]), sum(result.duration_s for result in results))
 
     def _pack_input(self, activity: PlanActivity, step: CallStep, slot: int) -> Any:
         plan, value = activity.frame.plan, activity.frame.values[slot]
@@ -217,7 +231,7 @@ class ItemChunks(ItemStarter):
     def __init__(self, owner: MapActivity, processes: WorkerProcesses, workers: Workers) -> None:
         self.owner = owner
         self._processes = processes
-        self._limit = workers.open_items
+        self._limit = workers.open_items_of(owner.plan)
         self._size = ChunkSize(workers)
         self._reader = FrameReader(owner)
         self._parts: dict[tuple[int, ...], _Part] = {}  # by the positions of their calls
@@ -327,6 +341,10 @@ class ItemChunks(ItemStarter):
         steps = frame.remaining_calls()
         if steps is None:
             return None
+        if self.owner.plan.batched_calls:  # what comes before the first of them; items gather there
+            steps = list(takewhile(lambda step: step.node.batching is None, steps))
+            if not steps:
+                return None
         if not self.owner.plan.is_cached:
             return ChunkItem(frame, steps, (None,) * len(steps))
         keys = [frame.key_of(step) for step in steps]

@@ -80,7 +80,7 @@ class LostWorkers:
 
     def _drop_if_stopped(self, task: Task) -> bool:
         """Fail a task if its activity was stopped, since its results are not wanted any more; return whether it was."""
-        if not task.activity.is_stopped:
+        if not task.is_stopped:
             return False
         task.fail(self._host, CancelledError("the run ended before the call could be made again"))
         return True

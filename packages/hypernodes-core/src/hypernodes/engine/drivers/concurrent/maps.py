@@ -61,6 +61,7 @@ class PlannedMap(NamedTuple):
         ended: Called when the map is done.
         deliver: Called with the index and the outputs of each item as it is done, instead of collecting them.
         is_part: Whether these are only some of the items of a map; then its start and end are reported by the caller.
+        step_index: Position of the step in the plan of `parent`; None at the top.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class PlannedMap(NamedTuple):
     ended: Callable[[MapActivity, Host], None] | None = None
     deliver: Deliver | None = None
     is_part: bool = False
+    step_index: int | None = None
 
 
 class MapActivity(ItemOwner):
@@ -108,6 +110,11 @@ class MapActivity(ItemOwner):
         if not request.is_part:
             start_map(self.plan, request.run, request.base, self.total)
         self._starter = starter(self)
+
+    @property
+    def step_index(self) -> int | None:
+        """Position of the step in the plan around it; None at the top."""
+        return self.request.step_index
 
     @property
     def has_room(self) -> bool:

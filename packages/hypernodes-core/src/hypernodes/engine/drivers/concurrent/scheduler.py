@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, PlanActivity, Task, cancelled
+from hypernodes.engine.drivers.concurrent.batched_calls import BatchedCalls
 from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
 from hypernodes.engine.drivers.concurrent.item_chunks import ProcessCalls
 from hypernodes.engine.drivers.concurrent.item_starters import item_starter
@@ -27,7 +28,7 @@ from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.limit_reports import LimitReport
 from hypernodes.engine.state import RunState
-from hypernodes.engine.step import Call, Returned, close_unwanted, prepare, timeout_error
+from hypernodes.engine.step import Call, Returned, close_unwanted, timeout_error
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Inbox, TaskOutcome
 from hypernodes.engine.workers.shared_generators import (
@@ -36,6 +37,7 @@ from hypernodes.engine.workers.shared_generators import (
     warn_of_generators_in_code,
 )
 from hypernodes.engine.workers.workers import CallRunner, Outcome, Workers
+from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, NestedStep, Plan, Step
 
 _MAX_MESSAGES = 64
@@ -68,6 +70,7 @@ class Scheduler:
         self._delegated = DelegatedCalls(self)
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
+        self._batched = BatchedCalls(self, run.batch_sizes)
         self._is_cancelled = False
         self._checked: set[Plan] = set()  # the plans whose code was searched for random generators
         self._process_calls: ProcessCalls | None = None
@@ -159,6 +162,8 @@ class Scheduler:
         """Start nothing more; wait for the calls in flight, and close everything."""
         root.stop()
         self.is_paused = lambda: False
+        if self._batched.has_any:
+            self._batched.drop_stopped()
         self._end_delays(root)
         self._wake_all(root)
         while root.is_open:
@@ -169,10 +174,17 @@ class Scheduler:
             if not self._in_flight:
                 self._lost_workers.start_next()
             return
-        stack = self._stack
-        while stack and not self.is_paused() and self._has_room:
+        stack, batched = self._stack, self._batched
+        while not self.is_paused() and self._has_room:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
+            if batched.ready:
+                batched.start_next()
+                continue
+            if not stack:
+                if batched.are_waiting and batched.end_waiting(self._nodes_to_come()):
+                    continue
+                return
             activity = stack[-1]
             if activity.is_stopped or not activity.start_next(self):
                 # The work it started may have been pushed on top of it, so it may not be the last any more.
@@ -186,7 +198,17 @@ class Scheduler:
             return True
         if self._lost_workers is not None and self._lost_workers.are_recovering:
             return not self._in_flight
-        return bool(self._stack) and self._has_room
+        return bool(self._stack or self._batched.ready) and self._has_room
+
+    def _nodes_to_come(self) -> set[Node[..., Any]]:
+        """Return the batched nodes that items of which something is under way, or their successors, may reach."""
+        found: set[Node[..., Any]] = set()
+        seen: set[Activity] = set()
+        suspects = [] if self._lost_workers is None else self._lost_workers.suspects
+        for task in [*self._in_flight, *self._timers.delayed(), *suspects, *self._delegated.tasks]:
+            for activity, step in task.activities():
+                _add_what_follows(found, seen, activity, step)
+        return found
 
     @property
     def _has_room(self) -> bool:
@@ -199,7 +221,8 @@ class Scheduler:
         if not self._timers and not self._in_flight and not self._delegated:
             raise AssertionError("nothing left to wait for, but the run is not done")  # pragma: no cover
         store = self._run.store
-        limits = (self._timers.seconds_left(), store.seconds_left(), CHECK_INTERVAL_S)
+        waits_s = self._batched.seconds_left() if self._batched.are_waiting and self._has_room else None
+        limits = (self._timers.seconds_left(), store.seconds_left(), waits_s, CHECK_INTERVAL_S)
         try:
             self._take(self._inbox.get(min(limit for limit in limits if limit is not None)))
             for _ in range(_MAX_MESSAGES):  # then check the clock, and run coroutines in this thread, again
@@ -266,7 +289,8 @@ class Scheduler:
             self.fail(activity, error, frame.fail_nested(step, error, perf_counter() - started_at))
             return
         ended = NestedEnd(activity, step, started_at)
-        request = PlannedMap(step.inner, frame.run, context, inputs, step.node.on_error, activity, ended)
+        on_error = step.node.on_error
+        request = PlannedMap(step.inner, frame.run, context, inputs, on_error, activity, ended, step_index=step.index)
         self.open(self.map_activity(request))
 
     def map_activity(self, request: PlannedMap) -> MapActivity:
@@ -288,8 +312,12 @@ class Scheduler:
                 self.wake(activity)
                 return
             self._computing[key] = []
+        task = CallTask(activity, step, key)
+        if step.node.batching is not None:
+            self._batched.add(task)
+            return
         frame.begin(step)
-        self.submit(CallTask(activity, step, key))
+        self.submit(task)
 
     def reserve(self, keys: list[bytes], frame: Frame) -> bool:
         computing = self._computing
@@ -310,7 +338,7 @@ class Scheduler:
                 self._process_calls.submit(self, task)
                 return
             runner = self.workers.runner_for(step, is_item)
-            call = prepare(step, activity.frame.values)
+            call = task.prepared()
             if runner is None:
                 returned = self.workers.make_here(call)
             else:
@@ -350,12 +378,12 @@ class Scheduler:
 
     def complete_call(self, task: CallTask, returned: Returned | Unawaited | bytes) -> None:
         if isinstance(returned, Unawaited):
-            if task.activity.is_stopped or self._is_cancelled:
+            if task.is_stopped or self._is_cancelled:
                 returned.close()
                 error = CancelledError("the run ended before what the call returned was awaited")
                 self.fail_call(task, error, can_try_again=False)
                 return
-            call = prepare(task.step, task.activity.frame.values)
+            call = task.prepared()
             outcome = self.workers.loop_runner.finish(call, returned, lambda outcome: self._inbox.put((task, outcome)))
             self.wait_for(task, outcome)
             return
@@ -369,28 +397,16 @@ class Scheduler:
                     self.fail_call(task, raised)
                     return
         assert isinstance(returned, Returned)
-        activity = task.activity
-        activity.frame.complete(task.step, returned.outputs, returned.duration_s)
-        activity.pending -= 1
-        if task.key is not None:
-            self.release(task.key)
-        self.wake(activity)
+        task.record(self, returned)
 
     def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:
-        activity, step = task.activity, task.step
-        node, frame = step.node, activity.frame
-        may_retry = can_try_again and task.attempt <= node.retries and not activity.is_stopped
-        if may_retry and isinstance(error, node.retry_on):
-            delay_s = retry_delay_s(node, task.attempt)
-            frame.retry(step, task.attempt, error, delay_s)
+        if can_try_again and task.can_try_again(error):
+            delay_s = retry_delay_s(task.step.node, task.attempt)
+            task.report_retry(error, delay_s)
             task.attempt += 1
             self._timers.delay(task, delay_s)
             return
-        path = frame.fail(step, error)
-        activity.pending -= 1
-        self.fail(activity, error, path)
-        if task.key is not None:
-            self.release(task.key)
+        task.give_up(self, error)
 
     def release(self, key: bytes) -> None:
         for activity, step in self._computing.pop(key):
@@ -408,7 +424,7 @@ class Scheduler:
                 break
         else:
             return False
-        call = prepare(task.step, task.activity.frame.values)
+        call = task.prepared()
         if task.step.node.timeout is not None:  # this thread could not end it
             self._submit_to(self.workers.own_threads(), task, call)
             return True
@@ -428,13 +444,8 @@ class Scheduler:
     def _on_timer(self, timer: Timer) -> None:
         task = timer.task
         if not timer.is_limit:
-            if task.activity.is_stopped:
-                task.activity.pending -= 1
-                error = CancelledError("the run ended before the next attempt")
-                task.activity.frame.report_error(task.step, error)
-                self.wake(task.activity)
-                if task.key is not None:
-                    self.release(task.key)
+            if task.is_stopped:
+                task.end_stopped(self, CancelledError("the run ended before the next attempt"))
             else:
                 self.submit(task)
         elif task in self._in_flight:
@@ -459,15 +470,17 @@ class Scheduler:
             failed.error = (error, path)
         failed.stop()
         for task in self._in_flight:
-            if task.future is not None and task.activity.is_within(failed):
+            if task.future is not None and task.is_within(failed):
                 task.future.cancel()  # calls that have not begun, and awaited ones; the loop waits for the rest
         self._delegated.cancel(failed)
+        if self._batched.has_any:
+            self._batched.drop_stopped()
         self._end_delays(failed)
         self._wake_all(failed)
 
     def _end_delays(self, activity: Activity) -> None:
         """End calls that wait for their next attempt at once."""
-        self._timers.end_delays(lambda task: task.activity.is_within(activity))
+        self._timers.end_delays(lambda task: task.is_within(activity))
 
     def _wake_all(self, activity: Activity) -> None:
         """Wake an activity and all its parts, innermost first."""
@@ -487,11 +500,11 @@ class Scheduler:
             self._delegated.abandon()
             self.workers.kill()
             suspects = [] if self._lost_workers is None else self._lost_workers.suspects
-            for task in [*self._in_flight, *self._timers.delayed(), *suspects]:
+            for task in [*self._in_flight, *self._timers.delayed(), *suspects, *self._batched.abandon()]:
                 if isinstance(task.future, Future):
                     task.future.add_done_callback(close_unwanted)
                 if isinstance(task, CallTask) and task.activity.is_open and not task.is_explained:
-                    task.activity.frame.report_error(task.step, CancelledError("the run ended before the call did"))
+                    task.report_error(CancelledError("the run ended before the call did"))
             self._in_flight.clear()
             entries = list(_with_parts(root)) if root.is_open else []
             for entry in reversed(entries):
@@ -507,6 +520,24 @@ class Scheduler:
                 continue
             if not cancelled(outcome) and outcome.exception() is None:
                 self._settle(task, outcome)
+
+
+def _add_what_follows(
+    found: set[Node[..., Any]], seen: set[Activity], activity: Activity | None, step: int | None
+) -> None:
+    """Add the batched nodes that may be called after a step, or any step, of an activity and of those around it."""
+    while activity is not None and activity not in seen:
+        if isinstance(activity, MapActivity):
+            seen.add(activity)
+            if step is None or not activity.is_exhausted:
+                found |= activity.plan.batched_nodes
+            step = activity.step_index
+        elif isinstance(activity, PlanActivity):
+            plan = activity.frame.plan
+            if plan.leads_to:
+                found |= plan.batched_nodes if step is None else plan.leads_to[step]
+            step = -1  # of the map around it: its item is known
+        activity = activity.parent
 
 
 def _with_parts(activity: Activity) -> Iterable[Activity]:

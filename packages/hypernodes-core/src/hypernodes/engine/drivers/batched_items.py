@@ -1,0 +1,258 @@
+"""Executes items of a map in the calling thread, several at a time, so that batched nodes get their items together.
+
+An item is executed until it needs a result of a batched node. It then waits until there are enough others, or until no
+more can be begun; meanwhile the next item is executed. The call is accounted for by the frame of each item.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+
+from hypernodes.conditions import Skipped
+from hypernodes.engine.batches import Group, Groups, outcomes_of_batch
+from hypernodes.engine.frames.frame import Frame
+from hypernodes.engine.frames.items import ItemFrames
+from hypernodes.engine.step import Returned
+from hypernodes.engine.workers.calling_thread import CallingThread
+from hypernodes.failure import Failure
+from hypernodes.plan import CallStep, OnError, Step
+
+_MOST_DONE = 1024  # items that are done and follow one that is not
+
+
+class _OpenItem:
+    """An item that has been read.
+
+    Attributes:
+        frame: Accounts for it.
+        stand_in: What stands for its outputs if it failed or was skipped.
+        waiting: Number of its calls that wait for a batch.
+        is_done: Whether nothing is left to do for it.
+    """
+
+    __slots__ = ("frame", "is_done", "stand_in", "waiting")
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.stand_in: Failure | Skipped | None = frame.stand_in
+        self.waiting = 0
+        self.is_done = False
+
+
+_Member = tuple[_OpenItem, CallStep, bytes | None]
+
+
+class BatchedItems:
+    """Executes the items of a map.
+
+    Args:
+        items: The items.
+        on_error: "raise" or "collect".
+        thread: Makes calls, and knows whether the run was cancelled.
+        run_step: Executes a step that is not batched.
+    """
+
+    def __init__(
+        self,
+        items: ItemFrames,
+        on_error: OnError,
+        thread: CallingThread,
+        run_step: Callable[[Frame, Step, CallingThread], None],
+    ) -> None:
+        self._items = items
+        self._plan = items.plan
+        self._collects = on_error == "collect"
+        self._thread = thread
+        self._run_step = run_step
+        self._sizes = items.run.batch_sizes
+        self._groups: Groups[_Member] = Groups(self._sizes)
+        self._open: deque[_OpenItem] = deque()  # in the order in which they were read
+        self._most_waiting = sum(
+            step.node.batching.most_items for step in self._plan.batched_calls if step.node.batching
+        )
+        self._waiting = 0  # items that wait for a batch
+        self._computing: dict[bytes, list[_Member]] = {}
+        self._is_exhausted = False
+
+    def executed(self) -> Iterator[tuple[Frame, Failure | Skipped | None]]:
+        """Yield the frame of each item, in order, and what stands for its outputs if it failed or was skipped."""
+        groups, open_items = self._groups, self._open
+        try:
+            while True:
+                if groups.full:
+                    self._call(groups.full.pop(0))
+                elif self._can_begin:
+                    self._begin_next()
+                elif groups:
+                    groups.close(min(groups.open_groups(), key=lambda group: group.step.index))
+                while open_items and open_items[0].is_done:
+                    item = open_items.popleft()
+                    yield item.frame, item.stand_in
+                if self._is_exhausted and not open_items:
+                    return
+        finally:
+            for item in open_items:
+                if not item.is_done:
+                    item.frame.close()
+
+    @property
+    def _can_begin(self) -> bool:
+        has_room = self._waiting < self._most_waiting and len(self._open) < self._most_waiting + _MOST_DONE
+        return has_room and not self._is_exhausted
+
+    def _begin_next(self) -> None:
+        frame = self._items.next_item()
+        if frame is None:
+            self._is_exhausted = True
+            return
+        item = _OpenItem(frame)
+        self._open.append(item)
+        if item.stand_in is not None:
+            frame.skip()
+            item.is_done = True
+            if isinstance(item.stand_in, Failure) and not self._collects:
+                self._thread.failed_at = item.stand_in.node_path
+                raise item.stand_in.error
+            return
+        self._thread.check()
+        frame.start()
+        self._run(item)
+
+    def _run(self, item: _OpenItem) -> None:
+        """Execute an item as far as possible; ends it if that is all."""
+        frame, thread = item.frame, self._thread
+        try:
+            while (step := frame.next_step()) is not None:
+                if thread.is_cancelled:
+                    thread.check()
+                if isinstance(step, CallStep) and step.node.batching is not None:
+                    self._put_off((item, step, frame.key_of(step)))
+                    if item.waiting and self._plan.is_chain:
+                        return
+                else:
+                    self._run_step(frame, step, thread)
+            if item.waiting:
+                return
+            if frame.refusal is not None:
+                thread.failed_at = frame.refuse(frame.refusal)
+                raise frame.refusal.error
+        except Exception as error:
+            self._fail(item, error)
+            return
+        frame.close()
+        item.is_done = True
+
+    def _put_off(self, member: _Member) -> None:
+        """Let a call wait for a batch, unless its result is there already, or about to be."""
+        item, step, key = member
+        if key is not None and key in self._computing:
+            self._computing[key].append(member)
+        elif item.frame.recall(step):
+            return
+        else:
+            if key is not None:
+                self._computing[key] = []
+            try:
+                known = item.frame.signatures_of(step.shared_by_batch)
+                self._groups.add(step, item.frame.values, member, known)
+            except Exception as error:  # of the function that weighs items
+                self._thread.failed_at = item.frame.fail(step, error)
+                self._release(key)
+                raise
+        if not item.waiting:
+            self._waiting += 1
+        item.waiting += 1
+
+    def _call(self, group: Group[_Member]) -> None:
+        """Make the call that a group waits for, or several if that fails."""
+        step = group.step
+        members: list[_Member] = []
+        for member in group.members:
+            if member[0].is_done:  # another step of it failed
+                self._release(member[2])
+            else:
+                members.append(member)
+        for item, own_step, _ in members:
+            item.frame.begin(own_step)
+        done: list[_OpenItem] = []
+        recorded = 0
+        outcomes = outcomes_of_batch(
+            step.node,
+            len(members),
+            self._sizes,
+            lambda positions: self._attempt(members[positions.start : positions.stop]),
+            lambda: self._thread.is_cancelled,
+        )
+        try:
+            for positions, results, error, duration_s in outcomes:
+                recorded = positions.stop
+                made = members[positions.start : positions.stop]
+                for (item, own_step, key), outputs in zip(made, results, strict=error is None):
+                    item.frame.complete(own_step, outputs, duration_s)
+                    done.append(item)
+                    self._no_longer_waits(item)
+                    self._release(key)
+                if error is not None:
+                    item, own_step, key = made[0]
+                    self._thread.failed_at = item.frame.fail(own_step, error)
+                    self._no_longer_waits(item)
+                    self._fail(item, error)
+                    self._release(key)
+        except BaseException as error:
+            self._report_unmade(members[recorded:], error)
+            raise
+        for item in done:
+            if not item.is_done:
+                self._run(item)
+
+    def _attempt(self, members: Sequence[_Member]) -> Returned:
+        def retry(attempt: int, error: BaseException, delay_s: float) -> None:
+            for item, step, _ in members:
+                item.frame.retry(step, attempt, error, delay_s)
+            self._items.run.flush_store()  # the next attempt may be a long time away
+
+        return self._thread.call_batch(members[0][1], [item.frame.values for item, _, _ in members], retry)
+
+    def _report_unmade(self, members: Sequence[_Member], error: BaseException) -> None:
+        """Report the end of calls that were begun together with one that ended the run."""
+        for number, (item, step, _) in enumerate(members):
+            if number == 0 and not isinstance(error, Exception):
+                self._thread.failed_at = item.frame.fail(step, error)  # raised by the function itself, in this thread
+            else:
+                item.frame.report_error(step, CancelledError("the run ended before the call did"))
+
+    def _no_longer_waits(self, item: _OpenItem) -> None:
+        item.waiting -= 1
+        if not item.waiting:
+            self._waiting -= 1
+
+    def _release(self, key: bytes | None) -> None:
+        """Resume the calls that waited for the result with this signature."""
+        if key is None:
+            return
+        for member in self._computing.pop(key):
+            item = member[0]
+            if item.is_done:
+                continue
+            self._no_longer_waits(item)
+            try:
+                self._put_off(member)
+            except Exception as error:
+                self._fail(item, error)
+            else:
+                if not item.waiting:
+                    self._run(item)
+
+    def _fail(self, item: _OpenItem, error: Exception) -> None:
+        """Record that an item failed."""
+        index = item.frame.item_index
+        if not self._collects or self._thread.is_cancelled:
+            raise error
+        assert index is not None
+        item.stand_in = Failure.of(error, index, self._thread.failed_at)
+        if item.waiting:
+            self._waiting -= 1  # its other calls are not made
+        item.frame.close()
+        item.is_done = True

@@ -1,0 +1,38 @@
+"""Finds the batched nodes of a plan, and which of them may still be called after a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypernodes.nodes import Node
+from hypernodes.plan.plan import CallStep, NestedStep, Step
+
+_NONE: frozenset[Node[..., Any]] = frozenset()
+
+
+def batched_nodes_of(step: Step) -> frozenset[Node[..., Any]]:
+    """Return the batched nodes that a step calls in this run."""
+    if isinstance(step, CallStep):
+        return frozenset([step.node]) if step.node.batching is not None else _NONE
+    return _NONE if step.node.pipeline.has_own_backend else step.inner.batched_nodes
+
+
+def what_follows(steps: Sequence[Step], consumers: Sequence[Sequence[int]]) -> tuple[frozenset[Node[..., Any]], ...]:
+    """Return, for each step, the batched nodes that may be called after it.
+
+    Args:
+        steps: The steps of a plan, in topological order.
+        consumers: For each step, positions of the steps that read one of its results.
+    """
+    found: list[frozenset[Node[..., Any]]] = [_NONE] * len(steps)
+    for index in reversed(range(len(steps))):
+        found[index] = _NONE.union(*(batched_nodes_of(steps[c]) | found[c] for c in consumers[index]))
+    return tuple(found)
+
+
+def maps_batched_maps(step: Step) -> bool:
+    """Whether a step maps a pipeline whose items contain further maps with batched nodes."""
+    if not isinstance(step, NestedStep) or not step.mapped or step.node.pipeline.has_own_backend:
+        return False
+    return step.inner.has_batched_maps
