@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -257,7 +257,10 @@ class Built:
 
     def _function(self, spec: FunctionSpec) -> Node[..., Any]:
         output_name = spec.outputs if len(spec.outputs) > 1 else spec.outputs[0]
-        return Node(make_function(spec, self.calls), output_name, cache=spec.cache)
+        batched: dict[str, Any] = {}
+        if spec.batch_over:
+            batched = {"batch_over": spec.batch_over, "batch_size": spec.batch_size}
+        return Node(make_function(spec, self.calls), output_name, cache=spec.cache, **batched)
 
 
 def make_function(spec: FunctionSpec, calls: Calls) -> Callable[..., Any]:
@@ -270,14 +273,50 @@ def make_function(spec: FunctionSpec, calls: Calls) -> Callable[..., Any]:
     source = (
         f"def make(behaviour, calls):\n"
         f"    {'async ' if spec.is_async else ''}def {spec.name}({written}):\n"
-        f"        calls.add({spec.name!r}, ({arguments}))\n"
-        f"        return behaviour(({arguments}))\n"
+        f"        return call(({arguments}), behaviour, calls)\n"
         f"    return {spec.name}\n"
     )
-    namespace: dict[str, Any] = {"__name__": __name__}
+    batched = [position for position, name in enumerate(spec.inputs) if name in spec.batch_over]
+    namespace: dict[str, Any] = {"__name__": __name__, "call": Caller(spec.name, batched)}
     exec(compile(source, "<generated>", "exec"), namespace)
     function: Callable[..., Any] = namespace["make"](spec.behaviour, calls)
     return function
+
+
+class Caller:
+    """Calls the behaviour of a function, and writes the call down; of a batch, that of each item.
+
+    What is written down is what a function would be called with that is not batched: the items of a batch that
+    raises are called again, so nothing is written down of it, unless there is only one.
+
+    Args:
+        name: Name of the function.
+        batched: Positions of the arguments that are lists with an element for each item.
+    """
+
+    def __init__(self, name: str, batched: Sequence[int]) -> None:
+        self._name = name
+        self._batched = batched
+
+    def __call__(self, arguments: tuple[Value, ...], behaviour: Callable[..., Value], calls: Calls) -> Value:
+        if not self._batched:
+            calls.add(self._name, arguments)
+            return behaviour(arguments)
+        count = len(arguments[self._batched[0]])
+        items = [
+            tuple([value[index] if position in self._batched else value for position, value in enumerate(arguments)])
+            for index in range(count)
+        ]
+        if count == 1:
+            calls.add(self._name, items[0])
+        results = [behaviour(item) for item in items]
+        if count > 1:
+            for item in items:
+                calls.add(self._name, item)
+        return results if type(results[0]) is not tuple else tuple(map(list, zip(*results, strict=True)))
+
+    def __cache_key__(self) -> str:
+        return "caller"
 
 
 def _written(parameter: Parameter) -> str:

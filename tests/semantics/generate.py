@@ -139,6 +139,9 @@ def _draw_function(drawing: _Drawing, source: Any, fresh_outputs: Any) -> tuple[
         is_async=drawing.may_wait and drawing.chance(20),
         cache=not drawing.chance(12),
     )
+    can_be_batched = [parameter.name for parameter in parameters if parameter.default is None]
+    if can_be_batched and drawing.chance(30):
+        node = replace(node, batch_over=_draw_some(drawing, tuple(can_be_batched)), batch_size=drawing.pick([2, 3, 64]))
     return node, {name: 0 if length is None else 1 for name, length in zip(outputs, lengths, strict=True)}
 
 

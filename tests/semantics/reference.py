@@ -171,7 +171,9 @@ def instantiate(pipeline: PipelineSpec, scope: Scope, bound: Mapping[str, Cell])
                     inner: cells.get(name, made[name]) for inner, name in zip(node.shown, node.outputs, strict=True)
                 }
                 by_path = {path: f"{node.name}/{path}" for path in node.pipeline.paths}
-                made |= {name: shown.get(path, Output(step, name)) for path, name in by_path.items()}
+                made |= {
+                    name: shown.get(node.pipeline.shortest(path), Output(step, name)) for path, name in by_path.items()
+                }
                 steps.append(step)
             else:
                 names = {inner: node.outer_output(inner) for inner in node.shown}

@@ -61,7 +61,7 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """A node that is a function."""
+    """A node that is a function; batched when `batch_over` is not empty, which changes nothing for its items."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -69,6 +69,8 @@ class FunctionSpec:
     behaviour: Behaviour
     is_async: bool = False
     cache: bool = True
+    batch_over: tuple[str, ...] = ()
+    batch_size: int | None = None
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -100,6 +102,15 @@ class PipelineSpec:
         """All that can be asked for: its outputs, and those of nested pipelines by their path."""
         nested = [node for node in self.nodes if isinstance(node, NestedSpec)]
         return (*self.made, *(f"{node.name}/{path}" for node in nested for path in node.pipeline.paths))
+
+    def shortest(self, path: str) -> str:
+        """Return the shortest path to what a path leads to: what a nested pipeline shows has a name of its own here."""
+        first, _, rest = path.partition("/")
+        if not rest:
+            return path
+        node = next(node for node in self.nodes if isinstance(node, NestedSpec) and node.name == first)
+        inside = node.pipeline.shortest(rest)
+        return node.outer_output(inside) if inside in node.shown else f"{first}/{inside}"
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

@@ -124,17 +124,26 @@ def prepare_batch(step: CallStep, items: Sequence[Sequence[Any]], steps: Sequenc
 
 def with_resources(call: Call) -> Call:
     """Return a call with the objects of this process in place of resources; makes them if need be."""
-    by_keyword = dict(zip(call.by_keyword, use(call.by_keyword.values()), strict=True))
-    return call._replace(arguments=use(call.arguments), by_keyword=by_keyword)
+    names = [name for name, _ in call.step.named if name not in call.by_keyword]
+    by_keyword = {name: _used(call, name, value) for name, value in call.by_keyword.items()}
+    arguments = [_used(call, name, value) for name, value in zip(names, call.arguments, strict=True)]
+    return call._replace(arguments=arguments, by_keyword=by_keyword)
+
+
+def _used(call: Call, name: str, value: Any) -> Any:
+    """Return the value of a parameter with the objects of resources in their places, also those of single items."""
+    batching = call.step.node.batching
+    return use(value) if batching is not None and name in batching.over else use([value])[0]
 
 
 async def _with_resources_of_loop(call: Call) -> Call:
     """Do the same without holding up the event loop while they are made."""
     for value in (*call.arguments, *call.by_keyword.values()):
-        if isinstance(value, Resource) and value.factory.per == "process" and not value.is_made:
-            import asyncio
+        for part in value if call.items is not None and isinstance(value, list) else [value]:
+            if isinstance(part, Resource) and part.factory.per == "process" and not part.is_made:
+                import asyncio
 
-            await asyncio.to_thread(value.get)
+                await asyncio.to_thread(part.get)
     return with_resources(call)
 
 

@@ -166,9 +166,14 @@ class BatchedCalls:
     def start_next(self) -> None:
         """Make the next call that is ready."""
         call = self.ready.popleft()
-        if call.drop_stopped(self._host):
-            call.begin()
-            self._host.submit(call)
+        if not call.drop_stopped(self._host):
+            return
+        call.begin()
+        most = self._sizes.most(call.step.node)
+        if most is not None and len(call.members) > most:  # one before it did not fit into memory
+            self.ready.appendleft(BatchedCall(self, call.members[most:], is_begun=True))
+            call.members = call.members[:most]
+        self._host.submit(call)
 
     def end_waiting(self, to_come: Collection[Node[..., Any]]) -> bool:
         """Let items wait no longer that have waited long enough, or for which no others can come.
