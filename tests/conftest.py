@@ -31,6 +31,7 @@ NEEDS = {
     "caching/test_cache_interface.py::test_sizes_of_arrays_are_those_of_the_memory_they_keep_alive": ("numpy",),
     "caching/test_values_in_memory.py::test_arrays_are_copied": ("numpy",),
     "demo": ("hypernodes_cache", "hypernodes_modal", "numpy"),
+    "demo/test_sentence_encoder_example.py": ("wordllama",),
     "demo/test_demo_command.py": ("hypernodes_cache", "hypernodes_modal", "numpy", "scriptures"),
     "disk_cache": ("hypernodes_cache",),
     "disk_cache/test_stored_values.py": ("hypernodes_cache", "numpy"),

@@ -440,7 +440,7 @@ def test_a_cancelled_map_ends_while_items_wait_for_a_batch() -> None:
     assert len(starts) == len([event for event in recorder.events if event[0] == "map_item_end"])
 
 
-# --- cache -------------------------------------------------------------------------------------------------------------
+# --- cache -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -726,7 +726,7 @@ def test_an_item_that_fails_or_kills_its_worker_costs_no_other_item(kind: str) -
     assert [one for one in found["y"] if not isinstance(one, Failure)] == [2 * x for x in range(24) if x != 13]
 
 
-# --- wrong input -------------------------------------------------------------------------------------------------------
+# --- wrong input -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

