@@ -54,7 +54,10 @@ def _run_started(frame: Frame, thread: CallingThread) -> None:
         while (step := frame.next_step()) is not None:
             if thread.is_cancelled:
                 thread.check()
-            _run_step(frame, step, thread)
+            if isinstance(step, CallStep):
+                _call(frame, step, thread)
+            else:
+                _run_step(frame, step, thread)
         refusal = frame.refusal
         if refusal is not None:
             thread.failed_at = frame.refuse(refusal)
