@@ -56,6 +56,7 @@ from hypernodes.resources import Resource, resource
 if TYPE_CHECKING:
     from hypernodes.branching import ifelse as ifelse
     from hypernodes.branching import route as route
+    from hypernodes.engine.limits import Limit as Limit
     from hypernodes.remote.backend import RemoteBackend as RemoteBackend
     from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
     from hypernodes.replaying import replay as replay
@@ -81,6 +82,7 @@ __all__ = [
     "HyperNodesError",
     "HyperNodesWarning",
     "InvalidNodeError",
+    "Limit",
     "LocalBackend",
     "MapInputError",
     "MapLengthError",
@@ -122,6 +124,7 @@ __all__ = [
 
 _namesake.warn_if_installed()
 _LOADED_WHEN_USED = {
+    "Limit": "engine.limits",
     "RemoteBackend": "remote.backend",  # only authors of backends need what it imports
     "ifelse": "branching",
     "replay": "replaying",

@@ -20,6 +20,7 @@ HOOKS = (
     "on_node_end",
     "on_node_cached",
     "on_node_retry",
+    "on_node_limited",
     "on_error",
     "on_nested_pipeline_start",
     "on_nested_pipeline_end",
@@ -157,6 +158,9 @@ class PipelineCallback:
     ) -> None:
         """Attempt number `attempt` (from 1) of a node raised `error`; it is called again after `delay` seconds."""
 
+    def on_node_limited(self, node_id: str, limit_names: Sequence[str], ctx: CallbackContext) -> None:
+        """A call of a node waits until its limits allow it; `limit_names` are those that are used up."""
+
     def on_error(self, node_id: str, error: BaseException, ctx: CallbackContext) -> None:
         """A node raised `error`; called instead of `on_node_end`."""
 
@@ -204,6 +208,7 @@ class Listeners:
     on_node_end: Hooks
     on_node_cached: Hooks
     on_node_retry: Hooks
+    on_node_limited: Hooks
     on_error: Hooks
     on_nested_pipeline_start: Hooks
     on_nested_pipeline_end: Hooks

@@ -99,7 +99,9 @@ def check_parameters(option: str, names: Any, inputs: tuple[str, ...], node_name
     return frozenset(found)
 
 
-def check_policy(node_name: str, retries: Any, retry_delay: Any, retry_on: Any, timeout: Any) -> None:
+def check_policy(
+    node_name: str, retries: Any, retry_delay: Any, retry_on: Any, timeout: Any, retry_after: Any = None
+) -> None:
     """Check the options for retries and time limits."""
     owner = f"of node {node_name!r} must be"
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
@@ -108,6 +110,10 @@ def check_policy(node_name: str, retries: Any, retry_delay: Any, retry_on: Any, 
         raise ConfigurationError(f"retry_delay {owner} seconds, 0 or more; got {shown(retry_delay)}")
     if timeout is not None and (not _is_number(timeout) or not 0 < timeout < float("inf")):
         raise ConfigurationError(f"timeout {owner} seconds, more than 0; got {shown(timeout)}")
+    if retry_after is not None and not callable(retry_after):
+        raise ConfigurationError(f"retry_after {owner} a function of the error or None; got {shown(retry_after)}")
+    if retry_after is not None and not retries:
+        raise ConfigurationError(f"retry_after of node {node_name!r} has no use without retries=")
     kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         raise ConfigurationError(f"retry_on {owner} a class of exceptions or a tuple of them; got {shown(retry_on)}")

@@ -25,6 +25,7 @@ from hypernodes.node_options import (
 if TYPE_CHECKING:
     from hypernodes.batching import Batching
     from hypernodes.engine.settings import ExecutionMode
+    from hypernodes.limiting import Limiting
     from hypernodes.pipeline_node import PipelineNode
     from hypernodes.plan import MapMode, OnError
 
@@ -67,6 +68,9 @@ class Node(Conditional, Generic[P, R]):
         batch_weight: Returns the weight of an item.
         batch_limit: The largest weight of the items of a call.
         batch_wait: How long an item waits for others, in seconds.
+        retry_after: Returns the delay that an error asks for (see `node`, also for the next two).
+        max_concurrency: The largest number of calls at a time in this process.
+        limit: What else limits its calls.
 
     Attributes:
         func: The wrapped callable.
@@ -88,6 +92,7 @@ class Node(Conditional, Generic[P, R]):
         optional: Parameters that may be `SKIPPED`.
         cache_for: How long a cached result counts, in seconds; None for as long as it is there.
         batching: How the items of a batched node are gathered into calls; None if each is called on its own.
+        limiting: What limits its calls; None if nothing does.
         needs: Names of what has to be known before it runs: its inputs, and what its conditions are on.
         code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
@@ -118,6 +123,9 @@ class Node(Conditional, Generic[P, R]):
         batch_weight: Callable[..., float] | None = None,
         batch_limit: float | None = None,
         batch_wait: float | None = None,
+        retry_after: Callable[[BaseException], float | None] | None = None,
+        max_concurrency: int | None = None,
+        limit: str | Iterable[str] | Mapping[str, Callable[..., float] | None] | None = None,
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -136,11 +144,12 @@ class Node(Conditional, Generic[P, R]):
         own_name = check_name(f"name of node {function_name!r}", name)
         self.name: str = own_name or (function_name if function_name.isidentifier() else self.outputs[0])
         self.cache = check_bool(f"cache of node {self.name!r}", cache)
-        check_policy(self.name, retries, retry_delay, retry_on, timeout)
+        check_policy(self.name, retries, retry_delay, retry_on, timeout, retry_after)
         self.cache_for = check_cache_for(cache_for, self.cache, self.name)
         self.retries = retries
         self.retry_delay = retry_delay
         self.retry_on = retry_on
+        self.retry_after = retry_after
         self.timeout = timeout
         self.version = check_version(version, self.name)
         self.code_signature: bytes | None = None
@@ -175,6 +184,11 @@ class Node(Conditional, Generic[P, R]):
             self.batching = check_batching(
                 batch_options, self.name, self.inputs, self.defaults, self.skip_failures, self.is_generator
             )
+        self.limiting: Limiting | None = None
+        if max_concurrency is not None or limit is not None:
+            from hypernodes.limiting import check_limiting
+
+            self.limiting = check_limiting(max_concurrency, limit, self.name, self.inputs)
         self.set_conditions(conditions_of(when, unless, f"node {self.name!r}"))
 
     @property
@@ -251,6 +265,7 @@ class Node(Conditional, Generic[P, R]):
             "retries": self.retries,
             "retry_delay": self.retry_delay,
             "retry_on": self.retry_on,
+            "retry_after": self.retry_after,
             "timeout": self.timeout,
             "version": self.version,
             "cache_ignore": tuple(sorted(self.cache_ignore)),
@@ -258,6 +273,7 @@ class Node(Conditional, Generic[P, R]):
             "optional": tuple(sorted(self.optional)),
             "cache_for": self.cache_for,
             **(self.batching.options() if self.batching is not None else {}),
+            **(self.limiting.options() if self.limiting is not None else {}),
         }
         code_signature = self.code_signature
         if carries_signature and code_signature is None:
@@ -306,6 +322,9 @@ def node(
     batch_weight: Callable[..., float] | None = None,
     batch_limit: float | None = None,
     batch_wait: float | None = None,
+    retry_after: Callable[[BaseException], float | None] | None = None,
+    max_concurrency: int | None = None,
+    limit: str | Iterable[str] | Mapping[str, Callable[..., float] | None] | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -357,6 +376,13 @@ def node(output_name: Any = None, **options: Any) -> Any:
         batch_limit: The largest weight of all items of a call together. An item that is heavier is called on its own.
         batch_wait: How long an item waits for others that are still being computed, in seconds (0.1 by default). When
             no more can come, nothing waits.
+        retry_after: Function of the error that returns the delay before the next attempt, in seconds, e.g. what a
+            service asks for (`lambda error: float(error.response.headers["Retry-After"])`); None for `retry_delay`.
+        max_concurrency: The largest number of calls of this node at a time, of all runs in this process. Calls that
+            wait for that occupy no worker.
+        limit: The name of a `Limit` of the engine or backend, which several nodes may share, e.g. of calls in a minute;
+            or several names. A dict has for each name a function that weighs a call, or None for 1; it gets arguments
+            of the node by the names of its parameters (`limit={"tokens": lambda prompt: len(prompt) / 4}`).
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from time import monotonic, sleep
 from typing import Any, Literal, Self
@@ -14,7 +14,7 @@ import modal
 import modal.exception as modal_errors
 from packaging.utils import canonicalize_name
 
-from hypernodes import Backend, ConfigurationError, RemoteBackend, RemoteError
+from hypernodes import Backend, ConfigurationError, Limit, RemoteBackend, RemoteError
 from hypernodes.extension import Channel, ExecutionMode, Package, reset_after_fork
 from hypernodes_modal import error_translation
 from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
@@ -70,6 +70,7 @@ class ModalBackend(RemoteBackend):
         node_execution: How the nodes of one run are executed in the container.
         map_execution: How the items of a map are executed in the container.
         max_workers: Maximum number of concurrent calls in the container.
+        limits: The limits that nodes may name (see `hypernodes.Limit`); they hold for what runs in one container.
 
     Attributes:
         patience_s: How long to poll a call while the connection is lost, in seconds.
@@ -114,8 +115,11 @@ class ModalBackend(RemoteBackend):
         node_execution: ExecutionMode | None = None,
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
+        limits: Iterable[Limit] | None = None,
     ) -> None:
-        super().__init__(node_execution=node_execution, map_execution=map_execution, max_workers=max_workers)
+        super().__init__(
+            node_execution=node_execution, map_execution=map_execution, max_workers=max_workers, limits=limits
+        )
         if not isinstance(image, modal.Image):
             raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
         options: dict[str, Any] = {
@@ -165,6 +169,7 @@ class ModalBackend(RemoteBackend):
         node_execution: ExecutionMode | None = None,
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
+        limits: Iterable[Limit] | None = None,
     ) -> Self:
         """Return a backend that uses an app deployed by `hypernodes-modal deploy`, instead of an app of its own.
 
@@ -176,10 +181,15 @@ class ModalBackend(RemoteBackend):
             node_execution: How the nodes of one run are executed in the container.
             map_execution: How the items of a map are executed in the container.
             max_workers: Maximum number of concurrent calls in the container.
+            limits: The limits that nodes may name (see `hypernodes.Limit`).
         """
         backend = object.__new__(cls)
         RemoteBackend.__init__(
-            backend, node_execution=node_execution, map_execution=map_execution, max_workers=max_workers
+            backend,
+            node_execution=node_execution,
+            map_execution=map_execution,
+            max_workers=max_workers,
+            limits=limits,
         )
         backend.app_name = app_name
         backend.environment_name = environment_name
@@ -297,7 +307,7 @@ class ModalBackend(RemoteBackend):
     def callable_spec(self) -> CallableBackendSpec:
         """Return what a container needs to call this backend's function."""
         return CallableBackendSpec(
-            self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers
+            self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers, self.limits
         )
 
     def _context(self, channel: Channel) -> CallContext:

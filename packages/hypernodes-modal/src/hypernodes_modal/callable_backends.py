@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import modal.exception as modal_errors
 
-from hypernodes import RemoteBackend
+from hypernodes import Limit, RemoteBackend
 from hypernodes.extension import Channel, ExecutionMode
 from hypernodes_modal import error_translation
 from hypernodes_modal.call import CallContext, JobCall
@@ -23,6 +23,7 @@ class CallableBackendSpec(NamedTuple):
         node_execution: How the nodes of one run are executed in the other container.
         map_execution: How the items of a map are executed in the other container.
         max_workers: The maximum number of concurrent calls in the other container.
+        limits: The limits that nodes may name there.
     """
 
     function: Any
@@ -30,6 +31,7 @@ class CallableBackendSpec(NamedTuple):
     node_execution: ExecutionMode
     map_execution: ExecutionMode
     max_workers: int | None
+    limits: tuple[Limit, ...] = ()
 
 
 class CallableBackend(RemoteBackend):
@@ -43,7 +45,10 @@ class CallableBackend(RemoteBackend):
 
     def __init__(self, spec: CallableBackendSpec) -> None:
         super().__init__(
-            node_execution=spec.node_execution, map_execution=spec.map_execution, max_workers=spec.max_workers
+            node_execution=spec.node_execution,
+            map_execution=spec.map_execution,
+            max_workers=spec.max_workers,
+            limits=spec.limits,
         )
         self._spec = spec
 

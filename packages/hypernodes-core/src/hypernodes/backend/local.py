@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from hypernodes.backend.base import Backend
@@ -15,6 +15,8 @@ from hypernodes.request import MapRequest, RunRequest
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from hypernodes.engine.limits import Limit
+
 
 class LocalBackend(Backend):
     """Runs pipelines in this process, with an engine of the given settings.
@@ -25,6 +27,7 @@ class LocalBackend(Backend):
         max_workers: The largest number of node calls at a time; None for a number that suits the strategy.
         executor: An executor of the caller's own to make node calls on.
         keep_workers_s: How long worker processes stay after a run, for the next one, in seconds; 0 for not at all.
+        limits: The limits that nodes may name (see `Limit`).
         engine: A ready-made engine, instead of the settings above.
 
     Attributes:
@@ -41,6 +44,7 @@ class LocalBackend(Backend):
         max_workers: int | None = None,
         executor: Executor | None = None,
         keep_workers_s: float | None = None,
+        limits: Iterable[Limit] | None = None,
         engine: PipelineExecutionEngine | None = None,
     ) -> None:
         if engine is None:
@@ -50,8 +54,9 @@ class LocalBackend(Backend):
                 max_workers=max_workers,
                 executor=executor,
                 keep_workers_s=KEEP_WORKERS_S if keep_workers_s is None else keep_workers_s,
+                limits=limits,
             )
-        elif (node_execution, map_execution, max_workers, executor, keep_workers_s) != (None,) * 5:
+        elif (node_execution, map_execution, max_workers, executor, keep_workers_s, limits) != (None,) * 6:
             raise ConfigurationError("pass LocalBackend either engine= or the settings of an engine, not both")
         if not isinstance(engine, PipelineExecutionEngine):
             raise ConfigurationError(f"engine must be a PipelineExecutionEngine or None; got {shown(engine)}")

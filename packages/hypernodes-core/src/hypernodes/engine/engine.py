@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from hypernodes.engine.execution import Execution
+    from hypernodes.engine.limits import Limit
     from hypernodes.engine.workers.process_pool import ProcessPool
 
 
@@ -76,6 +77,7 @@ class PipelineExecutionEngine:
             pipeline that is run inside a node on the same executor makes calls in the thread of that node rather than
             wait for a worker that may never be free.
         keep_workers_s: How long worker processes stay after a run, in seconds; 0 for not at all.
+        limits: The limits that nodes may name (see `Limit`).
 
     Attributes:
         backend_name: Name of the backend that uses it, for messages.
@@ -103,6 +105,7 @@ class PipelineExecutionEngine:
         max_workers: int | None = None,
         executor: Executor | None = None,
         keep_workers_s: float = KEEP_WORKERS_S,
+        limits: Iterable[Limit] | None = None,
     ) -> None:
         is_unset = node_execution is None and map_execution is None
         node_execution = _check_mode("node_execution", node_execution)
@@ -120,6 +123,11 @@ class PipelineExecutionEngine:
         self.map_execution = map_execution
         self.max_workers = max_workers
         self.executor = executor
+        self.limits: tuple[Limit, ...] = ()
+        if limits is not None:
+            from hypernodes.engine.limits import check_limits
+
+            self.limits = check_limits(limits)
         self.backend_name = "local"
         self._pools = PoolOwner(check_seconds("keep_workers_s", keep_workers_s))
 
@@ -263,9 +271,10 @@ class PipelineExecutionEngine:
 
     def __repr__(self) -> str:
         workers = "" if self.max_workers is None else f", max_workers={self.max_workers}"
+        limits = f", limits={[*self.limits]}" if self.limits else ""
         return (
             f"PipelineExecutionEngine(node_execution={self.node_execution!r}, "
-            f"map_execution={self.map_execution!r}{workers})"
+            f"map_execution={self.map_execution!r}{workers}{limits})"
         )
 
 

@@ -25,6 +25,7 @@ from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import frame_of_run
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
+from hypernodes.engine.limits import Limit, check_limits_of
 from hypernodes.engine.scoped import scoped
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.skipped_outputs import refuse_skipped
@@ -48,6 +49,7 @@ class EngineProtocol(Protocol):
     map_execution: ExecutionMode
     max_workers: int | None
     executor: Executor | None
+    limits: tuple[Limit, ...]
 
     def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
         """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""
@@ -92,6 +94,9 @@ class Execution:
         self._thread = CallingThread(loop, can_be_cancelled)
         is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not can_be_cancelled
         self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
+        if plan.is_limited:
+            check_limits_of(plan, engine.limits, engine.backend_name)
+            self._state.limits = self._thread.limits = {limit.name: limit for limit in engine.limits}
         if plan.batched_nodes:
             self._thread.batch_sizes = self._state.batch_sizes
         self._scheduler: Scheduler | None = None

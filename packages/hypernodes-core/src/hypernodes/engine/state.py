@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from hypernodes.caller import awaiting_line, warn_caller_of_run
 from hypernodes.engine.batches import BatchSizes
 from hypernodes.engine.identity.plan_code import PlanCodes
 from hypernodes.engine.identity.records import RunRecords
+from hypernodes.engine.limits import Limit
 from hypernodes.engine.store.run_store import RunStore
 from hypernodes.errors import CacheWarning
 from hypernodes.plan import CallStep, NestedStep, Plan
@@ -38,6 +39,7 @@ class RunState:
         store: Reads results from caches and writes them.
         records: Writes the records that `explain` reads.
         batch_sizes: The sizes of batches in this run.
+        limits: The limits of the engine, by name.
         is_dry_run: Whether results are only looked up: nothing is executed and no callback is called.
         look_ahead: The smallest number of items that are looked up together.
         quick_steps: Steps whose last call took less than a millisecond.
@@ -55,6 +57,7 @@ class RunState:
         self._started_in = threading.get_ident()
         self._awaited_at = awaiting_line()
         self.is_dry_run = False
+        self.limits: Mapping[str, Limit] = {}
         self._observed: dict[Plan, bool] = {}
         self.look_ahead = 1
         self.computed = 0

@@ -25,6 +25,8 @@ from hypernodes.resources import Resource, use
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from hypernodes.engine.limits import Permit
+
 _T = TypeVar("_T")
 
 
@@ -57,12 +59,19 @@ class Call(NamedTuple):
         arguments: Values passed by position.
         by_keyword: Values passed by name.
         items: Number of items of a batch; None if the node is not batched.
+        permit: What allows it to be made, where the calls of the node are limited; released when it is over.
     """
 
     step: CallStep
     arguments: Sequence[Any]
     by_keyword: dict[str, Any]
     items: int | None = None
+    permit: Permit | None = None
+
+    def by_name(self) -> dict[str, Any]:
+        """Return the arguments by name."""
+        names = [name for name, _ in self.step.named if name not in self.by_keyword]
+        return {**dict(zip(names, self.arguments, strict=True)), **self.by_keyword}
 
 
 class Returned(NamedTuple):
@@ -124,10 +133,9 @@ def prepare_batch(step: CallStep, items: Sequence[Sequence[Any]], steps: Sequenc
 
 def with_resources(call: Call) -> Call:
     """Return a call with the objects of this process in place of resources; makes them if need be."""
-    names = [name for name, _ in call.step.named if name not in call.by_keyword]
-    by_keyword = {name: _used(call, name, value) for name, value in call.by_keyword.items()}
-    arguments = [_used(call, name, value) for name, value in zip(names, call.arguments, strict=True)]
-    return call._replace(arguments=arguments, by_keyword=by_keyword)
+    used = {name: _used(call, name, value) for name, value in call.by_name().items()}
+    by_keyword = {name: used.pop(name) for name in call.by_keyword}
+    return call._replace(arguments=[*used.values()], by_keyword=by_keyword)
 
 
 def _used(call: Call, name: str, value: Any) -> Any:
@@ -159,6 +167,8 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
         OutputCountError: The node has several outputs and the function did not return one value for each.
         Exception: The error of the function.
     """
+    if call.permit is not None:
+        return _make_limited(call, wait_for)
     node = call.step.node
     started_at, end = perf_counter(), None if node.timeout is None else now() + node.timeout
     try:
@@ -180,8 +190,28 @@ def make(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawai
     return Returned(outputs_of(call, result), perf_counter() - started_at)
 
 
+def _make_limited(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned | Unawaited:
+    """Make a call that has a permit; what still has to be awaited keeps it."""
+    permit = call.permit
+    assert permit is not None
+    permit.begin()
+    returned: Returned | Unawaited | None = None
+    try:
+        returned = make(call._replace(permit=None), wait_for)
+    finally:
+        if not isinstance(returned, Unawaited):
+            permit.release()
+    return returned
+
+
 async def make_async(call: Call) -> Returned:
     """Call an `async def` function in a running event loop."""
+    if call.permit is not None:
+        call.permit.begin()
+        try:
+            return await make_async(call._replace(permit=None))
+        finally:
+            call.permit.release()
     started_at = perf_counter()
     node = call.step.node
     if call.step.resources:
@@ -228,7 +258,11 @@ class FinishedWithin:
         unawaited = self._unawaited
         started_at = perf_counter() - unawaited.duration_s
         left_s = None if self._limit_s is None else self._limit_s - unawaited.duration_s
-        result = await within(unawaited, self._call.step.node, left_s)
+        try:
+            result = await within(unawaited, self._call.step.node, left_s)
+        finally:
+            if self._call.permit is not None:
+                self._call.permit.release()
         return Returned(outputs_of(self._call, result), perf_counter() - started_at)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import Any
 
+from hypernodes.checks import shown
+from hypernodes.errors import ConfigurationError
 from hypernodes.nodes import Node
 
 
@@ -18,11 +20,22 @@ def seconds_since_epoch() -> float:
     return time()
 
 
-def retry_delay_s(node: Node[..., Any], attempt: int) -> float:
-    """Return the delay after a failed attempt, in seconds: exponential backoff with a jitter of 25%.
+def retry_delay_s(node: Node[..., Any], attempt: int, error: BaseException) -> float:
+    """Return the delay after a failed attempt, in seconds: what the error asks for, else exponential backoff.
 
-    Without jitter, callers that fail together would retry together.
+    That has a jitter of 25%, since without it callers that fail together would retry together.
+
+    Raises:
+        ConfigurationError: The node's `retry_after` returned what is no delay.
+        Exception: It raised.
     """
-    import random
+    asked: Any = None if node.retry_after is None else node.retry_after(error)
+    if asked is None:
+        import random
 
-    return float(node.retry_delay * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
+        return float(node.retry_delay * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
+    if not isinstance(asked, (int, float)) or isinstance(asked, bool) or not 0 <= asked < float("inf"):
+        raise ConfigurationError(
+            f"retry_after of node {node.name!r} must return seconds, 0 or more, or None; it returned {shown(asked)}"
+        )
+    return float(asked)

@@ -500,6 +500,7 @@ class _Draft:
             batched_calls=tuple([step for step in steps if isinstance(step, CallStep) and step.node.batching]),
             batched_nodes=batched_nodes,
             leads_to=what_follows(steps, consumers) if batched_nodes else (),
+            is_limited=any(map(_is_limited, steps)),
             gathers_across_maps=any(map(maps_batched_maps, steps)),
             maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
             producers=tuple(producers),
@@ -552,7 +553,9 @@ class _Draft:
             shared_by_batch=tuple([slot for name, slot in named if batching and name not in batching.over]),
             batch_kind=(node, tuple(map(arguments.index, arguments)), resources, read_often) if batching else None,
             is_prepared=bool(node.keyword_only or node.skip_failures or resources or batching),
-            is_special=node.is_async or node.wraps_async or node.retries > 0 or node.timeout is not None,
+            is_special=bool(
+                node.is_async or node.wraps_async or node.retries or node.timeout is not None or node.limiting
+            ),
             read_often=read_often,
             guard=guard,
         )
@@ -592,6 +595,12 @@ def _needs_only_calls(step: Step) -> bool:
 
 def _is_local(step: Step) -> bool:
     return isinstance(step, CallStep) or (not step.node.pipeline.has_own_backend and step.inner.is_local)
+
+
+def _is_limited(step: Step) -> bool:
+    if isinstance(step, NestedStep):
+        return not step.node.pipeline.has_own_backend and step.inner.is_limited
+    return step.node.limiting is not None
 
 
 def _callbacks(scopes: list[Scope], steps: list[Step]) -> Iterator[PipelineCallback]:

@@ -160,7 +160,7 @@ class CallStep(Record):
         shared_by_batch: Slots of the arguments that all items of a batch have to share.
         batch_kind: What calls have to share that are made together, besides these values; None if it is not batched.
         is_prepared: Whether the arguments are not simply the values in the slots of `positional`.
-        is_special: Whether a call has retries or a time limit, or is awaited.
+        is_special: Whether a call has retries, a time limit or other limits, or is awaited.
         read_often: Position of each output that is read more than once, with the names of its readers.
         needs: Positions of the steps whose results it reads.
         guard: What decides whether it runs; None if it always does.
@@ -243,6 +243,7 @@ class Plan(Record):
         batched_calls: Those of the calls that are of batched nodes.
         batched_nodes: The batched nodes of these, and of the mapped pipelines in it.
         leads_to: For each step, the batched nodes that may be called after it; empty if there are none at all.
+        is_limited: Whether calls in it, also those of nested pipelines that run here, have limits.
         gathers_across_maps: Whether a mapped pipeline has items that contain further maps with batched nodes, so that
             batches are formed of items of several maps.
         maps: The steps that are mapped pipelines.
@@ -261,7 +262,7 @@ class Plan(Record):
         callbacks: All callbacks of its scopes, and of the mapped pipelines in it, each once.
         is_local: Whether no nested pipeline in it has a backend of its own.
         needs_only_calls: Whether all steps, also those of mapped pipelines, are calls of ordinary functions in this
-            process, without retries or time limits.
+            process, without retries and limits.
         is_silent: Whether it needs only calls, of nodes that are not batched, and there is neither a cache nor a
             callback.
         is_chain: Whether each step reads a result of the previous one, so that no two can run at a time.
@@ -282,6 +283,7 @@ class Plan(Record):
     batched_calls: tuple[CallStep, ...]
     batched_nodes: frozenset[Node[..., Any]]
     leads_to: tuple[frozenset[Node[..., Any]], ...]
+    is_limited: bool
     gathers_across_maps: bool
     maps: tuple[NestedStep, ...]
     producers: tuple[int, ...]

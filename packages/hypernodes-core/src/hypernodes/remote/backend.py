@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -18,6 +18,7 @@ from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import sign_item
+from hypernodes.engine.limits import Limit, check_limits_of
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.skipped_outputs import refuse_skipped
 from hypernodes.engine.state import RunState
@@ -59,9 +60,11 @@ class RemoteBackend(Backend):
         node_execution: How the nodes of one run are executed on the remote side; None for "sequential".
         map_execution: How the items of a map are executed on the remote side; None for "sequential".
         max_workers: The largest number of calls at a time on the remote side; None for a number that suits.
+        limits: The limits that nodes may name (see `Limit`); they hold for what runs in one process there.
 
     Attributes:
         backend_name: Name of the backend, in messages.
+        limits: The limits that nodes may name.
         sends_caches: Whether caches are sent with the pipeline and used on the remote side, not by the caller.
 
     Raises:
@@ -70,6 +73,7 @@ class RemoteBackend(Backend):
 
     backend_name = "remote"
     sends_caches = False
+    limits: tuple[Limit, ...] = ()
     _set_by_init: ClassVar[tuple[str, ...]] = ("node_execution", "map_execution", "max_workers")
 
     def __init__(
@@ -78,8 +82,9 @@ class RemoteBackend(Backend):
         map_execution: ExecutionMode | None = None,
         *,
         max_workers: int | None = None,
+        limits: Iterable[Limit] | None = None,
     ) -> None:
-        checked = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers)
+        checked = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, limits=limits)
         if find_spec("cloudpickle") is None:
             raise ConfigurationError(
                 f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
@@ -88,6 +93,7 @@ class RemoteBackend(Backend):
         self.node_execution = checked.node_execution
         self.map_execution = checked.map_execution
         self.max_workers = max_workers
+        self.limits = checked.limits
 
     @abstractmethod
     def submit(self, job: bytes, channel: Channel) -> bytes:
@@ -151,7 +157,7 @@ class RemoteBackend(Backend):
     def _found_whole(
         self, call: RemoteCall, values: list[Any], known: PriorResults, inputs: Mapping[str, Any], is_nested: bool
     ) -> dict[str, Any]:
-        engine = PipelineExecutionEngine()
+        engine = PipelineExecutionEngine(limits=self.limits)
         engine.backend_name = self.backend_name
         state: RunState = call.state
         return Execution(engine, call.plan, state.root, is_nested, state=state).run(values, inputs, known)
@@ -290,7 +296,11 @@ class RemoteBackend(Backend):
     def _remote_call(self, plan: Plan, root: CallbackContext) -> RemoteCall:
         from hypernodes.remote.remote_call import RemoteCall  # needs cloudpickle
 
-        settings = EngineSettings(self.node_execution, self.map_execution, self.max_workers, self.backend_name)
+        if plan.is_limited:
+            check_limits_of(plan, self.limits, self.backend_name)
+        settings = EngineSettings(
+            self.node_execution, self.map_execution, self.max_workers, self.backend_name, self.limits
+        )
         return RemoteCall(self, plan, root, settings)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hypernodes.decimals import DecimalSettings
 from hypernodes.engine.frames.prior_results import PriorResults
+from hypernodes.engine.limits import Limit
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.plan import OnError, Plan
 
@@ -20,12 +21,14 @@ class EngineSettings(NamedTuple):
         map_execution: How the items of a map are executed.
         max_workers: The largest number of calls at a time.
         backend_name: Name of the backend, in messages.
+        limits: The limits that nodes may name.
     """
 
     node_execution: ExecutionMode
     map_execution: ExecutionMode
     max_workers: int | None
     backend_name: str
+    limits: tuple[Limit, ...] = ()
 
 
 class ContextPath(NamedTuple):

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from hypernodes.checks import as_mapping, check_seconds, shown
+from hypernodes.engine.limits import Limit
 from hypernodes.engine.settings import KEEP_WORKERS_S, ExecutionMode
 from hypernodes.engine.workers import stopped_processes
 from hypernodes.engine.workers.callers_main import locate_callers_main
@@ -78,6 +79,7 @@ class SubprocessBackend(RemoteBackend):
         map_execution: How the items of a map are executed there; None for "sequential".
         max_workers: The largest number of calls at a time there.
         keep_workers_s: How long the process stays after a run, in seconds; 0 for not at all.
+        limits: The limits that nodes may name (see `Limit`).
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
@@ -106,8 +108,9 @@ class SubprocessBackend(RemoteBackend):
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
         keep_workers_s: float = KEEP_WORKERS_S,
+        limits: Iterable[Limit] | None = None,
     ) -> None:
-        super().__init__(node_execution, map_execution, max_workers=max_workers)
+        super().__init__(node_execution, map_execution, max_workers=max_workers, limits=limits)
         self.keep_workers_s = check_seconds("keep_workers_s", keep_workers_s)
         if python is not None and not isinstance(python, (str, os.PathLike)):
             raise ConfigurationError(f"python must be the path of an interpreter; got {shown(python)}")

@@ -223,7 +223,10 @@ def _engine_for(settings: EngineSettings) -> Iterator[PipelineExecutionEngine]:
                 break
     if engine is None:
         engine = PipelineExecutionEngine(
-            settings.node_execution, settings.map_execution, max_workers=settings.max_workers
+            settings.node_execution,
+            settings.map_execution,
+            max_workers=settings.max_workers,
+            limits=settings.limits,
         )
         engine.backend_name = settings.backend_name
         engine.__enter__()

@@ -213,7 +213,12 @@ class BatchedItems:
                 item.frame.retry(step, attempt, error, delay_s)
             self._items.run.flush_store()  # the next attempt may be a long time away
 
-        return self._thread.call_batch(members[0][1], [item.frame.values for item, _, _ in members], retry)
+        def limited(names: tuple[str, ...]) -> None:
+            for item, step, _ in members:
+                item.frame.report_limited(step, names)
+            self._items.run.flush_store()
+
+        return self._thread.call_batch(members[0][1], [item.frame.values for item, _, _ in members], retry, limited)
 
     def _report_unmade(self, members: Sequence[_Member], error: BaseException) -> None:
         """Report the end of calls that were begun together with one that ended the run."""

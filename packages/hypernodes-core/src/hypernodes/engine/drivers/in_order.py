@@ -82,7 +82,12 @@ def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
     started_at = perf_counter()
     try:
         if step.is_special:
-            outputs = thread.call(step, frame.values, lambda *failed: _retry(frame, step, *failed))
+            outputs = thread.call(
+                step,
+                frame.values,
+                lambda *failed: _retry(frame, step, *failed),
+                lambda names: _report_limited(frame, step, names),
+            )
         else:
             outputs = call(step, frame.values, thread.wait_for)
     except BaseException as error:
@@ -94,6 +99,11 @@ def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
 def _retry(frame: Frame, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
     frame.retry(step, attempt, error, delay_s)
     frame.run.flush_store()  # the next attempt may be a long time away
+
+
+def _report_limited(frame: Frame, step: CallStep, names: tuple[str, ...]) -> None:
+    frame.report_limited(step, names)
+    frame.run.flush_store()  # it may wait for a long time
 
 
 def _run_map(frame: Frame, step: NestedStep, thread: CallingThread) -> None:

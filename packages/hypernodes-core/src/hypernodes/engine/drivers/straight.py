@@ -10,6 +10,7 @@ Information that only an error needs (contexts, item indexes) is computed after 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import perf_counter
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -405,7 +406,12 @@ def run_observed(
                 elif count == 2:
                     result = function(values[first], values[second])
                 elif step.is_special:
-                    outputs = thread.call(step, values, lambda *failed, step=step: frame.retry(step, *failed))
+                    outputs = thread.call(
+                        step,
+                        values,
+                        lambda *failed, step=step: frame.retry(step, *failed),
+                        partial(frame.report_limited, step),
+                    )
                 else:
                     outputs = call(step, values, thread.wait_for)
                 if 0 < count < 3 and (

@@ -198,6 +198,12 @@ class Frame:
             context = self.context(step.scope)
             listeners.notify(listeners.on_node_retry, step.node.name, attempt, error, delay_s, context)
 
+    def report_limited(self, step: CallStep, limit_names: tuple[str, ...]) -> None:
+        """Report that a call has to wait because of limits."""
+        listeners = self.listeners[step.scope]
+        if listeners.on_node_limited:
+            listeners.notify(listeners.on_node_limited, step.node.name, limit_names, self.context(step.scope))
+
     def fail(self, step: Step, error: BaseException) -> tuple[str, ...]:
         """Record that a step failed for good; add a note to the error that says where.
 

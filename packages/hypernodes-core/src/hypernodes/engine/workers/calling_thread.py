@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, wait
+from threading import Event
 from time import sleep
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +12,7 @@ from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.batches import BatchSizes, is_out_of_memory
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.limit_reports import LimitReport
+from hypernodes.engine.limits import Limit, Need, Permit, Request, needs_of
 from hypernodes.engine.step import (
     Call,
     FinishedWithin,
@@ -25,9 +27,13 @@ from hypernodes.engine.step import (
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
+from hypernodes.errors import NodeTimeoutError
 from hypernodes.plan import CallStep, Plan
 
 _T = TypeVar("_T")
+
+Limited = Callable[[tuple[str, ...]], object]
+"""Called before a call waits because of limits, with their names."""
 
 Retry = Callable[[int, BaseException, float], object]
 """Called before a call is made again: with the number of the failed attempt, its error, and the delay in seconds."""
@@ -46,9 +52,11 @@ class CallingThread:
         failed_at: Where the last error was raised: the names of the pipelines that contain the node, outermost first,
             followed by the node's name.
         batch_sizes: The sizes of batches in the run.
+        limits: The limits of the engine, by name.
     """
 
     batch_sizes: BatchSizes
+    limits: Mapping[str, Limit]
 
     def __init__(self, loop: Any = None, can_be_cancelled: bool = False) -> None:
         self.can_be_cancelled = can_be_cancelled
@@ -110,24 +118,35 @@ class CallingThread:
         """Return the value of a coroutine."""
         return self.coroutines.wait_for(coroutine)
 
-    def call(self, step: CallStep, values: Any, retry: Retry | None = None) -> tuple[Any, ...]:
+    def call(
+        self, step: CallStep, values: Any, retry: Retry | None = None, limited: Limited | None = None
+    ) -> tuple[Any, ...]:
         """Call a function, with the retries of its node; return one value for each output.
 
         Args:
             step: The step to call.
             values: Value of every slot.
             retry: Called before each further attempt.
+            limited: Called before a call has to wait because of limits.
 
         Raises:
             NodeTimeoutError: The last attempt took too long.
             Exception: The error of the last attempt.
         """
         if step.node.batching is not None:
-            (outputs,) = self.call_batch(step, [values], retry).outputs
+            (outputs,) = self.call_batch(step, [values], retry, limited).outputs
             return outputs  # type: ignore[no-any-return]
+        if step.node.limiting is not None:
+            return self._with_retries(step, self._attempt_of(prepare(step, values), limited), retry).outputs
         return self._with_retries(step, lambda: self._attempt(step, values), retry)
 
-    def call_batch(self, step: CallStep, items: Sequence[Sequence[Any]], retry: Retry | None = None) -> Returned:
+    def call_batch(
+        self,
+        step: CallStep,
+        items: Sequence[Sequence[Any]],
+        retry: Retry | None = None,
+        limited: Limited | None = None,
+    ) -> Returned:
         """Call the function of a batched node for several items, with its retries.
 
         A batch of several items that does not fit into memory is not tried again as it is.
@@ -136,6 +155,7 @@ class CallingThread:
             step: The step to call.
             items: For each item, the value of every slot.
             retry: Called before each further attempt.
+            limited: Called before a call has to wait because of limits.
 
         Returns:
             The outputs of each item, and the duration of the last attempt.
@@ -144,8 +164,50 @@ class CallingThread:
             NodeTimeoutError: The last attempt took too long.
             Exception: The error of the last attempt.
         """
-        can_shrink = len(items) > 1
-        return self._with_retries(step, lambda: self._attempt_call(prepare_batch(step, items)), retry, can_shrink)
+        attempt = self._attempt_of(prepare_batch(step, items), limited)
+        return self._with_retries(step, attempt, retry, can_shrink=len(items) > 1)
+
+    def _attempt_of(self, made: Call, limited: Limited | None) -> Callable[[], Returned]:
+        """Return what makes a call once; as soon as the limits of its node allow."""
+        if made.step.node.limiting is None:
+            return lambda: self._attempt_call(made)
+        needs = needs_of(made.step, self.limits, made.by_name())
+
+        def attempt() -> Returned:
+            permit = self._permit(needs, limited)
+            try:
+                return self._attempt_call(made._replace(permit=permit))
+            except NodeTimeoutError:
+                raise  # the call may go on in its thread, which releases the permit when it ends
+            except BaseException:
+                permit.release()
+                raise
+
+        return attempt
+
+    def _permit(self, needs: Sequence[Need], limited: Limited | None) -> Permit:
+        """Wait for a permit.
+
+        Raises:
+            CancelledError: The run was cancelled.
+        """
+        granted = Event()
+        request = Request(needs, granted.set)
+        permit = request.submit()
+        if permit is not None:
+            return permit
+        if limited is not None:
+            limited(request.limit_names)
+        try:
+            while (permit := request.permit) is None:
+                self.check()
+                left_s = request.look_again()
+                if request.permit is None:
+                    granted.wait(CHECK_INTERVAL_S if left_s is None else min(left_s, CHECK_INTERVAL_S))
+        except BaseException:
+            request.withdraw()
+            raise
+        return permit
 
     def _with_retries(
         self, step: CallStep, attempt_call: Callable[[], _T], retry: Retry | None, can_shrink: bool = False
@@ -160,7 +222,7 @@ class CallingThread:
                     raise
                 if can_shrink and is_out_of_memory(error):
                     raise
-                delay_s = retry_delay_s(node, attempt)
+                delay_s = retry_delay_s(node, attempt, error)
                 if retry is not None:
                     retry(attempt, error, delay_s)
             self._sleep(delay_s)
@@ -204,7 +266,8 @@ class CallingThread:
             while not future.done():
                 left = begun_at[0] + node.timeout - now() if begun_at else CHECK_INTERVAL_S
                 if self.is_cancelled or (begun_at and left <= 0):
-                    future.cancel()
+                    if future.cancel() and made.permit is not None:
+                        made.permit.release()
                     self._threads.abandon(future)
                     self.check()
                     raise timeout_error(node)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from hypernodes.engine.awaitables import Unawaited
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.limit_reports import LimitReport
+from hypernodes.engine.limits import Permit
 from hypernodes.engine.step import Call, Returned, prepare, timeout_error
 from hypernodes.engine.workers.payloads import Payloads
 from hypernodes.engine.workers.workers import Outcome, Workers
@@ -52,6 +53,9 @@ class Host(Protocol):
 
     def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:
         """Record that a call failed: schedule its next attempt, or pass the failure on."""
+
+    def wake_up(self) -> None:
+        """Let the loop look for what it can start, from any thread."""
 
     def reserve(self, keys: list[bytes], frame: Frame) -> bool:
         """Mark the results with these signatures as being computed; return False if one already is, or just was."""
@@ -264,9 +268,10 @@ class CallTask(Task):
         attempt: Number of the attempt, from 1.
         is_explained: Whether its error was reported by `explain`.
         limit_report: Reports its time limit; None when it has none here.
+        permit: What allows it to be made, where the calls of its node are limited; None while it has none.
     """
 
-    __slots__ = ("attempt", "is_explained", "key", "limit_report", "step")
+    __slots__ = ("attempt", "is_explained", "key", "limit_report", "permit", "step")
 
     activity: PlanActivity
 
@@ -277,13 +282,21 @@ class CallTask(Task):
         self.attempt = 1
         self.is_explained = False
         self.limit_report: LimitReport | None = None
+        self.permit: Permit | None = None
+
+    def release_permit(self) -> None:
+        """Release its permit, if it has one; another attempt needs another one."""
+        if self.permit is not None:
+            self.permit.release()
+            self.permit = None
 
     def activities(self) -> Iterable[tuple[Activity, int | None]]:
         return [(self.activity, self.step.index)]
 
     def prepared(self) -> Call:
         """Return the call with its arguments."""
-        return prepare(self.step, self.activity.frame.values)
+        call = prepare(self.step, self.activity.frame.values)
+        return call if self.permit is None else call._replace(permit=self.permit)
 
     def can_try_again(self, error: BaseException) -> bool:
         """Whether a call that raised an error is to be made again as it is."""
@@ -293,6 +306,10 @@ class CallTask(Task):
     def report_retry(self, error: BaseException, delay_s: float) -> None:
         """Report that it raised and will be made again."""
         self.activity.frame.retry(self.step, self.attempt, error, delay_s)
+
+    def report_limited(self, limit_names: tuple[str, ...]) -> None:
+        """Report that it has to wait because of limits."""
+        self.activity.frame.report_limited(self.step, limit_names)
 
     def report_error(self, error: BaseException) -> None:
         """Report that it ended without a result."""

@@ -50,7 +50,8 @@ class BatchedCall(CallTask):
 
     def prepared(self) -> Call:
         members = self.members
-        return prepare_batch(self.step, [m.activity.frame.values for m in members], [m.step for m in members])
+        call = prepare_batch(self.step, [m.activity.frame.values for m in members], [m.step for m in members])
+        return call if self.permit is None else call._replace(permit=self.permit)
 
     def begin(self) -> None:
         """Report that it is about to be made, unless that was reported."""
@@ -81,6 +82,10 @@ class BatchedCall(CallTask):
     def report_retry(self, error: BaseException, delay_s: float) -> None:
         for member in self.members:
             member.activity.frame.retry(member.step, self.attempt, error, delay_s)
+
+    def report_limited(self, limit_names: tuple[str, ...]) -> None:
+        for member in self.members:
+            member.report_limited(limit_names)
 
     def report_error(self, error: BaseException) -> None:
         for member in self.members:

@@ -65,6 +65,10 @@ class ProcessCalls:
         kind = ((0,), tuple([step.arguments[position] for position in positions]))
         needed = self._usage(activity.frame.plan).needed
         task.order, future = self._processes.submit([step], shared, needed, True, [kind], packed)
+        permit = task.permit
+        if permit is not None:
+            permit.begin()
+            future.add_done_callback(lambda future: permit.release())
         host.wait_for(task, future)
 
     def returned(self, task: CallTask, packed: bytes) -> Returned:

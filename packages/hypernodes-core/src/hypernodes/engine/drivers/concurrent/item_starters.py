@@ -21,7 +21,7 @@ def item_starter(owner: MapActivity, workers: Workers) -> ItemStarter:
     if rows is not None:
         return rows
     if workers.processes is not None and workers.map_execution == "parallel":
-        has_only_calls = len(owner.plan.calls) == len(owner.plan.steps)
+        has_only_calls = len(owner.plan.calls) == len(owner.plan.steps) and not owner.plan.is_limited
         if has_only_calls and (workers.runs_nodes_in_order or _has_plenty(owner, workers)):
             return ItemChunks(owner, workers.processes, workers)
     return OneByOne(owner, workers.open_items_of(owner.plan))
@@ -30,7 +30,7 @@ def item_starter(owner: MapActivity, workers: Workers) -> ItemStarter:
 def _row_starter(owner: MapActivity, workers: Workers) -> ItemStarter | None:
     """Return an item starter that executes items as rows; None when they need more than that."""
     plan, run = owner.plan, owner.request.run
-    if workers.map_execution == "sequential" or not plan.steps or plan.batched_nodes:
+    if workers.map_execution == "sequential" or not plan.steps or plan.batched_nodes or plan.is_limited:
         return None
     if choose(plan, run, is_sequential=False, is_map=True).frames is not Frames.NONE:
         return None

@@ -22,6 +22,7 @@ from hypernodes.engine.drivers.concurrent.batched_calls import BatchedCalls
 from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
 from hypernodes.engine.drivers.concurrent.item_chunks import ProcessCalls
 from hypernodes.engine.drivers.concurrent.item_starters import item_starter
+from hypernodes.engine.drivers.concurrent.limited_calls import LimitedCalls
 from hypernodes.engine.drivers.concurrent.lost_workers import LostWorkers
 from hypernodes.engine.drivers.concurrent.maps import MapActivity, NestedEnd, PlannedMap
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
@@ -71,6 +72,7 @@ class Scheduler:
         self._timers = Timers()
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._batched = BatchedCalls(self, run.batch_sizes)
+        self._limited = LimitedCalls(self, run.limits)
         self._is_cancelled = False
         self._checked: set[Plan] = set()  # the plans whose code was searched for random generators
         self._process_calls: ProcessCalls | None = None
@@ -155,6 +157,9 @@ class Scheduler:
             activity.is_queued = True
             self._stack.append(activity)
 
+    def wake_up(self) -> None:
+        self._inbox.put(None)
+
     def post(self, task: Task, message: Any) -> None:
         self._inbox.put((task, message))
 
@@ -162,8 +167,7 @@ class Scheduler:
         """Start nothing more; wait for the calls in flight, and close everything."""
         root.stop()
         self.is_paused = lambda: False
-        if self._batched.has_any:
-            self._batched.drop_stopped()
+        self._drop_stopped()
         self._end_delays(root)
         self._wake_all(root)
         while root.is_open:
@@ -174,10 +178,12 @@ class Scheduler:
             if not self._in_flight:
                 self._lost_workers.start_next()
             return
-        stack, batched = self._stack, self._batched
+        stack, batched, limited = self._stack, self._batched, self._limited
         while not self.is_paused() and self._has_room:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
+            if limited.are_waiting and limited.start_granted():
+                continue
             if batched.ready:
                 batched.start_next()
                 continue
@@ -205,7 +211,8 @@ class Scheduler:
         found: set[Node[..., Any]] = set()
         seen: set[Activity] = set()
         suspects = [] if self._lost_workers is None else self._lost_workers.suspects
-        for task in [*self._in_flight, *self._timers.delayed(), *suspects, *self._delegated.tasks]:
+        waiting = [*self._timers.delayed(), *suspects, *self._limited.tasks]
+        for task in [*self._in_flight, *waiting, *self._delegated.tasks]:
             for activity, step in task.activities():
                 _add_what_follows(found, seen, activity, step)
         return found
@@ -218,11 +225,12 @@ class Scheduler:
     def _wait(self) -> None:
         if self.workers.must_help and self._help():
             return
-        if not self._timers and not self._in_flight and not self._delegated:
+        if not (self._timers or self._in_flight or self._delegated or self._limited.are_waiting):
             raise AssertionError("nothing left to wait for, but the run is not done")  # pragma: no cover
         store = self._run.store
         waits_s = self._batched.seconds_left() if self._batched.are_waiting and self._has_room else None
-        limits = (self._timers.seconds_left(), store.seconds_left(), waits_s, CHECK_INTERVAL_S)
+        limited_s = self._limited.seconds_left() if self._limited.are_waiting and self._has_room else None
+        limits = (self._timers.seconds_left(), store.seconds_left(), waits_s, limited_s, CHECK_INTERVAL_S)
         try:
             self._take(self._inbox.get(min(limit for limit in limits if limit is not None)))
             for _ in range(_MAX_MESSAGES):  # then check the clock, and run coroutines in this thread, again
@@ -263,6 +271,8 @@ class Scheduler:
         if error is None:
             task.settle(self, message)
         elif isinstance(error, BrokenExecutor) and self._lost_workers is not None and task.order >= 0:
+            if isinstance(task, CallTask):
+                task.release_permit()
             self._lost_workers.handle(task, error)
         else:
             task.fail(self, error)
@@ -332,6 +342,9 @@ class Scheduler:
 
     def submit(self, task: CallTask) -> None:
         step, activity = task.step, task.activity
+        if step.node.limiting is not None and task.permit is None:
+            self._limited.add(task)
+            return
         is_item = activity.owner is not None
         try:
             if self._process_calls is not None and self.workers.is_in_process(is_item):
@@ -387,6 +400,7 @@ class Scheduler:
             outcome = self.workers.loop_runner.finish(call, returned, lambda outcome: self._inbox.put((task, outcome)))
             self.wait_for(task, outcome)
             return
+        task.release_permit()
         if task.order >= 0:
             assert self._process_calls is not None
             task.order = -1
@@ -400,8 +414,14 @@ class Scheduler:
         task.record(self, returned)
 
     def fail_call(self, task: CallTask, error: BaseException, can_try_again: bool = True) -> None:
+        task.release_permit()
         if can_try_again and task.can_try_again(error):
-            delay_s = retry_delay_s(task.step.node, task.attempt)
+            try:
+                delay_s = retry_delay_s(task.step.node, task.attempt, error)
+            except Exception as raised:
+                raised.__cause__ = error
+                task.give_up(self, raised)
+                return
             task.report_retry(error, delay_s)
             task.attempt += 1
             self._timers.delay(task, delay_s)
@@ -454,7 +474,9 @@ class Scheduler:
                 task.limit_report.end()
             future, task.future = task.future, None
             if future is not None:
-                future.cancel()
+                if future.cancel():
+                    task.release_permit()  # else it is released when the call ends in its thread
+                task.permit = None
                 self.workers.abandon(future)
             self.fail_call(task, timeout_error(task.step.node))
 
@@ -473,10 +495,21 @@ class Scheduler:
             if task.future is not None and task.is_within(failed):
                 task.future.cancel()  # calls that have not begun, and awaited ones; the loop waits for the rest
         self._delegated.cancel(failed)
-        if self._batched.has_any:
-            self._batched.drop_stopped()
+        self._drop_stopped()
         self._end_delays(failed)
         self._wake_all(failed)
+
+    def pause(self) -> None:
+        """Prepare for not being called for a while: other runs need not wait for this one."""
+        if self._limited.are_waiting:
+            self._limited.pause()
+
+    def _drop_stopped(self) -> None:
+        """End the calls that wait, for others or for permits, and are not wanted any more."""
+        if self._batched.has_any:
+            self._batched.drop_stopped()
+        if self._limited.are_waiting:
+            self._limited.drop_stopped()
 
     def _end_delays(self, activity: Activity) -> None:
         """End calls that wait for their next attempt at once."""
@@ -500,9 +533,12 @@ class Scheduler:
             self._delegated.abandon()
             self.workers.kill()
             suspects = [] if self._lost_workers is None else self._lost_workers.suspects
-            for task in [*self._in_flight, *self._timers.delayed(), *suspects, *self._batched.abandon()]:
+            waiting = [*self._timers.delayed(), *suspects, *self._batched.abandon(), *self._limited.abandon()]
+            for task in [*self._in_flight, *waiting]:
                 if isinstance(task.future, Future):
                     task.future.add_done_callback(close_unwanted)
+                if isinstance(task, CallTask) and task.permit is not None and not _goes_on(task.future):
+                    task.release_permit()
                 if isinstance(task, CallTask) and task.activity.is_open and not task.is_explained:
                     task.report_error(CancelledError("the run ended before the call did"))
             self._in_flight.clear()
@@ -520,6 +556,11 @@ class Scheduler:
                 continue
             if not cancelled(outcome) and outcome.exception() is None:
                 self._settle(task, outcome)
+
+
+def _goes_on(future: Any) -> bool:
+    """Whether a call is being made in a thread, which releases its permit when it ends."""
+    return isinstance(future, Future) and future.running()
 
 
 def _add_what_follows(

@@ -57,6 +57,7 @@ class ItemStream:
             while activity.is_open or self._ready:
                 if self._ready:
                     activity.request.run.flush_store()  # the caller may pause here for any length of time
+                    scheduler.pause()
                 while self._ready:
                     yield self._ready.popleft()
                     scheduler.wake(activity)
