@@ -257,10 +257,10 @@ class Built:
 
     def _function(self, spec: FunctionSpec) -> Node[..., Any]:
         output_name = spec.outputs if len(spec.outputs) > 1 else spec.outputs[0]
-        batched: dict[str, Any] = {}
+        options: dict[str, Any] = {"cache": spec.cache, "max_concurrency": spec.max_concurrency}
         if spec.batch_over:
-            batched = {"batch_over": spec.batch_over, "batch_size": spec.batch_size}
-        return Node(make_function(spec, self.calls), output_name, cache=spec.cache, **batched)
+            options |= {"batch_over": spec.batch_over, "batch_size": spec.batch_size}
+        return Node(make_function(spec, self.calls), output_name, **options)
 
 
 def make_function(spec: FunctionSpec, calls: Calls) -> Callable[..., Any]:

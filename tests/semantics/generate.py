@@ -142,6 +142,8 @@ def _draw_function(drawing: _Drawing, source: Any, fresh_outputs: Any) -> tuple[
     can_be_batched = [parameter.name for parameter in parameters if parameter.default is None]
     if can_be_batched and drawing.chance(30):
         node = replace(node, batch_over=_draw_some(drawing, tuple(can_be_batched)), batch_size=drawing.pick([2, 3, 64]))
+    if drawing.chance(10):
+        node = replace(node, max_concurrency=drawing.pick([1, 2]))
     return node, {name: 0 if length is None else 1 for name, length in zip(outputs, lengths, strict=True)}
 
 

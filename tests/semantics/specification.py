@@ -61,7 +61,10 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """A node that is a function; batched when `batch_over` is not empty, which changes nothing for its items."""
+    """A node that is a function.
+
+    It is batched when `batch_over` is not empty, and limited when it has a `max_concurrency`; neither changes results.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -71,6 +74,7 @@ class FunctionSpec:
     cache: bool = True
     batch_over: tuple[str, ...] = ()
     batch_size: int | None = None
+    max_concurrency: int | None = None
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
