@@ -7,6 +7,7 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from itertools import product
 from math import log2
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from hypernodes import (
     SKIPPED,
     BatchResultError,
+    CallbackContext,
     ConfigurationError,
     Failure,
     HyperNodesWarning,
@@ -79,8 +81,9 @@ def doubling(doubler: Doubler, **options: Any) -> Node[..., Any]:
 # --- what is called with what ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["map", "map_iter"])
 @pytest.mark.parametrize("road", ROADS)
-def test_items_of_a_map_are_given_in_batches_in_their_order(road: str) -> None:
+def test_items_of_a_map_are_given_in_batches_in_their_order(road: str, is_streamed: bool) -> None:
     got: Log[list[int]] = Log()
 
     @node(output_name="y", batch_over="x", batch_size=4)
@@ -89,7 +92,11 @@ def test_items_of_a_map_are_given_in_batches_in_their_order(road: str) -> None:
         return [2 * number for number in x]
 
     pipeline = ways_of(Pipeline(nodes=[double]), road)
-    assert pipeline.map(inputs={"x": range(10)}, map_over="x") == {"y": [2 * x for x in range(10)]}
+    if is_streamed:
+        found = [one["y"] for one in pipeline.map_iter(inputs={"x": range(10)}, map_over="x")]
+    else:
+        found = pipeline.map(inputs={"x": range(10)}, map_over="x")["y"]
+    assert found == [2 * x for x in range(10)]
     assert got == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
@@ -627,32 +634,29 @@ def test_out_of_memory_makes_batches_smaller_for_the_rest_of_the_run(name: Execu
     ("returned", "problem"),
     [
         ([1, 2], "was given 3 items and returned 2 results for 'y'"),
-        (5, "was given 3 items and returned a int for 'y'"),
+        (5, "was given 3 items and returned an int for 'y'"),
         ("abc", "was given 3 items and returned a str for 'y'"),
         ({"a": 1}, "was given 3 items and returned a dict for 'y'"),
-        (None, "was given 3 items and returned a NoneType for 'y'"),
+        (None, "was given 3 items and returned None for 'y'"),
     ],
     ids=str,
 )
 def test_a_wrong_number_of_results_says_both_numbers(name: ExecutionMode, returned: Any, problem: str) -> None:
-    @node(output_name="y", batch_over="x")
+    calls: Log[int] = Log()
+
+    @node(output_name="y", batch_over="x", retries=2)
     def wrong(x: list[int]) -> Any:
-        return returned if len(x) == 3 else x
+        calls.append(len(x))
+        return returned
 
-    from hypernodes.engine.batch_results import results_of_items
-
-    with pytest.raises(BatchResultError, match=problem) as caught:
-        results_of_items(wrong, wrong([1, 2, 3]), 3)
-    assert caught.value.expected == 3
     pipeline = Pipeline(nodes=[wrong], backend=LocalBackend(map_execution=name))
-    assert pipeline.map(inputs={"x": range(3)}, map_over="x")["y"] == [0, 1, 2]  # smaller ones are right
-
-    @node(output_name="y", batch_over="x")
-    def always_wrong(x: list[int]) -> list[int]:
-        return []
-
-    with pytest.raises(BatchResultError, match="was given 1 item and returned 0 results"):
-        Pipeline(nodes=[always_wrong]).map(inputs={"x": range(3)}, map_over="x")
+    with pytest.raises(BatchResultError, match=problem) as caught:
+        pipeline.map(inputs={"x": range(3)}, map_over="x")
+    assert caught.value.expected == 3
+    assert calls == [3], "no item is to blame, and no other attempt is better"
+    found = pipeline.map(inputs={"x": range(3)}, map_over="x", on_error="collect")
+    assert [failure.item_index for failure in failures(found)] == [0, 1, 2]
+    assert len({id(failure.error) for failure in failures(found)}) == 3
 
 
 def test_several_outputs_that_are_no_tuple_of_lists_are_refused() -> None:
@@ -676,9 +680,10 @@ def test_an_exit_in_a_batch_ends_the_run(name: ExecutionMode) -> None:
     recorder = Recorder()
     backend = LocalBackend(map_execution=name)
     pipeline = Pipeline(nodes=[leave], backend=backend, callbacks=[recorder])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as caught:
         pipeline.map(inputs={"x": range(3)}, map_over="x", on_error="collect")
     assert doubler.sizes == [3]
+    assert "it was raised by a call for a batch of 3 items" in "\n".join(caught.value.__notes__)
     starts, ends = (Counter(c.item_path for _, c, _ in recorder.of(hook)) for hook in ("node_start", "error"))
     assert starts == ends
 
@@ -724,6 +729,135 @@ def test_an_item_that_fails_or_kills_its_worker_costs_no_other_item(kind: str) -
     found = pipeline.map(inputs={"x": range(24), "kind": kind}, map_over="x", on_error="collect")
     assert [failure.item_index for failure in failures(found)] == [13]
     assert [one for one in found["y"] if not isinstance(one, Failure)] == [2 * x for x in range(24) if x != 13]
+
+
+# --- what went wrong once ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*NAMES, "parallel"])
+@pytest.mark.parametrize("road", ROADS)
+def test_steps_around_a_batched_node_that_nobody_asked_for(name: ExecutionMode, road: str) -> None:
+    @node(output_name="z")
+    def before(x: int) -> int:
+        return x + 1
+
+    @node(output_name="y", batch_over="z", batch_size=4)
+    def double(z: list[int], x: int) -> list[int]:
+        return [2 * number for number in z]
+
+    @node(output_name="last")
+    def after(y: int) -> int:
+        return y
+
+    backend = LocalBackend(map_execution=name, max_workers=2)
+    pipeline = ways_of(Pipeline(nodes=[before, double, after], backend=backend), road)
+    expected = [2 * x + 2 for x in range(10)]
+    given = {"x": range(10)}
+    assert pipeline.map(inputs=given, map_over="x", output_name="last") == {"last": expected}
+    assert [one["last"] for one in pipeline.map_iter(inputs=given, map_over="x", output_name="last")] == expected
+    outer = Pipeline(nodes=[pipeline.as_node({"xs": "x"}, map_over="xs", outputs=["last"])], backend=backend)
+    assert outer.run(inputs={"xs": range(10)}) == {"last": expected}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "parallel"])
+@pytest.mark.parametrize("road", ROADS)
+def test_one_batched_node_in_two_places_of_a_pipeline(name: ExecutionMode, road: str) -> None:
+    one = Pipeline(nodes=[doubling(Doubler())], name="one")
+    nodes = [one.as_node({"a": "x"}, {"y": "ya"}, name="first"), one.as_node({"b": "x"}, {"y": "yb"}, name="second")]
+    pipeline = ways_of(Pipeline(nodes=nodes, backend=LocalBackend(map_execution=name, max_workers=2)), road)
+    found = pipeline.map(inputs={"a": range(7), "b": range(100, 107)}, map_over=["a", "b"])
+    assert found == {"ya": [2 * a for a in range(7)], "yb": [2 * b for b in range(100, 107)]}
+    assert pipeline.map(inputs={"a": [100], "b": [0]}, map_over=["a", "b"]) == {"ya": [200], "yb": [0]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_item_whose_two_calls_fail_in_one_batch_fails_once(name: ExecutionMode) -> None:
+    one = Pipeline(nodes=[doubling(Doubler(refused=[1, 101]))], name="one")
+    nodes = [one.as_node({"a": "x"}, {"y": "ya"}, name="first"), one.as_node({"b": "x"}, {"y": "yb"}, name="second")]
+    recorder = Recorder()
+    backend = LocalBackend(map_execution=name)
+    pipeline = Pipeline(nodes=nodes, callbacks=[recorder], backend=backend)
+    given = {"a": range(4), "b": range(100, 104)}
+    found = pipeline.map(inputs=given, map_over=["a", "b"], on_error="collect")
+    assert [failure.item_index for failure in failures(found)] == [1]
+    assert "first" in failures(found)[0].node_path
+    ends = [event[1] for event in recorder.events if event[0] == "map_item_end"]
+    assert sorted(ends) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cancelled_error_that_a_function_raises_is_that_of_its_item(name: ExecutionMode) -> None:
+    @node(output_name="y", batch_over="x", batch_size=4)
+    def cancel(x: list[int]) -> list[int]:
+        if 3 in x:
+            raise futures.CancelledError("of another future")
+        return x
+
+    pipeline = Pipeline(nodes=[cancel], backend=LocalBackend(map_execution=name))
+    found = pipeline.map(inputs={"x": range(8)}, map_over="x", on_error="collect")
+    assert [failure.item_index for failure in failures(found)] == [3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_batch_computed_is_kept_if_what_follows_fails_meanwhile(name: ExecutionMode) -> None:
+    """An item that is equal to one of the batch goes on with its result, and fails."""
+
+    @node(output_name="z")
+    def follow(y: int, tag: str) -> int:
+        if tag == "bad":
+            raise ValueError("bad")
+        return y
+
+    doubler, recorder = Doubler(), Recorder()
+    backend = LocalBackend(map_execution=name, max_workers=1)
+    nodes = [doubling(doubler, batch_size=3), follow]
+    pipeline = Pipeline(nodes=nodes, cache=MemoryCache(), callbacks=[recorder], backend=backend)
+    given = {"x": [1, 1, 2, 3], "tag": ["a", "bad", "a", "a"]}
+    with pytest.raises(ValueError, match="bad"):
+        pipeline.map(inputs=given, map_over=["x", "tag"])
+    starts = Counter(event[1] for event in recorder.events if event[0] == "node_start")
+    ends = Counter(event[1] for event in recorder.events if event[0] in ("node_end", "error"))
+    assert starts == ends
+    doubler.seen.clear()
+    pipeline.map(inputs={**given, "tag": "a"}, map_over="x")
+    assert not doubler.seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupt_while_a_result_is_observed_loses_no_other_result(name: ExecutionMode) -> None:
+    class Interrupting(Recorder):
+        def on_node_end(self, node_id: str, outputs: Any, duration: float, ctx: CallbackContext) -> None:
+            super().on_node_end(node_id, outputs, duration, ctx)
+            if ctx.item_path == (1,):
+                raise KeyboardInterrupt
+
+    recorder, cache, doubler = Interrupting(), MemoryCache(), Doubler()
+    backend = LocalBackend(map_execution=name)
+    pipeline = Pipeline(nodes=[doubling(doubler)], cache=cache, callbacks=[recorder], backend=backend)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.map(inputs={"x": range(4)}, map_over="x")
+    assert recorder.events.count(("node_end", "Doubler")) == 4
+    pipeline.with_callbacks([]).map(inputs={"x": range(4)}, map_over="x")
+    assert doubler.sizes == [4]
+
+
+def test_duplicates_do_not_thin_out_batches() -> None:
+    doubler = Doubler()
+    pipeline = Pipeline(nodes=[doubling(doubler, batch_size=8)], cache=MemoryCache())
+    given = [x for x in range(16) for _ in range(10)]
+    assert pipeline.map(inputs={"x": given}, map_over="x")["y"] == [2 * x for x in given]
+    assert doubler.sizes == [8, 8]
+
+
+def test_batches_in_worker_processes_are_in_the_order_of_the_items() -> None:
+    @node(output_name="y", batch_over="x", batch_size=4)
+    def describe(x: list[int]) -> list[tuple[int, ...]]:
+        return [tuple(x)] * len(x)
+
+    backend = LocalBackend(map_execution="parallel", max_workers=2)
+    found = Pipeline(nodes=[describe], backend=backend).map(inputs={"x": range(8)}, map_over="x")["y"]
+    assert found[0] == (0, 1, 2, 3)
+    assert found[4] == (4, 5, 6, 7)
 
 
 # --- wrong input -----------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class ModalBackend(RemoteBackend):
         map_execution: How the items of a map are executed in the container.
         max_workers: Maximum number of concurrent calls in the container.
         limits: The limits that nodes may name (see `hypernodes.Limit`); they hold for what runs in one container.
+        max_in_flight: The largest number of items of a map that have begun and are not done.
 
     Attributes:
         patience_s: How long to poll a call while the connection is lost, in seconds.
@@ -116,9 +117,14 @@ class ModalBackend(RemoteBackend):
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
         limits: Iterable[Limit] | None = None,
+        max_in_flight: int | None = None,
     ) -> None:
         super().__init__(
-            node_execution=node_execution, map_execution=map_execution, max_workers=max_workers, limits=limits
+            node_execution=node_execution,
+            map_execution=map_execution,
+            max_workers=max_workers,
+            limits=limits,
+            max_in_flight=max_in_flight,
         )
         if not isinstance(image, modal.Image):
             raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
@@ -170,6 +176,7 @@ class ModalBackend(RemoteBackend):
         map_execution: ExecutionMode | None = None,
         max_workers: int | None = None,
         limits: Iterable[Limit] | None = None,
+        max_in_flight: int | None = None,
     ) -> Self:
         """Return a backend that uses an app deployed by `hypernodes-modal deploy`, instead of an app of its own.
 
@@ -182,6 +189,7 @@ class ModalBackend(RemoteBackend):
             map_execution: How the items of a map are executed in the container.
             max_workers: Maximum number of concurrent calls in the container.
             limits: The limits that nodes may name (see `hypernodes.Limit`).
+            max_in_flight: The largest number of items of a map that have begun and are not done.
         """
         backend = object.__new__(cls)
         RemoteBackend.__init__(
@@ -190,6 +198,7 @@ class ModalBackend(RemoteBackend):
             map_execution=map_execution,
             max_workers=max_workers,
             limits=limits,
+            max_in_flight=max_in_flight,
         )
         backend.app_name = app_name
         backend.environment_name = environment_name
@@ -307,7 +316,13 @@ class ModalBackend(RemoteBackend):
     def callable_spec(self) -> CallableBackendSpec:
         """Return what a container needs to call this backend's function."""
         return CallableBackendSpec(
-            self._function(), self.timeout, self.node_execution, self.map_execution, self.max_workers, self.limits
+            self._function(),
+            self.timeout,
+            self.node_execution,
+            self.map_execution,
+            self.max_workers,
+            self.limits,
+            self.max_in_flight,
         )
 
     def _context(self, channel: Channel) -> CallContext:

@@ -24,6 +24,7 @@ class CallableBackendSpec(NamedTuple):
         map_execution: How the items of a map are executed in the other container.
         max_workers: The maximum number of concurrent calls in the other container.
         limits: The limits that nodes may name there.
+        max_in_flight: The largest number of items of a map that are open at a time there.
     """
 
     function: Any
@@ -32,6 +33,7 @@ class CallableBackendSpec(NamedTuple):
     map_execution: ExecutionMode
     max_workers: int | None
     limits: tuple[Limit, ...] = ()
+    max_in_flight: int | None = None
 
 
 class CallableBackend(RemoteBackend):
@@ -49,6 +51,7 @@ class CallableBackend(RemoteBackend):
             map_execution=spec.map_execution,
             max_workers=spec.max_workers,
             limits=spec.limits,
+            max_in_flight=spec.max_in_flight,
         )
         self._spec = spec
 

@@ -28,6 +28,7 @@ class LocalBackend(Backend):
         executor: An executor of the caller's own to make node calls on.
         keep_workers_s: How long worker processes stay after a run, for the next one, in seconds; 0 for not at all.
         limits: The limits that nodes may name (see `Limit`).
+        max_in_flight: The largest number of items of a map that have begun and are not done.
         engine: A ready-made engine, instead of the settings above.
 
     Attributes:
@@ -45,6 +46,7 @@ class LocalBackend(Backend):
         executor: Executor | None = None,
         keep_workers_s: float | None = None,
         limits: Iterable[Limit] | None = None,
+        max_in_flight: int | None = None,
         engine: PipelineExecutionEngine | None = None,
     ) -> None:
         if engine is None:
@@ -55,8 +57,12 @@ class LocalBackend(Backend):
                 executor=executor,
                 keep_workers_s=KEEP_WORKERS_S if keep_workers_s is None else keep_workers_s,
                 limits=limits,
+                max_in_flight=max_in_flight,
             )
-        elif (node_execution, map_execution, max_workers, executor, keep_workers_s, limits) != (None,) * 6:
+        elif any(
+            setting is not None
+            for setting in (node_execution, map_execution, max_workers, executor, keep_workers_s, limits, max_in_flight)
+        ):
             raise ConfigurationError("pass LocalBackend either engine= or the settings of an engine, not both")
         if not isinstance(engine, PipelineExecutionEngine):
             raise ConfigurationError(f"engine must be a PipelineExecutionEngine or None; got {shown(engine)}")

@@ -26,7 +26,7 @@ def results_of_items(node: Node[..., Any], result: Any, count: int) -> list[tupl
     if len(names) == 1:
         return [(value,) for value in _elements(node, names[0], result, count)]
     if not isinstance(result, (tuple, list)) or len(result) != len(names):
-        got = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
+        got = f"{len(result)} values" if isinstance(result, (tuple, list)) else _kind(result)
         raise BatchResultError(
             f"batched node {node.name!r} must return a tuple of {len(names)} values ({', '.join(names)}), each with "
             f"one result per item; it returned {got}",
@@ -44,7 +44,7 @@ def _elements(node: Node[..., Any], name: str, column: Any, count: int) -> Seque
         return elements
     items = f"{count} item{'s' if count > 1 else ''}"
     if elements is None:
-        returned = f"returned a {type(column).__name__} for {name!r}"
+        returned = f"returned {_kind(column)} for {name!r}"
     else:
         returned = f"returned {len(elements)} result{'' if len(elements) == 1 else 's'} for {name!r}"
     raise BatchResultError(
@@ -64,14 +64,24 @@ def _as_list(column: Any) -> list[Any] | None:
         return list(column.to_pylist())
     if hasattr(column, "to_dicts"):  # a table of Polars
         return list(column.to_dicts())
-    if hasattr(column, "columns") and hasattr(column, "iloc"):  # one of pandas
+    if hasattr(column, "iloc") and hasattr(column, "columns"):  # one of pandas
         return list(column.to_dict("records"))
     shape = getattr(column, "shape", None)
     if isinstance(shape, tuple) and hasattr(column, "__getitem__"):
         if not shape:  # a single number
             return None
+        if type(column).__module__ == "numpy" and len(shape) > 1:
+            return [row.copy() for row in column]  # else each row would hold the whole array
         if not hasattr(column, "iloc"):
             return [column[index] for index in range(shape[0])]  # also a sparse matrix, which has no length
     if isinstance(column, Iterable):
         return list(column)
     return None
+
+
+def _kind(value: Any) -> str:
+    """Return what a value is, for a message."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from hypernodes.batching import Batching
+from hypernodes.checks import shown
 from hypernodes.engine.timing import now
-from hypernodes.errors import ConfigurationError, HyperNodesWarning
+from hypernodes.errors import BatchResultError, ConfigurationError, HyperNodesWarning, add_note
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep
 
@@ -19,10 +21,12 @@ class BatchSizes:
 
     Args:
         warn: Warns the user once for each subject and reason.
+        max_in_flight: The largest number of items of a map that are open at a time; None for any number.
     """
 
-    def __init__(self, warn: Callable[[str, str, str, type[Warning]], None]) -> None:
+    def __init__(self, warn: Callable[[str, str, str, type[Warning]], None], max_in_flight: int | None = None) -> None:
         self._warn = warn
+        self._max_in_flight = max_in_flight
         self._fitting: dict[Node[..., Any], int] = {}
 
     def most(self, node: Node[..., Any]) -> int | None:
@@ -32,6 +36,10 @@ class BatchSizes:
         if fitting is None:
             return size
         return fitting if size is None else min(size, fitting)
+
+    def open_items(self, suitable: int) -> int:
+        """Return how many items may be open at a time: a number that suits, unless it is limited."""
+        return suitable if self._max_in_flight is None else min(suitable, self._max_in_flight)
 
     def shrink(self, node: Node[..., Any], count: int, error: BaseException) -> None:
         """Make batches half as large for the rest of the run, since one of `count` items did not fit into memory."""
@@ -54,6 +62,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if name in ("OutOfMemoryError", "ResourceExhaustedError"):  # torch, CuPy; TensorFlow
         return True
     return isinstance(error, RuntimeError) and ("CUDA out of memory" in text or "RESOURCE_EXHAUSTED" in text)
+
+
+def note_batch(error: BaseException, count: int) -> None:
+    """Add to an error that a call raised for several items, and that ends the run, that it is not known for which."""
+    if count > 1:
+        add_note(error, f"it was raised by a call for a batch of {count} items, the first of which is named here")
 
 
 class Outcome(NamedTuple):
@@ -94,8 +108,8 @@ def outcomes_of_batch(
     """Call the function of a batched node for `count` items; yield what became of them, in order.
 
     A call that raises is made again with the first and then with the second half of its items, until the items that
-    are to blame are alone. An item that is not is so computed at most log2(count) + 1 times. What is not an
-    `Exception` is raised at once.
+    are to blame are alone. An item that is not is so computed at most log2(count) + 1 times. A wrong number of results
+    is no item's fault: all fail. What is not an `Exception` is raised at once.
 
     Args:
         node: The node.
@@ -116,12 +130,21 @@ def outcomes_of_batch(
         except Exception as error:
             if is_over():
                 raise
-            if len(positions) == 1:
-                yield Outcome(positions, (), error, 0.0)
+            if len(positions) == 1 or isinstance(error, BatchResultError):
+                for position, own in zip(positions, errors_of_items(error, len(positions)), strict=True):
+                    yield Outcome(range(position, position + 1), (), own, 0.0)
             else:
                 waiting += reversed(halves(node, positions, sizes, error))
             continue
         yield Outcome(positions, returned.outputs, None, returned.duration_s / len(positions))
+
+
+def errors_of_items(error: Exception, count: int) -> list[Exception]:
+    """Return an error for each of the items of a call that failed: each gets notes of its own."""
+    if count == 1 or not isinstance(error, BatchResultError):
+        return [error] * count
+    facts = {"node_name": error.node_name, "expected": error.expected, "got": error.got}
+    return [BatchResultError(str(error), **facts) for _ in range(count)]
 
 
 _Items = TypeVar("_Items", bound=Sequence[Any])
@@ -192,7 +215,7 @@ class Groups(Generic[_Member]):
     def __init__(self, sizes: BatchSizes) -> None:
         self._sizes = sizes
         self._open: dict[tuple[Any, ...], Group[_Member]] = {}
-        self.full: list[Group[_Member]] = []
+        self.full: deque[Group[_Member]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._open or self.full)
@@ -224,16 +247,17 @@ class Groups(Generic[_Member]):
         if (most is not None and len(group.members) >= most) or group.weight >= batching.limit:
             self.full.append(self._open.pop(key))
 
-    def open_groups(self) -> list[Group[_Member]]:
-        """Return the groups that are not full, the oldest first."""
-        return list(self._open.values())
+    @property
+    def open_groups(self) -> Iterable[Group[_Member]]:
+        """The groups that are not full, the oldest first."""
+        return self._open.values()
 
-    def close(self, group: Group[_Member]) -> None:
-        """Let a group wait for no others."""
-        for key, known in self._open.items():
-            if known is group:
-                self.full.append(self._open.pop(key))
-                return
+    def close(self, matches: Callable[[Group[_Member]], bool]) -> None:
+        """Let the groups that match wait for no others."""
+        closed = [(key, group) for key, group in self._open.items() if matches(group)]
+        for key, group in closed:
+            del self._open[key]
+            self.full.append(group)
 
     def remove(self, matches: Callable[[_Member], bool]) -> list[_Member]:
         """Remove the items that match, and return them."""
@@ -244,13 +268,13 @@ class Groups(Generic[_Member]):
                 del self._open[key]
         for group in self.full:
             removed += group.remove(matches)
-        self.full = [group for group in self.full if group.members]
+        self.full = deque([group for group in self.full if group.members])
         return removed
 
     def clear(self) -> list[Group[_Member]]:
         """Remove all groups, and return them."""
         found = [*self.full, *self._open.values()]
-        self.full = []
+        self.full.clear()
         self._open.clear()
         return found
 
@@ -260,13 +284,13 @@ def _weigh(step: CallStep, batching: Batching, values: Sequence[Any]) -> float:
     elements = [values[slot] for name, slot in step.named if name in batching.over]
     weight = batching.weight(*elements)
     try:
-        as_float = float(weight)
+        as_float = float("nan") if isinstance(weight, (str, bytes)) else float(weight)
         is_weight = as_float >= 0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         is_weight = False
     if not is_weight:
         raise ConfigurationError(
-            f"batch_weight of node {step.node.name!r} must return a number, 0 or more; it returned {weight!r}"
+            f"batch_weight of node {step.node.name!r} must return a number, 0 or more; it returned {shown(weight)}"
         )
     return as_float
 

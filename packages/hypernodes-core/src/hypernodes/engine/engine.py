@@ -78,6 +78,8 @@ class PipelineExecutionEngine:
             wait for a worker that may never be free.
         keep_workers_s: How long worker processes stay after a run, in seconds; 0 for not at all.
         limits: The limits that nodes may name (see `Limit`).
+        max_in_flight: The largest number of items of a map that have begun and are not done; None for a number that
+            suits the modes. The values of these items are held at a time, besides inputs and results.
 
     Attributes:
         backend_name: Name of the backend that uses it, for messages.
@@ -106,12 +108,16 @@ class PipelineExecutionEngine:
         executor: Executor | None = None,
         keep_workers_s: float = KEEP_WORKERS_S,
         limits: Iterable[Limit] | None = None,
+        max_in_flight: int | None = None,
     ) -> None:
         is_unset = node_execution is None and map_execution is None
         node_execution = _check_mode("node_execution", node_execution)
         map_execution = _check_mode("map_execution", map_execution)
         if max_workers is not None and not is_positive(max_workers):
             raise ConfigurationError(f"max_workers must be a positive whole number or None; got {shown(max_workers)}")
+        if max_in_flight is not None and not is_positive(max_in_flight):
+            problem = f"max_in_flight must be a positive whole number or None; got {shown(max_in_flight)}"
+            raise ConfigurationError(problem)
         if max_workers is not None and max_workers > 1 and is_unset:
             raise ConfigurationError(
                 f"max_workers={max_workers} has no use without a mode: calls are made one after the other. Choose e.g. "
@@ -128,6 +134,7 @@ class PipelineExecutionEngine:
             from hypernodes.engine.limits import check_limits
 
             self.limits = check_limits(limits)
+        self.max_in_flight = max_in_flight
         self.backend_name = "local"
         self._pools = PoolOwner(check_seconds("keep_workers_s", keep_workers_s))
 
@@ -272,6 +279,7 @@ class PipelineExecutionEngine:
     def __repr__(self) -> str:
         workers = "" if self.max_workers is None else f", max_workers={self.max_workers}"
         limits = f", limits={[*self.limits]}" if self.limits else ""
+        limits += "" if self.max_in_flight is None else f", max_in_flight={self.max_in_flight}"
         return (
             f"PipelineExecutionEngine(node_execution={self.node_execution!r}, "
             f"map_execution={self.map_execution!r}{workers}{limits})"

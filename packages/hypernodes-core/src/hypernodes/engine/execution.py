@@ -50,6 +50,7 @@ class EngineProtocol(Protocol):
     max_workers: int | None
     executor: Executor | None
     limits: tuple[Limit, ...]
+    max_in_flight: int | None
 
     def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
         """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""
@@ -94,6 +95,7 @@ class Execution:
         self._thread = CallingThread(loop, can_be_cancelled)
         is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not can_be_cancelled
         self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
+        self._state.max_in_flight = engine.max_in_flight
         if plan.is_limited:
             check_limits_of(plan, engine.limits, engine.backend_name)
             self._state.limits = self._thread.limits = {limit.name: limit for limit in engine.limits}
@@ -251,6 +253,7 @@ class Execution:
                 processes,
                 self._loop,
                 is_dedicated,
+                engine.max_in_flight,
             )
             outer = self._outer_registry
             try:

@@ -40,6 +40,7 @@ class RunState:
         records: Writes the records that `explain` reads.
         batch_sizes: The sizes of batches in this run.
         limits: The limits of the engine, by name.
+        max_in_flight: The largest number of items of a map that are open at a time; None for one that suits.
         is_dry_run: Whether results are only looked up: nothing is executed and no callback is called.
         look_ahead: The smallest number of items that are looked up together.
         quick_steps: Steps whose last call took less than a millisecond.
@@ -58,6 +59,7 @@ class RunState:
         self._awaited_at = awaiting_line()
         self.is_dry_run = False
         self.limits: Mapping[str, Limit] = {}
+        self.max_in_flight: int | None = None
         self._observed: dict[Plan, bool] = {}
         self.look_ahead = 1
         self.computed = 0
@@ -81,7 +83,7 @@ class RunState:
 
     @cached_property
     def batch_sizes(self) -> BatchSizes:
-        return BatchSizes(self.warn)
+        return BatchSizes(self.warn, self.max_in_flight)
 
     def observes(self, plan: Plan) -> bool:
         """Return whether any callback observes events during the execution of `plan`."""

@@ -1,6 +1,18 @@
 """Plans: pipelines compiled for given inputs and requested outputs."""
 
 from hypernodes.plan.compiler import compile_plan
-from hypernodes.plan.plan import UNSET, CallStep, MapMode, NestedStep, OnError, Plan, Scope, Settings, Step
+from hypernodes.plan.plan import UNSET, CallStep, MapMode, NestedStep, OnError, Plan, Release, Scope, Settings, Step
 
-__all__ = ["UNSET", "CallStep", "MapMode", "NestedStep", "OnError", "Plan", "Scope", "Settings", "Step", "compile_plan"]
+__all__ = [
+    "UNSET",
+    "CallStep",
+    "MapMode",
+    "NestedStep",
+    "OnError",
+    "Plan",
+    "Release",
+    "Scope",
+    "Settings",
+    "Step",
+    "compile_plan",
+]

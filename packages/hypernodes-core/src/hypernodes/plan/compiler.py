@@ -15,6 +15,7 @@ from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
 from hypernodes.plan.batched_steps import batched_nodes_of, maps_batched_maps, what_follows
 from hypernodes.plan.branches import Branches, find_skippable
+from hypernodes.plan.lifetimes import lifetimes_of, with_releases
 from hypernodes.plan.output_paths import enter, shortest
 from hypernodes.plan.plan import (
     UNSET,
@@ -489,6 +490,8 @@ class _Draft:
         nested = [step.inner for step in steps if isinstance(step, NestedStep)]
         has_branches = bool(branches.guarded) or any(inner.has_branches for inner in nested)
         batched_nodes = frozenset[Node[..., Any]]().union(*map(batched_nodes_of, steps))
+        lifetimes = lifetimes_of(needed_steps, set(outputs.values()))
+        program = tuple(map(_instruction, steps))
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
@@ -521,7 +524,13 @@ class _Draft:
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
             readers=readers,
             inputs_read_often=readers.several(self.inputs.values(), is_input=True),
-            program=tuple(map(_instruction, steps)),
+            program=program,
+            released=lifetimes.released,
+            releasing_program=tuple(with_releases(steps, program, lifetimes.released))
+            if lifetimes.released
+            else program,
+            reads=lifetimes.reads,
+            unread=lifetimes.unread,
             resources=tuple(_resources(self.template, steps)),
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )

@@ -229,6 +229,16 @@ class NestedStep(Record):
 Step: TypeAlias = CallStep | NestedStep
 
 
+class Release(NamedTuple):
+    """Values that no later step of a plan reads, and that nobody asked for.
+
+    Attributes:
+        slots: Their slots.
+    """
+
+    slots: tuple[int, ...]
+
+
 class Plan(Record):
     """A compiled pipeline.
 
@@ -269,6 +279,10 @@ class Plan(Record):
         readers: Who reads the values in its slots.
         inputs_read_often: The inputs that are read more than once in one execution, by slot, with their readers.
         program: The steps in the form that the silent loop reads.
+        released: What can be released after a step that is executed in order, by its position.
+        releasing_program: The program, with what can be released between its steps.
+        reads: For each value of a step that is read and that nobody asked for, how many steps read it, by slot.
+        unread: The slots of a step's values that nobody reads or asked for, by its position.
         resources: The resources in it that are preset or defaults, also in nested pipelines.
         pick: Returns the requested outputs from the slots: a single value, else a tuple.
     """
@@ -305,6 +319,10 @@ class Plan(Record):
     readers: Readers
     inputs_read_often: Mapping[int, tuple[str, ...]]
     program: tuple[tuple[Any, ...], ...]
+    released: Mapping[int, Release]
+    releasing_program: tuple[tuple[Any, ...], ...]
+    reads: Mapping[int, int]
+    unread: Mapping[int, tuple[int, ...]]
     resources: tuple[Resource[Any], ...]
     pick: Callable[[Sequence[Any]], Any]
 

@@ -61,6 +61,7 @@ class RemoteBackend(Backend):
         map_execution: How the items of a map are executed on the remote side; None for "sequential".
         max_workers: The largest number of calls at a time on the remote side; None for a number that suits.
         limits: The limits that nodes may name (see `Limit`); they hold for what runs in one process there.
+        max_in_flight: The largest number of items of a map that have begun there and are not done.
 
     Attributes:
         backend_name: Name of the backend, in messages.
@@ -74,6 +75,7 @@ class RemoteBackend(Backend):
     backend_name = "remote"
     sends_caches = False
     limits: tuple[Limit, ...] = ()
+    max_in_flight: int | None = None
     _set_by_init: ClassVar[tuple[str, ...]] = ("node_execution", "map_execution", "max_workers")
 
     def __init__(
@@ -83,8 +85,11 @@ class RemoteBackend(Backend):
         *,
         max_workers: int | None = None,
         limits: Iterable[Limit] | None = None,
+        max_in_flight: int | None = None,
     ) -> None:
-        checked = PipelineExecutionEngine(node_execution, map_execution, max_workers=max_workers, limits=limits)
+        checked = PipelineExecutionEngine(
+            node_execution, map_execution, max_workers=max_workers, limits=limits, max_in_flight=max_in_flight
+        )
         if find_spec("cloudpickle") is None:
             raise ConfigurationError(
                 f"{type(self).__name__} sends pipelines with cloudpickle, which is not installed: "
@@ -94,6 +99,7 @@ class RemoteBackend(Backend):
         self.map_execution = checked.map_execution
         self.max_workers = max_workers
         self.limits = checked.limits
+        self.max_in_flight = max_in_flight
 
     @abstractmethod
     def submit(self, job: bytes, channel: Channel) -> bytes:
@@ -299,7 +305,12 @@ class RemoteBackend(Backend):
         if plan.is_limited:
             check_limits_of(plan, self.limits, self.backend_name)
         settings = EngineSettings(
-            self.node_execution, self.map_execution, self.max_workers, self.backend_name, self.limits
+            self.node_execution,
+            self.map_execution,
+            self.max_workers,
+            self.backend_name,
+            self.limits,
+            self.max_in_flight,
         )
         return RemoteCall(self, plan, root, settings)
 

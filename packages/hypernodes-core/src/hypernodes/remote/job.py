@@ -22,6 +22,7 @@ class EngineSettings(NamedTuple):
         max_workers: The largest number of calls at a time.
         backend_name: Name of the backend, in messages.
         limits: The limits that nodes may name.
+        max_in_flight: The largest number of items of a map that are open at a time.
     """
 
     node_execution: ExecutionMode
@@ -29,6 +30,7 @@ class EngineSettings(NamedTuple):
     max_workers: int | None
     backend_name: str
     limits: tuple[Limit, ...] = ()
+    max_in_flight: int | None = None
 
 
 class ContextPath(NamedTuple):

@@ -80,6 +80,7 @@ class SubprocessBackend(RemoteBackend):
         max_workers: The largest number of calls at a time there.
         keep_workers_s: How long the process stays after a run, in seconds; 0 for not at all.
         limits: The limits that nodes may name (see `Limit`).
+        max_in_flight: The largest number of items of a map that have begun there and are not done.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
@@ -109,8 +110,11 @@ class SubprocessBackend(RemoteBackend):
         max_workers: int | None = None,
         keep_workers_s: float = KEEP_WORKERS_S,
         limits: Iterable[Limit] | None = None,
+        max_in_flight: int | None = None,
     ) -> None:
-        super().__init__(node_execution, map_execution, max_workers=max_workers, limits=limits)
+        super().__init__(
+            node_execution, map_execution, max_workers=max_workers, limits=limits, max_in_flight=max_in_flight
+        )
         self.keep_workers_s = check_seconds("keep_workers_s", keep_workers_s)
         if python is not None and not isinstance(python, (str, os.PathLike)):
             raise ConfigurationError(f"python must be the path of an interpreter; got {shown(python)}")

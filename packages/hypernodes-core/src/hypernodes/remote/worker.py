@@ -227,6 +227,7 @@ def _engine_for(settings: EngineSettings) -> Iterator[PipelineExecutionEngine]:
             settings.map_execution,
             max_workers=settings.max_workers,
             limits=settings.limits,
+            max_in_flight=settings.max_in_flight,
         )
         engine.backend_name = settings.backend_name
         engine.__enter__()

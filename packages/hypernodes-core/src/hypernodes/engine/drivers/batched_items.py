@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 
 from hypernodes.conditions import Skipped
-from hypernodes.engine.batches import Group, Groups, outcomes_of_batch
+from hypernodes.engine.batches import Group, Groups, note_batch, outcomes_of_batch
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.step import Returned
@@ -69,10 +69,9 @@ class BatchedItems:
         self._sizes = items.run.batch_sizes
         self._groups: Groups[_Member] = Groups(self._sizes)
         self._open: deque[_OpenItem] = deque()  # in the order in which they were read
-        self._most_waiting = sum(
-            step.node.batching.most_items for step in self._plan.batched_calls if step.node.batching
-        )
-        self._waiting = 0  # items that wait for a batch
+        suitable = sum(step.node.batching.most_items for step in self._plan.batched_calls if step.node.batching)
+        self._most_waiting = self._sizes.open_items(suitable)
+        self._grouped = 0  # calls that wait for others
         self._computing: dict[bytes, list[_Member]] = {}
         self._is_exhausted = False
 
@@ -82,11 +81,12 @@ class BatchedItems:
         try:
             while True:
                 if groups.full:
-                    self._call(groups.full.pop(0))
+                    self._call(groups.full.popleft())
                 elif self._can_begin:
                     self._begin_next()
                 elif groups:
-                    groups.close(min(groups.open_groups(), key=lambda group: group.step.index))
+                    first = min(group.step.index for group in groups.open_groups)
+                    groups.close(lambda group: group.step.index == first)  # noqa: B023
                 while open_items and open_items[0].is_done:
                     item = open_items.popleft()
                     yield item.frame, item.stand_in
@@ -99,7 +99,7 @@ class BatchedItems:
 
     @property
     def _can_begin(self) -> bool:
-        has_room = self._waiting < self._most_waiting and len(self._open) < self._most_waiting + _MOST_DONE
+        has_room = self._grouped < self._most_waiting and len(self._open) < self._most_waiting + _MOST_DONE
         return has_room and not self._is_exhausted
 
     def _begin_next(self) -> None:
@@ -158,17 +158,18 @@ class BatchedItems:
                 known = item.frame.signatures_of(step.shared_by_batch)
                 self._groups.add(step, item.frame.values, member, known)
             except Exception as error:  # of the function that weighs items
+                item.frame.begin(step)
                 self._thread.failed_at = item.frame.fail(step, error)
                 self._release(key)
                 raise
-        if not item.waiting:
-            self._waiting += 1
+            self._grouped += 1
         item.waiting += 1
 
     def _call(self, group: Group[_Member]) -> None:
         """Make the call that a group waits for, or several if that fails."""
         step = group.step
         members: list[_Member] = []
+        self._grouped -= len(group.members)
         for member in group.members:
             if member[0].is_done:  # another step of it failed
                 self._release(member[2])
@@ -177,6 +178,7 @@ class BatchedItems:
         for item, own_step, _ in members:
             item.frame.begin(own_step)
         done: list[_OpenItem] = []
+        failed: dict[_OpenItem, tuple[Exception, tuple[str, ...]]] = {}
         recorded = 0
         outcomes = outcomes_of_batch(
             step.node,
@@ -187,25 +189,39 @@ class BatchedItems:
         )
         try:
             for positions, results, error, duration_s in outcomes:
-                recorded = positions.stop
                 made = members[positions.start : positions.stop]
-                for (item, own_step, key), outputs in zip(made, results, strict=error is None):
-                    item.frame.complete(own_step, outputs, duration_s)
-                    done.append(item)
-                    self._no_longer_waits(item)
-                    self._release(key)
-                if error is not None:
-                    item, own_step, key = made[0]
-                    self._thread.failed_at = item.frame.fail(own_step, error)
-                    self._no_longer_waits(item)
-                    self._fail(item, error)
-                    self._release(key)
+                recorded = positions.stop
+                if error is None:
+                    self._record(iter(zip(made, results, strict=True)), duration_s)
+                    done += [item for item, _, _ in made]
+                    continue
+                ((item, own_step, _),) = made
+                item.waiting -= 1
+                self._thread.failed_at = path = item.frame.fail(own_step, error)
+                failed.setdefault(item, (error, path))
+                if not self._collects:
+                    raise error
         except BaseException as error:
             self._report_unmade(members[recorded:], error)
             raise
+        for item, (raised, path) in failed.items():
+            self._thread.failed_at = path
+            self._fail(item, raised)
+        for _, _, key in members:
+            self._release(key)
         for item in done:
             if not item.is_done:
                 self._run(item)
+
+    def _record(self, made: Iterator[tuple[_Member, tuple[object, ...]]], duration_s: float) -> None:
+        """Record the results of calls that were made together."""
+        try:
+            for (item, step, _), outputs in made:
+                item.waiting -= 1
+                item.frame.complete(step, outputs, duration_s)
+        except BaseException:  # an interrupt, while a callback observes one of them: the others have been computed, too
+            self._record(made, duration_s)
+            raise
 
     def _attempt(self, members: Sequence[_Member]) -> Returned:
         def retry(attempt: int, error: BaseException, delay_s: float) -> None:
@@ -218,30 +234,26 @@ class BatchedItems:
                 item.frame.report_limited(step, names)
             self._items.run.flush_store()
 
-        return self._thread.call_batch(members[0][1], [item.frame.values for item, _, _ in members], retry, limited)
+        steps = [step for _, step, _ in members]
+        return self._thread.call_batch(steps, [item.frame.values for item, _, _ in members], retry, limited)
 
     def _report_unmade(self, members: Sequence[_Member], error: BaseException) -> None:
         """Report the end of calls that were begun together with one that ended the run."""
         for number, (item, step, _) in enumerate(members):
             if number == 0 and not isinstance(error, Exception):
+                note_batch(error, len(members))
                 self._thread.failed_at = item.frame.fail(step, error)  # raised by the function itself, in this thread
             else:
                 item.frame.report_error(step, CancelledError("the run ended before the call did"))
 
-    def _no_longer_waits(self, item: _OpenItem) -> None:
-        item.waiting -= 1
-        if not item.waiting:
-            self._waiting -= 1
-
     def _release(self, key: bytes | None) -> None:
         """Resume the calls that waited for the result with this signature."""
-        if key is None:
-            return
-        for member in self._computing.pop(key):
+        followers = self._computing.pop(key, ()) if key is not None else ()
+        for number, member in enumerate(followers, start=1):
             item = member[0]
             if item.is_done:
                 continue
-            self._no_longer_waits(item)
+            item.waiting -= 1
             try:
                 self._put_off(member)
             except Exception as error:
@@ -249,6 +261,9 @@ class BatchedItems:
             else:
                 if not item.waiting:
                     self._run(item)
+            if key in self._computing:  # there is no result: the others wait for that of this one
+                self._computing[key] += followers[number:]
+                return
 
     def _fail(self, item: _OpenItem, error: Exception) -> None:
         """Record that an item failed."""
@@ -257,7 +272,5 @@ class BatchedItems:
             raise error
         assert index is not None
         item.stand_in = Failure.of(error, index, self._thread.failed_at)
-        if item.waiting:
-            self._waiting -= 1  # its other calls are not made
         item.frame.close()
         item.is_done = True

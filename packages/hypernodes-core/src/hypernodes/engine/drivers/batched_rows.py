@@ -67,7 +67,8 @@ class RowsInBatches:
             The failure at which the map ends, since it is among the inputs of an item; None if there is none.
         """
         rows, count = iter(rows), 0
-        size = max(step.node.batching.most_items for step in self._plan.batched_calls if step.node.batching)
+        most = max(step.node.batching.most_items for step in self._plan.batched_calls if step.node.batching)
+        size = self._sizes.open_items(most)
         width = len(self._plan.outputs)
         pick, results = self._plan.pick, self._results
         while window := list(islice(rows, size)):
@@ -138,7 +139,7 @@ class RowsInBatches:
             step.node,
             len(items),
             self._sizes,
-            lambda positions: thread.call_batch(step, items[positions.start : positions.stop]),
+            lambda positions: thread.call_batch([step] * len(positions), items[positions.start : positions.stop]),
             lambda: thread.is_cancelled,
         )
         for positions, results, error, _ in outcomes:
@@ -165,7 +166,8 @@ def _parts_of(plan: Plan) -> list[CallStep | Part]:
     """Return the steps of a plan: each call of a batched node by itself, the steps between two of them together."""
     parts: list[CallStep | Part] = []
     between: list[tuple[Any, ...]] = []
-    for step, instruction in zip(plan.steps, plan.program, strict=True):
+    for instruction in plan.releasing_program:
+        step = instruction[1]
         if isinstance(step, CallStep) and step.node.batching is not None:
             if between:
                 parts.append(between)

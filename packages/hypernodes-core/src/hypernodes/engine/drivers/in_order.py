@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Iterator
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -242,11 +243,16 @@ def _stream_silent(
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     rest = inputs.rest(plan)
     needed = thread if thread.is_needed_for(plan) else None
-    for index, row in enumerate(checked_rows(plan, inputs)):
+    rows, count, width = checked_rows(plan, inputs), 0, len(plan.outputs)
+    together = max((step.node.batching.most_items for step in plan.batched_calls if step.node.batching), default=1)
+    while window := list(islice(rows, together)):
         outputs: list[Any] = []
-        may_stand_in = has_stand_in(row)
-        run_rows(plan, (row,), rest, outputs, base, run.backend_name, on_error, needed, may_stand_in, (index,), thread)
-        yield index, tuple(outputs)
+        indexes = range(count, count + len(window))
+        count += len(window)
+        may_stand_in = any(map(has_stand_in, window))
+        run_rows(plan, window, rest, outputs, base, run.backend_name, on_error, needed, may_stand_in, indexes, thread)
+        for number, index in enumerate(indexes):
+            yield index, tuple(outputs[number * width : (number + 1) * width])
 
 
 def _executed(

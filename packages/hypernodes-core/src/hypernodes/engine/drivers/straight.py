@@ -22,7 +22,7 @@ from hypernodes.engine.drivers.waiting import Waiter
 from hypernodes.engine.frames.columns import has_stand_in, nested_columns, stand_in_for_item
 from hypernodes.engine.step import call, context_of, locate, split
 from hypernodes.failure import Failure
-from hypernodes.plan import CallStep, NestedStep, OnError, Plan
+from hypernodes.plan import UNSET, CallStep, NestedStep, OnError, Plan, Release
 from hypernodes.read_once import held_iterator
 from hypernodes.request import rows_of
 
@@ -101,8 +101,8 @@ def run_silent(
         trace: Receives where the error that ends the map was raised.
         enclosing: The mapped pipeline that the rows are the items of, when that is a step of another plan.
         wait_for: Returns the value of a coroutine that a function returned; None for an event loop made for that.
-        part: The part of `plan.program` to execute; `results` then receives the values of all slots, a list for each
-            row. None for all of it.
+        part: The part of `plan.releasing_program` to execute; `results` then receives the values of all slots, a list
+            for each row. None for all of it.
 
     Returns:
         The value of every slot after the last row.
@@ -110,7 +110,7 @@ def run_silent(
     Raises:
         Exception: The error of a node, with a note that says where it was raised.
     """
-    program: Iterable[tuple[Any, ...]] = plan.program if part is None else part
+    program: Iterable[tuple[Any, ...]] = plan.releasing_program if part is None else part
     if thread is not None:
         program = thread.checked(program)
     append, pick, width = None, plan.pick, 1
@@ -169,6 +169,11 @@ def run_silent(
                         for slot, value in zip(function.outputs, outputs, strict=True):
                             if slot is not None:
                                 values[slot] = value
+                        outputs = ()  # so that they are held only where they are read
+                    elif isinstance(function, Release):
+                        for out in function.slots:
+                            values[out] = UNSET
+                        result = None
                     else:
                         number = len(results) // width if results is not None else None
                         if number is not None and indexes is not None:
@@ -197,7 +202,7 @@ def run_silent(
             error: BaseException = failed.failure.error
             path = failed.failure.node_path
         except BaseException as raised:
-            if function is None or (thread is not None and thread.is_cancelled):
+            if function is None or isinstance(function, Release) or (thread is not None and thread.is_cancelled):
                 raise
             error = raised
             number = len(results) // width if results is not None else 0
@@ -378,7 +383,7 @@ def run_observed(
     context: CallbackContext | None = None
     listeners = frame.listeners[0]
     on_start, on_end = listeners.on_node_start, listeners.on_node_end
-    failed = listeners.failed
+    failed, released = listeners.failed, plan.released
     step: Any  # `count` tells the kind of step; a type check for each step would be slower
     try:
         for step, (count, function, first, second, _, out) in zip(plan.steps, plan.program, strict=True):
@@ -388,7 +393,7 @@ def run_observed(
                 listeners = frame.listeners[step.scope]
                 on_start, on_end = listeners.on_node_start, listeners.on_node_end
             if count < 0 and isinstance(step, NestedStep):
-                run_map(frame, step, thread)
+                run_map(frame, step, thread)  # which also releases what is no longer needed
                 continue
             node = step.node
             if on_start:
@@ -442,5 +447,9 @@ def run_observed(
                     listeners.switch_off(hook)
             if has_scopes:
                 frame.leave(step)
+            if released and step.index in released:
+                result, outputs, named, given = None, (), {}, {}
+                for slot in released[step.index].slots:
+                    values[slot] = UNSET
     finally:
         frame.close()

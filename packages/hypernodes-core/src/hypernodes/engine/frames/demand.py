@@ -392,9 +392,15 @@ class DemandFrame(StoringFrame):
         self.run.store.put(cache, dated.entries(step, outputs), step.node.name)
 
     def complete(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
+        if step.index not in self.failed_before:
+            super().complete(step, outputs, duration_s)
+            return
+        unread, self._unread = self._unread, None
         super().complete(step, outputs, duration_s)
-        if step.index in self.failed_before:
-            self._record(step)  # also of a result that is not stored, since `explain` says why
+        self._record(step)  # also of a result that is not stored, since `explain` says why; it needs the arguments
+        self._unread = unread
+        if unread is not None:
+            self.release(step)
 
     def _put(self, step: Step, outputs: Iterable[Any]) -> None:
         for slot, value in zip(step.outputs, outputs, strict=True):
@@ -421,6 +427,8 @@ class DemandFrame(StoringFrame):
                 if slot is not None and all(elements) and len(elements) == len(column):
                     self._put_manifest(step, slot, elements)
         self._put(step, results.columns)
+        if self._unread is not None:
+            self.release(step)
 
     def _put_manifest(self, step: NestedStep, slot: int, elements: list[bytes]) -> None:
         """Store which results a mapped pipeline put into the list in a slot."""
@@ -450,6 +458,8 @@ class DemandFrame(StoringFrame):
             else:
                 self._take_unverified(step, outputs, stored)
         self._put(step, outputs)
+        if self._unread is not None:
+            self.release(step)
 
     def _take_unverified(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
         """Prepare for results that are not those that their signatures stand for, such as those of failed items.

@@ -73,6 +73,7 @@ class Frame:
         "_remaining",
         "_scopes",
         "_started_at",
+        "_unread",
         "_waiting",
         "base",
         "item_index",
@@ -107,6 +108,7 @@ class Frame:
         self._next = 0  # position in `_missing` of the next one, as long as each is done before the next begins
         self._waiting: list[int] | None = None  # else, for how many results each step waits
         self._ready: list[int] = []
+        self._unread = dict(plan.reads) if plan.released else None  # how often each value will be read, by slot
 
     def _new_scopes(self) -> ScopeEvents | None:
         """Return the reporter of inlined pipelines; None when there are none, or no callbacks."""
@@ -190,6 +192,8 @@ class Frame:
         """Record the results of a call that returned, and determine which steps can run now."""
         self._put(step, outputs)
         self._report_result(step, outputs, duration_s)
+        if self._unread is not None:
+            self.release(step)
 
     def retry(self, step: CallStep, attempt: int, error: BaseException, delay_s: float) -> None:
         """Record that a call raised and will be made again."""
@@ -252,6 +256,18 @@ class Frame:
                 if self._waiting[consumer] == 0:
                     heappush(self._ready, consumer)
 
+    def release(self, step: Step) -> None:
+        """Release the values that nobody needs any more after a step, so that large ones do not stay until the end."""
+        unread, values, plan = self._unread, self.values, self.plan
+        assert unread is not None
+        for slot in set(step.arguments):
+            if slot in unread:
+                unread[slot] -= 1
+                if not unread[slot]:
+                    values[slot] = UNSET
+        for slot in plan.unread.get(step.index, ()):
+            values[slot] = UNSET
+
     # --- the accounting of a nested pipeline that is a step -------------------------------------------------------
 
     def begin_nested(self, step: NestedStep) -> CallbackContext:
@@ -272,6 +288,8 @@ class Frame:
     def complete_map(self, step: NestedStep, results: MapResults) -> None:
         """Record the results of a mapped pipeline whose items were all executed here."""
         self._put(step, results.columns)
+        if self._unread is not None:
+            self.release(step)
 
     def complete_delegated(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
         """Record the results of a nested pipeline that was run by its own backend.
@@ -282,6 +300,8 @@ class Frame:
             elements: For each output of a mapped one that has a signature, the signature of each result.
         """
         self._put(step, outputs)
+        if self._unread is not None:
+            self.release(step)
 
     def fail_nested(self, step: NestedStep, error: BaseException, duration_s: float) -> tuple[str, ...]:
         """Take note that a nested pipeline could not be started; see `fail`."""

@@ -55,6 +55,8 @@ class StoringFrame(Frame):
             run.record_computed(key)
             if not self._may_repeat:
                 self._looked_up_at += 1  # so that only the results of other frames make a difference
+        if self._unread is not None:
+            self.release(step)
 
     def close(self) -> None:
         if self.plan.callbacks:

@@ -27,7 +27,7 @@ from hypernodes.engine.step import (
 from hypernodes.engine.timing import now, retry_delay_s
 from hypernodes.engine.workers.coroutines import CHECK_INTERVAL_S, Coroutines
 from hypernodes.engine.workers.threads import DaemonThreads, run_in_copied_context
-from hypernodes.errors import NodeTimeoutError
+from hypernodes.errors import BatchResultError, NodeTimeoutError
 from hypernodes.plan import CallStep, Plan
 
 _T = TypeVar("_T")
@@ -134,7 +134,7 @@ class CallingThread:
             Exception: The error of the last attempt.
         """
         if step.node.batching is not None:
-            (outputs,) = self.call_batch(step, [values], retry, limited).outputs
+            (outputs,) = self.call_batch([step], [values], retry, limited).outputs
             return outputs  # type: ignore[no-any-return]
         if step.node.limiting is not None:
             return self._with_retries(step, self._attempt_of(prepare(step, values), limited), retry).outputs
@@ -142,7 +142,7 @@ class CallingThread:
 
     def call_batch(
         self,
-        step: CallStep,
+        steps: Sequence[CallStep],
         items: Sequence[Sequence[Any]],
         retry: Retry | None = None,
         limited: Limited | None = None,
@@ -152,7 +152,7 @@ class CallingThread:
         A batch of several items that does not fit into memory is not tried again as it is.
 
         Args:
-            step: The step to call.
+            steps: The step of each item, all of one `CallStep.batch_kind`.
             items: For each item, the value of every slot.
             retry: Called before each further attempt.
             limited: Called before a call has to wait because of limits.
@@ -164,8 +164,8 @@ class CallingThread:
             NodeTimeoutError: The last attempt took too long.
             Exception: The error of the last attempt.
         """
-        attempt = self._attempt_of(prepare_batch(step, items), limited)
-        return self._with_retries(step, attempt, retry, can_shrink=len(items) > 1)
+        attempt = self._attempt_of(prepare_batch(steps[0], items, steps), limited)
+        return self._with_retries(steps[0], attempt, retry, can_shrink=len(items) > 1)
 
     def _attempt_of(self, made: Call, limited: Limited | None) -> Callable[[], Returned]:
         """Return what makes a call once; as soon as the limits of its node allow."""
@@ -220,7 +220,7 @@ class CallingThread:
             except Exception as error:
                 if attempt > node.retries or not isinstance(error, node.retry_on) or self.is_cancelled:
                     raise
-                if can_shrink and is_out_of_memory(error):
+                if isinstance(error, BatchResultError) or (can_shrink and is_out_of_memory(error)):
                     raise
                 delay_s = retry_delay_s(node, attempt, error)
                 if retry is not None:

@@ -67,6 +67,7 @@ class Workers:
         processes: Worker processes; given when a mode is "parallel".
         loop: The event loop of an `async` caller.
         is_dedicated: Whether the calling thread only runs the scheduler until everything is done.
+        max_in_flight: The largest number of items of a map that are open at a time; None for one that suits.
 
     Attributes:
         capacity: The largest number of calls at a time.
@@ -89,13 +90,15 @@ class Workers:
         processes: WorkerProcesses | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         is_dedicated: bool = False,
+        max_in_flight: int | None = None,
     ) -> None:
         self.node_execution = node_execution
         self.map_execution = map_execution
         modes = {node_execution, map_execution}
         self.max_workers = max_workers or default_workers(modes)
         self.capacity = processes.prefetch(self.max_workers) if processes else self.max_workers
-        self.open_items = 1 if map_execution == "sequential" else 2 * self.capacity + 2
+        self._max_in_flight = max_in_flight
+        self.open_items = self._limited(1 if map_execution == "sequential" else 2 * self.capacity + 2)
         self.processes = processes
         self.runs_nodes_in_order = node_execution == "sequential"
         self._executor = executor if processes is None else None  # else calls in worker processes are made on it
@@ -143,7 +146,10 @@ class Workers:
         batched = [node.batching for node in plan.batched_nodes]
         most = sum(batching.most_items for batching in batched if batching is not None)
         batches = 1 if self.map_execution == "sequential" else 1 + self.capacity  # one that grows, others under way
-        return self.open_items + batches * most
+        return self._limited(self.open_items + batches * most)
+
+    def _limited(self, open_items: int) -> int:
+        return open_items if self._max_in_flight is None else min(open_items, self._max_in_flight)
 
     def make_here(self, call: Call) -> Returned:
         """Make a call in this thread."""
@@ -179,7 +185,8 @@ class Workers:
             return 1
         size = int(min(_CHUNK_S / max(seconds_per_item, 1e-7), _CHUNK_BYTES / max(bytes_per_item, 1))) + 1
         fair = size if remaining is None else remaining // (2 * self.max_workers) + 1
-        return max(1, min(size, fair, _MAX_CHUNK))
+        most = _MAX_CHUNK if self._max_in_flight is None else self._max_in_flight // self.capacity
+        return max(1, min(size, fair, most))
 
     @property
     def belong_to_parent(self) -> bool:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
 from typing import Any
 
-from hypernodes.engine.batches import BatchSizes, Groups, halves, is_out_of_memory
+from hypernodes.engine.batches import (
+    BatchSizes,
+    Group,
+    Groups,
+    errors_of_items,
+    halves,
+    is_out_of_memory,
+    note_batch,
+)
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, Host, Task
 from hypernodes.engine.step import Call, Returned, prepare_batch, timeout_error
 from hypernodes.engine.timing import now
+from hypernodes.errors import BatchResultError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep
 
@@ -77,7 +86,7 @@ class BatchedCall(CallTask):
 
     def can_try_again(self, error: BaseException) -> bool:
         is_too_large = len(self.members) > 1 and is_out_of_memory(error)
-        return not is_too_large and super().can_try_again(error)
+        return not (is_too_large or isinstance(error, BatchResultError)) and super().can_try_again(error)
 
     def report_retry(self, error: BaseException, delay_s: float) -> None:
         for member in self.members:
@@ -95,23 +104,31 @@ class BatchedCall(CallTask):
         share_s = returned.duration_s / len(self.members)
         frame = self.activity.frame
         with frame.run.store.gathering() if frame.plan.is_cached else nullcontext():
-            for member, outputs in zip(self.members, returned.outputs, strict=True):
-                member.record(host, Returned(outputs, share_s))
+            made = iter(zip(self.members, returned.outputs, strict=True))
+            try:
+                _record(host, made, share_s)
+            except BaseException:  # an interrupt, while a callback observes one: the others have been computed, too
+                _record(host, made, share_s)
+                raise
 
     def give_up(self, host: Host, error: BaseException) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CancelledError):
-            self.drop_stopped(host)
-            if len(self.members) > 1:
-                self._calls.divide(self.members, error)
-                return
-        for number, member in enumerate(self.members):
-            if number == 0:
-                member.give_up(host, error)
-            else:  # it is no error of the function, and ends the run or the items
+        if not self.drop_stopped(host):
+            return
+        if not isinstance(error, Exception):
+            first, *others = self.members
+            note_batch(error, len(self.members))
+            first.give_up(host, error)
+            for member in others:  # the run is over
                 member.end_stopped(host, CancelledError(_NOT_MADE))
+        elif len(self.members) > 1 and not isinstance(error, BatchResultError):
+            self._calls.divide(self.members, error)
+        else:
+            for member, own in zip(self.members, errors_of_items(error, len(self.members)), strict=True):
+                member.give_up(host, own)
 
     def explain(self, error: BaseException) -> None:
         first, *others = self.members
+        note_batch(error, len(self.members))
         first.explain(error)
         for member in others:
             member.report_error(CancelledError(_NOT_MADE))
@@ -128,6 +145,11 @@ class BatchedCall(CallTask):
     def settle_time_limit(self, host: Host, position: int, step: int) -> list[Task]:
         host.fail_call(self, timeout_error(self.step.node))
         return []
+
+
+def _record(host: Host, made: Iterator[tuple[CallTask, tuple[Any, ...]]], share_s: float) -> None:
+    for member, outputs in made:
+        member.record(host, Returned(outputs, share_s))
 
 
 class BatchedCalls:
@@ -156,6 +178,11 @@ class BatchedCalls:
     def are_waiting(self) -> bool:
         """Whether items wait for others."""
         return bool(self._groups)
+
+    @property
+    def awaited_nodes(self) -> set[Node[..., Any]]:
+        """The nodes whose items wait for others."""
+        return {group.step.node for group in self._groups.open_groups}
 
     def add(self, task: CallTask) -> None:
         """Let a call wait for others that can be made together with it."""
@@ -189,12 +216,14 @@ class BatchedCalls:
         Returns:
             Whether there is a call to make now.
         """
-        time = now()
-        for group in self._groups.open_groups():
+        time_s = now()
+
+        def need_not_wait(group: Group[CallTask]) -> bool:
             batching = group.step.node.batching
             assert batching is not None
-            if group.step.node not in to_come or time - group.since_s >= batching.wait_s:
-                self._groups.close(group)
+            return group.step.node not in to_come or time_s - group.since_s >= batching.wait_s
+
+        self._groups.close(need_not_wait)
         self._take_full()
         return bool(self.ready)
 
@@ -202,7 +231,7 @@ class BatchedCalls:
         """Return for how long items may still wait, in seconds; None if none wait."""
         ends = [
             group.since_s + group.step.node.batching.wait_s
-            for group in self._groups.open_groups()
+            for group in self._groups.open_groups
             if group.step.node.batching is not None
         ]
         return max(min(ends) - now(), 0) if ends else None
@@ -231,4 +260,4 @@ class BatchedCalls:
     def _take_full(self) -> None:
         groups = self._groups
         while groups.full:
-            self.ready.append(BatchedCall(self, groups.full.pop(0).members))
+            self.ready.append(BatchedCall(self, groups.full.popleft().members))

@@ -240,6 +240,9 @@ class ItemChunks(ItemStarter):
         self._reader = FrameReader(owner)
         self._parts: dict[tuple[int, ...], _Part] = {}  # by the positions of their calls
         self._needed = frozenset(owner.plan.outputs.values())
+        if owner.plan.batched_calls:  # what a chunk makes is read by calls that are not in it
+            self._needed = self._needed.union(*(step.arguments for step in owner.plan.steps))
+        self._continued: list[PlanActivity] = []  # items of the chunk that is being settled
         self._open: dict[ChunkItem, None] = {}  # those in chunks; the other items are activities
 
     def start_next(self, host: Host) -> bool:
@@ -257,6 +260,8 @@ class ItemChunks(ItemStarter):
             item = self._plan(host, frame)
             if item is None:
                 host.open(PlanActivity(frame, owner))
+                if owner.plan.batched_calls:
+                    break  # it waits for a batch, in which items are in their order
                 if owner.pending - len(self._open) >= self._limit:
                     break
             else:
@@ -328,6 +333,8 @@ class ItemChunks(ItemStarter):
             except KeyboardInterrupt:  # the others have been computed, too
                 self._settle_items(host, rest)
                 raise
+        while self._continued:
+            host.open(self._continued.pop())  # the first item last, so that it goes on first
         host.wake(self.owner)
 
     def fail_item(self, host: Host, item: ChunkItem, error: BaseException) -> None:
@@ -440,8 +447,8 @@ class ItemChunks(ItemStarter):
             self._close(item)
             if not self.owner.is_stopped:
                 self.owner.take_frame(frame)
-        else:  # what else it needs is known only now
-            host.open(self._activity(item))
+        else:  # what else it needs is known only now, or comes in a batch
+            self._continued.append(self._activity(item))
 
     def _fail_call(self, host: Host, item: ChunkItem, position: int, error: BaseException) -> None:
         """Record that a call of an item failed; if it can be made again, that call and the rest are made singly."""

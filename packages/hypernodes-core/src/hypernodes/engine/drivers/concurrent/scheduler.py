@@ -207,7 +207,11 @@ class Scheduler:
         return bool(self._stack or self._batched.ready) and self._has_room
 
     def _nodes_to_come(self) -> set[Node[..., Any]]:
-        """Return the batched nodes that items of which something is under way, or their successors, may reach."""
+        """Return the batched nodes that items of which something is under way, or their successors, may reach.
+
+        Only those are looked for that items wait for.
+        """
+        awaited = self._batched.awaited_nodes
         found: set[Node[..., Any]] = set()
         seen: set[Activity] = set()
         suspects = [] if self._lost_workers is None else self._lost_workers.suspects
@@ -215,6 +219,8 @@ class Scheduler:
         for task in [*self._in_flight, *waiting, *self._delegated.tasks]:
             for activity, step in task.activities():
                 _add_what_follows(found, seen, activity, step)
+            if awaited <= found:
+                break
         return found
 
     @property
@@ -429,12 +435,16 @@ class Scheduler:
         task.give_up(self, error)
 
     def release(self, key: bytes) -> None:
-        for activity, step in self._computing.pop(key):
+        waiting = self._computing.pop(key)
+        for number, (activity, step) in enumerate(waiting, start=1):
             if activity.is_stopped:
                 activity.pending -= 1
                 self.wake(activity)
-            else:
-                self._start_call(activity, step)  # finds it in the cache, or computes it itself after a failure
+                continue
+            self._start_call(activity, step)  # finds it in the cache, or computes it itself after a failure
+            if key in self._computing:
+                self._computing[key] += waiting[number:]
+                return
 
     def _help(self) -> bool:
         """Make a call that no worker has begun in this thread, instead of waiting; return whether there was one."""
