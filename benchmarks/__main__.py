@@ -17,6 +17,7 @@ SUITES = (
     "efficiency",
     "pools",
     "parallel_maps",
+    "batched",
     "transfer",
     "remote",
     "modal_calls",

@@ -37,7 +37,8 @@ PEERS = {
     "pipefunc": Peer("with_pipefunc", ("pipefunc",)),
     "Hamilton": Peer("with_hamilton", ("apache-hamilton",)),
     "joblib": Peer("with_joblib", ("joblib", "numpy")),
-    "dask": Peer("with_dask", ("dask",)),
+    "dask": Peer("with_dask", ("dask[bag]",)),
+    "Ray Data": Peer("with_ray", ("ray[data]",)),
 }
 
 _pythons: dict[str, Path] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dask
+import dask.bag
 import functions
 
 
@@ -37,5 +38,16 @@ def map_items(size: int) -> Any:
             second = double(first)
             rows += [first, second, subtract(second)]
         return dask.compute(*rows, scheduler="sync")
+
+    return run
+
+
+def map_in_batches(size: int, threads: int) -> Any:
+    parts = -(-size // functions.BATCH)
+
+    def run() -> Any:
+        items = dask.bag.from_sequence(range(size), npartitions=parts)
+        encoded = items.map(functions.prepare_item).map_partitions(lambda part: functions.encode_batch(list(part)))
+        return encoded.compute(scheduler="threads", num_workers=threads)
 
     return run

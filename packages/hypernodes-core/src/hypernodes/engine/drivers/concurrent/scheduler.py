@@ -253,6 +253,8 @@ class Scheduler:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
             return
+        if self._limited.are_waiting and self._has_room and not self.is_paused() and not self._is_cancelled:
+            self._limited.start_granted()  # first, since it may take long to record the results of a batch
         self._settle(*message)
         if self.workers.coroutines.here is not None:
             self._start()  # at once: its successor need not wait until all other messages are handled
