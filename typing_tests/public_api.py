@@ -15,6 +15,7 @@ from hypernodes import (
     CacheStats,
     CallbackContext,
     DiskCache,
+    Limit,
     LocalBackend,
     MapRequest,
     MemoryCache,
@@ -70,6 +71,21 @@ async def fetch(url: str) -> bytes:
     return url.encode()
 
 
+@node(output_name="vector", batch_over="text", batch_size=64, limit={"tokens": len}, max_concurrency=2)
+def encode(text: list[str]) -> list[float]:
+    return [float(len(one)) for one in text]
+
+
+@node(output_name="answer", limit="api", retries=2, retry_after=lambda error: None)
+def ask(question: str) -> str:
+    return question
+
+
+assert_type(encode(["a"]), list[float])
+assert_type(ask("a"), str)
+LocalBackend(limits=[Limit("api", concurrency=2, per_minute=0.5)], max_in_flight=10)
+Limit("api", 3)  # type: ignore[call-arg]
+node(output_name="y", batch_size="3")  # type: ignore[call-overload]
 assert_type(scale(1), float)
 assert_type(scale(x=1, factor=3), float)
 assert_type(bare(1), str)

@@ -123,6 +123,16 @@ def find_nothing(x: int) -> None:
     return None
 
 
+@node(output_name="tripled", batch_over="doubled", batch_size=2)
+def triple_all(doubled: list[int]) -> list[int]:
+    return [3 * number for number in doubled] if len(doubled) <= 2 else []
+
+
+@node(output_name="turn", max_concurrency=1)
+def take_turns(x: int) -> int:
+    return x + 1
+
+
 @node(output_name="drawn", cache=False)
 def draw(x: int) -> int:
     return x % 2
@@ -304,6 +314,20 @@ class BackendConformance:
         pipeline = Pipeline([add], backend=backend)
         found = pipeline.map({"x": [1, 2], "y": [10, 20]}, map_over=["y", "x"], map_mode="product")
         assert found == {"sum": [11, 12, 21, 22]}
+
+    def test_a_batched_node_gets_lists_and_each_item_its_result(self, backend: Backend, watched: Watched) -> None:
+        pipeline = Pipeline([double, triple_all], backend=backend, cache=DictCache(), callbacks=[watched])
+        expected = {"doubled": [0, 2, 4, 6, 8], "tripled": [0, 6, 12, 18, 24]}
+        assert pipeline.map(inputs={"x": range(5)}, map_over="x") == expected
+        items = [("triple_all", (index,)) for index in range(5)]
+        assert [event for event in watched.hooks("node_end") if event[0] == "triple_all"] == items
+        assert pipeline.run(inputs={"x": 7}) == {"doubled": 14, "tripled": 42}
+        nested = Pipeline([pipeline.as_node({"xs": "x"}, map_over="xs")], backend=backend)
+        assert nested.map(inputs={"xs": [[1, 2], [], [9]]}, map_over="xs")["tripled"] == [[6, 12], [], [54]]
+
+    def test_a_limited_node_is_called_for_every_item(self, backend: Backend) -> None:
+        found = Pipeline([take_turns], backend=backend).map(inputs={"x": range(5)}, map_over="x")
+        assert found == {"turn": [1, 2, 3, 4, 5]}
 
     def test_map_computes_only_what_is_asked_for(self, backend: Backend, watched: Watched) -> None:
         pipeline = Pipeline([double, shift], backend=backend, callbacks=[watched])
