@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import FunctionType
 from typing import Any, NoReturn
 
-from hypernodes.checks import shown
+from hypernodes.checks import check_bool, shown
 from hypernodes.errors import ConfigurationError, InvalidNodeError
 from hypernodes.nearest import suggest
 
@@ -79,6 +79,23 @@ def check_cache_for(cache_for: Any, is_cached: bool, node_name: str) -> float | 
     if not is_cached:
         raise ConfigurationError(f"cache_for of node {node_name!r} has no use with cache=False")
     return float(cache_for)
+
+
+def check_each(each: Any, node_name: str, is_generator: bool, outputs: tuple[str, ...], func: Any) -> bool:
+    """Return whether the elements that a node yields may be taken one by one."""
+    if not check_bool(f"each of node {node_name!r}", each):
+        return False
+    if not is_generator:
+        raise InvalidNodeError(
+            f"node {node_name!r} has each=True, but its function does not yield: use `yield`, or leave out each",
+            culprit=func,
+        )
+    if len(outputs) > 1:
+        raise InvalidNodeError(
+            f"node {node_name!r} has each=True and several outputs; what it yields is the elements of one list",
+            culprit=outputs,
+        )
+    return True
 
 
 def check_parameters(option: str, names: Any, inputs: tuple[str, ...], node_name: str) -> frozenset[str]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 
 from hypernodes.checks import check_bool, check_name
 from hypernodes.conditions import Condition, Conditional, conditions_of
-from hypernodes.errors import InvalidNodeError
+from hypernodes.errors import ConfigurationError, InvalidNodeError
 from hypernodes.global_names import find_global, import_global
 from hypernodes.node_options import (
     check_cache_for,
+    check_each,
     check_no_method,
     check_output_names,
     check_parameters,
@@ -71,6 +72,7 @@ class Node(Conditional, Generic[P, R]):
         retry_after: Returns the delay that an error asks for (see `node`, also for the next two).
         max_concurrency: The largest number of calls at a time in this process.
         limit: What else limits its calls.
+        each: Whether a mapped pipeline may take what it yields one by one (see `node`).
 
     Attributes:
         func: The wrapped callable.
@@ -93,6 +95,7 @@ class Node(Conditional, Generic[P, R]):
         cache_for: How long a cached result counts, in seconds; None for as long as it is there.
         batching: How the items of a batched node are gathered into calls; None if each is called on its own.
         limiting: What limits its calls; None if nothing does.
+        each: Whether a mapped pipeline may take what a generator function yields one by one.
         needs: Names of what has to be known before it runs: its inputs, and what its conditions are on.
         code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
@@ -126,6 +129,7 @@ class Node(Conditional, Generic[P, R]):
         retry_after: Callable[[BaseException], float | None] | None = None,
         max_concurrency: int | None = None,
         limit: str | Iterable[str] | Mapping[str, Callable[..., float] | None] | None = None,
+        each: bool = False,
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -184,11 +188,17 @@ class Node(Conditional, Generic[P, R]):
             self.batching = check_batching(
                 batch_options, self.name, self.inputs, self.defaults, self.skip_failures, self.is_generator
             )
+        self.each = check_each(each, self.name, self.is_generator, self.outputs, func)
         self.limiting: Limiting | None = None
         if max_concurrency is not None or limit is not None:
             from hypernodes.limiting import check_limiting
 
             self.limiting = check_limiting(max_concurrency, limit, self.name, self.inputs)
+        if self.each and (retries or timeout is not None or self.limiting is not None):
+            raise ConfigurationError(
+                f"node {self.name!r} has each=True, so others have taken elements when it fails or takes too long: it "
+                "cannot have retries, a timeout or limits as well"
+            )
         self.set_conditions(conditions_of(when, unless, f"node {self.name!r}"))
 
     @property
@@ -274,6 +284,7 @@ class Node(Conditional, Generic[P, R]):
             "cache_for": self.cache_for,
             **(self.batching.options() if self.batching is not None else {}),
             **(self.limiting.options() if self.limiting is not None else {}),
+            **({"each": True} if self.each else {}),
         }
         code_signature = self.code_signature
         if carries_signature and code_signature is None:
@@ -325,6 +336,7 @@ def node(
     retry_after: Callable[[BaseException], float | None] | None = None,
     max_concurrency: int | None = None,
     limit: str | Iterable[str] | Mapping[str, Callable[..., float] | None] | None = None,
+    each: bool = False,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -383,6 +395,10 @@ def node(output_name: Any = None, **options: Any) -> Any:
         limit: The name of a `Limit` of the engine or backend, which several nodes may share, e.g. of calls in a minute;
             or several names. A dict has for each name a function that weighs a call, or None for 1; it gets arguments
             of the node by the names of its parameters (`limit={"tokens": lambda prompt: len(prompt) / 4}`).
+        each: True for a generator function whose elements need not be complete before they are used: a mapped pipeline
+            that maps over its output starts with the first ones while it still yields, and no more are made than that
+            can take. The list is there when it ends, for all others. (In a worker process the elements are collected
+            first.)
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.

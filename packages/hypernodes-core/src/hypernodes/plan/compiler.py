@@ -30,6 +30,7 @@ from hypernodes.plan.plan import (
     Step,
 )
 from hypernodes.plan.readers import readers_of
+from hypernodes.plan.streams import has_streams, streams_of
 from hypernodes.resources import Resource
 
 LOOKED_AT = 4
@@ -492,6 +493,9 @@ class _Draft:
         batched_nodes = frozenset[Node[..., Any]]().union(*map(batched_nodes_of, steps))
         lifetimes = lifetimes_of(needed_steps, set(outputs.values()))
         program = tuple(map(_instruction, steps))
+        streams = streams_of(steps, producers)
+        may_stream = bool(streams) or any(map(has_streams, steps))
+        has_own_order = has_branches or bool(batched_nodes) or may_stream
         return Plan(
             scopes=tuple(self.scopes),
             inputs=self.inputs,
@@ -503,6 +507,8 @@ class _Draft:
             batched_calls=tuple([step for step in steps if isinstance(step, CallStep) and step.node.batching]),
             batched_nodes=batched_nodes,
             leads_to=what_follows(steps, consumers) if batched_nodes else (),
+            streams=streams,
+            has_streams=may_stream,
             is_limited=any(map(_is_limited, steps)),
             gathers_across_maps=any(map(maps_batched_maps, steps)),
             maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
@@ -520,7 +526,7 @@ class _Draft:
             callbacks=tuple(callbacks.values()),
             is_local=all(map(_is_local, steps)),
             needs_only_calls=needs_only_calls,
-            is_silent=needs_only_calls and not (is_cached or callbacks or has_branches or batched_nodes),
+            is_silent=needs_only_calls and not (is_cached or callbacks or has_own_order),
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
             readers=readers,
             inputs_read_often=readers.several(self.inputs.values(), is_input=True),

@@ -253,6 +253,8 @@ class Plan(Record):
         batched_calls: Those of the calls that are of batched nodes.
         batched_nodes: The batched nodes of these, and of the mapped pipelines in it.
         leads_to: For each step, the batched nodes that may be called after it; empty if there are none at all.
+        streams: For each step whose elements can be taken one by one, the mapped pipelines that do so, by position.
+        has_streams: Whether there are any such steps, also in mapped pipelines that run here.
         is_limited: Whether calls in it, also those of nested pipelines that run here, have limits.
         gathers_across_maps: Whether a mapped pipeline has items that contain further maps with batched nodes, so that
             batches are formed of items of several maps.
@@ -297,6 +299,8 @@ class Plan(Record):
     batched_calls: tuple[CallStep, ...]
     batched_nodes: frozenset[Node[..., Any]]
     leads_to: tuple[frozenset[Node[..., Any]], ...]
+    streams: Mapping[int, tuple[int, ...]]
+    has_streams: bool
     is_limited: bool
     gathers_across_maps: bool
     maps: tuple[NestedStep, ...]

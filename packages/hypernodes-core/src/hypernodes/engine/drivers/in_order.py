@@ -7,7 +7,7 @@ pipelines with a backend of their own. Plans that need only calls are executed b
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -17,6 +17,7 @@ from hypernodes.conditions import Skipped
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.choice import Driver, Frames, choose
 from hypernodes.engine.drivers.batched_items import BatchedItems
+from hypernodes.engine.drivers.elements import YieldedElements
 from hypernodes.engine.drivers.straight import columns_of, run_observed, run_rows
 from hypernodes.engine.frames.columns import MapInputs, has_failure, has_stand_in
 from hypernodes.engine.frames.delegated import prepare_delegation
@@ -79,6 +80,9 @@ def _run_step(frame: Frame, step: Step, thread: CallingThread) -> None:
 def _call(frame: Frame, step: CallStep, thread: CallingThread) -> None:
     if frame.recall(step):
         return
+    if step.node.each and (consumers := frame.streaming_consumers(step)):
+        _run_streaming(frame, step, consumers[0], thread)
+        return
     frame.begin(step)
     started_at = perf_counter()
     try:
@@ -120,6 +124,24 @@ def _run_map(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
         frame.complete_map(step, map_in_order(step.inner, frame.run, context, inputs, step.node.on_error, thread))
     finally:
         frame.end_nested(step, perf_counter() - started_at)
+
+
+def _run_streaming(frame: Frame, step: CallStep, consumer: NestedStep, thread: CallingThread) -> None:
+    """Execute the items of a mapped pipeline while a step yields what it maps over; others read the whole list."""
+    frame.begin(step)
+    elements = YieldedElements(frame, step, thread)
+    if not elements.has_first():
+        return  # then the pipeline maps over an empty list, as usual
+    frame.take_early(consumer)
+    context = frame.begin_nested(consumer)
+    started_at = perf_counter()
+    try:
+        inputs = frame.map_inputs(consumer, elements)
+        results = map_in_order(consumer.inner, frame.run, context, inputs, consumer.node.on_error, thread)
+        frame.complete_map(consumer, results)
+    finally:
+        elements.close()
+        frame.end_nested(consumer, perf_counter() - started_at)
 
 
 def _delegate(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
@@ -191,7 +213,7 @@ def _map_silent(
         run.backend_name,
         on_error,
         thread if thread.is_needed_for(plan) else None,
-        may_stand_in=any(has_stand_in(column) for column in inputs.columns.values()),
+        may_stand_in=any(not isinstance(c, Sequence) or has_stand_in(c) for c in inputs.columns.values()),
         indexes=inputs.indexes,
         trace=thread,
     )

@@ -412,8 +412,11 @@ class DemandFrame(StoringFrame):
         elif self.queries:
             look_up([self])
 
-    def map_inputs(self, step: NestedStep) -> MapInputs:
-        inputs = super().map_inputs(step)
+    def _is_wanted(self, position: int) -> bool:
+        return self._status[position] == _WANTED
+
+    def map_inputs(self, step: NestedStep, elements: Iterable[Any] | None = None) -> MapInputs:
+        inputs = super().map_inputs(step, elements)
         pairs = zip(step.mapped, step.arguments, strict=False)
         elements = {name: self.elements[slot] for name, slot in pairs if slot in self.elements}
         signatures = {name: own for name, slot in step.shared if (own := self.signatures[slot])}

@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.conditions import Skipped
-from hypernodes.engine.frames.columns import MapInputs, nested_columns
+from hypernodes.engine.frames.columns import MapInputs, materialize_shared_iterators, nested_columns
 from hypernodes.engine.frames.events import ScopeEvents, end_nested, start_nested
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import locate, path_of
 from hypernodes.errors import ExecutionError
 from hypernodes.failure import Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
+
+_TAKEN = 1 << 30  # for how many results a step waits that has been started already
 
 
 class MapResults(NamedTuple):
@@ -151,6 +153,27 @@ class Frame:
                 ready.append(position)
         self._waiting, self._ready = waiting, ready
 
+    def streaming_consumers(self, step: CallStep) -> list[NestedStep]:
+        """Return the mapped pipelines that wait for nothing but the elements of a step that is about to run."""
+        found: list[NestedStep] = []
+        for position in self.plan.streams.get(step.index, ()):
+            if self._waiting is None:
+                self._count_needs()
+            assert self._waiting is not None
+            consumer = self.plan.steps[position]
+            if self._waiting[position] == 1 and self._is_wanted(position) and isinstance(consumer, NestedStep):
+                found.append(consumer)
+        return found
+
+    def _is_wanted(self, position: int) -> bool:
+        """Whether a step that waits for others has to run."""
+        return True
+
+    def take_early(self, step: NestedStep) -> None:
+        """Remove a step from those that `next_step` will return: it starts before what it needs is complete."""
+        assert self._waiting is not None
+        self._waiting[step.index] = _TAKEN
+
     def remaining_calls(self) -> Sequence[CallStep] | None:
         """Return all remaining steps, in order, if they are calls and known now; else None."""
         calls = self.plan.calls
@@ -275,13 +298,22 @@ class Frame:
         self.enter(step)
         return start_nested(self, step)
 
-    def map_inputs(self, step: NestedStep) -> MapInputs:
+    def map_inputs(self, step: NestedStep, elements: Iterable[Any] | None = None) -> MapInputs:
         """Return the inputs of the items of a mapped pipeline.
+
+        Args:
+            step: The mapped pipeline.
+            elements: What it maps over, while that is still being made; None if it is complete.
 
         Raises:
             DependencyError: A value cannot be mapped over, or lengths differ.
         """
-        columns = dict(zip(step.mapped, nested_columns(step, self.values), strict=True))
+        columns: Mapping[str, Iterable[Any]]
+        if elements is not None:
+            columns = {step.mapped[0]: elements}
+            materialize_shared_iterators(step, self.values)
+        else:
+            columns = dict(zip(step.mapped, nested_columns(step, self.values), strict=True))
         shared = {name: self.values[slot] for name, slot in step.shared}
         return MapInputs(columns, step.node.map_mode, shared, {}, {})
 

@@ -250,6 +250,8 @@ class ItemChunks(ItemStarter):
         owner = self.owner
         if owner.is_exhausted or not owner.has_room or owner.pending - len(self._open) >= self._limit:
             return False
+        if owner.is_starved:
+            return False
         items: list[ChunkItem] = []
         size = self._size.next(self._reader.remaining)
         while len(items) < size and owner.can_begin:
@@ -271,7 +273,7 @@ class ItemChunks(ItemStarter):
             for item in items:
                 item.frame.begin_item()
             self.submit(host, ChunkTask(self, items))
-        return bool(items) or not owner.is_exhausted
+        return bool(items) or not (owner.is_exhausted or owner.is_starved)  # type: ignore[redundant-expr]
 
     def close(self) -> None:
         for item in reversed([*self._open]):

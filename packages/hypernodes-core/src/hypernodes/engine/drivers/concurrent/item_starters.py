@@ -32,6 +32,8 @@ def _row_starter(owner: MapActivity, workers: Workers) -> ItemStarter | None:
     plan, run = owner.plan, owner.request.run
     if workers.map_execution == "sequential" or not plan.steps or plan.batched_nodes or plan.is_limited:
         return None
+    if owner.source is not None:
+        return None
     if choose(plan, run, is_sequential=False, is_map=True).frames is not Frames.NONE:
         return None
     if len(plan.calls) < len(plan.steps):

@@ -48,6 +48,14 @@ class ItemStarter:
         """Report the end of the items that are neither done nor activities, since the map ends early."""
 
 
+class Source(Protocol):
+    """Makes the items of a map while they are read."""
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the next item has not been made yet."""
+
+
 class PlannedMap(NamedTuple):
     """A map to execute.
 
@@ -62,6 +70,7 @@ class PlannedMap(NamedTuple):
         deliver: Called with the index and the outputs of each item as it is done, instead of collecting them.
         is_part: Whether these are only some of the items of a map; then its start and end are reported by the caller.
         step_index: Position of the step in the plan of `parent`; None at the top.
+        source: Makes the items while they are read; None if they are complete, or come when they are asked for.
     """
 
     plan: Plan
@@ -74,6 +83,7 @@ class PlannedMap(NamedTuple):
     deliver: Deliver | None = None
     is_part: bool = False
     step_index: int | None = None
+    source: Source | None = None
 
 
 class MapActivity(ItemOwner):
@@ -89,6 +99,7 @@ class MapActivity(ItemOwner):
         has_failures: Whether a `Failure` is among the results.
         is_unverified: Whether some results that should have signatures are identified by their values only.
         is_exhausted: Whether every item has been read.
+        source: Makes the items while they are read; None if they are complete, or come when they are asked for.
         total: Number of items; None when it is not known beforehand.
     """
 
@@ -104,6 +115,7 @@ class MapActivity(ItemOwner):
         self.elements: list[list[bytes]] = [[b""] * self._room for _ in self.plan.outputs]
         self.has_failures = self.is_unverified = False
         self.is_exhausted = False
+        self.source = request.source
         self._slots = tuple(self.plan.outputs.values())
         self._deliver = request.deliver
         self._started_at = perf_counter()
@@ -123,8 +135,13 @@ class MapActivity(ItemOwner):
 
     @property
     def can_begin(self) -> bool:
-        """Whether there may be unread items whose results are wanted."""
-        return not (self.is_exhausted or self.is_stopped)
+        """Whether there may be unread items whose results are wanted, and the next need not be waited for."""
+        return not (self.is_exhausted or self.is_stopped or self.is_starved)
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the next item has not been made yet; the map is woken when it has."""
+        return self.source is not None and self.source.is_starved
 
     @property
     def is_complete(self) -> bool:
@@ -309,13 +326,13 @@ class OneByOne(ItemStarter):
 
     def start_next(self, host: Host) -> bool:
         owner = self._owner
-        if owner.is_exhausted or owner.pending >= self._limit or not owner.has_room:
+        if owner.is_exhausted or owner.pending >= self._limit or not owner.has_room or owner.is_starved:
             return False
         frame = self._reader.begin_item(host)
         if frame is not None:
             owner.pending += 1
             host.open(PlanActivity(frame, owner))
-        return frame is not None or not owner.is_exhausted
+        return frame is not None or not owner.is_exhausted  # the next item may have to be waited for
 
 
 class NestedEnd:

@@ -25,6 +25,7 @@ from hypernodes.engine.drivers.concurrent.item_starters import item_starter
 from hypernodes.engine.drivers.concurrent.limited_calls import LimitedCalls
 from hypernodes.engine.drivers.concurrent.lost_workers import LostWorkers
 from hypernodes.engine.drivers.concurrent.maps import MapActivity, NestedEnd, PlannedMap
+from hypernodes.engine.drivers.concurrent.streamed_calls import StreamedCall, StreamedCalls, StreamedColumn
 from hypernodes.engine.drivers.concurrent.timers import Timer, Timers
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.limit_reports import LimitReport
@@ -73,6 +74,7 @@ class Scheduler:
         self._computing: dict[bytes, list[tuple[PlanActivity, CallStep]]] = {}
         self._batched = BatchedCalls(self, run.batch_sizes)
         self._limited = LimitedCalls(self, run.limits)
+        self._streamed = StreamedCalls(self, self.start_consumers)
         self._is_cancelled = False
         self._checked: set[Plan] = set()  # the plans whose code was searched for random generators
         self._process_calls: ProcessCalls | None = None
@@ -178,11 +180,14 @@ class Scheduler:
             if not self._in_flight:
                 self._lost_workers.start_next()
             return
-        stack, batched, limited = self._stack, self._batched, self._limited
+        stack, batched, limited, streamed = self._stack, self._batched, self._limited, self._streamed
         while not self.is_paused() and self._has_room:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
             if limited.are_waiting and limited.start_granted():
+                continue
+            if streamed.ready:
+                streamed.resume_next()
                 continue
             if batched.ready:
                 batched.start_next()
@@ -204,7 +209,7 @@ class Scheduler:
             return True
         if self._lost_workers is not None and self._lost_workers.are_recovering:
             return not self._in_flight
-        return bool(self._stack or self._batched.ready) and self._has_room
+        return bool(self._stack or self._batched.ready or self._streamed.ready) and self._has_room
 
     def _nodes_to_come(self) -> set[Node[..., Any]]:
         """Return the batched nodes that items of which something is under way, or their successors, may reach.
@@ -215,7 +220,7 @@ class Scheduler:
         found: set[Node[..., Any]] = set()
         seen: set[Activity] = set()
         suspects = [] if self._lost_workers is None else self._lost_workers.suspects
-        waiting = [*self._timers.delayed(), *suspects, *self._limited.tasks]
+        waiting = [*self._timers.delayed(), *suspects, *self._limited.tasks, *self._streamed.open_calls]
         for task in [*self._in_flight, *waiting, *self._delegated.tasks]:
             for activity, step in task.activities():
                 _add_what_follows(found, seen, activity, step)
@@ -295,21 +300,33 @@ class Scheduler:
         else:
             self._start_map(activity, step)
 
-    def _start_map(self, activity: PlanActivity, step: NestedStep) -> None:
-        """Begin the items of a mapped pipeline that is a step."""
+    def _start_map(self, activity: PlanActivity, step: NestedStep, source: StreamedCall | None = None) -> None:
+        """Begin the items of a mapped pipeline that is a step.
+
+        Args:
+            activity: The plan in which it is a step.
+            step: The step.
+            source: What makes the elements that it maps over; None if they are complete.
+        """
         frame = activity.frame
         context = frame.begin_nested(step)
         started_at = perf_counter()
+        column = None if source is None else StreamedColumn(source)
         try:
-            inputs = frame.map_inputs(step)
+            inputs = frame.map_inputs(step, column)
         except Exception as error:
             activity.pending -= 1
             self.fail(activity, error, frame.fail_nested(step, error, perf_counter() - started_at))
             return
         ended = NestedEnd(activity, step, started_at)
         on_error = step.node.on_error
-        request = PlannedMap(step.inner, frame.run, context, inputs, on_error, activity, ended, step_index=step.index)
-        self.open(self.map_activity(request))
+        request = PlannedMap(
+            step.inner, frame.run, context, inputs, on_error, activity, ended, step_index=step.index, source=column
+        )
+        nested = self.map_activity(request)
+        if source is not None and column is not None:
+            source.columns.append((column, nested))
+        self.open(nested)
 
     def map_activity(self, request: PlannedMap) -> MapActivity:
         """Return a map to be opened, with the item starter that suits it best."""
@@ -330,12 +347,25 @@ class Scheduler:
                 self.wake(activity)
                 return
             self._computing[key] = []
+        if step.index in frame.plan.streams and not self.workers.is_in_process(activity.owner is not None):
+            frame.begin(step)
+            self._streamed.start(activity, step, key)
+            return
         task = CallTask(activity, step, key)
         if step.node.batching is not None:
             self._batched.add(task)
             return
         frame.begin(step)
         self.submit(task)
+
+    def start_consumers(self, call: StreamedCall) -> None:
+        activity = call.activity
+        if activity.is_stopped:
+            return
+        for consumer in activity.frame.streaming_consumers(call.step):
+            activity.frame.take_early(consumer)
+            activity.pending += 1
+            self._start_map(activity, consumer, call)
 
     def reserve(self, keys: list[bytes], frame: Frame) -> bool:
         computing = self._computing
@@ -522,6 +552,7 @@ class Scheduler:
             self._batched.drop_stopped()
         if self._limited.are_waiting:
             self._limited.drop_stopped()
+        self._streamed.drop_stopped()
 
     def _end_delays(self, activity: Activity) -> None:
         """End calls that wait for their next attempt at once."""
@@ -546,7 +577,7 @@ class Scheduler:
             self.workers.kill()
             suspects = [] if self._lost_workers is None else self._lost_workers.suspects
             waiting = [*self._timers.delayed(), *suspects, *self._batched.abandon(), *self._limited.abandon()]
-            for task in [*self._in_flight, *waiting]:
+            for task in [*self._in_flight, *waiting, *self._streamed.abandon()]:
                 if isinstance(task.future, Future):
                     task.future.add_done_callback(close_unwanted)
                 if isinstance(task, CallTask) and task.permit is not None and not _goes_on(task.future):

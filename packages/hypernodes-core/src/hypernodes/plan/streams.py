@@ -1,0 +1,35 @@
+"""Finds the mapped pipelines that can take the elements of a list while a generator function yields them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hypernodes.plan.plan import CallStep, NestedStep, Step
+
+
+def streams_of(steps: Sequence[Step], producers: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+    """Return, for each step whose elements can be taken one by one, the positions of the mapped pipelines that do so.
+
+    A pipeline that maps over several lists takes them when all are complete, and so does one that may be skipped.
+
+    Args:
+        steps: The steps of a plan.
+        producers: Position of the step that fills a slot.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    for step in steps:
+        if not isinstance(step, NestedStep) or len(step.mapped) != 1 or step.node.pipeline.has_own_backend:
+            continue
+        source = producers[step.arguments[0]]
+        if source < 0 or step.guard is not None:
+            continue
+        maker = steps[source]
+        is_shared = step.arguments[0] in step.arguments[1:]
+        if isinstance(maker, CallStep) and maker.node.each and maker.guard is None and not is_shared:
+            found[source] = (*found.get(source, ()), step.index)
+    return found
+
+
+def has_streams(step: Step) -> bool:
+    """Whether a mapped pipeline that runs here has streams in it."""
+    return isinstance(step, NestedStep) and not step.node.pipeline.has_own_backend and step.inner.has_streams

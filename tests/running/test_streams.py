@@ -1,0 +1,338 @@
+"""Generator functions whose elements a mapped pipeline takes one by one, while they are yielded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+
+from hypernodes import (
+    CallbackContext,
+    ConfigurationError,
+    InvalidNodeError,
+    LocalBackend,
+    MemoryCache,
+    Node,
+    Pipeline,
+    failures,
+    node,
+)
+from hypernodes.engine import ExecutionMode
+from tests.concurrency.kit import NAMES, Gate, Log, guarded
+from tests.support import Recorder, notes_of
+
+MODES = list(product(NAMES, NAMES))
+ROADS = ["plain", "observed", "cached"]
+
+
+def ways_of(pipeline: Pipeline, road: str) -> Pipeline:
+    if road == "observed":
+        return pipeline.with_callbacks([Recorder()])
+    return pipeline.with_cache(MemoryCache()) if road == "cached" else pipeline
+
+
+def encoding(function: Any = None, **options: Any) -> Any:
+    """Return a mapped pipeline that doubles each element."""
+    one = Node(function or (lambda element: 2 * element), "code", **options)
+    return Pipeline(nodes=[one], name="encoding").as_node(
+        {"elements": "element"}, {"code": "codes"}, map_over="elements"
+    )
+
+
+@node(output_name="count")
+def count(codes: list[int], elements: list[int]) -> tuple[int, int]:
+    return len(codes), len(elements)
+
+
+@pytest.mark.parametrize("modes", MODES, ids="-".join)
+@pytest.mark.parametrize("road", ROADS)
+def test_a_mapped_pipeline_starts_while_elements_are_still_yielded(
+    modes: tuple[ExecutionMode, ExecutionMode], road: str
+) -> None:
+    gate = Gate()
+
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield 0
+        gate.pass_through()
+        yield from range(1, size)
+
+    def encode(element: int) -> int:
+        gate.set()
+        return 2 * element
+
+    backend = LocalBackend(node_execution=modes[0], map_execution=modes[1])
+    pipeline = ways_of(Pipeline(nodes=[load, encoding(encode), count], backend=backend), road)
+    expected = {"elements": list(range(30)), "codes": list(range(0, 60, 2)), "count": (30, 30)}
+    assert guarded(lambda: pipeline.run(inputs={"size": 30})) == expected
+    assert pipeline.run(inputs={"size": 30}, output_name="codes") == {"codes": expected["codes"]}
+    assert pipeline.run(inputs={"size": 1}) == {"elements": [0], "codes": [0], "count": (1, 1)}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "parallel"])
+@pytest.mark.parametrize("is_batched", [False, True], ids=["single", "batched"])
+def test_streams_in_every_mode_inside_the_items_of_a_map(name: ExecutionMode, is_batched: bool) -> None:
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+
+    def encode(element: Any) -> Any:
+        return [2 * one for one in element] if is_batched else 2 * element
+
+    options: dict[str, Any] = {"batch_over": "element", "batch_size": 4} if is_batched else {}
+    backend = LocalBackend(node_execution=name, map_execution=name, max_workers=2) if name != "sequential" else None
+    pipeline = Pipeline(nodes=[load, encoding(encode, **options), count], backend=backend)
+    sizes = [3, 0, 11, 1]
+    found = pipeline.map(inputs={"size": sizes}, map_over="size")
+    assert found["codes"] == [list(range(0, 2 * size, 2)) for size in sizes]
+    assert found["count"] == [(size, size) for size in sizes]
+    assert pipeline.run(inputs={"size": 0}) == {"elements": [], "codes": [], "count": (0, 0)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_more_elements_are_made_than_can_be_taken(name: ExecutionMode) -> None:
+    made, taken, ahead = Log[int](), Log[int](), Log[int]()
+
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        for element in range(size):
+            made.append(element)
+            yield element
+
+    def encode(element: int) -> int:
+        ahead.append(len(made) - len(taken))
+        taken.append(element)
+        return element
+
+    pipeline = Pipeline(nodes=[load, encoding(encode)], backend=LocalBackend(map_execution=name, max_in_flight=5))
+    assert pipeline.run(inputs={"size": 200})["codes"] == list(range(200))
+    assert max(ahead) <= (1 if name == "sequential" else 5 + 5 + 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_worker_is_enough(name: ExecutionMode) -> None:
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+
+    backend = LocalBackend(node_execution=name, map_execution=name, max_workers=1)
+    pipeline = Pipeline(nodes=[load, encoding(), count], backend=backend)
+    assert guarded(lambda: pipeline.run(inputs={"size": 100}))["count"] == (100, 100)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_mapped_pipelines_both_get_every_element(name: ExecutionMode) -> None:
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+
+    other = Pipeline(nodes=[Node(lambda element, k: element + k, "sum")]).as_node(
+        {"elements": "element", "late": "k"}, {"sum": "sums"}, map_over="elements"
+    )
+    late = Node(lambda size: 100, "late")
+    backend = LocalBackend(node_execution=name, map_execution=name)
+    pipeline = Pipeline(nodes=[load, encoding(), late, other], backend=backend)
+    found = guarded(lambda: pipeline.run(inputs={"size": 50}))
+    assert found["codes"] == list(range(0, 100, 2))
+    assert found["sums"] == list(range(100, 150))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_generator_stays_in_one_thread(name: ExecutionMode) -> None:
+    threads = Log[int]()
+
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        for element in range(size):
+            threads.append(threading.get_ident())
+            yield element
+
+    pipeline = Pipeline(nodes=[load, encoding()], backend=LocalBackend(map_execution=name, max_workers=2))
+    pipeline.run(inputs={"size": 100})
+    assert len(set(threads)) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_of_items_are_stored_as_they_come_and_the_list_when_it_ends(name: ExecutionMode) -> None:
+    encoded, is_broken, reached = Log[int](), [True], Gate()
+
+    class Breaking:
+        def __cache_key__(self) -> str:
+            return "breaking"
+
+        def __call__(self) -> None:
+            if is_broken[0]:
+                reached.pass_through()
+                raise ConnectionError("the source is gone")
+
+    def load(breaking: Any) -> Iterator[int]:
+        yield from range(3)
+        breaking()
+        yield 3
+
+    def encode(element: int) -> int:
+        encoded.append(element)
+        if len(encoded) == 3:
+            reached.set()
+        return 2 * element
+
+    backend = LocalBackend(map_execution=name)
+    nodes = [Node(load, "elements", each=True), encoding(encode)]
+    pipeline = Pipeline(nodes=nodes, cache=MemoryCache(), backend=backend)
+    with pytest.raises(ConnectionError) as caught:
+        guarded(lambda: pipeline.run(inputs={"breaking": Breaking()}))
+    assert "in node 'load'" in notes_of(caught.value)[0]
+    is_broken[0] = False
+    encoded.clear()
+    found = pipeline.run(inputs={"breaking": Breaking()})
+    assert found == {"elements": [0, 1, 2, 3], "codes": [0, 2, 4, 6]}
+    assert encoded == [3]
+    encoded.clear()
+    assert pipeline.run(inputs={"breaking": Breaking()}) == found
+    assert not encoded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_events_end_when_a_generator_or_an_item_fails(name: ExecutionMode) -> None:
+    closed = Log[str]()
+
+    @node(output_name="elements", each=True)
+    def load(bad: str) -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+            if bad == "generator":
+                raise ValueError("generator")
+            yield 3
+            yield from range(4, 1000)
+        finally:
+            closed.append(bad)
+
+    def encode(element: int, bad: str) -> int:
+        if bad == "item" and element == 2:
+            raise ValueError("item")
+        return element
+
+    for bad in ("generator", "item"):
+        recorder = Recorder()
+        backend = LocalBackend(map_execution=name)
+        pipeline = Pipeline(nodes=[load, encoding(encode)], backend=backend, callbacks=[recorder])
+        with pytest.raises(ValueError, match=bad) as caught:
+            guarded(lambda bad=bad, pipeline=pipeline: pipeline.run(inputs={"bad": bad}))  # type: ignore[misc]
+        assert f"in node {'load' if bad == 'generator' else 'encode'!r}" in notes_of(caught.value)[0]
+        hooks = [event[0] for event in recorder.events]
+        assert hooks.count("node_start") == hooks.count("node_end") + hooks.count("error")
+        assert hooks.count("map_item_start") == hooks.count("map_item_end")
+        assert hooks.count("map_start") == hooks.count("map_end") == 1
+        assert hooks.count("nested_start") == hooks.count("nested_end") == 1
+        assert bad in closed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_failed_items_are_collected_and_a_failing_generator_is_none_of_them(name: ExecutionMode) -> None:
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+        if size > 5:
+            raise ValueError("too many")
+
+    def invert(element: int) -> float:
+        return 1 / element
+
+    one = Pipeline(nodes=[Node(invert, "code")])
+    mapped = one.as_node({"elements": "element"}, {"code": "codes"}, map_over="elements", on_error="collect")
+    pipeline = Pipeline(nodes=[load, mapped], backend=LocalBackend(map_execution=name))
+    found = pipeline.run(inputs={"size": 3})
+    assert [failure.item_index for failure in failures(found)] == [0]
+    with pytest.raises(ValueError, match="too many"):
+        pipeline.run(inputs={"size": 6})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cancelled_run_ends_its_generator(name: ExecutionMode) -> None:
+    begun, closed = Gate(), Gate()
+
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        try:
+            yield from range(size)
+        finally:
+            closed.set()
+
+    def encode(element: int) -> int:
+        begun.set()
+        return element
+
+    pipeline = Pipeline(nodes=[load, encoding(encode)], backend=LocalBackend(map_execution=name))
+
+    async def cancel() -> None:
+        task = asyncio.create_task(pipeline.arun(inputs={"size": 10**9}))
+        await asyncio.to_thread(begun.pass_through)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    guarded(lambda: asyncio.run(cancel()))
+    closed.pass_through()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_number_of_items_is_not_known_while_they_come(name: ExecutionMode) -> None:
+    totals: list[int] = []
+
+    class Watch(Recorder):
+        def on_map_start(self, total_items: int | None, ctx: CallbackContext) -> None:
+            totals.append(-2 if total_items is None else total_items)
+
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+
+    pipeline = Pipeline(nodes=[load, encoding()], backend=LocalBackend(map_execution=name), callbacks=[Watch()])
+    pipeline.run(inputs={"size": 3})
+    assert totals == [-1]
+
+
+def test_what_cannot_be_streamed_is_collected() -> None:
+    """Pipelines that map over several lists, or are skipped, or need another list, get complete ones."""
+
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+
+    pairs = Pipeline(nodes=[Node(lambda element, other: element + other, "code")]).as_node(
+        {"elements": "element", "others": "other"}, {"code": "codes"}, map_over=["elements", "others"]
+    )
+    assert Pipeline(nodes=[load, pairs]).run(inputs={"size": 2, "others": [5, 6]})["codes"] == [5, 7]
+    maybe = Pipeline(nodes=[Node(lambda element: element, "code")]).as_node(
+        {"elements": "element"}, {"code": "codes"}, map_over="elements", when="is_wanted"
+    )
+    assert Pipeline(nodes=[load, maybe]).run(inputs={"size": 2, "is_wanted": True})["codes"] == [0, 1]
+    assert list(load(3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "problem"),
+    [
+        ({"each": 1}, ConfigurationError, "each of node 'f' must be True or False; got 1"),
+        ({"each": True, "retries": 1}, ConfigurationError, "it cannot have retries, a timeout or limits as well"),
+        ({"each": True, "timeout": 1}, ConfigurationError, "it cannot have retries, a timeout or limits as well"),
+        ({"each": True, "max_concurrency": 1}, ConfigurationError, "cannot have retries, a timeout or limits as well"),
+        ({"each": True, "batch_over": "x"}, InvalidNodeError, "yields its results"),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused(options: dict[str, Any], kind: type[Exception], problem: str) -> None:
+    def f(x: int) -> Iterator[int]:
+        yield x
+
+    with pytest.raises(kind, match=problem):
+        Node(f, "y", **options)
+    with pytest.raises(InvalidNodeError, match="has each=True and several outputs"):
+        Node(f, ("y", "z"), each=True)
+    with pytest.raises(InvalidNodeError, match="has each=True, but its function does not yield"):
+        Node(lambda x: [x], "y", name="g", each=True)
