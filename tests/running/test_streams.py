@@ -304,6 +304,10 @@ def test_what_cannot_be_streamed_is_collected() -> None:
     def load(size: int) -> Iterator[int]:
         yield from range(size)
 
+    product = encoding().pipeline.as_node(
+        {"elements": "element"}, {"code": "codes"}, map_over="elements", map_mode="product"
+    )
+    assert Pipeline(nodes=[load, product]).run(inputs={"size": 2})["codes"] == [0, 2]
     pairs = Pipeline(nodes=[Node(lambda element, other: element + other, "code")]).as_node(
         {"elements": "element", "others": "other"}, {"code": "codes"}, map_over=["elements", "others"]
     )

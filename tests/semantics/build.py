@@ -260,7 +260,7 @@ class Built:
         options: dict[str, Any] = {"cache": spec.cache, "max_concurrency": spec.max_concurrency}
         if spec.batch_over:
             options |= {"batch_over": spec.batch_over, "batch_size": spec.batch_size}
-        return Node(make_function(spec, self.calls), output_name, **options)
+        return Node(make_function(spec, self.calls), output_name, each=spec.is_streamed, **options)
 
 
 def make_function(spec: FunctionSpec, calls: Calls) -> Callable[..., Any]:
@@ -273,7 +273,7 @@ def make_function(spec: FunctionSpec, calls: Calls) -> Callable[..., Any]:
     source = (
         f"def make(behaviour, calls):\n"
         f"    {'async ' if spec.is_async else ''}def {spec.name}({written}):\n"
-        f"        return call(({arguments}), behaviour, calls)\n"
+        f"        {'yield from' if spec.is_streamed else 'return'} call(({arguments}), behaviour, calls)\n"
         f"    return {spec.name}\n"
     )
     batched = [position for position, name in enumerate(spec.inputs) if name in spec.batch_over]

@@ -144,6 +144,8 @@ def _draw_function(drawing: _Drawing, source: Any, fresh_outputs: Any) -> tuple[
         node = replace(node, batch_over=_draw_some(drawing, tuple(can_be_batched)), batch_size=drawing.pick([2, 3, 64]))
     if drawing.chance(10):
         node = replace(node, max_concurrency=drawing.pick([1, 2]))
+    elif len(lengths) == 1 and lengths[0] is not None and not (node.batch_over or node.is_async) and drawing.chance(40):
+        node = replace(node, is_streamed=True)
     return node, {name: 0 if length is None else 1 for name, length in zip(outputs, lengths, strict=True)}
 
 

@@ -631,7 +631,9 @@ class Frame:
         assert step.span is not None
         for source in _steps_of(arguments_of(step)):
             if source.span is not None:
-                self.expected.order.append((source.span.last, step.span.first))
+                is_streamed = isinstance(source.node, FunctionSpec) and source.node.is_streamed and step.is_mapped
+                before = source.span.first if is_streamed else source.span.last
+                self.expected.order.append((before, step.span.first))
 
 
 class _Map:

@@ -64,6 +64,7 @@ class FunctionSpec:
     """A node that is a function.
 
     It is batched when `batch_over` is not empty, and limited when it has a `max_concurrency`; neither changes results.
+    If it is streamed, it yields the elements of its list, so that a mapped pipeline may start before it ends.
     """
 
     name: str
@@ -75,6 +76,7 @@ class FunctionSpec:
     batch_over: tuple[str, ...] = ()
     batch_size: int | None = None
     max_concurrency: int | None = None
+    is_streamed: bool = False
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

@@ -210,6 +210,8 @@ def check(observed: Observed, expected: Expected) -> None:
         if event.hook == "error" and carried == "CancelledError" and expected.failures:
             continue  # what was under way elsewhere when a node failed
         assert event in expected.events, f"unexpected {event}"
+        if event.hook == "map_start" and carried == -1:
+            continue  # over a list of which the elements are still being made
         if event.hook == "pipeline_end" and expected.failures:
             continue
         assert written(carried) == written(expected.events[event]), event

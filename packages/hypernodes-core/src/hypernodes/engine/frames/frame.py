@@ -315,7 +315,8 @@ class Frame:
         else:
             columns = dict(zip(step.mapped, nested_columns(step, self.values), strict=True))
         shared = {name: self.values[slot] for name, slot in step.shared}
-        return MapInputs(columns, step.node.map_mode, shared, {}, {})
+        mode = step.node.map_mode if elements is None else "zip"  # the same for one list, and read one by one
+        return MapInputs(columns, mode, shared, {}, {})
 
     def complete_map(self, step: NestedStep, results: MapResults) -> None:
         """Record the results of a mapped pipeline whose items were all executed here."""
