@@ -32,7 +32,7 @@ def folder() -> Iterator[str]:
         yield path
 
 
-@settings(max_examples=max(64, settings().max_examples), suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(24, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(), modes=sampled_from(REMOTE_MODES))
 def test_generated_pipelines_do_in_another_process_what_the_reference_says(
     backends: Callable[[Modes], Backend], folder: str, scenario: Scenario, modes: Modes

@@ -564,7 +564,11 @@ def pipeline_place(backend: Backend) -> str:
     return str(getattr(getattr(backend, "engine", backend), "place", ""))
 
 
-@pytest.fixture(params=MODES, ids="-".join, scope="module")
+# On each version of Python those that need no processes and differ in both.
+LOCAL = [pytest.param(modes, marks=() if modes in REMOTE_MODES[:3] else pytest.mark.slow) for modes in MODES]
+
+
+@pytest.fixture(params=LOCAL, ids="-".join, scope="module")
 def shared_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with local_backend(request.param) as backend:  # keeps worker processes for all tests
         yield backend
@@ -576,9 +580,12 @@ class TestLocalBackend(BackendConformance):
         return shared_backend
 
 
-# Where it runs and how it runs are independent of each other: remote/test_remote_modes.py holds a part of this in all
-# modes.
-@pytest.fixture(params=REMOTE_MODES, ids="-".join, scope="module")
+# Where it runs and how it runs are independent of each other: each mode stands here once, for nodes or for items, and
+# remote/test_remote_modes.py holds a part of this in more pairs.
+REMOTE = [pytest.param(("sequential", "parallel"), marks=pytest.mark.slow), ("threaded", "async")]
+
+
+@pytest.fixture(params=REMOTE, ids="-".join, scope="module")
 def shared_subprocess(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with subprocess_backend(request.param) as backend:  # keeps the process for all tests
         yield backend
