@@ -136,9 +136,12 @@ def load_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_idle_workers_of_other_modules() -> Iterator[None]:
+def no_workers_of_other_modules() -> Iterator[None]:
+    """Whichever files a process of pytest was given, and in which order, one finds nothing of the others."""
     yield
     end_idle_workers()
+    if "tests.modal.compiled" in sys.modules:
+        sys.modules["tests.modal.compiled"].end_containers()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import py_compile
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ import pytest
 if TYPE_CHECKING:  # its tests are skipped where it is not installed
     from hypernodes_modal.loopback import ModalLoopback
     from hypernodes_modal.loopback.mounts import Mounts
+
+
+running: list[ModalLoopback] = []
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,19 @@ def modal_loopback_session() -> Iterator[ModalLoopback]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Mounts, "lay_out", lay_out)
         with ModalLoopback() as plane:
+            running.append(plane)
             yield plane
+            running.remove(plane)
+
+
+def end_containers() -> None:
+    """End what runs on the control plane of the session, if there is one, and come back when it has ended."""
+    for plane in running:
+        plane.stop_apps()
+        deadline = time.monotonic() + 30
+        while alive := [container for container in plane.containers if container.state != "ended"]:
+            assert time.monotonic() < deadline, f"not ended: {alive}"
+            time.sleep(0.02)
 
 
 def compiled(mounts: Mounts, sha256_hex: str, name: str) -> Path:

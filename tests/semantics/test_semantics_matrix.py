@@ -28,7 +28,7 @@ from hypernodes import (
     node,
 )
 from tests.semantics.build import DictCache, Recorder
-from tests.semantics.modes import MODES, REMOTE_MODES, local_backend, subprocess_backend
+from tests.semantics.modes import REMOTE_MODES, Modes, local_backend, subprocess_backend
 from tests.support import notes_of
 
 
@@ -564,8 +564,16 @@ def pipeline_place(backend: Backend) -> str:
     return str(getattr(getattr(backend, "engine", backend), "place", ""))
 
 
-# On each version of Python those that need no processes and differ in both.
-LOCAL = [pytest.param(modes, marks=() if modes in REMOTE_MODES[:3] else pytest.mark.slow) for modes in MODES]
+# Each mode for nodes and for items, with itself and with another; test_generated_pipelines.py draws from all pairs. On
+# each version of Python those that need no processes, with each mode once.
+PAIRS: list[Modes] = [
+    *REMOTE_MODES,
+    ("async", "async"),
+    ("threaded", "threaded"),
+    ("parallel", "sequential"),
+    ("sequential", "parallel"),
+]
+LOCAL = [pytest.param(modes, marks=() if modes in REMOTE_MODES[:3] else pytest.mark.slow) for modes in PAIRS]
 
 
 @pytest.fixture(params=LOCAL, ids="-".join, scope="module")
