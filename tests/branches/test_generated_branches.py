@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypernodes import Backend, Cache, LocalBackend, MemoryCache, PipelineCallback
 from tests.branches.branching_pipelines import Spec, branching_pipelines, build, evaluate
 from tests.semantics.build import Calls
-from tests.semantics.modes import MODES, REMOTE_MODES, Modes, local_backend, subprocess_backend
+from tests.semantics.modes import MODES, MODES_ELSEWHERE, Modes, local_backend, subprocess_backend
 
 INPUTS = st.fixed_dictionaries(
     {"a": st.integers(0, 2), "b": st.integers(0, 2), "xs": st.lists(st.integers(0, 2), max_size=3)}
@@ -138,7 +138,7 @@ def test_generated_branches_in_nested_pipelines_with_backends_of_their_own(
 
 
 @settings(max_examples=max(24, min(settings().max_examples, 2500)), suppress_health_check=ALL_CHECKS)
-@given(spec=branching_pipelines(), inputs=INPUTS, modes=st.sampled_from(REMOTE_MODES), is_cached=st.booleans())
+@given(spec=branching_pipelines(), inputs=INPUTS, modes=st.sampled_from(MODES_ELSEWHERE), is_cached=st.booleans())
 def test_generated_branches_are_evaluated_lazily_in_another_process(
     remote_backends: Callable[[Modes], Backend],
     calls: Calls,

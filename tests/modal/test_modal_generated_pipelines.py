@@ -1,6 +1,6 @@
 """Generated pipelines do in a Modal container what the reference interpreter says.
 
-Some here, in each mode once for nodes and once for items; `HYPERNODES_MODAL_EXAMPLES=1000 pytest
+Some here, in each mode once; `HYPERNODES_MODAL_EXAMPLES=1000 pytest
 tests/modal/test_modal_generated_pipelines.py` goes through as many, in all pairs of modes.
 """
 
@@ -23,11 +23,11 @@ from tests.branches.branching_pipelines import Spec, branching_pipelines
 from tests.branches.test_generated_branches import INPUTS, check
 from tests.semantics.build import CallsOverNetwork
 from tests.semantics.generate import Scenario, scenarios
-from tests.semantics.modes import MODES, REMOTE_MODES, Modes
+from tests.semantics.modes import MODES, MODES_ELSEWHERE, Modes
 from tests.semantics.test_generated_pipelines import check_scenario
 
 EXAMPLES = int(os.environ.get("HYPERNODES_MODAL_EXAMPLES", "24"))
-DRAWN = MODES if "HYPERNODES_MODAL_EXAMPLES" in os.environ else REMOTE_MODES
+DRAWN = MODES if "HYPERNODES_MODAL_EXAMPLES" in os.environ else MODES_ELSEWHERE
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from hypernodes import (
     node,
 )
 from tests.semantics.build import DictCache, Recorder
-from tests.semantics.modes import REMOTE_MODES, Modes, local_backend, subprocess_backend
+from tests.semantics.modes import MODES_ELSEWHERE, REMOTE_MODES, Modes, local_backend, subprocess_backend
 from tests.support import notes_of
 
 
@@ -588,9 +588,8 @@ class TestLocalBackend(BackendConformance):
         return shared_backend
 
 
-# Where it runs and how it runs are independent of each other: each mode stands here once, for nodes or for items, and
 # remote/test_remote_modes.py holds a part of this in more pairs.
-REMOTE = [pytest.param(("sequential", "parallel"), marks=pytest.mark.slow), ("threaded", "async")]
+REMOTE = [pytest.param(modes, marks=pytest.mark.slow if "parallel" in modes else ()) for modes in MODES_ELSEWHERE]
 
 
 @pytest.fixture(params=REMOTE, ids="-".join, scope="module")
