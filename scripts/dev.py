@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSION_FILE = ROOT / "packages/hypernodes-core/src/hypernodes/_version.py"
 SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 CANDIDATE_PYTHONS = ("3.14",)  # not promised yet; tested where it is found
+LONGEST = "py312"  # the environment with all tests
 
 
 def main(argv: list[str]) -> int:
@@ -65,19 +66,25 @@ def run_module(module: str, args: list[str]) -> int:
 
 
 def test(args: list[str]) -> int:
-    """Run tox in the environments that can run here; a missing Python is skipped, and said."""
+    """Run tox in the environments that can run here; a missing Python is skipped, and said.
+
+    All of them together run side by side, as many as there are CPUs, since each waits a good deal: for downloads, for
+    containers. What one prints is shown when it ends. The one that takes longest starts first.
+    """
     python = environment("tox", ["tox>=4.24,<5"])
     found = {version: find_python(version) for version in (*SUPPORTED_PYTHONS, *CANDIDATE_PYTHONS)}
     if not any(found[version] for version in SUPPORTED_PYTHONS):
         sys.exit(f"./dev: the tests need one of Python {', '.join(SUPPORTED_PYTHONS)}, and none is on this machine.")
     tox_args = args[: args.index("--")] if "--" in args else args
+    command = ["run"]
     if not any(arg.startswith(("-e", "-f", "-m")) for arg in tox_args):
         envs = [f"py{version.replace('.', '')}" for version, path in found.items() if path]
         if "--" not in args:
-            envs = ["lint", "types", *envs, "wheels"]
+            envs = [*sorted(envs, key=lambda env: env != LONGEST), "lint", "types", "wheels"]
+            command = ["run-parallel", "--parallel-no-spinner"]
         args = ["-e", ",".join(envs), *args]
     environ = clean_environ() | {"TOX_DISCOVER": os.pathsep.join(path for path in found.values() if path)}
-    status = subprocess.call([python, "-m", "tox", "run", *args], cwd=ROOT, env=environ)
+    status = subprocess.call([python, "-m", "tox", *command, *args], cwd=ROOT, env=environ)
     for version, path in found.items():
         if path is None:
             print(f"Skipped: the tests on Python {version}, which is not on this machine.")

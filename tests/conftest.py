@@ -19,7 +19,8 @@ from hypothesis import settings
 from tests.support import end_idle_workers
 
 if importlib.util.find_spec("hypernodes_modal"):
-    from hypernodes_modal.loopback.pytest_plugin import modal_loopback, modal_loopback_session
+    from hypernodes_modal.loopback.pytest_plugin import modal_loopback
+    from tests.modal.compiled import modal_loopback_session
 
     __all__ = ["modal_loopback", "modal_loopback_session"]  # fixtures; Modal is imported when one is used
 
@@ -51,8 +52,62 @@ NEEDS = {
     "test_modal_backend.py": ("hypernodes_cache", "hypernodes_modal"),
     "worker_processes/test_ctrl_c.py": ("hypernodes_cache",),
 }
-# What takes long, mostly processes and containers. Single files and tests elsewhere carry the marker themselves.
-SLOW = ("demo/test_demo_command.py", "docs/", "modal/", "semantics/", "worker_processes/")
+# What one version of Python is enough for: what takes long, mostly processes and containers, and what the version makes
+# no difference to. Single tests elsewhere carry the marker themselves.
+SLOW = (
+    "branches/test_generated_branches.py",
+    "demo/",
+    "disk_cache/test_cache_trust.py",
+    "disk_cache/test_killed_run.py",
+    "disk_cache/test_odd_directories.py",
+    "disk_cache/test_shared_directory.py",
+    "disk_cache/test_storage_faults.py",
+    "docs/",
+    "modal/",
+    "packaging/",
+    "performance/test_benchmark_arithmetic.py",
+    "remote/test_integrity.py",
+    "remote/test_lost_remote_workers.py",
+    "remote/test_preflight.py",
+    "remote/test_remote_logs_and_warnings.py",
+    "remote/test_repeated_jobs.py",
+    "remote/test_side_by_side.py",
+    "remote/test_transfer_of_own_code.py",
+    "semantics/test_generated_pipelines.py",
+    "semantics/test_semantics_matrix_modal.py",
+    "worker_processes/",
+)
+# But for these, so that each version runs some tests of every feature.
+ON_EACH_PYTHON = ("worker_processes/test_functions_in_workers.py",)
+# The longest files, in this order, before all others, which last seconds: so no process is left with one at the end.
+LONGEST_FIRST = (
+    "modal/test_modal_faults.py",
+    "remote/test_subprocess_backend.py",
+    "modal/loopback/test_loopback_injected_faults.py",
+    "semantics/test_semantics_matrix.py",
+    "demo/test_demo_command.py",
+    "modal/loopback/test_loopback_control_plane.py",
+    "modal/test_modal_app.py",
+    "worker_processes/test_worker_lifetimes.py",
+    "modal/test_modal_nested_and_deployed.py",
+    "branches/test_generated_branches.py",
+    "worker_processes/test_time_limits_in_workers.py",
+    "modal/test_modal_calls.py",
+    "worker_processes/test_idle_workers.py",
+    "modal/test_modal_unreliable_control_plane.py",
+    "worker_processes/test_processes_started_by_nodes.py",
+    "disk_cache/test_stored_values.py",
+    "resources/test_resources.py",
+    "modal/loopback/test_loopback_failures.py",
+    "docs/test_original_description.py",
+    "signatures/test_torture.py",
+    "modal/loopback/test_loopback_containers.py",
+    "signatures/test_cycles.py",
+    "modal/test_modal_scripts.py",
+    "modal/loopback/test_loopback_calls.py",
+    "worker_processes/test_dying_workers.py",
+    "errors/test_base_exceptions.py",
+)
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=20_000, deadline=None, print_blob=True)
@@ -82,9 +137,12 @@ def load_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_idle_workers_of_other_modules() -> Iterator[None]:
+def no_workers_of_other_modules() -> Iterator[None]:
+    """Whichever files a process of pytest was given, and in which order, one finds nothing of the others."""
     yield
     end_idle_workers()
+    if "tests.modal.compiled" in sys.modules:
+        sys.modules["tests.modal.compiled"].end_containers()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -140,11 +198,26 @@ def pytest_collect_file(
     return [found for found in collectors if not isinstance(found, DoctestModule)]
 
 
+def is_slow(path: Path) -> bool:
+    """Whether `tox` runs all of a file on one Python only."""
+    if not path.is_relative_to(TESTS):
+        return False
+    name = path.relative_to(TESTS).as_posix()
+    return name.startswith(SLOW) and name not in ON_EACH_PYTHON
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files alone of which nothing is to run: some import much."""
+    return ("not slow" in config.option.markexpr and collection_path.is_file() and is_slow(collection_path)) or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes minutes: `tox` runs it on one Python only."""
+    """Mark what runs on one Python only, and put the longest files first."""
     for item in items:
-        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+        if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
+    place = {TESTS / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(wrapper=True)

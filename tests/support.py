@@ -17,10 +17,9 @@ from hypernodes.failure import REPLAY_NOTE
 def end_idle_workers() -> None:
     """End the processes that stay for the next run."""
     LocalBackend().close()
-    if "hypernodes.remote.subprocess_backend" in sys.modules:
-        from hypernodes.backend import SubprocessBackend
-
-        SubprocessBackend().close()
+    # Not by its public name, which is looked up in the metadata of all distributions each time.
+    if module := sys.modules.get("hypernodes.remote.subprocess_backend"):
+        module.SubprocessBackend().close()
 
 
 class Recorder(PipelineCallback):

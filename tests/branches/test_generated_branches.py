@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypernodes import Backend, Cache, LocalBackend, MemoryCache, PipelineCallback
 from tests.branches.branching_pipelines import Spec, branching_pipelines, build, evaluate
 from tests.semantics.build import Calls
-from tests.semantics.modes import MODES, REMOTE_MODES, Modes, local_backend, subprocess_backend
+from tests.semantics.modes import MODES, MODES_ELSEWHERE, Modes, local_backend, subprocess_backend
 
 INPUTS = st.fixed_dictionaries(
     {"a": st.integers(0, 2), "b": st.integers(0, 2), "xs": st.lists(st.integers(0, 2), max_size=3)}
@@ -115,7 +115,7 @@ def all_are_cached(spec: Spec) -> bool:
     )
 
 
-@settings(max_examples=max(240, settings().max_examples), suppress_health_check=ALL_CHECKS)
+@settings(max_examples=max(120, settings().max_examples), suppress_health_check=ALL_CHECKS)
 @given(spec=branching_pipelines(), inputs=INPUTS, modes=st.sampled_from(MODES), is_cached=st.booleans())
 def test_generated_branches_are_evaluated_lazily_in_every_mode(
     backends: Callable[[Modes], Backend],
@@ -128,7 +128,7 @@ def test_generated_branches_are_evaluated_lazily_in_every_mode(
     check(spec, inputs, backends(modes), calls, cache=MemoryCache() if is_cached else None)
 
 
-@settings(max_examples=max(100, settings().max_examples), suppress_health_check=ALL_CHECKS)
+@settings(max_examples=max(60, settings().max_examples), suppress_health_check=ALL_CHECKS)
 @given(spec=branching_pipelines(), inputs=INPUTS, is_cached=st.booleans())
 def test_generated_branches_in_nested_pipelines_with_backends_of_their_own(
     calls: Calls, spec: Spec, inputs: dict[str, object], is_cached: bool
@@ -137,16 +137,14 @@ def test_generated_branches_in_nested_pipelines_with_backends_of_their_own(
     check(spec, inputs, LocalBackend(), calls, cache=cache, inner_backend=LocalBackend())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("modes", REMOTE_MODES)
-@settings(max_examples=max(25, min(settings().max_examples, 2500) // 4), suppress_health_check=ALL_CHECKS)
-@given(spec=branching_pipelines(), inputs=INPUTS, is_cached=st.booleans())
+@settings(max_examples=max(24, min(settings().max_examples, 2500)), suppress_health_check=ALL_CHECKS)
+@given(spec=branching_pipelines(), inputs=INPUTS, modes=st.sampled_from(MODES_ELSEWHERE), is_cached=st.booleans())
 def test_generated_branches_are_evaluated_lazily_in_another_process(
     remote_backends: Callable[[Modes], Backend],
     calls: Calls,
-    modes: Modes,
     spec: Spec,
     inputs: dict[str, object],
+    modes: Modes,
     is_cached: bool,
 ) -> None:
     check(spec, inputs, remote_backends(modes), calls, cache=MemoryCache() if is_cached else None)

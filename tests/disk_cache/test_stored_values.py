@@ -83,6 +83,7 @@ json_like = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(value=json_like, key=st.text(), other=st.text(), level=st.sampled_from([0, 1]))
 def test_what_is_sealed_opens_with_its_key_only(value: Any, key: str, other: str, level: int) -> None:
     sealer = Sealer(b"s" * 32, level)
@@ -97,6 +98,7 @@ def test_what_is_sealed_opens_with_its_key_only(value: Any, key: str, other: str
                 wrong_sealer.open(wrong_key, entry)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.integers(0, 3000), min_size=1, max_size=5), level=st.sampled_from([0, 1]))
 def test_a_file_gives_back_its_buffers(lengths: list[int], level: int, tmp_path: Path) -> None:
@@ -296,6 +298,7 @@ with DiskCache("cache") as cache:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resident sizes are told in other units elsewhere")
 @pytest.mark.parametrize("kind", ["array", "bytes"])
 def test_large_values_are_not_copied_in_memory(kind: str, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def state_of(built: Built) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=max(120, settings().max_examples),
+    max_examples=max(80, settings().max_examples),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 @given(scenario=scenarios(), data=st.data())

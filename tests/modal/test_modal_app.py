@@ -141,22 +141,22 @@ def test_a_script_that_ends_without_closing_leaves_no_container(modal_loopback, 
     assert {container.end_reason for container in modal_loopback.containers} == {"app stopped"}
 
 
-def test_what_nodes_print_is_shown_unless_it_is_not_wanted(modal_loopback, tmp_path):
-    script = HEADER + "with backend: pipeline.run({'x': 1})"
-    assert run_script(script, tmp_path, modal_loopback) == "doubling 1\n"  # and nothing else of Modal's client
-    assert run_script(script, tmp_path, modal_loopback, "--quiet") == ""
-
-
-def test_what_nodes_print_to_standard_error_is_shown_there(modal_loopback, tmp_path):
-    script = HEADER.replace('print("doubling", x)', 'print("doubling", x, file=__import__("sys").stderr)')
+@pytest.mark.parametrize(
+    ("options", "shown"), [([], ("doubling 1\n", "doubting 1\n")), (["--quiet"], ("", ""))], ids=["shown", "unwanted"]
+)
+def test_what_nodes_print_is_shown_where_they_print_it_unless_it_is_not_wanted(
+    modal_loopback, tmp_path, options, shown
+):
+    both = 'print("doubling", x); print("doubting", x, file=__import__("sys").stderr)'
+    script = HEADER.replace('print("doubling", x)', both)
     process = subprocess.run(
-        [sys.executable, "-c", script + "with backend: pipeline.run({'x': 1})"],
+        [sys.executable, "-c", script + "with backend: pipeline.run({'x': 1})", *options],
         env=os.environ | modal_loopback.environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    assert (process.stdout, process.stderr) == ("", "doubling 1\n")
+    assert (process.stdout, process.stderr) == shown  # and nothing else of Modal's client
 
 
 def test_worker_processes_in_a_container_add_nothing_to_what_is_shown(modal_loopback, tmp_path):

@@ -197,7 +197,7 @@ def test_no_more_calls_than_needed_for_one_more(work: Callable[[int], Callable[[
     ],
 )
 def test_ten_times_the_size_takes_ten_times_the_calls(work: Callable[[int], Callable[[], object]]) -> None:
-    small, large = count_calls(work(300)), count_calls(work(3000))
+    small, large = count_calls(work(100)), count_calls(work(1000))
     assert large <= 10.2 * small + 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -26,11 +27,12 @@ def kept() -> Iterator[SubprocessBackend]:
 
 @pytest.fixture(scope="session")
 def essentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with hypernodes-core and cloudpickle, and nothing else."""
+    """A folder with hypernodes-core and cloudpickle, and nothing else; compiled once, and not by each process."""
     folder = tmp_path_factory.mktemp("essentials")
     for module in (hypernodes, cloudpickle):
         source = Path(module.__file__ or "").parent
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(folder, quiet=1)
     return folder
 
 

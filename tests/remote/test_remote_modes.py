@@ -1,7 +1,7 @@
 """Whatever the modes, a remote job gives what a sequential run gives here.
 
 Pairs with "parallel" on one side need a process with worker processes of its own, so there are two of them here; the
-others are drawn by modal/test_modal_generated_pipelines.py.
+others are drawn by modal/test_modal_generated_pipelines.py when many examples are asked for.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from tests.semantics.test_generated_pipelines import (
 )
 from tests.support import Recorder
 
-SCHEDULES = int(os.environ.get("HYPERNODES_SCHEDULES", "100"))
+SCHEDULES = int(os.environ.get("HYPERNODES_SCHEDULES", "60"))
 
 
 @pytest.fixture(autouse=True)

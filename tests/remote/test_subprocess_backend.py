@@ -159,10 +159,13 @@ def test_what_nodes_print_can_be_silenced_and_is_still_in_the_error_of_a_lost_wo
     assert tuple(capsys.readouterr()) == ("", "")
 
 
-@pytest.mark.parametrize("mode", ["node_execution", "map_execution"])
 @pytest.mark.parametrize(
-    "end",
-    ["with backend: run()", "run()", "backend.__enter__(); run()"],
+    ("mode", "end"),
+    [
+        ("map_execution", "with backend: run()"),
+        ("node_execution", "run()"),
+        ("map_execution", "backend.__enter__(); run()"),
+    ],
     ids=["closed", "for one run", "never closed"],
 )
 def test_worker_processes_there_end_without_complaints(mode: str, end: str, tmp_path: Path) -> None:

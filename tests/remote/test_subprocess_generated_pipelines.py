@@ -13,7 +13,7 @@ from hypothesis.strategies import sampled_from
 
 from hypernodes import Backend
 from tests.semantics.generate import Scenario, scenarios
-from tests.semantics.modes import REMOTE_MODES, Modes, subprocess_backend
+from tests.semantics.modes import MODES_ELSEWHERE, Modes, subprocess_backend
 from tests.semantics.test_generated_pipelines import check_scenario
 
 pytestmark = pytest.mark.slow
@@ -32,8 +32,8 @@ def folder() -> Iterator[str]:
         yield path
 
 
-@settings(max_examples=max(64, settings().max_examples), suppress_health_check=list(HealthCheck))
-@given(scenario=scenarios(), modes=sampled_from(REMOTE_MODES))
+@settings(max_examples=max(24, settings().max_examples), suppress_health_check=list(HealthCheck))
+@given(scenario=scenarios(), modes=sampled_from(MODES_ELSEWHERE))
 def test_generated_pipelines_do_in_another_process_what_the_reference_says(
     backends: Callable[[Modes], Backend], folder: str, scenario: Scenario, modes: Modes
 ) -> None:

@@ -32,7 +32,7 @@ from tests.semantics.test_generated_pipelines import (
     check_result,
 )
 
-SCHEDULES = int(os.environ.get("HYPERNODES_SCHEDULES", "400"))
+SCHEDULES = int(os.environ.get("HYPERNODES_SCHEDULES", "200"))
 PER_SCENARIO = 5
 
 pytestmark = pytest.mark.slow

@@ -49,12 +49,24 @@ def loads(folder: Path) -> Counter[int]:
 # --- how often it is made ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", HERE + ELSEWHERE)
+@pytest.mark.parametrize("backend", HERE)
 @pytest.mark.parametrize("is_cached", [False, True], ids=["uncached", "cached"])
 @pytest.mark.parametrize("is_observed", [False, True], ids=["unobserved", "observed"])
-def test_it_is_made_once_in_each_process_over_items_maps_and_runs(
+def test_it_is_made_once_over_items_maps_and_runs(
     backend: Any, is_cached: bool, is_observed: bool, tmp_path: Path
 ) -> None:
+    check_it_is_made_once(backend, is_cached, is_observed, tmp_path)
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+@pytest.mark.parametrize("is_cached_and_observed", [False, True], ids=["bare", "cached and observed"])
+def test_it_is_made_once_in_each_process_over_items_maps_and_runs(
+    backend: Any, is_cached_and_observed: bool, tmp_path: Path
+) -> None:
+    check_it_is_made_once(backend, is_cached_and_observed, is_cached_and_observed, tmp_path)
+
+
+def check_it_is_made_once(backend: Any, is_cached: bool, is_observed: bool, tmp_path: Path) -> None:
     pipeline = Pipeline(
         [multiply],
         backend=backend,
@@ -74,7 +86,7 @@ def test_it_is_made_once_in_each_process_over_items_maps_and_runs(
     resource.close()
 
 
-@pytest.mark.parametrize("backend", HERE + ELSEWHERE)
+@pytest.mark.parametrize("backend", HERE + ELSEWHERE[:2])
 @pytest.mark.parametrize("how", ["given", "preset", "nested", "mapped", "default"])
 def test_it_may_come_from_anywhere_that_an_input_comes_from(backend: Any, how: str, tmp_path: Path) -> None:
     handle = model(str(tmp_path), factor=3)

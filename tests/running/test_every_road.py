@@ -87,6 +87,10 @@ BACKENDS = {
     "async": LocalBackend(map_execution="async", max_workers=3),
     "nodes threaded": LocalBackend("threaded", max_workers=2),
 }
+ROADS = [
+    pytest.param(backend, id=name, marks=pytest.mark.slow if "threaded" in name else ())
+    for name, backend in BACKENDS.items()
+]
 CALLS = [whole, awaited, streamed, nested]
 
 
@@ -100,7 +104,7 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     return SETTINGS[request.param]()
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+@pytest.mark.parametrize("backend", ROADS)
 @pytest.mark.parametrize("call", CALLS)
 def test_failed_items_are_collected_in_the_same_way(
     nodes: list[Any], settings: dict[str, Any], backend: LocalBackend, call: Any
@@ -121,7 +125,7 @@ def test_failed_items_are_collected_in_the_same_way(
     assert note.endswith(f"of pipeline {path}, map item 1; its inputs: x, offset; backend: local")
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+@pytest.mark.parametrize("backend", ROADS)
 @pytest.mark.parametrize("call", CALLS)
 def test_the_first_failed_item_ends_the_map_in_the_same_way(
     nodes: list[Any], settings: dict[str, Any], backend: LocalBackend, call: Any

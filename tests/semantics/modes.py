@@ -22,6 +22,9 @@ REMOTE_MODES: list[Modes] = [
 ]
 """Each mode once for nodes and once for items, for places where every pair would take too long."""
 
+MODES_ELSEWHERE: list[Modes] = [("sequential", "parallel"), ("threaded", "async")]
+"""Each mode once, for other processes: where something runs and how it runs are independent of each other."""
+
 
 def local_backend(modes: Modes) -> Backend:
     node_execution, map_execution = modes

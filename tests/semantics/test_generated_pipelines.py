@@ -84,7 +84,7 @@ FAILS_BESIDE_A_CACHE_OF_ITS_OWN = _example(
 @example(FAILS_FOR_AN_UNWANTED_OUTPUT, ("async", "async"))
 @example(FAILS_BESIDE_A_CACHE_OF_ITS_OWN, ("threaded", "sequential"))
 @settings(
-    max_examples=max(240, settings().max_examples),
+    max_examples=max(120, settings().max_examples),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 @given(scenario=scenarios(), modes=sampled_from(MODES))
@@ -118,7 +118,7 @@ def check_scenario(scenario: Scenario, backend: Backend, calls: str | Calls) -> 
     check_result(Observed(bare, execution), Reference(without_caches(scenario.pipeline)).execute(execution))
 
 
-@settings(max_examples=max(120, settings().max_examples), suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(80, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(may_be_cached=False, may_wait=False))
 def test_sequential_runs_without_caches_do_what_the_reference_says(folder: str, scenario: Scenario) -> None:
     """Without caches and `async def` functions the engine runs nodes and items in plain loops."""
@@ -132,7 +132,7 @@ def test_sequential_runs_without_caches_do_what_the_reference_says(folder: str, 
         check_result(Observed(bare, execution), expected)
 
 
-@settings(max_examples=max(120, settings().max_examples), suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(80, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(may_wait=False))
 def test_sequential_runs_without_callbacks_compute_and_store_what_the_reference_says(
     folder: str, scenario: Scenario
@@ -153,7 +153,7 @@ def test_sequential_runs_without_callbacks_compute_and_store_what_the_reference_
         check_caches(built, reference)
 
 
-@settings(max_examples=max(100, settings().max_examples), suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(60, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(scenario=scenarios(may_wait=False))
 def test_nested_pipelines_with_backends_of_their_own_do_what_the_reference_says(
     folder: str, scenario: Scenario

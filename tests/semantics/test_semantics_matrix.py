@@ -28,7 +28,7 @@ from hypernodes import (
     node,
 )
 from tests.semantics.build import DictCache, Recorder
-from tests.semantics.modes import MODES, REMOTE_MODES, local_backend, subprocess_backend
+from tests.semantics.modes import MODES_ELSEWHERE, REMOTE_MODES, Modes, local_backend, subprocess_backend
 from tests.support import notes_of
 
 
@@ -588,7 +588,19 @@ def pipeline_place(backend: Backend) -> str:
     return str(getattr(getattr(backend, "engine", backend), "place", ""))
 
 
-@pytest.fixture(params=MODES, ids="-".join, scope="module")
+# Each mode for nodes and for items, with itself and with another; test_generated_pipelines.py draws from all pairs. On
+# each version of Python those that need no processes, with each mode once.
+PAIRS: list[Modes] = [
+    *REMOTE_MODES,
+    ("async", "async"),
+    ("threaded", "threaded"),
+    ("parallel", "sequential"),
+    ("sequential", "parallel"),
+]
+LOCAL = [pytest.param(modes, marks=() if modes in REMOTE_MODES[:3] else pytest.mark.slow) for modes in PAIRS]
+
+
+@pytest.fixture(params=LOCAL, ids="-".join, scope="module")
 def shared_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with local_backend(request.param) as backend:  # keeps worker processes for all tests
         yield backend
@@ -600,9 +612,11 @@ class TestLocalBackend(BackendConformance):
         return shared_backend
 
 
-# Where it runs and how it runs are independent of each other: remote/test_remote_modes.py holds a part of this in all
-# modes.
-@pytest.fixture(params=REMOTE_MODES, ids="-".join, scope="module")
+# remote/test_remote_modes.py holds a part of this in more pairs.
+REMOTE = [pytest.param(modes, marks=pytest.mark.slow if "parallel" in modes else ()) for modes in MODES_ELSEWHERE]
+
+
+@pytest.fixture(params=REMOTE, ids="-".join, scope="module")
 def shared_subprocess(request: pytest.FixtureRequest) -> Iterator[Backend]:
     with subprocess_backend(request.param) as backend:  # keeps the process for all tests
         yield backend

@@ -13,9 +13,8 @@ from tests.semantics.modes import Modes
 from tests.semantics.test_semantics_matrix import BackendConformance
 
 # Where it runs and how it runs are independent of each other: the engine in a container is that of the other process of
-# `SubprocessBackend`, which the matrix sees in more modes, so each mode stands here once, for nodes or for items. All
-# pairs of modes in a container are drawn by modal/test_modal_generated_pipelines.py.
-MODES: list[Modes] = [("sequential", "parallel"), ("threaded", "async")]
+# `SubprocessBackend`, and modal/test_modal_generated_pipelines.py draws from more modes in a container.
+MODES: list[Modes] = [("threaded", "parallel")]
 
 
 @pytest.fixture(params=MODES, ids="-".join, scope="module")

@@ -58,7 +58,7 @@ def sorts(vertices: Sequence[Vertex]) -> dict[int, int]:
 
 @pytest.mark.slow
 @given(graphs())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_can_be_told_apart_has_different_digests(vertices: list[Vertex]) -> None:
     sort = sorts(vertices)
     digests = {id(vertex): digest(vertex) for vertex in vertices}
@@ -69,7 +69,7 @@ def test_what_can_be_told_apart_has_different_digests(vertices: list[Vertex]) ->
 
 @pytest.mark.slow
 @given(graphs(), st.randoms(use_true_random=False))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_copy_has_the_same_digests_wherever_the_walk_begins(vertices: list[Vertex], chance: random.Random) -> None:
     copies = copy.deepcopy(vertices)
     for vertex in copies:  # another order in which the sets are filled

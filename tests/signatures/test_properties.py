@@ -101,19 +101,19 @@ def reordered(value: Any) -> Any:
 
 
 @given(values, values)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_two_values_have_one_digest_exactly_if_they_are_the_same(left: Any, right: Any) -> None:
     assert (digest(left) == digest(right)) == (written(left) == written(right))
 
 
 @given(values)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_how_a_value_came_to_be_does_not_matter(value: Any) -> None:
     assert digest(reordered(value)) == digest(value)
 
 
 @given(values, values)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_what_else_was_identified_in_the_same_run_does_not_matter(first: Any, value: Any) -> None:
     """Shortcuts that open up once a class is known must not lead to another digest."""
     memo = new_memo()
@@ -123,7 +123,7 @@ def test_what_else_was_identified_in_the_same_run_does_not_matter(first: Any, va
 
 
 @given(values, st.integers(0, 12))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_difference_is_seen_at_any_depth(value: Any, depth: int) -> None:
     def buried(thing: Any) -> Any:
         for level in range(depth):
@@ -139,7 +139,7 @@ def generated() -> list[Any]:
     found: list[Any] = []
 
     @given(values)
-    @settings(max_examples=300, database=None)
+    @settings(max_examples=150, database=None)
     def collect(value: Any) -> None:
         found.append(value)
 

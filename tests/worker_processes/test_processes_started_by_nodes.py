@@ -90,13 +90,13 @@ def test_processes_that_a_node_starts_find_the_functions_of_the_script(scripts_b
     assert _results(printed) == len(how) * ["[201, 202]"]
 
 
-@pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+@pytest.mark.parametrize("where", ["nodes", "items in a subprocess"])
 def test_processes_that_a_node_starts_find_the_functions_of_a_module_that_is_run(
-    scripts_beside: Scripts, backend: str
+    scripts_beside: Scripts, where: str
 ) -> None:
     (scripts_beside.folder / "project").mkdir()
     scripts_beside.write(GUARDED, "project/jobs.py")
-    assert _results(scripts_beside.run("-m", "project.jobs", f"[{backend}]", "pool spawn")) == ["[201, 202]"]
+    assert _results(scripts_beside.run("-m", "project.jobs", f"[{BACKENDS[where]}]", "pool spawn")) == ["[201, 202]"]
 
 
 def test_processes_that_a_node_starts_find_the_functions_of_the_script_in_a_worker_of_a_worker(

@@ -16,6 +16,7 @@ import modal
 import modal.exception
 import pytest
 
+from hypernodes_modal.cli import main
 from hypernodes_modal.loopback import ModalLoopback
 from hypernodes_modal.loopback.rpc import all_rpcs
 
@@ -225,16 +226,19 @@ def test_the_command_line_runs_a_script(tmp_path):
     assert "called double: 1 input(s)" in done.stderr
 
 
-def test_the_command_line_says_what_is_wrong(tmp_path):
-    command = [sys.executable, "-m", "hypernodes_modal", "loopback"]
-    for arguments, status, expected in (
-        ([], 2, "which program?"),
-        (["--host", "0.0.0.0", "--", "true"], 2, "not a loopback address"),
-        (["--", str(tmp_path / "missing")], 127, "cannot run"),
+def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
+    for arguments, expected in (
+        ([], "which program?"),
+        (["--host", "0.0.0.0", "--", "true"], "not a loopback address"),
     ):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == status
-        assert expected in done.stderr
+        with pytest.raises(SystemExit) as caught:
+            main(["loopback", *arguments])
+        assert caught.value.code == 2
+        assert expected in capsys.readouterr().err
+    command = [sys.executable, "-m", "hypernodes_modal", "loopback", "--", str(tmp_path / "missing")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 127
+    assert "cannot run" in done.stderr
 
 
 def test_the_fixture_serves_a_users_tests(pytester):
