@@ -11,7 +11,7 @@ import os
 import pickle
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 from hypernodes.buffers import new_buffer
@@ -26,6 +26,8 @@ _FILE_MIN_BYTES = 64 * 1024
 _SCALARS = frozenset((bool, int, float, complex, type(None), Skipped))
 _TEXTS = frozenset((str, bytes))
 _SHORT = 8  # elements of a tuple that are looked at
+_CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
+_MOST_LOOKED_AT = 32  # elements of a container in which an object is looked for
 
 
 class Payload(NamedTuple):
@@ -61,6 +63,17 @@ def is_sent_as_is(value: Any) -> bool:
 def are_scalars(values: Iterable[Any]) -> bool:
     """Whether all values are numbers, truth values, None or `SKIPPED`."""
     return _SCALARS.issuperset(map(type, values))
+
+
+def holds_object(value: Any, depth: int = 3) -> bool:
+    """Whether a value is an object of a class, rather than of builtin types, or a container with one near its top."""
+    kind = type(value)
+    if kind.__module__ != "builtins":
+        return True
+    if kind not in _CONTAINERS or not depth:
+        return False
+    elements = value.values() if kind is dict else value
+    return any(holds_object(element, depth - 1) for element in islice(elements, _MOST_LOOKED_AT))
 
 
 def new_dumper(is_by_value: bool) -> Dumper:
@@ -202,7 +215,7 @@ class Payloads:
         if held is not None and held.payload is not None:
             return held.payload
         # An object in a file is loaded once by each process, so that what it loads itself, as needed, is loaded once.
-        is_object = held is not None and type(value).__module__ != "builtins"
+        is_object = held is not None and holds_object(value)
         payload = pack(value, label, self._dumper, self.new_path, 0 if is_object else _FILE_MIN_BYTES)
         if held is not None and type(payload) is Payload:
             payload = held.payload = payload._replace(is_shared=True)
