@@ -841,6 +841,20 @@ def test_an_interrupt_while_a_result_is_observed_loses_no_other_result(name: Exe
     assert doubler.sizes == [4]
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("road", ROADS)
+def test_items_that_fail_elsewhere_take_no_part_in_a_batch(name: ExecutionMode, road: str) -> None:
+    """Also if that leaves none for a batch."""
+
+    def refuse(x: int) -> int:
+        raise ValueError("never")
+
+    backend = LocalBackend(map_execution=name)
+    pipeline = ways_of(Pipeline(nodes=[doubling(Doubler()), Node(refuse, "z")], backend=backend), road)
+    found = guarded(lambda: pipeline.map(inputs={"x": range(4)}, map_over="x", on_error="collect"))
+    assert len(failures(found)) == 4
+
+
 def test_duplicates_do_not_thin_out_batches() -> None:
     doubler = Doubler()
     pipeline = Pipeline(nodes=[doubling(doubler, batch_size=8)], cache=MemoryCache())

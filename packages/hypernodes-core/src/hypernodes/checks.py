@@ -34,6 +34,17 @@ def check_bool(name: str, value: object) -> bool:
     return value
 
 
+def as_number(value: Any) -> float | None:
+    """Return a finite number, also one of numpy, as a float; None for anything else."""
+    if isinstance(value, (bool, str, bytes, bytearray)):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if -float("inf") < number < float("inf") else None
+
+
 def check_name(name: str, value: object) -> str | None:
     """Return a setting that is a name, or None.
 

@@ -69,6 +69,11 @@ class LocalBackend(Backend):
         check_initialised(engine, PipelineExecutionEngine)
         self.engine = engine
 
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits that nodes may name."""
+        return self.engine.limits
+
     def run(self, request: RunRequest) -> dict[str, Any]:
         return self.engine.run(request)
 

@@ -35,6 +35,13 @@ def needs_await(node: Node[..., Any], result: Any) -> bool:
     return kind in (tuple, list) and len(node.outputs) > 1 and any(needs_await(node, part) for part in result)
 
 
+class Permit(Protocol):
+    """Allows a call to be made."""
+
+    def release(self) -> None:
+        """Record that the call is over."""
+
+
 class ToAwait(Protocol):
     """What is awaited for a run; one that is not begun is closed, so that Python does not warn of it."""
 
@@ -54,14 +61,16 @@ class Unawaited:
     Attributes:
         node: The node whose function returned it.
         duration_s: How long the call took.
+        permit: What allows the call, where those of the node are limited; it is released when this is closed.
     """
 
-    __slots__ = ("_result", "duration_s", "node")
+    __slots__ = ("_result", "duration_s", "node", "permit")
 
     def __init__(self, node: Node[..., Any], result: Any, duration_s: float = 0.0) -> None:
         self.node = node
         self._result = result
         self.duration_s = duration_s
+        self.permit: Permit | None = None
 
     def take(self) -> Any:
         """Return what is to be awaited, which is then the caller's."""
@@ -70,6 +79,8 @@ class Unawaited:
 
     def close(self) -> None:
         """Close the coroutines that nobody will await, without a warning of Python's."""
+        if self.permit is not None and self._result is not None:
+            self.permit.release()
         result = self.take()
         for part in result if isinstance(result, (tuple, list)) and len(self.node.outputs) > 1 else (result,):
             if part is not None and needs_await(self.node, part) and hasattr(part, "close"):

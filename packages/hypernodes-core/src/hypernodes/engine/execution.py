@@ -25,7 +25,7 @@ from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import frame_of_run
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
-from hypernodes.engine.limits import Limit, check_limits_of
+from hypernodes.engine.limits import Limit, check_limits_of, with_limits_around
 from hypernodes.engine.scoped import scoped
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.skipped_outputs import refuse_skipped
@@ -96,9 +96,10 @@ class Execution:
         is_single_threaded = engine.runs_in_order(plan) and plan.is_local and not can_be_cancelled
         self._state = state or RunState(root, engine.backend_name, is_nested, is_single_threaded)
         self._state.max_in_flight = engine.max_in_flight
+        limits = with_limits_around(engine.limits)
         if plan.is_limited:
-            check_limits_of(plan, engine.limits, engine.backend_name)
-            self._state.limits = self._thread.limits = {limit.name: limit for limit in engine.limits}
+            check_limits_of(plan, limits, engine.backend_name)
+        self._state.limits = self._thread.limits = {limit.name: limit for limit in limits}
         if plan.batched_nodes:
             self._thread.batch_sizes = self._state.batch_sizes
         self._scheduler: Scheduler | None = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
 from typing import Any
 
-from hypernodes.checks import check_name, shown
+from hypernodes.checks import as_number, check_name, shown
 from hypernodes.engine.timing import now
-from hypernodes.errors import ConfigurationError
+from hypernodes.errors import ConfigurationError, ExecutionError
 from hypernodes.locks import reset_after_fork
 from hypernodes.nearest import suggest
 from hypernodes.nodes import Node
@@ -64,21 +64,21 @@ class Limit:
     ) -> None:
         if check_name("the name of a limit", name) is None:
             raise ConfigurationError("a limit needs a name, by which nodes refer to it")
-        is_count = isinstance(concurrency, int) and not isinstance(concurrency, bool)
-        if concurrency is not None and not (is_count and concurrency >= 1):
+        count = as_number(concurrency)
+        if concurrency is not None and (count is None or count < 1 or count != int(count)):
             raise ConfigurationError(
                 f"concurrency of limit {name!r} must be a whole number, 1 or more; got {shown(concurrency)}"
             )
         for option, rate in (("per_second", per_second), ("per_minute", per_minute)):
-            is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-            if rate is not None and not (is_number and 0 < rate < float("inf")):
+            number = as_number(rate)
+            if rate is not None and (number is None or number <= 0):
                 raise ConfigurationError(f"{option} of limit {name!r} must be a number above 0; got {shown(rate)}")
         if concurrency is None and per_second is None and per_minute is None:
             raise ConfigurationError(f"limit {name!r} needs concurrency=, per_second= or per_minute=")
         self.name = name
-        self.concurrency = concurrency
-        self.per_second = per_second
-        self.per_minute = per_minute
+        self.concurrency = None if concurrency is None else int(concurrency)
+        self.per_second = per_second if type(per_second) is int else as_number(per_second)
+        self.per_minute = per_minute if type(per_minute) is int else as_number(per_minute)
         self._usage = _usage_of(self)
 
     @property
@@ -137,13 +137,14 @@ def check_limits_of(plan: Plan, limits: Sequence[Limit], backend_name: str) -> N
     known = {limit.name for limit in limits}
     for step in plan.steps:
         if isinstance(step, NestedStep):
-            if not step.node.pipeline.has_own_backend:
-                check_limits_of(step.inner, limits, backend_name)
+            own = getattr(step.node.pipeline, "backend", None)  # which has the limits around it besides its own
+            check_limits_of(step.inner, [*limits, *getattr(own, "limits", ())], backend_name)
             continue
         limiting = step.node.limiting
         for name, _ in limiting.weights if limiting is not None else ():
             if name not in known:
-                names = f"{', '.join(map(repr, sorted(known)))}{suggest(name, known)}" if known else "none"
+                hint = suggest(name, known) if len(known) > 1 else ""
+                names = f"{', '.join(map(repr, sorted(known)))}{hint}" if known else "none"
                 raise ConfigurationError(
                     f"node {step.node.name!r} names limit {name!r}, which the backend {backend_name!r} does not have: "
                     f"it has {names}. Give it to the backend or engine: limits=[Limit({name!r}, concurrency=...)]"
@@ -157,54 +158,66 @@ class _Entry:
     """A call that counts for a rate.
 
     Attributes:
-        at_s: When it began, or was allowed to begin, on the monotonic clock.
+        at_s: When it began, on the monotonic clock; None as long as that is not known, so that it still counts.
         weight: What it counts.
     """
 
     __slots__ = ("at_s", "weight")
 
-    def __init__(self, at_s: float, weight: float) -> None:
-        self.at_s = at_s
+    def __init__(self, weight: float) -> None:
+        self.at_s: float | None = None
         self.weight = weight
 
 
 class _Rate:
-    """The calls of the last second or minute."""
+    """The calls of the last second or minute.
+
+    Args:
+        most: The largest sum of their weights.
+        period_s: The second or minute.
+    """
 
     def __init__(self, most: float, period_s: float) -> None:
-        if most < 1:  # less than one call: so many in a longer time
-            most, period_s = 1.0, period_s / most
         self.most = most
-        self.period_s = period_s
-        self._entries: deque[_Entry] = deque()
-        self._total = 0.0
+        self._period_s = period_s
+        self._entries: list[_Entry] = []
 
-    def seconds_left(self, weight: float, time_s: float) -> float:
-        """Return how long a call of some weight has to wait, in seconds."""
-        entries = self._entries
-        while entries and entries[0].at_s + self.period_s <= time_s:
-            self._total -= entries.popleft().weight
-        if not entries:
-            self._total = 0.0  # without what floats have lost
-        too_many = self._total + weight - self.most
-        if too_many <= 0:
+    def used(self, time_s: float) -> float:
+        """Return the sum of the weights that count now."""
+        self._entries = [e for e in self._entries if e.at_s is None or e.at_s + self._period_s > time_s]
+        return sum(entry.weight for entry in self._entries)
+
+    def seconds_left(self, weight: float, time_s: float) -> float | None:
+        """Return how long a call of some weight has to wait, in seconds; None if it waits for others to begin."""
+        too_many = self.used(time_s) + min(weight, self.most) - self.most
+        if too_many <= _ROUNDED:
             return 0.0
-        for entry in entries:
-            too_many -= entry.weight
-            if too_many <= 0:
-                return entry.at_s + self.period_s - time_s
-        return 0.0  # heavier than all that fits, which is refused elsewhere
+        begun = sorted((entry.at_s, entry.weight) for entry in self._entries if entry.at_s is not None)
+        for at_s, own in begun:
+            too_many -= own
+            if too_many <= _ROUNDED:
+                return max(at_s + self._period_s - time_s, 0.0)
+        return None
 
-    def add(self, weight: float, time_s: float) -> _Entry:
-        entry = _Entry(time_s, weight)
+    def add(self, weight: float) -> _Entry:
+        entry = _Entry(min(weight, self.most))
         self._entries.append(entry)
-        self._total += weight
         return entry
 
-    def refund(self, entry: _Entry) -> None:
+    def remove(self, entry: _Entry) -> None:
         """Let a call that was not made count nothing."""
-        self._total -= entry.weight
-        entry.weight = 0.0
+        self._entries.remove(entry)
+
+
+_ROUNDED = 1e-9  # what sums of floats may be too large by
+
+
+def _rates_of(most: float, period_s: float) -> list[_Rate]:
+    """Return what keeps calls to a rate: if that is less than one call, it is one in a longer time as well."""
+    rates = [_Rate(most, period_s)]
+    if most < 1:
+        rates.append(_Rate(1.0, period_s / most))
+    return rates
 
 
 class Usage:
@@ -219,60 +232,84 @@ class Usage:
     def __init__(self, name: str, concurrency: int | None, rates: Sequence[tuple[float, float]] = ()) -> None:
         self.name = name
         self.concurrency = concurrency
-        self.rates = [_Rate(most, period_s) for most, period_s in rates]
+        self.rates = [rate for most, period_s in rates for rate in _rates_of(most, period_s)]
+        self.heaviest = max(min((most for most, _ in rates), default=float("inf")), 1.0)
         self.running = 0
 
-    @property
-    def heaviest(self) -> float:
-        """The largest weight that a call can have."""
-        return min((rate.most for rate in self.rates), default=float("inf"))
-
     def seconds_left(self, weight: float, time_s: float) -> float | None:
-        """Return how long a call has to wait, in seconds; None if it waits for the end of another."""
+        """Return how long a call has to wait, in seconds; None if it waits for others to begin or to end."""
         if self.concurrency is not None and self.running >= self.concurrency:
             return None
-        return max([rate.seconds_left(weight, time_s) for rate in self.rates], default=0.0)
+        times = [rate.seconds_left(weight, time_s) for rate in self.rates]
+        known = [left_s for left_s in times if left_s is not None]
+        return max(known, default=0.0) if len(known) == len(times) else None
+
+    def is_idle(self, time_s: float) -> bool:
+        """Whether nothing is used of it."""
+        return not self.running and not any(rate.used(time_s) for rate in self.rates)
 
 
 Need = tuple[Usage, float]
 """A limit that a call needs, and what the call weighs."""
 
+_held: ContextVar[tuple[Usage, ...]] = ContextVar("held_limits", default=())
+
 
 class Permit:
-    """Allows one call to be made; to be released when that is over."""
+    """Allows one call to be made; to be released when that is over.
 
-    __slots__ = ("_entries", "_has_begun", "_is_released", "_needs")
+    As a context manager it is held by what runs inside: the call begins.
+    """
 
-    def __init__(self, needs: Sequence[Need], time_s: float) -> None:
+    __slots__ = ("_entries", "_is_released", "_needs", "_token")
+
+    def __init__(self, needs: Sequence[Need]) -> None:
         self._needs = needs
-        self._has_begun = self._is_released = False
+        self._is_released = False
         self._entries: list[tuple[_Rate, _Entry]] = []
+        self._token: Token[tuple[Usage, ...]] | None = None
         for usage, weight in needs:
             usage.running += 1
-            self._entries += [(rate, rate.add(weight, time_s)) for rate in usage.rates]
+            self._entries += [(rate, rate.add(weight)) for rate in usage.rates]
 
     def begin(self) -> None:
         """Record that the call begins now."""
         with _lock:
-            if not self._has_begun:
-                self._has_begun = True
-                time_s = now()
-                for _, entry in self._entries:
-                    entry.at_s = time_s
+            self._begin()
 
-    def release(self) -> None:
-        """Record that the call is over, or will not be made; from any thread, as often as you like."""
+    def release(self, has_begun: bool = False) -> None:
+        """Record that the call is over, or will not be made; from any thread, as often as you like.
+
+        Args:
+            has_begun: Whether it may have been made, although its beginning was not recorded.
+        """
         with _lock:
             if self._is_released:
                 return
             self._is_released = True
             for usage, _ in self._needs:
                 usage.running -= 1
-            if not self._has_begun:
-                for rate, entry in self._entries:
-                    rate.refund(entry)
+            if has_begun:
+                self._begin()
+            for rate, entry in self._entries:
+                if entry.at_s is None:
+                    rate.remove(entry)
             granted = _grant()
         _notify(granted)
+
+    def _begin(self) -> None:
+        time_s = now()
+        for _, entry in self._entries:
+            if entry.at_s is None:
+                entry.at_s = time_s
+
+    def __enter__(self) -> None:
+        self.begin()
+        self._token = _held.set((*_held.get(), *[usage for usage, _ in self._needs]))
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._token is not None:
+            _held.reset(self._token)
 
 
 class Request:
@@ -285,9 +322,11 @@ class Request:
     Attributes:
         permit: The permit; None until there is one.
         limit_names: Names of the limits that were used up when it was last considered.
+        ready_in_s: After how long time may bring a permit, in seconds; None if time does not.
+        passed: How many later requests got a permit before it, for one of the limits that it needs.
     """
 
-    __slots__ = ("limit_names", "needs", "notify", "permit", "ready_in_s")
+    __slots__ = ("limit_names", "needs", "notify", "passed", "permit", "ready_in_s")
 
     def __init__(self, needs: Sequence[Need], notify: Callable[[], object]) -> None:
         self.needs = needs
@@ -295,6 +334,7 @@ class Request:
         self.permit: Permit | None = None
         self.limit_names: tuple[str, ...] = ()
         self.ready_in_s: float | None = None
+        self.passed = 0
 
     def submit(self) -> Permit | None:
         """Return a permit if there is one now; else it waits for its turn."""
@@ -324,6 +364,7 @@ class Request:
             permit.release()
 
 
+_MOST_PASSED = 10  # later requests that get a permit before one that waits for another limit
 _lock = reset_after_fork(threading.Lock())
 _waiting: list[Request] = []  # in the order in which they came
 
@@ -331,6 +372,7 @@ _waiting: list[Request] = []  # in the order in which they came
 def _grant() -> list[Request]:
     """Give permits to those requests that can have one, in turn; return them. Under the lock."""
     granted: list[Request] = []
+    passed: list[Request] = []
     waited_for: dict[Usage, float | None] = {}  # what earlier requests wait for, and for how long
     time_s = now()
     for request in list(_waiting):
@@ -340,14 +382,20 @@ def _grant() -> list[Request]:
             if usage in waited_for or left_s != 0.0:
                 lacking[usage] = left_s
         if lacking:
-            waited_for |= {usage: left_s for usage, left_s in lacking.items() if usage not in waited_for}
-            request.limit_names = tuple([usage.name for usage in lacking])
             times = [left_s for left_s in lacking.values() if left_s is not None]
+            request.limit_names = tuple([usage.name for usage in lacking])
             request.ready_in_s = max(times) if len(times) == len(lacking) else None
+            is_held_up = request.passed >= _MOST_PASSED
+            kept = dict.fromkeys([usage for usage, _ in request.needs], request.ready_in_s) if is_held_up else lacking
+            waited_for |= {usage: left_s for usage, left_s in kept.items() if usage not in waited_for}
+            passed.append(request)
         else:
             _waiting.remove(request)
-            request.permit = Permit(request.needs, time_s)
+            request.permit = Permit(request.needs)
             granted.append(request)
+            needed = {usage for usage, _ in request.needs}
+            for earlier in passed:
+                earlier.passed += not needed.isdisjoint([usage for usage, _ in earlier.needs])
     return granted
 
 
@@ -358,8 +406,9 @@ def _notify(granted: Iterable[Request]) -> None:
 
 # --- the limits of nodes ---------------------------------------------------------------------------------------------
 
-_usages: weakref.WeakValueDictionary[tuple[Any, ...], Usage] = weakref.WeakValueDictionary()
-_of_nodes: weakref.WeakKeyDictionary[Node[..., Any], Usage] = weakref.WeakKeyDictionary()
+_usages: dict[tuple[Any, ...], Usage] = {}  # which stay when nobody has the limit any more: what was used still counts
+_of_functions: weakref.WeakKeyDictionary[Any, dict[int, Usage]] = weakref.WeakKeyDictionary()
+_MOST_IDLE = 256
 
 
 def _usage_of(limit: Limit) -> Usage:
@@ -368,10 +417,29 @@ def _usage_of(limit: Limit) -> Usage:
     with _lock:
         usage = _usages.get(key)
         if usage is None:
+            if len(_usages) > _MOST_IDLE:
+                _forget_idle()
             rates = [(limit.per_second, 1.0), (limit.per_minute, _MINUTE_S)]
             given = [(most, period_s) for most, period_s in rates if most is not None]
             usage = _usages[key] = Usage(limit.name, limit.concurrency, given)
     return usage
+
+
+def _forget_idle() -> None:
+    """Forget limits of which nothing is used; the objects that stand for them find no others in their place."""
+    time_s = now()
+    for key in [key for key, usage in _usages.items() if usage.is_idle(time_s)]:
+        del _usages[key]
+
+
+def _usage_of_function(node: Node[..., Any], most: int) -> Usage:
+    """Return what is used of the `max_concurrency` of a node; copies of it on other conditions share that."""
+    with _lock:
+        try:
+            usages = _of_functions.setdefault(node.func, {})
+        except TypeError:  # an object that cannot be referred to weakly
+            usages = _of_functions.setdefault(node, {})
+        return usages.setdefault(most, Usage(f"max_concurrency of {node.name}", most))
 
 
 def needs_of(step: CallStep, limits: Mapping[str, Limit], arguments: Mapping[str, Any]) -> list[Need]:
@@ -391,11 +459,7 @@ def needs_of(step: CallStep, limits: Mapping[str, Limit], arguments: Mapping[str
     assert limiting is not None
     needs: list[Need] = []
     if limiting.max_concurrency is not None:
-        with _lock:
-            usage = _of_nodes.get(node)
-            if usage is None:
-                usage = _of_nodes[node] = Usage(f"max_concurrency of {node.name}", limiting.max_concurrency)
-        needs.append((usage, 1.0))
+        needs.append((_usage_of_function(node, limiting.max_concurrency), 1.0))
     for name, weigh in limiting.weights:
         usage = limits[name].usage
         weight = 1.0 if weigh is None else _as_weight(weigh.of(arguments), node, name)
@@ -405,16 +469,19 @@ def needs_of(step: CallStep, limits: Mapping[str, Limit], arguments: Mapping[str
                 f"at most ({limits[name]!r}): it could never be made"
             )
         needs.append((usage, weight))
+    held = _held.get()
+    for usage, _ in needs:
+        if usage.concurrency is not None and held.count(usage) >= usage.concurrency:
+            raise ExecutionError(
+                f"node {node.name!r} needs limit {usage.name!r}, of which the call that started this run holds all "
+                f"{usage.concurrency}: both would wait for ever. Run the pipeline outside of the limited node"
+            )
     return needs
 
 
 def _as_weight(value: Any, node: Node[..., Any], name: str) -> float:
-    try:
-        weight = float(value)
-        is_weight = 0 <= weight < float("inf")
-    except (TypeError, ValueError):
-        is_weight = False
-    if not is_weight:
+    weight = as_number(value)
+    if weight is None or weight < 0:
         raise ConfigurationError(
             f"the weight for limit {name!r} of node {node.name!r} must be a number, 0 or more; got {shown(value)}"
         )
@@ -424,9 +491,29 @@ def _as_weight(value: Any, node: Node[..., Any], name: str) -> float:
 def _reset() -> None:
     """Forget, in a forked process, the calls that its parent makes."""
     _waiting.clear()
-    for usage in [*_usages.values(), *_of_nodes.values()]:
+    for usage in [*_usages.values(), *(usage for usages in _of_functions.values() for usage in usages.values())]:
         usage.running = 0
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset)
+
+
+# --- the limits around a run -----------------------------------------------------------------------------------------
+
+_around: ContextVar[tuple[Limit, ...]] = ContextVar("limits_around", default=())
+
+
+def with_limits_around(own: Sequence[Limit]) -> tuple[Limit, ...]:
+    """Return the limits of a run: its own, and those of the run that delegated it, if their names are others."""
+    names = {limit.name for limit in own}
+    return (*own, *[limit for limit in _around.get() if limit.name not in names])
+
+
+def delegated_with(limits: Iterable[Limit], run: Callable[[], Any]) -> Any:
+    """Run a nested pipeline on a backend of its own, which has these limits besides its own."""
+    token = _around.set(tuple(limits))
+    try:
+        return run()
+    finally:
+        _around.reset(token)

@@ -194,12 +194,16 @@ def _make_limited(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned
     """Make a call that has a permit; what still has to be awaited keeps it."""
     permit = call.permit
     assert permit is not None
-    permit.begin()
     returned: Returned | Unawaited | None = None
     try:
-        returned = make(call._replace(permit=None), wait_for)
+        if call.step.resources:
+            call = with_resources(call)  # which may take long
+        with permit:
+            returned = make(call._replace(permit=None), wait_for)
     finally:
-        if not isinstance(returned, Unawaited):
+        if isinstance(returned, Unawaited):
+            returned.permit = permit
+        else:
             permit.release()
     return returned
 
@@ -207,11 +211,15 @@ def _make_limited(call: Call, wait_for: Callable[[Any], Any] | None) -> Returned
 async def make_async(call: Call) -> Returned:
     """Call an `async def` function in a running event loop."""
     if call.permit is not None:
-        call.permit.begin()
         try:
-            return await make_async(call._replace(permit=None))
+            if call.step.resources:
+                call = await _with_resources_of_loop(call)
+            assert call.permit is not None
+            with call.permit:
+                return await make_async(call._replace(permit=None))
         finally:
-            call.permit.release()
+            if call.permit is not None:
+                call.permit.release()
     started_at = perf_counter()
     node = call.step.node
     if call.step.resources:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import Any
 
-from hypernodes.checks import shown
+from hypernodes.checks import as_number, shown
 from hypernodes.errors import ConfigurationError
 from hypernodes.nodes import Node
 
@@ -34,8 +34,9 @@ def retry_delay_s(node: Node[..., Any], attempt: int, error: BaseException) -> f
         import random
 
         return float(node.retry_delay * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
-    if not isinstance(asked, (int, float)) or isinstance(asked, bool) or not 0 <= asked < float("inf"):
+    seconds = as_number(asked)
+    if seconds is None or seconds < 0:
         raise ConfigurationError(
             f"retry_after of node {node.name!r} must return seconds, 0 or more, or None; it returned {shown(asked)}"
         )
-    return float(asked)
+    return seconds

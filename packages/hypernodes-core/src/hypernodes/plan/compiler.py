@@ -614,7 +614,7 @@ def _is_local(step: Step) -> bool:
 
 def _is_limited(step: Step) -> bool:
     if isinstance(step, NestedStep):
-        return not step.node.pipeline.has_own_backend and step.inner.is_limited
+        return step.inner.is_limited
     return step.node.limiting is not None
 
 

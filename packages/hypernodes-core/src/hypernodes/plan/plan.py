@@ -255,7 +255,7 @@ class Plan(Record):
         leads_to: For each step, the batched nodes that may be called after it; empty if there are none at all.
         streams: For each step whose elements can be taken one by one, the mapped pipelines that do so, by position.
         has_streams: Whether there are any such steps, also in mapped pipelines that run here.
-        is_limited: Whether calls in it, also those of nested pipelines that run here, have limits.
+        is_limited: Whether calls in it, also those of nested pipelines, have limits.
         gathers_across_maps: Whether a mapped pipeline has items that contain further maps with batched nodes, so that
             batches are formed of items of several maps.
         maps: The steps that are mapped pipelines.

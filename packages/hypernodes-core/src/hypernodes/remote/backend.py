@@ -18,7 +18,7 @@ from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import sign_item
-from hypernodes.engine.limits import Limit, check_limits_of
+from hypernodes.engine.limits import Limit, check_limits_of, with_limits_around
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.skipped_outputs import refuse_skipped
 from hypernodes.engine.state import RunState
@@ -163,7 +163,7 @@ class RemoteBackend(Backend):
     def _found_whole(
         self, call: RemoteCall, values: list[Any], known: PriorResults, inputs: Mapping[str, Any], is_nested: bool
     ) -> dict[str, Any]:
-        engine = PipelineExecutionEngine(limits=self.limits)
+        engine = PipelineExecutionEngine(limits=with_limits_around(self.limits))
         engine.backend_name = self.backend_name
         state: RunState = call.state
         return Execution(engine, call.plan, state.root, is_nested, state=state).run(values, inputs, known)
@@ -302,14 +302,15 @@ class RemoteBackend(Backend):
     def _remote_call(self, plan: Plan, root: CallbackContext) -> RemoteCall:
         from hypernodes.remote.remote_call import RemoteCall  # needs cloudpickle
 
+        limits = with_limits_around(self.limits)
         if plan.is_limited:
-            check_limits_of(plan, self.limits, self.backend_name)
+            check_limits_of(plan, limits, self.backend_name)
         settings = EngineSettings(
             self.node_execution,
             self.map_execution,
             self.max_workers,
             self.backend_name,
-            self.limits,
+            limits,
             self.max_in_flight,
         )
         return RemoteCall(self, plan, root, settings)

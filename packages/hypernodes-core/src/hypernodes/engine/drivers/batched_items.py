@@ -175,6 +175,8 @@ class BatchedItems:
                 self._release(member[2])
             else:
                 members.append(member)
+        if not members:
+            return
         for item, own_step, _ in members:
             item.frame.begin(own_step)
         done: list[_OpenItem] = []

@@ -10,6 +10,7 @@ from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
+from hypernodes.engine.limits import delegated_with
 from hypernodes.plan import UNSET, NestedStep
 from hypernodes.request import MapRequest, RunRequest
 from hypernodes.results import checked_map, checked_run
@@ -33,7 +34,11 @@ def prepare_delegation(frame: Frame, step: NestedStep, context: CallbackContext)
     Raises:
         DependencyError: A value cannot be mapped over, or lengths differ.
     """
-    return _prepare_map(frame, step, context) if step.mapped else _prepare_run(frame, step, context)
+    prepared = _prepare_map(frame, step, context) if step.mapped else _prepare_run(frame, step, context)
+    if not frame.run.limits:
+        return prepared
+    limits = tuple(frame.run.limits.values())
+    return prepared._replace(run=lambda: delegated_with(limits, prepared.run))
 
 
 def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:

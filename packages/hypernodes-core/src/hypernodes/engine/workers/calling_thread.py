@@ -193,12 +193,10 @@ class CallingThread:
         """
         granted = Event()
         request = Request(needs, granted.set)
-        permit = request.submit()
-        if permit is not None:
-            return permit
-        if limited is not None:
-            limited(request.limit_names)
         try:
+            permit = request.submit()
+            if permit is None and limited is not None:
+                limited(request.limit_names)
             while (permit := request.permit) is None:
                 self.check()
                 left_s = request.look_again()
@@ -222,7 +220,10 @@ class CallingThread:
                     raise
                 if isinstance(error, BatchResultError) or (can_shrink and is_out_of_memory(error)):
                     raise
-                delay_s = retry_delay_s(node, attempt, error)
+                try:
+                    delay_s = retry_delay_s(node, attempt, error)
+                except Exception as raised:
+                    raise raised from error
                 if retry is not None:
                     retry(attempt, error, delay_s)
             self._sleep(delay_s)

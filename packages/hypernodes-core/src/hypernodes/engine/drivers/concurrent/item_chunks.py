@@ -66,9 +66,8 @@ class ProcessCalls:
         needed = self._usage(activity.frame.plan).needed
         task.order, future = self._processes.submit([step], shared, needed, True, [kind], packed)
         permit = task.permit
-        if permit is not None:
-            permit.begin()
-            future.add_done_callback(lambda future: permit.release())
+        if permit is not None:  # when the call begins is not known here, so it counts from its end
+            future.add_done_callback(lambda future: permit.release(has_begun=True))
         host.wait_for(task, future)
 
     def returned(self, task: CallTask, packed: bytes) -> Returned:
