@@ -81,7 +81,11 @@ def test(args: list[str]) -> int:
         envs = [f"py{version.replace('.', '')}" for version, path in found.items() if path]
         if "--" not in args:
             envs = [*sorted(envs, key=lambda env: env != LONGEST), "lint", "types", "wheels"]
-            command = ["run-parallel", "--parallel-no-spinner"]
+            command = ["run-parallel"] if sys.stdout.isatty() else ["run-parallel", "--parallel-no-spinner"]
+            print(
+                f"Running {', '.join(envs)}, some of them side by side; each takes minutes, and is shown when it ends."
+            )
+            sys.stdout.flush()
         args = ["-e", ",".join(envs), *args]
     environ = clean_environ() | {"TOX_DISCOVER": os.pathsep.join(path for path in found.values() if path)}
     status = subprocess.call([python, "-m", "tox", *command, *args], cwd=ROOT, env=environ)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import Any
@@ -77,8 +78,8 @@ class Limit:
             raise ConfigurationError(f"limit {name!r} needs concurrency=, per_second= or per_minute=")
         self.name = name
         self.concurrency = None if concurrency is None else int(concurrency)
-        self.per_second = per_second if type(per_second) is int else as_number(per_second)
-        self.per_minute = per_minute if type(per_minute) is int else as_number(per_minute)
+        self.per_second = _as_given(per_second)
+        self.per_minute = _as_given(per_minute)
         self._usage = _usage_of(self)
 
     @property
@@ -103,6 +104,11 @@ class Limit:
         numbers = {"concurrency": self.concurrency, "per_second": self.per_second, "per_minute": self.per_minute}
         given = "".join(f", {name}={number}" for name, number in numbers.items() if number is not None)
         return f"Limit({self.name!r}{given})"
+
+
+def _as_given(rate: Any) -> float | None:
+    """Return a rate as a number of Python's, as it is shown."""
+    return rate if type(rate) is int else as_number(rate)
 
 
 def _make_limit(name: str, concurrency: int | None, per_second: float | None, per_minute: float | None) -> Limit:
@@ -158,14 +164,15 @@ class _Entry:
     """A call that counts for a rate.
 
     Attributes:
-        at_s: When it began, on the monotonic clock; None as long as that is not known, so that it still counts.
+        at_s: When it began, on the monotonic clock, as soon as that is known.
         weight: What it counts.
     """
 
     __slots__ = ("at_s", "weight")
 
+    at_s: float
+
     def __init__(self, weight: float) -> None:
-        self.at_s: float | None = None
         self.weight = weight
 
 
@@ -180,33 +187,49 @@ class _Rate:
     def __init__(self, most: float, period_s: float) -> None:
         self.most = most
         self._period_s = period_s
-        self._entries: list[_Entry] = []
+        self._begun: deque[_Entry] = deque()  # in the order in which they began
+        self._others: set[_Entry] = set()  # that may begin at any moment, or have begun
+        self._total = 0.0
 
     def used(self, time_s: float) -> float:
         """Return the sum of the weights that count now."""
-        self._entries = [e for e in self._entries if e.at_s is None or e.at_s + self._period_s > time_s]
-        return sum(entry.weight for entry in self._entries)
+        begun = self._begun
+        while begun and begun[0].at_s + self._period_s <= time_s:
+            self._total -= begun.popleft().weight
+        if not begun and not self._others:
+            self._total = 0.0  # without what floats have lost
+        return self._total
 
     def seconds_left(self, weight: float, time_s: float) -> float | None:
         """Return how long a call of some weight has to wait, in seconds; None if it waits for others to begin."""
         too_many = self.used(time_s) + min(weight, self.most) - self.most
         if too_many <= _ROUNDED:
             return 0.0
-        begun = sorted((entry.at_s, entry.weight) for entry in self._entries if entry.at_s is not None)
-        for at_s, own in begun:
-            too_many -= own
+        for entry in self._begun:
+            too_many -= entry.weight
             if too_many <= _ROUNDED:
-                return max(at_s + self._period_s - time_s, 0.0)
+                return entry.at_s + self._period_s - time_s
         return None
 
     def add(self, weight: float) -> _Entry:
+        """Let a call count that is about to be made."""
         entry = _Entry(min(weight, self.most))
-        self._entries.append(entry)
+        self._others.add(entry)
+        self._total += entry.weight
         return entry
 
+    def begin(self, entry: _Entry, time_s: float) -> None:
+        """Record when a call began, unless that is known."""
+        if entry in self._others:
+            self._others.remove(entry)
+            entry.at_s = time_s
+            self._begun.append(entry)
+
     def remove(self, entry: _Entry) -> None:
-        """Let a call that was not made count nothing."""
-        self._entries.remove(entry)
+        """Let a call count nothing that was not made."""
+        if entry in self._others:
+            self._others.remove(entry)
+            self._total -= entry.weight
 
 
 _ROUNDED = 1e-9  # what sums of floats may be too large by
@@ -292,16 +315,14 @@ class Permit:
             if has_begun:
                 self._begin()
             for rate, entry in self._entries:
-                if entry.at_s is None:
-                    rate.remove(entry)
+                rate.remove(entry)
             granted = _grant()
         _notify(granted)
 
     def _begin(self) -> None:
         time_s = now()
-        for _, entry in self._entries:
-            if entry.at_s is None:
-                entry.at_s = time_s
+        for rate, entry in self._entries:
+            rate.begin(entry, time_s)
 
     def __enter__(self) -> None:
         self.begin()

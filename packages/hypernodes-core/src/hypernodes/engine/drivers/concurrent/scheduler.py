@@ -482,7 +482,9 @@ class Scheduler:
         """Make a call that no worker has begun in this thread, instead of waiting; return whether there was one."""
         for task in self._in_flight:
             future = task.future
-            if isinstance(task, CallTask) and isinstance(future, Future) and future.cancel():
+            if not isinstance(task, CallTask) or isinstance(task, StreamedCall):
+                continue
+            if isinstance(future, Future) and future.cancel():
                 break
         else:
             return False
