@@ -35,7 +35,11 @@ class When:
 
 @dataclass(frozen=True)
 class Function:
-    """A node: its value is a small number, or a list of such numbers."""
+    """A node: its value is a small number, or a list of such numbers.
+
+    It takes many items at once if `batch_over` names any of its inputs, and yields the elements of its list if it is
+    streamed; none of this changes results.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -44,6 +48,15 @@ class Function:
     optional: frozenset[str] = frozenset()
     condition: When | None = None
     is_cached: bool = True
+    batch_over: tuple[str, ...] = ()
+    batch_size: int | None = None
+    max_concurrency: int | None = None
+    is_streamed: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        batching = {"batch_over": self.batch_over, "batch_size": self.batch_size} if self.batch_over else {}
+        return {"max_concurrency": self.max_concurrency, "each": self.is_streamed, **batching}
 
     def __call__(self, arguments: tuple[Any, ...]) -> Any:
         digest = crc32(repr((self.name, arguments)).encode()) // 7
@@ -318,7 +331,13 @@ class _Drawing:
         inputs = tuple(dict.fromkeys(names))
         optional = frozenset(name for name in inputs if self.chance(25))
         is_cached = not (self.may_be_uncached and self.chance(12))
-        return Function(f"f{number}", inputs, f"o{number}", is_list, optional, is_cached=is_cached)
+        function = Function(f"f{number}", inputs, f"o{number}", is_list, optional, is_cached=is_cached)
+        if inputs and self.chance(25):
+            batch_over = tuple(dict.fromkeys(self.pick(list(inputs)) for _ in range(2)))
+            return replace(function, batch_over=batch_over, batch_size=self.pick([64, 2, 3]))
+        if is_list and self.chance(40):
+            return replace(function, is_streamed=True)
+        return replace(function, max_concurrency=1) if self.chance(10) else function
 
     def branch(self, number: int, singles: list[str], lists: list[str], depth: int) -> list[Function | Nested]:
         """Draw nodes that make one output, on conditions that exclude each other."""
@@ -365,9 +384,8 @@ def build(
         options = node.condition.option if node.condition is not None else {}
         if isinstance(node, Function):
             function = make_function(node, add)
-            nodes.append(
-                Node(function, node.output, cache=node.is_cached, optional=tuple(sorted(node.optional)), **options)
-            )
+            options |= {"cache": node.is_cached, "optional": tuple(sorted(node.optional)), **node.options}
+            nodes.append(Node(function, node.output, **options))
             continue
         inside = build(node.inside, add, inner_backend=inner_backend)
         if inner_backend is not None:
@@ -381,13 +399,25 @@ def build(
 def make_function(node: Function, add: Callable[[str, str], object]) -> Callable[..., Any]:
     arguments = "".join(f"{name}, " for name in node.inputs)
     source = (
-        f"def make(node, add):\n"
+        f"def make(call):\n"
         f"    def {node.name}({arguments}):\n"
-        f"        add({node.name!r}, repr(({arguments})))\n"
-        f"        return node(({arguments}))\n"
+        f"        {'yield from' if node.is_streamed else 'return'} call(({arguments}))\n"
         f"    return {node.name}\n"
     )
     namespace: dict[str, Any] = {"__name__": __name__}
     exec(compile(source, "<generated>", "exec"), namespace)
-    function: Callable[..., Any] = namespace["make"](node, add)
+
+    def call(arguments: tuple[Any, ...]) -> Any:
+        add(node.name, repr(arguments))
+        return node(arguments)
+
+    def call_batch(arguments: tuple[Any, ...]) -> list[Any]:
+        is_batched = [name in node.batch_over for name in node.inputs]
+        count = len(arguments[is_batched.index(True)])
+        return [
+            call(tuple([value[index] if own else value for value, own in zip(arguments, is_batched, strict=True)]))
+            for index in range(count)
+        ]
+
+    function: Callable[..., Any] = namespace["make"](call_batch if node.batch_over else call)
     return function
