@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import dask
@@ -44,10 +45,16 @@ def map_items(size: int) -> Any:
 
 def map_in_batches(size: int, threads: int) -> Any:
     parts = -(-size // functions.BATCH)
+    one_at_a_time = threading.Lock()
+
+    def encode(part: Any) -> Any:
+        items = list(part)  # which is when they are prepared
+        with one_at_a_time:
+            return functions.encode_batch(items)
 
     def run() -> Any:
         items = dask.bag.from_sequence(range(size), npartitions=parts)
-        encoded = items.map(functions.prepare_item).map_partitions(lambda part: functions.encode_batch(list(part)))
+        encoded = items.map(functions.prepare_item).map_partitions(encode)
         return encoded.compute(scheduler="threads", num_workers=threads)
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import functions
@@ -9,8 +10,12 @@ import ray
 
 
 def map_in_batches(size: int, threads: int) -> Any:
-    ray.init(num_cpus=threads, include_dashboard=False, log_to_driver=False)
+    folder = str(Path(functions.__file__).parent)
+    environment = {"env_vars": {"PYTHONPATH": folder}}
+    ray.init(num_cpus=threads, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     ray.data.DataContext.get_current().enable_progress_bars = False
+
+    one = ray.data.TaskPoolStrategy(size=1)
 
     def prepare(row: dict[str, int]) -> dict[str, int]:
         return {"item": functions.prepare_item(row["item"])}
@@ -21,6 +26,6 @@ def map_in_batches(size: int, threads: int) -> Any:
 
     def run() -> Any:
         items = ray.data.from_items([{"item": x} for x in range(size)], override_num_blocks=threads)
-        return items.map(prepare).map_batches(encode, batch_size=functions.BATCH, concurrency=1).take_all()
+        return items.map(prepare).map_batches(encode, batch_size=functions.BATCH, compute=one).take_all()
 
     return run
