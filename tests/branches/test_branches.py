@@ -29,7 +29,7 @@ from hypernodes import (
     node,
     route,
 )
-from tests.semantics.modes import MODES, REMOTE_MODES, Modes, local_backend
+from tests.semantics.modes import MODES, REMOTE_MODES, Modes, local_backend, subprocess_backend
 
 
 @node(output_name="is_pdf")
@@ -474,3 +474,15 @@ def test_a_set_of_values_is_the_same_condition_in_every_process() -> None:
     values = {"q", "r", "s", True, 5}
     assert Node(abs, "y", when={"c": values}).conditions == Node(abs, "y", when={"c": {*values}}).conditions
     assert Node(abs, "y", when={"c": values}).conditions[0].values == tuple(sorted(values, key=repr))
+
+
+@pytest.mark.parametrize("modes", [("sequential", "sequential"), ("threaded", "parallel")])
+def test_what_decides_an_item_is_sent_to_another_process_also_if_its_result_is_found_here(modes: Modes) -> None:
+    pdf = Node(lambda kind: f"pdf of {kind}", "text", when={"kind": ("a", "b")}, name="pdf")
+    page = Node(lambda kind: f"page of {kind}", "text", unless={"kind": ("a", "b")}, name="page")
+    read = Pipeline([pdf, page], name="read").as_node({"kinds": "kind"}, {"text": "texts"}, map_over="kinds")
+    pipeline = Pipeline([read], cache=MemoryCache())
+    with subprocess_backend(modes) as backend:
+        for kinds in (["a", "x"], ["a", "x", "b"], ["a", "x", "b", "y"]):
+            texts = [f"{'pdf' if kind in 'ab' else 'page'} of {kind}" for kind in kinds]
+            assert pipeline.with_backend(backend).run({"kinds": kinds}) == {"texts": texts}

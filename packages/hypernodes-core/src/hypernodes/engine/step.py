@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from hypernodes.callbacks import CallbackContext
 from hypernodes.caller import warn_at_function
 from hypernodes.engine.awaitables import PLAIN, Unawaited, hint_at_event_loops, needs_await
-from hypernodes.engine.batch_results import results_of_items
 from hypernodes.engine.failed_calls import FailedCall, Interrupted
 from hypernodes.engine.failed_items import hint_at_failures, without_failures
 from hypernodes.engine.limit_reports import LimitReport
@@ -374,6 +373,8 @@ def outputs_of(call: Call, result: Any) -> tuple[Any, ...]:
     """
     if call.items is None:
         return split(call.step, result)
+    from hypernodes.engine.batch_results import results_of_items  # only batched nodes need it
+
     step = call.step
     found = results_of_items(step.node, result, call.items)
     if step.read_often:

@@ -22,7 +22,7 @@ class DraftConditions(Protocol):
 
 
 class DraftStep(Protocol):
-    """The part of a step, before it is one, that decides whether it may be skipped."""
+    """The part of a step, before it is one, that says what it reads and makes, and whether it may be skipped."""
 
     @property
     def node(self) -> Any: ...

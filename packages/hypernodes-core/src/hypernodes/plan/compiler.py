@@ -25,6 +25,7 @@ from hypernodes.plan.plan import (
     NestedStep,
     Plan,
     PlannedPipeline,
+    Record,
     Scope,
     Settings,
     Step,
@@ -127,7 +128,7 @@ class _Level(NamedTuple):
     node: Any = None  # the nested pipeline as a node of the level below; None for the outermost
 
 
-class _Unused(NamedTuple):
+class _Unused(Record):
     """What a plan does not compute by default, and does not need.
 
     Attributes:

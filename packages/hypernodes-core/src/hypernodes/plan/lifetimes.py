@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from hypernodes.plan.plan import Release, Step
-
-
-class ReadingStep(Protocol):
-    """The part of a step, before it is one, that says what it reads and makes."""
-
-    @property
-    def arguments(self) -> Mapping[str, int]: ...
-
-    @property
-    def slots(self) -> tuple[int, ...]: ...
-
-    @property
-    def conditions(self) -> Any: ...
+from hypernodes.plan.branches import DraftStep
+from hypernodes.plan.plan import Record, Release, Step
 
 
-class Lifetimes(NamedTuple):
+class Lifetimes(Record):
     """How long the values of a plan are needed.
 
     Attributes:
@@ -35,7 +23,7 @@ class Lifetimes(NamedTuple):
     unread: Mapping[int, tuple[int, ...]]
 
 
-def lifetimes_of(steps: Sequence[ReadingStep], requested: Collection[int]) -> Lifetimes:
+def lifetimes_of(steps: Sequence[DraftStep], requested: Collection[int]) -> Lifetimes:
     """Return how long the values that steps make are needed.
 
     Args:
@@ -55,7 +43,8 @@ def lifetimes_of(steps: Sequence[ReadingStep], requested: Collection[int]) -> Li
         ends.setdefault(last_read.get(slot, maker), []).append(slot)
         if slot not in reads:
             unread[maker] = (*unread.get(maker, ()), slot)
-    return Lifetimes({index: Release(tuple(slots)) for index, slots in ends.items()}, reads, unread)
+    released = {index: Release(tuple(slots)) for index, slots in ends.items()}
+    return Lifetimes(released=released, reads=reads, unread=unread)
 
 
 def with_releases(

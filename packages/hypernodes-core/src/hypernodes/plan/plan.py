@@ -229,14 +229,20 @@ class NestedStep(Record):
 Step: TypeAlias = CallStep | NestedStep
 
 
-class Release(NamedTuple):
+class Release:
     """Values that no later step of a plan reads, and that nobody asked for.
 
-    Attributes:
+    Args:
         slots: Their slots.
+
+    Attributes:
+        slots: The same.
     """
 
-    slots: tuple[int, ...]
+    __slots__ = ("slots",)
+
+    def __init__(self, slots: tuple[int, ...]) -> None:
+        self.slots = slots
 
 
 class Plan(Record):
