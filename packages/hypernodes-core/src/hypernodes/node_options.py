@@ -83,7 +83,7 @@ def check_cache_for(cache_for: Any, is_cached: bool, node_name: str) -> float | 
 
 def check_each(each: Any, node_name: str, is_generator: bool, outputs: tuple[str, ...], func: Any) -> bool:
     """Return whether the elements that a node yields may be taken one by one."""
-    if not check_bool(f"each of node {node_name!r}", each):
+    if each is False or not check_bool(f"each of node {node_name!r}", each):
         return False
     if not is_generator:
         raise InvalidNodeError(
@@ -100,6 +100,8 @@ def check_each(each: Any, node_name: str, is_generator: bool, outputs: tuple[str
 
 def check_parameters(option: str, names: Any, inputs: tuple[str, ...], node_name: str) -> frozenset[str]:
     """Return the parameters that an option names."""
+    if type(names) is tuple and not names:  # the default, at once
+        return frozenset()
     if not isinstance(names, Iterable) or isinstance(names, type):
         raise InvalidNodeError(
             f"{option} of node {node_name!r} must be a parameter or a list of them; got {shown(names)}",

@@ -174,17 +174,18 @@ class Node(Conditional, Generic[P, R]):
         self.cache_ignore = check_parameters("cache_ignore", cache_ignore, self.inputs, self.name)
         self.skip_failures = check_parameters("skip_failures", skip_failures, self.inputs, self.name)
         self.optional = check_parameters("optional", optional, self.inputs, self.name)
-        batch_options = {
-            "batch_over": batch_over,
-            "batch_size": batch_size,
-            "batch_weight": batch_weight,
-            "batch_limit": batch_limit,
-            "batch_wait": batch_wait,
-        }
         self.batching: Batching | None = None
-        if any(value is not None for value in batch_options.values()):
+        is_single = batch_over is None and batch_size is None and batch_weight is None
+        if not (is_single and batch_limit is None and batch_wait is None):
             from hypernodes.batching import check_batching
 
+            batch_options = {
+                "batch_over": batch_over,
+                "batch_size": batch_size,
+                "batch_weight": batch_weight,
+                "batch_limit": batch_limit,
+                "batch_wait": batch_wait,
+            }
             self.batching = check_batching(
                 batch_options, self.name, self.inputs, self.defaults, self.skip_failures, self.is_generator
             )

@@ -31,8 +31,8 @@ def what_follows(steps: Sequence[Step], consumers: Sequence[Sequence[int]]) -> t
     return tuple(found)
 
 
-def maps_batched_maps(step: Step) -> bool:
+def maps_batched_maps(step: NestedStep) -> bool:
     """Whether a step maps a pipeline whose items contain further maps with batched nodes."""
-    if not isinstance(step, NestedStep) or not step.mapped or step.node.pipeline.has_own_backend:
+    if not step.mapped or step.node.pipeline.has_own_backend:
         return False
     return step.inner.has_batched_maps

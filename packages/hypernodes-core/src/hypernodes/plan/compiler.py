@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from operator import itemgetter
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -471,8 +472,8 @@ class _Draft:
         is_requested: bool,
     ) -> Plan:
         readers = readers_of(needed_steps, outside)
-        made = [slot for draft in needed_steps for slot in draft.slots]
-        self.read_often = readers.several(made, is_input=False)
+        slots_of = [draft.slots for draft in needed_steps]
+        self.read_often = readers.several(chain.from_iterable(slots_of), is_input=False)
         producers = [-1] * len(self.template)
         branches = Branches(needed_steps, self.skippable)
         steps: list[Step] = []
@@ -482,20 +483,23 @@ class _Draft:
             for source in needs:
                 consumers[source].append(index)
             consumers.append([])
-            for slot in draft.slots:
+            for slot in slots_of[index]:
                 producers[slot] = index
             make = self._call_step if isinstance(draft.node, Node) else self._nested_step
             steps.append(make(index, draft, needs, branches.add(index, draft)))
+        calls = tuple([step for step in steps if isinstance(step, CallStep)])
+        nested = [step for step in steps if isinstance(step, NestedStep)]
         is_cached = any(_is_cached(step, self.scopes) for step in steps)
-        callbacks = {id(own): own for own in _callbacks(self.scopes, steps)}
+        callbacks = {id(own): own for own in _callbacks(self.scopes, nested)}
         needs_only_calls = all(map(_needs_only_calls, steps))
-        nested = [step.inner for step in steps if isinstance(step, NestedStep)]
-        has_branches = bool(branches.guarded) or any(inner.has_branches for inner in nested)
-        batched_nodes = frozenset[Node[..., Any]]().union(*map(batched_nodes_of, steps))
-        lifetimes = lifetimes_of(needed_steps, set(outputs.values()))
+        has_branches = bool(branches.guarded) or any(step.inner.has_branches for step in nested)
+        batched_calls = tuple([step for step in calls if step.node.batching is not None])
+        callers: list[Step] = [*batched_calls, *nested]
+        batched_nodes = frozenset[Node[..., Any]]().union(*map(batched_nodes_of, callers))
+        lifetimes = lifetimes_of(needed_steps, slots_of, outputs.values())
         program = tuple(map(_instruction, steps))
-        streams = streams_of(steps, producers)
-        may_stream = bool(streams) or any(map(has_streams, steps))
+        streams = streams_of(steps, nested, producers)
+        may_stream = bool(streams) or any(map(has_streams, nested))
         has_own_order = has_branches or bool(batched_nodes) or may_stream
         return Plan(
             scopes=tuple(self.scopes),
@@ -504,15 +508,15 @@ class _Draft:
             template=tuple(self.template),
             rest=tuple(self.template[len(self.inputs) :]),
             steps=tuple(steps),
-            calls=tuple(step for step in steps if isinstance(step, CallStep)),
-            batched_calls=tuple([step for step in steps if isinstance(step, CallStep) and step.node.batching]),
+            calls=calls,
+            batched_calls=batched_calls,
             batched_nodes=batched_nodes,
             leads_to=what_follows(steps, consumers) if batched_nodes else (),
             streams=streams,
             has_streams=may_stream,
             is_limited=any(map(_is_limited, steps)),
-            gathers_across_maps=any(map(maps_batched_maps, steps)),
-            maps=tuple(step for step in steps if isinstance(step, NestedStep) and step.mapped),
+            gathers_across_maps=any(map(maps_batched_maps, nested)),
+            maps=tuple([step for step in nested if step.mapped]),
             producers=tuple(producers),
             alternatives=branches.alternatives,
             guarded=branches.guarded,
@@ -525,7 +529,7 @@ class _Draft:
             consumers=tuple(map(tuple, consumers)),
             is_cached=is_cached,
             callbacks=tuple(callbacks.values()),
-            is_local=all(map(_is_local, steps)),
+            is_local=all(map(_is_local, nested)),
             needs_only_calls=needs_only_calls,
             is_silent=needs_only_calls and not (is_cached or callbacks or has_own_order),
             is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
@@ -538,7 +542,7 @@ class _Draft:
             else program,
             reads=lifetimes.reads,
             unread=lifetimes.unread,
-            resources=tuple(_resources(self.template, steps)),
+            resources=tuple(_resources(self.template, nested)),
             pick=itemgetter(*outputs.values()) if outputs else _nothing,
         )
 
@@ -546,27 +550,31 @@ class _Draft:
         node: Node[..., Any] = draft.node
         named = tuple([(name, draft.arguments[name]) for name in node.inputs])
         arguments = tuple([slot for _, slot in named])
-        resources = frozenset([name for name, slot in named if slot in self.resources])
-        read_often = tuple(
-            [
-                (position, self.read_often[slot])
-                for position, slot in enumerate(draft.outputs.values())
-                if slot in self.read_often
-            ]
-        )
-        batching = node.batching
+        positional: tuple[int, ...] = arguments
+        by_keyword: tuple[tuple[str, int], ...] = ()
+        if node.keyword_only:
+            positional = tuple([slot for name, slot in named if name not in node.keyword_only])
+            by_keyword = tuple([(name, slot) for name, slot in named if name in node.keyword_only])
+        resources: frozenset[str] = frozenset()
+        if self.resources:
+            resources = frozenset([name for name, slot in named if slot in self.resources])
+        read_often: tuple[tuple[int, tuple[str, ...]], ...] = ()
+        if often := self.read_often:
+            made = enumerate(draft.outputs.values())
+            read_often = tuple([(position, often[slot]) for position, slot in made if slot in often])
+        read_as, batching = draft.read_as, node.batching
         return CallStep(
             index=index,
             scope=draft.scope,
             node=node,
             arguments=arguments,
             named=named,
-            outputs=tuple([None if name in draft.overridden else slot for name, slot in draft.outputs.items()]),
+            outputs=tuple([slot if read_as[name] == slot else None for name, slot in draft.outputs.items()]),
             needs=needs,
-            positional=tuple([slot for name, slot in named if name not in node.keyword_only]),
-            by_keyword=tuple([(name, slot) for name, slot in named if name in node.keyword_only]),
+            positional=positional,
+            by_keyword=by_keyword,
             resources=resources,
-            shared_by_batch=tuple([slot for name, slot in named if batching and name not in batching.over]),
+            shared_by_batch=tuple([slot for name, slot in named if name not in batching.over]) if batching else (),
             batch_kind=(node, tuple(map(arguments.index, arguments)), resources, read_often) if batching else None,
             is_prepared=bool(node.keyword_only or node.skip_failures or resources or batching),
             is_special=bool(
@@ -609,8 +617,8 @@ def _needs_only_calls(step: Step) -> bool:
     return not step.is_special
 
 
-def _is_local(step: Step) -> bool:
-    return isinstance(step, CallStep) or (not step.node.pipeline.has_own_backend and step.inner.is_local)
+def _is_local(step: NestedStep) -> bool:
+    return not step.node.pipeline.has_own_backend and step.inner.is_local
 
 
 def _is_limited(step: Step) -> bool:
@@ -619,19 +627,17 @@ def _is_limited(step: Step) -> bool:
     return step.node.limiting is not None
 
 
-def _callbacks(scopes: list[Scope], steps: list[Step]) -> Iterator[PipelineCallback]:
+def _callbacks(scopes: list[Scope], nested: list[NestedStep]) -> Iterator[PipelineCallback]:
     for scope in scopes:
         yield from scope.callbacks
-    for step in steps:
-        if isinstance(step, NestedStep):
-            yield from step.inner.callbacks
+    for step in nested:
+        yield from step.inner.callbacks
 
 
-def _resources(template: Iterable[Any], steps: Iterable[Step]) -> Iterator[Resource[Any]]:
+def _resources(template: Iterable[Any], nested: Iterable[NestedStep]) -> Iterator[Resource[Any]]:
     yield from (value for value in template if isinstance(value, Resource))
-    for step in steps:
-        if isinstance(step, NestedStep):
-            yield from step.inner.resources
+    for step in nested:
+        yield from step.inner.resources
 
 
 def _is_cached(step: Step, scopes: list[Scope]) -> bool:

@@ -23,20 +23,26 @@ class Lifetimes(Record):
     unread: Mapping[int, tuple[int, ...]]
 
 
-def lifetimes_of(steps: Sequence[DraftStep], requested: Collection[int]) -> Lifetimes:
+def lifetimes_of(
+    steps: Sequence[DraftStep], slots_of: Sequence[Sequence[int]], requested: Collection[int]
+) -> Lifetimes:
     """Return how long the values that steps make are needed.
 
     Args:
         steps: The steps of a plan, in the order in which they are executed.
+        slots_of: The slots of the values that each of them makes.
         requested: The slots that were asked for, which stay.
     """
-    made = {slot: index for index, step in enumerate(steps) for slot in step.slots if slot not in requested}
+    made = {slot: index for index, slots in enumerate(slots_of) for slot in slots}
+    for slot in requested:
+        made.pop(slot, None)
     last_read: dict[int, int] = {}
     reads: dict[int, int] = {}
     for index, step in enumerate(steps):
-        for slot in {*step.arguments.values(), *step.conditions.slots} & made.keys():
-            last_read[slot] = index
-            reads[slot] = reads.get(slot, 0) + 1
+        for slot in (*step.arguments.values(), *step.conditions.slots):
+            if slot in made and last_read.get(slot) != index:
+                last_read[slot] = index
+                reads[slot] = reads.get(slot, 0) + 1
     ends: dict[int, list[int]] = {}
     unread: dict[int, tuple[int, ...]] = {}
     for slot, maker in made.items():

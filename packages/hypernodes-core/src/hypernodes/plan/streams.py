@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hypernodes.plan.plan import CallStep, NestedStep, Step
 
 
-def streams_of(steps: Sequence[Step], producers: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+def streams_of(
+    steps: Sequence[Step], nested: Iterable[NestedStep], producers: Sequence[int]
+) -> Mapping[int, tuple[int, ...]]:
     """Return, for each step whose elements can be taken one by one, the positions of the mapped pipelines that do so.
 
     A pipeline that maps over several lists takes them when all are complete, and so does one that may be skipped.
 
     Args:
         steps: The steps of a plan.
+        nested: Those of them that are nested pipelines.
         producers: Position of the step that fills a slot.
     """
     found: dict[int, tuple[int, ...]] = {}
-    for step in steps:
-        if not isinstance(step, NestedStep) or len(step.mapped) != 1 or step.node.pipeline.has_own_backend:
+    for step in nested:
+        if len(step.mapped) != 1 or step.node.pipeline.has_own_backend:
             continue
         source = producers[step.arguments[0]]
         if source < 0 or step.guard is not None:
@@ -30,6 +33,6 @@ def streams_of(steps: Sequence[Step], producers: Sequence[int]) -> Mapping[int, 
     return found
 
 
-def has_streams(step: Step) -> bool:
-    """Whether a mapped pipeline that runs here has streams in it."""
-    return isinstance(step, NestedStep) and not step.node.pipeline.has_own_backend and step.inner.has_streams
+def has_streams(step: NestedStep) -> bool:
+    """Whether a nested pipeline runs here and has streams in it."""
+    return not step.node.pipeline.has_own_backend and step.inner.has_streams
