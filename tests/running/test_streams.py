@@ -281,6 +281,76 @@ def test_a_cancelled_run_ends_its_generator(name: ExecutionMode) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_list_is_stored_as_it_was_yielded_although_its_consumer_changes_the_elements(name: ExecutionMode) -> None:
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[list[Any]]:
+        for number in range(size):
+            yield [number, {"deep": [number]}]
+
+    def change(element: list[Any], factor: int) -> int:
+        element.append(100)
+        element[1]["deep"].append(100)
+        return factor * (len(element) + len(element[1]["deep"]))
+
+    encode = Pipeline(nodes=[Node(change, "code")], name="encoding").as_node(
+        {"elements": "element"}, {"code": "codes"}, map_over="elements"
+    )
+    backend = LocalBackend(map_execution=name, max_workers=2)
+    pipeline = Pipeline(nodes=[load, encode], cache=MemoryCache(), backend=backend)
+    for factor in (1, 1, 2):
+        assert pipeline.run(inputs={"size": 20, "factor": factor}, output_name="codes") == {"codes": [5 * factor] * 20}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("max_in_flight", [1, 3, 9])
+def test_a_batch_does_not_wait_for_elements_that_wait_for_it(name: ExecutionMode, max_in_flight: int) -> None:
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+
+    def double_all(element: list[int]) -> list[int]:
+        return [2 * one for one in element]
+
+    backend = LocalBackend(map_execution=name, max_workers=2, max_in_flight=max_in_flight)
+    mapped = encoding(double_all, batch_over="element", batch_size=8)
+    pipeline = Pipeline(nodes=[load, mapped], backend=backend)
+    codes = list(range(0, 40, 2))
+    assert guarded(lambda: pipeline.run(inputs={"size": 20}, output_name="codes")) == {"codes": codes}
+    twice = guarded(lambda: pipeline.map(inputs={"size": [20, 0, 20]}, map_over="size", output_name="codes"))
+    assert twice == {"codes": [codes, [], codes]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_generator_is_closed_in_its_own_thread_and_hides_no_error(name: ExecutionMode, is_interrupted: bool) -> None:
+    threads, closed = Log[int](), Gate()
+
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        threads.append(threading.get_ident())
+        try:
+            yield from range(size)
+        finally:
+            threads.append(threading.get_ident())
+            closed.set()
+            raise RuntimeError("not closed properly")
+
+    def encode(element: int) -> int:
+        if element == 3:
+            raise KeyboardInterrupt if is_interrupted else KeyError("the item's error")
+        return element
+
+    backend = LocalBackend(map_execution=name, max_workers=2)
+    pipeline = Pipeline(nodes=[load, encoding(encode)], backend=backend)
+    with pytest.raises(KeyboardInterrupt if is_interrupted else KeyError) as caught:
+        guarded(lambda: pipeline.run(inputs={"size": 10**9}))
+    closed.pass_through()
+    assert len(set(threads)) == 1
+    if not is_interrupted:
+        assert "in node 'encode'" in notes_of(caught.value)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_number_of_items_is_not_known_while_they_come(name: ExecutionMode) -> None:
     totals: list[int] = []
 

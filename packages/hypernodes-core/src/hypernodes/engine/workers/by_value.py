@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from hypernodes import signature
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.exception_parts import reduce_exception
 from hypernodes.engine.workers.names_in_main import SPAWNED_MAIN, adopt_in_main
@@ -141,19 +140,8 @@ def _reduce_cached_function(function: Any) -> Any:
         return None
     parameters = function.cache_parameters()
     state = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
-    size, is_typed = parameters["maxsize"], parameters["typed"]
-    made_from = (_name_in_main(function), function.__wrapped__, size, is_typed, _identity_of(function))
+    made_from = (_name_in_main(function), function.__wrapped__, parameters["maxsize"], parameters["typed"])
     return make_cached_function, made_from, state
-
-
-def _identity_of(function: Any) -> bytes | None:
-    """Return what identifies a cached function by its code and what that refers to; None if it is not known."""
-    if code_owner.get() is not None:
-        return None  # it came from elsewhere, without its source
-    try:
-        return signature.digest(function, signature.new_memo())
-    except Exception:  # of any kind: the other side makes a new one then, with an empty cache
-        return None
 
 
 def _reduce_cached_property(prop: functools.cached_property[Any]) -> Any:
@@ -211,11 +199,6 @@ _REDUCERS: dict[type, Callable[[Any], Any]] = {
 }
 if sys.version_info >= (3, 12):
     _REDUCERS[typing.TypeAliasType] = _reduce_type_alias
-
-
-_MOST_CACHED_FUNCTIONS = 64
-_cached_functions: dict[bytes, Any] = {}  # those that arrived, the least recently used first
-_table = reset_after_fork(threading.Lock())
 
 
 # --- where it arrives ---------------------------------------------------------------------------------------------
@@ -302,29 +285,10 @@ def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any,
 
 
 def make_cached_function(
-    name_in_main: str | None,
-    function: Callable[..., Any],
-    maxsize: int | None,
-    typed: bool,
-    identity: bytes | None = None,
+    name_in_main: str | None, function: Callable[..., Any], maxsize: int | None, typed: bool
 ) -> Any:
-    """Make a cached function; one that arrived before has the same cache as then, as long as its code is the same.
-
-    Args:
-        name_in_main: Its name in the sender's `__main__` module, if it is there.
-        function: The function without a cache.
-        maxsize: See `functools.lru_cache`.
-        typed: See there.
-        identity: What identifies its code; None if it is not known.
-    """
-    if identity is None:
-        return _adopt(name_in_main, functools.lru_cache(maxsize, typed)(function))
-    with _table:
-        made = _cached_functions.pop(identity, None) or functools.lru_cache(maxsize, typed)(function)
-        _cached_functions[identity] = made  # the last one
-        if len(_cached_functions) > _MOST_CACHED_FUNCTIONS:
-            del _cached_functions[next(iter(_cached_functions))]
-    return _adopt(name_in_main, made)
+    """Make a cached function with an empty cache."""
+    return _adopt(name_in_main, functools.lru_cache(maxsize, typed)(function))
 
 
 def make_cached_property(function: Callable[[Any], Any]) -> functools.cached_property[Any]:

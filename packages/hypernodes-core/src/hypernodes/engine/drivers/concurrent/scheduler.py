@@ -220,7 +220,7 @@ class Scheduler:
         found: set[Node[..., Any]] = set()
         seen: set[Activity] = set()
         suspects = [] if self._lost_workers is None else self._lost_workers.suspects
-        waiting = [*self._timers.delayed(), *suspects, *self._limited.tasks, *self._streamed.open_calls]
+        waiting = [*self._timers.delayed(), *suspects, *self._limited.tasks]  # paused streams wait for what is open
         for task in [*self._in_flight, *waiting, *self._delegated.tasks]:
             for activity, step in task.activities():
                 _add_what_follows(found, seen, activity, step)

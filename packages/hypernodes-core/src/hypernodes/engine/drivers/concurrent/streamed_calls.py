@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from time import perf_counter
 from typing import Any
 
 from hypernodes.engine.cancellation import current_registry
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, Host, PlanActivity
-from hypernodes.engine.drivers.elements import open_generator
+from hypernodes.engine.drivers.elements import YieldedList, close_generator, open_generator
 from hypernodes.engine.step import Returned
 from hypernodes.engine.workers.threads import DaemonThreads
 from hypernodes.engine.workers.workers import Outcome
@@ -79,6 +79,7 @@ class StreamedCall(CallTask):
         "_has_ended",
         "_is_ready",
         "_is_unread",
+        "_list",
         "_threads",
         "columns",
         "elements",
@@ -96,6 +97,7 @@ class StreamedCall(CallTask):
         self._has_ended = False
         self._is_ready = True
         self._is_unread = False  # no mapped pipeline can start before the list is complete, as it seems
+        self._list = YieldedList(activity.frame, step)
         self.elements: list[Any] = []
         self.is_over = False
         self.columns: list[tuple[StreamedColumn, Activity]] = []
@@ -128,10 +130,12 @@ class StreamedCall(CallTask):
                 self._generator = open_generator(self.step, self.activity.frame.values)
             while self._waiting < self._calls.most_waiting and not (self.is_stopped or host.workers.is_cancelled):
                 try:
-                    self.elements.append(next(self._generator))
+                    element = next(self._generator)
                 except StopIteration:
                     self._has_ended = True
                     return
+                self._list.add(element)
+                self.elements.append(element)
                 host.post(self, None)
         finally:
             self._duration_s += perf_counter() - started_at
@@ -145,8 +149,9 @@ class StreamedCall(CallTask):
     def settle(self, host: Host, outcome: Outcome) -> None:
         outcome.result()
         if self._has_ended:
+            elements = self._list.complete()
             self._calls.discard(self)
-            self.record(host, Returned((self.elements,), self._duration_s))
+            self.record(host, Returned((elements,), self._duration_s))
             self.is_over = True
         elif self.is_stopped:
             self._end_unfinished(host)
@@ -169,16 +174,28 @@ class StreamedCall(CallTask):
             self._end_unfinished(host)
 
     def release(self) -> None:
-        """Release its thread."""
+        """Release its thread, which closes the generator first if it has not ended."""
+        if not self._has_ended:
+            self._close()
         self._threads.shutdown(wait=False)
 
     def _end_unfinished(self, host: Host) -> None:
-        self._calls.discard(self)
         self.is_over = True
-        close = getattr(self._generator, "close", None)
-        if close is not None:
-            close()
-        self.end_stopped(host, CancelledError("the run ended before the call did"))
+        error = CancelledError("the run ended before the call did")
+        self._close(error).result()
+        self._calls.discard(self)
+        self.end_stopped(host, error)
+
+    def _close(self, error: CancelledError | None = None) -> Future[None]:
+        """Close the generator in its own thread, as soon as it makes no elements."""
+
+        def close() -> None:
+            if self._has_ended:
+                return
+            self._has_ended = True
+            close_generator(self._generator, error or CancelledError())
+
+        return self._threads.submit(self._context.run, close)
 
 
 class StreamedCalls:
