@@ -350,6 +350,19 @@ def test_a_generator_is_closed_in_its_own_thread_and_hides_no_error(name: Execut
         assert "in node 'encode'" in notes_of(caught.value)[0]
 
 
+@pytest.mark.parametrize("name", ["sequential", "async", "threaded"])
+def test_an_item_whose_elements_came_first_is_finished_first(name: ExecutionMode) -> None:
+    @node(output_name="elements", each=True)
+    def load(size: int) -> Iterator[int]:
+        yield from range(size)
+
+    backend = LocalBackend(map_execution=name, max_workers=2)
+    pipeline = Pipeline(nodes=[load, encoding()], backend=backend)
+    endless = pipeline.map_iter(inputs={"size": [50, 10**9]}, map_over="size", output_name="codes")
+    assert guarded(lambda: next(endless)) == {"codes": list(range(0, 100, 2))}
+    endless.close()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_number_of_items_is_not_known_while_they_come(name: ExecutionMode) -> None:
     totals: list[int] = []

@@ -52,6 +52,10 @@ class Source(Protocol):
     """Makes the items of a map while they are read."""
 
     @property
+    def number(self) -> int:
+        """Which one it is, in the order in which the sources began."""
+
+    @property
     def is_starved(self) -> bool:
         """Whether the next item has not been made yet."""
 

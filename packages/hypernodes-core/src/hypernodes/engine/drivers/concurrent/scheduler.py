@@ -157,7 +157,21 @@ class Scheduler:
             activity.close(self)
         else:
             activity.is_queued = True
-            self._stack.append(activity)
+            self._stack.insert(self._position_of(activity), activity)
+
+    def _position_of(self, activity: Activity) -> int:
+        """Return where an activity waits for its turn: on top.
+
+        A map of elements that are still being made waits below those whose elements began to be made earlier, so that
+        items that have begun are finished before others.
+        """
+        stack = self._stack
+        source = activity.source if isinstance(activity, MapActivity) else None
+        if source is not None:
+            for position, other in enumerate(stack):
+                if isinstance(other, MapActivity) and other.source is not None and other.source.number < source.number:
+                    return position
+        return len(stack)
 
     def wake_up(self) -> None:
         self._inbox.put(None)

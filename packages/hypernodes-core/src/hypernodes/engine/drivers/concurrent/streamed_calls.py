@@ -10,6 +10,7 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -32,6 +33,11 @@ class StreamedColumn:
     def __init__(self, call: StreamedCall) -> None:
         self._call = call
         self._read = 0
+
+    @property
+    def number(self) -> int:
+        """The number of the call."""
+        return self._call.number
 
     @property
     def is_starved(self) -> bool:
@@ -64,8 +70,10 @@ class StreamedCall(CallTask):
         activity: The plan in which it is a step.
         step: The step.
         key: Signature of the result, when there is one.
+        number: Which streamed call of the run it is.
 
     Attributes:
+        number: The same.
         elements: The elements so far.
         is_over: Whether there will be no more.
         columns: The elements as mapped pipelines read them, with the maps to be woken when there are more.
@@ -84,11 +92,15 @@ class StreamedCall(CallTask):
         "columns",
         "elements",
         "is_over",
+        "number",
     )
 
-    def __init__(self, calls: StreamedCalls, activity: PlanActivity, step: CallStep, key: bytes | None) -> None:
+    def __init__(
+        self, calls: StreamedCalls, activity: PlanActivity, step: CallStep, key: bytes | None, number: int
+    ) -> None:
         super().__init__(activity, step, key)
         self._calls = calls
+        self.number = number
         self._context = contextvars.copy_context()
         self._context.run(current_registry.set, calls.host.workers.registry)
         self._threads = DaemonThreads("hypernodes-stream")  # always the same thread: generators may depend on it
@@ -219,6 +231,7 @@ class StreamedCalls:
         self.ready: deque[StreamedCall] = deque()
         self.most_waiting = max(host.workers.open_items, 2)
         self._open: dict[StreamedCall, None] = {}
+        self._numbers = count()
 
     @property
     def open_calls(self) -> Iterable[StreamedCall]:
@@ -227,7 +240,7 @@ class StreamedCalls:
 
     def start(self, activity: PlanActivity, step: CallStep, key: bytes | None) -> None:
         """Let a generator function make elements as soon as a worker is free."""
-        call = StreamedCall(self, activity, step, key)
+        call = StreamedCall(self, activity, step, key, next(self._numbers))
         self._open[call] = None
         self.ready.append(call)
 
