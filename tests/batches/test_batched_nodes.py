@@ -361,7 +361,6 @@ def test_no_stage_waits_for_all_items(name: ExecutionMode) -> None:
     backend = LocalBackend(map_execution=name, max_workers=4)
     pipeline = Pipeline(nodes=[wait, collect, follow], backend=backend)
     found = guarded(lambda: pipeline.map(inputs={"x": range(3)}, map_over="x"))["y"]
-    assert found[2] == 1
     assert max(found) <= 2
 
 
