@@ -33,18 +33,10 @@ from hypernodes import (
     resource,
 )
 from hypernodes.engine import ExecutionMode
-from tests.concurrency.kit import NAMES, PATIENCE_S, Gate, Log, guarded
+from tests.concurrency.kit import NAMES, PATIENCE_S, ROADS, Gate, Log, guarded, ways_of
 from tests.support import Recorder, notes_of
 
 MODES = list(product(NAMES, NAMES))
-ROADS = ["plain", "observed", "cached"]
-
-
-def ways_of(pipeline: Pipeline, road: str) -> Pipeline:
-    """Return a pipeline without frames, with frames, or with frames that look into a cache."""
-    if road == "observed":
-        return pipeline.with_callbacks([Recorder()])
-    return pipeline.with_cache(MemoryCache()) if road == "cached" else pipeline
 
 
 class Doubler:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import product
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import pytest
+
+from hypernodes import MemoryCache, Pipeline
 from hypernodes.engine import ExecutionMode
-from tests.support import end_idle_workers
+from tests.support import Recorder, end_idle_workers
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -18,6 +22,7 @@ Modes: TypeAlias = tuple[ExecutionMode, ExecutionMode]
 NAMES: tuple[ExecutionMode, ...] = ("sequential", "async", "threaded")
 CONCURRENT: tuple[ExecutionMode, ...] = ("async", "threaded")
 MODES = list(product(NAMES, NAMES))  # (node_execution, map_execution)
+ROADS = ["plain", "observed", "cached"]  # see `ways_of`
 PATIENCE_S = 60.0  # how long something that must happen is waited for; never reached by a test that passes
 
 
@@ -87,6 +92,26 @@ def guarded(function: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+def cancel_when(gate: Gate, start: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Await a run in a task, and cancel that when a gate is open."""
+
+    async def cancel() -> None:
+        task = asyncio.create_task(start())
+        await asyncio.to_thread(gate.pass_through)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    guarded(lambda: asyncio.run(cancel()))
+
+
+def ways_of(pipeline: Pipeline, road: str) -> Pipeline:
+    """Return a pipeline without frames, with frames, or with frames that look into a cache."""
+    if road == "observed":
+        return pipeline.with_callbacks([Recorder()])
+    return pipeline.with_cache(MemoryCache()) if road == "cached" else pipeline
 
 
 def run_threads() -> list[threading.Thread]:

@@ -37,7 +37,7 @@ from hypernodes import (
 from hypernodes.backend import SubprocessBackend
 from hypernodes.engine import ExecutionMode, limits
 from hypernodes.engine.limits import Request
-from tests.concurrency.kit import CONCURRENT, NAMES, Gate, Gauge, Log, guarded
+from tests.concurrency.kit import CONCURRENT, NAMES, Gate, Gauge, Log, cancel_when, guarded
 from tests.support import Recorder
 
 MODES = list(product(NAMES, NAMES))
@@ -571,15 +571,7 @@ def test_a_map_that_waits_for_a_limit_is_cancelled_at_once(name: ExecutionMode) 
 
     backend = LocalBackend(map_execution=name, limits=[limit])
     pipeline = Pipeline(nodes=[ask], backend=backend, callbacks=[Watch()])
-
-    async def cancel() -> None:
-        task = asyncio.create_task(pipeline.amap(inputs={"x": range(3)}, map_over="x"))
-        await asyncio.to_thread(waiting.pass_through)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    guarded(lambda: asyncio.run(cancel()))
+    cancel_when(waiting, lambda: pipeline.amap(inputs={"x": range(3)}, map_over="x"))
     held.release()
     assert limit.usage.running == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from itertools import product
@@ -22,17 +21,10 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode
-from tests.concurrency.kit import NAMES, Gate, Log, guarded
+from tests.concurrency.kit import NAMES, ROADS, Gate, Log, cancel_when, guarded, ways_of
 from tests.support import Recorder, notes_of
 
 MODES = list(product(NAMES, NAMES))
-ROADS = ["plain", "observed", "cached"]
-
-
-def ways_of(pipeline: Pipeline, road: str) -> Pipeline:
-    if road == "observed":
-        return pipeline.with_callbacks([Recorder()])
-    return pipeline.with_cache(MemoryCache()) if road == "cached" else pipeline
 
 
 def encoding(function: Any = None, **options: Any) -> Any:
@@ -268,15 +260,7 @@ def test_a_cancelled_run_ends_its_generator(name: ExecutionMode) -> None:
         return element
 
     pipeline = Pipeline(nodes=[load, encoding(encode)], backend=LocalBackend(map_execution=name))
-
-    async def cancel() -> None:
-        task = asyncio.create_task(pipeline.arun(inputs={"size": 10**9}))
-        await asyncio.to_thread(begun.pass_through)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    guarded(lambda: asyncio.run(cancel()))
+    cancel_when(begun, lambda: pipeline.arun(inputs={"size": 10**9}))
     closed.pass_through()
 
 

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hypernodes.locks import reset_after_fork
+
+if TYPE_CHECKING:
+    from concurrent.futures import CancelledError
+
+
+def unfinished_call() -> CancelledError:
+    """Return the error of a call whose result nobody waits for any more, since the run is over."""
+    from concurrent.futures import CancelledError  # which takes long to import
+
+    return CancelledError("the run ended before the call did")
 
 
 class Run(Protocol):

@@ -8,7 +8,7 @@ holds no values of a run and is reused by later runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import PipelineCallback
@@ -17,6 +17,9 @@ from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
 from hypernodes.plan.readers import Readers
 from hypernodes.resources import Resource
+
+if TYPE_CHECKING:
+    from hypernodes.batching import Batching
 
 MapMode: TypeAlias = Literal["zip", "product"]
 OnError: TypeAlias = Literal["raise", "collect"]
@@ -339,10 +342,13 @@ class Plan(Record):
     @property
     def batches_alike(self) -> bool:
         """Whether all batches of calls in it have the same number of items."""
-        kinds = {
-            (step.node.batching.size, step.node.batching.weight) for step in self.batched_calls if step.node.batching
-        }
+        kinds = {(batching.size, batching.weight) for batching in self.batchings}
         return len(kinds) < 2 and all(weight is None for _, weight in kinds)
+
+    @property
+    def batchings(self) -> list[Batching]:
+        """How the items of each of its batched calls are gathered."""
+        return [step.node.batching for step in self.batched_calls if step.node.batching is not None]
 
     @property
     def has_batched_maps(self) -> bool:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 
 from hypernodes.conditions import Skipped
 from hypernodes.engine.batches import Group, Groups, note_batch, outcomes_of_batch
+from hypernodes.engine.cancellation import unfinished_call
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import ItemFrames
 from hypernodes.engine.step import Returned
@@ -69,7 +69,7 @@ class BatchedItems:
         self._sizes = items.run.batch_sizes
         self._groups: Groups[_Member] = Groups(self._sizes)
         self._open: deque[_OpenItem] = deque()  # in the order in which they were read
-        suitable = sum(step.node.batching.most_items for step in self._plan.batched_calls if step.node.batching)
+        suitable = sum(batching.most_items for batching in self._plan.batchings)
         self._most_waiting = self._sizes.open_items(suitable)
         self._grouped = 0  # calls that wait for others
         self._computing: dict[bytes, list[_Member]] = {}
@@ -246,7 +246,7 @@ class BatchedItems:
                 note_batch(error, len(members))
                 self._thread.failed_at = item.frame.fail(step, error)  # raised by the function itself, in this thread
             else:
-                item.frame.report_error(step, CancelledError("the run ended before the call did"))
+                item.frame.report_error(step, unfinished_call())
 
     def _release(self, key: bytes | None) -> None:
         """Resume the calls that waited for the result with this signature."""

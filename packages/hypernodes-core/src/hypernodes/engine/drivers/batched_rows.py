@@ -67,7 +67,7 @@ class RowsInBatches:
             The failure at which the map ends, since it is among the inputs of an item; None if there is none.
         """
         rows, count = iter(rows), 0
-        most = max(step.node.batching.most_items for step in self._plan.batched_calls if step.node.batching)
+        most = max(batching.most_items for batching in self._plan.batchings)
         size = self._sizes.open_items(most)
         width = len(self._plan.outputs)
         pick, results = self._plan.pick, self._results

@@ -8,6 +8,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+from hypernodes.engine.cancellation import unfinished_call
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.step import check_read_once, prepare, with_resources
 from hypernodes.engine.workers.calling_thread import CallingThread
@@ -144,6 +145,6 @@ class YieldedElements:
         if self._is_over:
             return
         self._is_over = True
-        error = CancelledError("the run ended before the call did")
+        error = unfinished_call()
         close_generator(self._generator, error)
         self._frame.report_error(self._step, error)

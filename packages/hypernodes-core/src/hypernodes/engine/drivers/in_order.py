@@ -266,7 +266,7 @@ def _stream_silent(
     rest = inputs.rest(plan)
     needed = thread if thread.is_needed_for(plan) else None
     rows, count, width = checked_rows(plan, inputs), 0, len(plan.outputs)
-    together = max((step.node.batching.most_items for step in plan.batched_calls if step.node.batching), default=1)
+    together = max((batching.most_items for batching in plan.batchings), default=1)
     while window := list(islice(rows, together)):
         outputs: list[Any] = []
         indexes = range(count, count + len(window))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,14 +16,13 @@ from hypernodes.engine.batches import (
     is_out_of_memory,
     note_batch,
 )
+from hypernodes.engine.cancellation import unfinished_call
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, Host, Task
 from hypernodes.engine.step import Call, Returned, prepare_batch, timeout_error
 from hypernodes.engine.timing import now
 from hypernodes.errors import BatchResultError
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep
-
-_NOT_MADE = "the run ended before the call did"
 
 
 class BatchedCall(CallTask):
@@ -77,7 +75,7 @@ class BatchedCall(CallTask):
             if self.members:
                 self.activity = self.members[0].activity
             for member in stopped:
-                member.end_stopped(host, CancelledError(_NOT_MADE) if self.is_begun else None)
+                member.end_stopped(host, unfinished_call() if self.is_begun else None)
         return bool(self.members)
 
     def end_stopped(self, host: Host, error: BaseException | None = None) -> None:
@@ -119,7 +117,7 @@ class BatchedCall(CallTask):
             note_batch(error, len(self.members))
             first.give_up(host, error)
             for member in others:  # the run is over
-                member.end_stopped(host, CancelledError(_NOT_MADE))
+                member.end_stopped(host, unfinished_call())
         elif len(self.members) > 1 and not isinstance(error, BatchResultError):
             self._calls.divide(self.members, error)
         else:
@@ -131,7 +129,7 @@ class BatchedCall(CallTask):
         note_batch(error, len(self.members))
         first.explain(error)
         for member in others:
-            member.report_error(CancelledError(_NOT_MADE))
+            member.report_error(unfinished_call())
         self.is_explained = True
 
     def parts(self) -> list[Task]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError
 
+from hypernodes.engine.cancellation import unfinished_call
 from hypernodes.engine.drivers.concurrent.activity import CallTask, Host
 from hypernodes.engine.limits import Limit, Need, Request, Usage, needs_of
-
-_NOT_MADE = "the run ended before the call did"
 
 
 class _Queue:
@@ -96,7 +94,7 @@ class LimitedCalls:
             if not queue.calls:
                 del self._queues[key]
         for task in stopped:
-            task.end_stopped(self._host, CancelledError(_NOT_MADE))
+            task.end_stopped(self._host, unfinished_call())
 
     def pause(self) -> None:
         """Ask for nothing until `start_granted` is called again, so that other runs need not wait for this one."""

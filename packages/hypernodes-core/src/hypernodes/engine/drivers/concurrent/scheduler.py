@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from hypernodes.engine.awaitables import Unawaited
+from hypernodes.engine.cancellation import unfinished_call
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, PlanActivity, Task, cancelled
 from hypernodes.engine.drivers.concurrent.batched_calls import BatchedCalls
 from hypernodes.engine.drivers.concurrent.delegated_calls import DelegatedCalls
@@ -599,7 +600,7 @@ class Scheduler:
                 if isinstance(task, CallTask) and task.permit is not None and not _goes_on(task.future):
                     task.release_permit()
                 if isinstance(task, CallTask) and task.activity.is_open and not task.is_explained:
-                    task.report_error(CancelledError("the run ended before the call did"))
+                    task.report_error(unfinished_call())
             self._in_flight.clear()
             entries = list(_with_parts(root)) if root.is_open else []
             for entry in reversed(entries):

@@ -14,7 +14,7 @@ from itertools import count
 from time import perf_counter
 from typing import Any
 
-from hypernodes.engine.cancellation import current_registry
+from hypernodes.engine.cancellation import current_registry, unfinished_call
 from hypernodes.engine.drivers.concurrent.activity import Activity, CallTask, Host, PlanActivity
 from hypernodes.engine.drivers.elements import YieldedList, close_generator, open_generator
 from hypernodes.engine.step import Returned
@@ -193,7 +193,7 @@ class StreamedCall(CallTask):
 
     def _end_unfinished(self, host: Host) -> None:
         self.is_over = True
-        error = CancelledError("the run ended before the call did")
+        error = unfinished_call()
         self._close(error).result()
         self._calls.discard(self)
         self.end_stopped(host, error)

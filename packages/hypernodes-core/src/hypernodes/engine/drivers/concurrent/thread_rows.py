@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from typing import Any, NamedTuple
 
+from hypernodes.engine.cancellation import unfinished_call
 from hypernodes.engine.drivers.concurrent.activity import Host, cancelled
 from hypernodes.engine.drivers.concurrent.maps import MapActivity
 from hypernodes.engine.drivers.concurrent.queued_rows import QueuedRows, RunnerTask
@@ -93,7 +94,7 @@ class ThreadRows(QueuedRows):
             if self.owner.is_stopped or self.workers.is_cancelled:
                 if awaited.future.cancel():
                     coroutine.close()  # it has not been started
-                raise CancelledError("the run ended before the call did")
+                raise unfinished_call()
         return awaited.future.result()
 
     def take_results(self, host: Host) -> None:
