@@ -21,7 +21,8 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode
-from tests.concurrency.kit import NAMES, ROADS, Gate, Log, cancel_when, guarded, ways_of
+from hypernodes.engine.workers.threads import DaemonThreads
+from tests.concurrency.kit import NAMES, PATIENCE_S, ROADS, Gate, Log, cancel_when, guarded, ways_of
 from tests.support import Recorder, notes_of
 
 MODES = list(product(NAMES, NAMES))
@@ -332,6 +333,22 @@ def test_a_generator_is_closed_in_its_own_thread_and_hides_no_error(name: Execut
     assert len(set(threads)) == 1
     if not is_interrupted:
         assert "in node 'encode'" in notes_of(caught.value)[0]
+
+
+def test_the_thread_of_a_generator_closes_it_after_what_it_is_doing() -> None:
+    gate, threads = Gate(), Log[int]()
+    executor = DaemonThreads("one", most=1)
+
+    def work() -> None:
+        gate.pass_through()
+        threads.append(threading.get_ident())
+
+    calls = [executor.submit(work) for _ in range(3)]
+    executor.shutdown(wait=False)
+    gate.set()
+    assert [call.result(PATIENCE_S) for call in calls] == [None] * 3
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
 
 
 @pytest.mark.parametrize("name", ["sequential", "async", "threaded"])

@@ -63,10 +63,12 @@ class DaemonThreads(Executor):
 
     Args:
         name: Prefix of the names of the threads.
+        most: The largest number of threads, for which further calls wait; None for any number.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, most: int | None = None) -> None:
         self._name = name
+        self._most = most
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: dict[threading.Thread, Future[Any] | None] = {}  # each with the call that it is making
@@ -89,7 +91,7 @@ class DaemonThreads(Executor):
             if self._is_shut_down:
                 raise RuntimeError("the threads of this run have been released")
             self._jobs.put(_Job(future, fn, args, kwargs))
-            if self._free > 0:
+            if self._free > 0 or len(self._threads) == self._most:
                 self._free -= 1
             else:
                 self._start_thread()

@@ -103,7 +103,7 @@ class StreamedCall(CallTask):
         self.number = number
         self._context = contextvars.copy_context()
         self._context.run(current_registry.set, calls.host.workers.registry)
-        self._threads = DaemonThreads("hypernodes-stream")  # always the same thread: generators may depend on it
+        self._threads = DaemonThreads("hypernodes-stream", most=1)  # always the same: generators may depend on it
         self._generator: Iterator[Any] | None = None
         self._duration_s = 0.0
         self._has_ended = False
