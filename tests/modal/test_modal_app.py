@@ -114,6 +114,7 @@ def run_script(source: str, tmp_path: Path, plane: ModalLoopback, *arguments: st
         printed, complaints = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         raise
     assert (process.returncode, complaints) == (0, "")
     return printed

@@ -17,6 +17,7 @@ An extension is found through an entry point in the group of its kind; see `hype
 - `ExecutionMode`: type of `node_execution` and `map_execution`;
 - `OutputNames`, `MapMode`, `OnError`: types of `output_name`, `map_mode` and `on_error`;
 - `OwnedFolder`: a temporary folder that is removed also when the process that made it was killed;
+- `show_output`: writes what nodes printed elsewhere to a standard stream, and lets no fork come in between;
 - `start_thread`: starts a thread, or says why the system allows no more of them;
 - `reset_after_fork`: a lock that is free in a forked process.
 
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from hypernodes.remote.worker import execute
     from hypernodes.request import OutputNames
     from hypernodes.signature import UnhashableValueError, digest, reduce_sentinel, register
+    from hypernodes.standard_streams import show_output
     from hypernodes.temporary import OwnedFolder
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "reduce_sentinel",
     "register",
     "reset_after_fork",
+    "show_output",
     "start_thread",
     "wants_reply",
     "warn_caller",
@@ -106,6 +109,7 @@ _MODULES = {
     "reduce_sentinel": "signature",
     "register": "signature",
     "reset_after_fork": "locks",
+    "show_output": "standard_streams",
     "start_thread": "engine.workers.threads",
     "wants_reply": "remote.messages",
     "warn_caller": "caller",

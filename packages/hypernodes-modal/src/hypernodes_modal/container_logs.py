@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import modal
 from modal_proto import api_pb2
 
-from hypernodes.extension import reset_after_fork
+from hypernodes.extension import reset_after_fork, show_output
 
 try:
     from modal._output.manager import DisabledOutputManager, OutputManager
@@ -60,11 +59,6 @@ if DisabledOutputManager is not None:
 
         async def put_streaming_log(self, log: api_pb2.TaskLogs, prefix: str = "") -> None:
             if log.file_descriptor == api_pb2.FILE_DESCRIPTOR_STDERR:
-                stream = sys.stderr
+                show_output(log.data, "stderr")
             elif log.file_descriptor == api_pb2.FILE_DESCRIPTOR_STDOUT:
-                stream = sys.stdout
-            else:
-                return
-            with suppress(Exception):  # a stream that was closed does not end the app
-                stream.write(log.data)
-                stream.flush()
+                show_output(log.data, "stdout")

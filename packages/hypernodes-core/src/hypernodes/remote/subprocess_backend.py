@@ -45,6 +45,7 @@ from hypernodes.remote.pipes import (
 )
 from hypernodes.remote.preflight import OWN_PYTHON
 from hypernodes.request import MapRequest
+from hypernodes.standard_streams import show_output
 
 if TYPE_CHECKING:
     from hypernodes.remote.channel import Channel
@@ -420,10 +421,7 @@ class _Process:
 
     def _show_printed(self, content: bytearray) -> None:
         if self._show_logs:
-            with contextlib.suppress(
-                OSError, ValueError, AttributeError
-            ):  # standard output is closed, or there is none
-                sys.stdout.write(content.decode(errors="replace"))
+            show_output(content.decode(errors="replace"), "stdout")
 
     def _lost(self) -> WorkerLostError:
         assert self._process is not None
@@ -566,10 +564,8 @@ class _ErrorReader:
 
     def _show(self, text: str) -> None:
         self._tail.append(text)
-        if not self._show_logs:
-            return
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed, or there is none
-            sys.stderr.write(text)
+        if self._show_logs:
+            show_output(text, "stderr")
 
 
 def _open_pid(pid: int) -> int:
