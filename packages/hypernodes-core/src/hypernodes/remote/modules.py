@@ -11,10 +11,11 @@ from __future__ import annotations
 import builtins
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, resolve_bases
 from typing import Any, NamedTuple
 
 from hypernodes.engine.workers.code_owner import ArrivedSentinels, CodeOwner, code_owner
@@ -115,6 +116,7 @@ class JobModules:
         self.sentinels = ArrivedSentinels()
         self._classes: dict[str, type] = {}
         self._complete: set[type] = set()  # classes of the caller's, and those that nodes of the job have made
+        self._filled: set[type] = set()  # classes that this job has given their content
 
     def restore(self, shell: Shell) -> ModuleType:
         """Return a module of the job: an empty one, to be filled by the unpickler, when it is the first time."""
@@ -148,15 +150,45 @@ class JobModules:
             own = None if _is_from_caller.get() else class_known_as(tracker_id)
             if own is not None:
                 self._complete.add(own)
-            made = self._classes[tracker_id] = own or make(*facts, None, extra)
+            with _lock:
+                made = own or self._class_of_earlier_job(tracker_id, facts) or make(*facts, None, extra)
+                self._classes[tracker_id] = made
+                if own is None and tracker_id is not None:
+                    _classes_of_jobs[tracker_id] = made
             _send_as(made, tracker_id)
         if _is_from_caller.get():
             self._complete.add(made)
         return made
 
-    def is_to_be_filled(self, made: type) -> bool:
-        """Whether what arrives says what is in a class; what a worker process sends back repeats it."""
-        return _is_from_caller.get() or made not in self._complete
+    def _class_of_earlier_job(self, tracker_id: str, facts: list[Any]) -> type | None:
+        """Return the class of the caller's that an earlier job brought, and whose objects are still there.
+
+        What stays from job to job, e.g. the object of a resource, is of the class then that the next job has. Jobs that
+        are executed at a time have classes of their own.
+        """
+        made = _classes_of_jobs.get(tracker_id)
+        if made is None or any(job._classes.get(tracker_id) is made for job in _jobs if job.key not in _over):
+            return None
+        is_enum = len(facts) == _ENUM_FACTS
+        bases = resolve_bases(facts[0] if is_enum else facts[2]) or (object,)
+        is_of_this_job = made.__bases__ == bases and (is_enum or type(made) is facts[0])
+        return made if is_of_this_job else None
+
+    def fill_class(self, made: type, fill: Callable[[], None]) -> None:
+        """Fill a class with what arrives, unless a worker process sends back what is known here.
+
+        A class of an earlier job loses what was added to it there.
+        """
+        if not _is_from_caller.get() and made in self._complete:
+            return
+        filled = _names_in_classes.get(made)
+        if filled is not None and made not in self._filled:
+            for name in vars(made).keys() - filled:
+                type.__delattr__(made, name)
+        fill()
+        if made not in self._filled:
+            self._filled.add(made)
+            _names_in_classes[made] = frozenset(vars(made))
 
     def find(self, name: str, namespace: dict[str, Any], names: Any, level: int) -> ModuleType | None:
         """Return what an import statement gives, if it is of a module of the job.
@@ -200,6 +232,9 @@ _jobs: list[JobModules] = []  # those that are executed, and those that are over
 _over: set[str] = set()
 _shown: dict[str, ModuleType] = {}  # what was put into `sys.modules`
 _registered: set[str] = set()
+_classes_of_jobs: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()  # by cloudpickle's id
+_names_in_classes: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()  # as they arrived
+_ENUM_FACTS = 5  # how many things cloudpickle says of an enum, but for its id and what comes after
 _is_from_caller: ContextVar[bool] = ContextVar("is_from_caller", default=False)
 
 

@@ -277,11 +277,17 @@ def _skipping(kind: Any, name: str) -> Any:
 def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any, dict[str, dict[str, Any]]]) -> None:
     """Fill a class, unless it is one that was sent from here, whose own methods are not to be replaced by copies."""
     set_state, content, members = state
-    owner = code_owner.get()
-    if owner.is_to_be_filled(made) if owner is not None else made not in _originals:
+
+    def fill() -> None:
         set_state(made, content)
         for name, attributes in members.items():
             vars(made)["_member_map_"][name].__dict__.update(attributes)
+
+    owner = code_owner.get()
+    if owner is not None:
+        owner.fill_class(made, fill)
+    elif made not in _originals:
+        fill()
 
 
 def make_cached_function(

@@ -51,8 +51,8 @@ class CodeOwner(Protocol):
     def make_class(self, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
         """Return the class that cloudpickle's `make` makes, or the same one as before if it arrived before."""
 
-    def is_to_be_filled(self, made: type) -> bool:
-        """Whether the content of a class is to be taken from what arrives now."""
+    def fill_class(self, made: type, fill: Callable[[], None]) -> None:
+        """Call what gives a class its content, if that is to be taken from what arrives now."""
 
 
 code_owner: ContextVar[CodeOwner | None] = ContextVar("code_owner", default=None)
