@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -274,3 +275,26 @@ def test_a_resource_is_made_once_in_a_container_also_over_three_runs(warm_backen
     for _ in range(3):
         found = pipeline.map({"x": [1, 2], "counter": counter()}, map_over="x")
         assert found == {"y": [(1, 1), (2, 1)]}
+
+
+def test_a_cached_helper_is_called_once_in_a_container_over_three_runs(warm_backend):
+    class Model:
+        def __init__(self, made):
+            self.made = made
+
+    @functools.cache
+    def load(name):
+        import builtins
+
+        builtins.loaded = getattr(builtins, "loaded", 0) + 1
+        return Model(builtins.loaded)
+
+    @node(output_name="y")
+    def take(x):
+        return x, load("small").made, isinstance(load("small"), Model)
+
+    pipeline = Pipeline([take], backend=warm_backend)
+    for _ in range(3):
+        assert pipeline.map({"x": [1, 2]}, map_over="x") == {"y": [(1, 1, True), (2, 1, True)]}
+    load.cache_clear()
+    assert pipeline.run({"x": 1}) == {"y": (1, 2, True)}

@@ -33,6 +33,14 @@ def model(folder: str, factor: int = 2) -> Iterator[Model]:
     made.close()
 
 
+@node(output_name="seen")
+def look_at_class(x: int, model: Model) -> tuple[bool, bool, bool]:
+    """Return whether the model is of the class that is here, and whether that class has what nobody gave it here."""
+    had_mark = hasattr(Model, "mark")
+    Model.mark = x  # type: ignore[attr-defined]
+    return isinstance(model, Model), type(model) is Model, had_mark
+
+
 @node(output_name="y")
 def multiply(x: int, model: Model) -> tuple[int, int]:
     assert model.is_open

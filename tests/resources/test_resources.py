@@ -18,7 +18,7 @@ import pytest
 
 from hypernodes import ConfigurationError, LocalBackend, MemoryCache, Node, Pipeline, Resource, node, resource
 from hypernodes.backend import SubprocessBackend
-from tests.resources.shared_models import Model, model, multiply
+from tests.resources.shared_models import Model, look_at_class, model, multiply
 from tests.support import Recorder, end_idle_workers
 
 HERE = [
@@ -84,6 +84,17 @@ def check_it_is_made_once(backend: Any, is_cached: bool, is_observed: bool, tmp_
     resource = model(str(tmp_path))
     assert resource.is_made is (os.getpid() in used)
     resource.close()
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+def test_the_object_is_of_the_class_that_nodes_have_in_every_run(backend: Any, tmp_path: Path) -> None:
+    pipeline = Pipeline([look_at_class], backend=backend)
+    is_sent_by_value = isinstance(backend, SubprocessBackend)
+    for _ in range(3):
+        found = pipeline.map({"x": [1, 2], "model": model(str(tmp_path))}, map_over="x")["seen"]
+        assert [(is_instance, is_same) for is_instance, is_same, _ in found] == [(True, True)] * 2
+        if is_sent_by_value and backend.map_execution == "sequential":
+            assert [had_mark for *_, had_mark in found] == [False, True], "what a run puts into a class ends with it"
 
 
 @pytest.mark.parametrize("backend", HERE + ELSEWHERE[:2])

@@ -160,6 +160,10 @@ class JobModules:
             self._complete.add(made)
         return made
 
+    def has_class(self, tracker_id: str) -> bool:
+        """Whether the job brought a class that cloudpickle knows under an id."""
+        return tracker_id in self._classes
+
     def _class_of_earlier_job(self, tracker_id: str, facts: list[Any]) -> type | None:
         """Return the class of the caller's that an earlier job brought, and whose objects are still there.
 
@@ -167,7 +171,7 @@ class JobModules:
         are executed at a time have classes of their own.
         """
         made = _classes_of_jobs.get(tracker_id)
-        if made is None or any(job._classes.get(tracker_id) is made for job in _jobs if job.key not in _over):
+        if made is None or any(job.has_class(tracker_id) for job in _jobs if job.key not in _over):
             return None
         is_enum = len(facts) == _ENUM_FACTS
         bases = resolve_bases(facts[0] if is_enum else facts[2]) or (object,)

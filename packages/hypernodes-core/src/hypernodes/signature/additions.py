@@ -13,6 +13,7 @@ _HEAP_TYPE = 1 << 9  # of `type.__flags__`: nothing can be put into other classe
 _LRU_CACHE: Any = type(functools.lru_cache(len))
 # Of what installed classes and modules hold, what has no code: the user's code may have set it.
 PLAIN_TYPES = frozenset({int, float, str, bool, bytes, type(None), list, tuple, dict, set, frozenset})
+_OF_CACHES = frozenset({"__wrapped__", "cache_clear"})  # attributes of what `functools.cache` makes; see `kept_caches`
 _DECORATED = (staticmethod, classmethod, functools.partialmethod)
 
 # By class: the values it held when it was looked at, and the user's own among them.
@@ -49,7 +50,7 @@ def added_attributes(function: Any) -> list[tuple[str, Any]]:
     return [
         (f".{name}", attributes[name])
         for name in sorted(attributes, key=str)
-        if name != "__wrapped__" and (is_users_own(attributes[name]) or type(attributes[name]) in PLAIN_TYPES)
+        if name not in _OF_CACHES and (is_users_own(attributes[name]) or type(attributes[name]) in PLAIN_TYPES)
     ]
 
 

@@ -15,20 +15,20 @@ import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import CodeType, FunctionType, MemberDescriptorType, ModuleType, resolve_bases
+from types import CodeType, FunctionType, MemberDescriptorType, resolve_bases
 from typing import Any, NamedTuple
 
 import cloudpickle
 
+from hypernodes.engine.workers.by_name import MAIN, find_by_name, is_imported_by_name
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.exception_parts import reduce_exception
+from hypernodes.engine.workers.kept_caches import CacheIdentity, identify, keep
 from hypernodes.engine.workers.names_in_main import SPAWNED_MAIN, adopt_in_main
-from hypernodes.global_names import member
 from hypernodes.locks import reset_after_fork
 
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others
 _arrived: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of other processes that were made again here
-_MAIN = ("__main__", SPAWNED_MAIN)
 _OF_ENUM = frozenset({"_name_", "_value_", "__objclass__", "_sort_order_"})  # attributes that every member has
 _making = reset_after_fork(threading.RLock())
 _classes_by_id: Mapping[str, type] = getattr(cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})
@@ -37,7 +37,7 @@ _classes_by_id: Mapping[str, type] = getattr(cloudpickle.cloudpickle, "_DYNAMIC_
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
     """Pickles functions and classes that the other side cannot import whole, with whatever they refer to.
 
-    Beyond cloudpickle: functions cached with `functools.cache` (the cache itself starts empty), weak references and
+    Beyond cloudpickle: functions cached with `functools.cache` (see `kept_caches`), weak references and
     dictionaries with weak keys or values, `functools.cached_property` where it holds a lock (Python 3.11), classes with
     `__slots__` or inside of others, attributes of enum members, aliases and parameters of types, the file names that
     tracebacks show, and code of `__main__` that can be pickled again where it arrived.
@@ -72,30 +72,11 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 # --- on the sender's side -----------------------------------------------------------------------------------------
 
 
-def is_imported_by_name(obj: Any) -> bool:
-    """Whether a function or class is sent as the name from which the other side imports it."""
-    module = sys.modules.get(getattr(obj, "__module__", None) or "__main__")
-    if module is None or module.__name__ in _MAIN:
-        return False
-    by_value = cloudpickle.list_registry_pickle_by_value()
-    package = module.__name__
-    while package:
-        if package in by_value:
-            return False
-        package = package.rpartition(".")[0]
-    return _find(module, obj) is obj
-
-
-def _find(module: ModuleType, obj: Any) -> Any:
-    name: str = getattr(obj, "__qualname__", "") or getattr(obj, "__name__", "<unknown>")  # an alias has no other
-    return member(module, name)
-
-
 def _name_in_main(obj: Any) -> str | None:
     """Return the name under which plain pickle finds something in the `__main__` module; None when it does not."""
-    if getattr(obj, "__module__", None) not in _MAIN or "." in obj.__qualname__:
+    if getattr(obj, "__module__", None) not in MAIN or "." in obj.__qualname__:
         return None
-    return obj.__qualname__ if _find(sys.modules["__main__"], obj) is obj else None
+    return obj.__qualname__ if find_by_name(sys.modules["__main__"], obj) is obj else None
 
 
 def _as_defined(kind: type, arguments: tuple[Any, ...], state: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -139,8 +120,9 @@ def _reduce_cached_function(function: Any) -> Any:
     if is_imported_by_name(function):
         return None
     parameters = function.cache_parameters()
-    state = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
-    made_from = (_name_in_main(function), function.__wrapped__, parameters["maxsize"], parameters["typed"])
+    state = {name: value for name, value in vars(function).items() if name not in ("__wrapped__", "cache_clear")}
+    size, is_typed = parameters["maxsize"], parameters["typed"]
+    made_from = (_name_in_main(function), function.__wrapped__, size, is_typed, identify(function))
     return make_cached_function, made_from, state
 
 
@@ -291,10 +273,16 @@ def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any,
 
 
 def make_cached_function(
-    name_in_main: str | None, function: Callable[..., Any], maxsize: int | None, typed: bool
+    name_in_main: str | None,
+    function: Callable[..., Any],
+    maxsize: int | None,
+    typed: bool,
+    identity: CacheIdentity | None,
 ) -> Any:
-    """Make a cached function with an empty cache."""
-    return _adopt(name_in_main, functools.lru_cache(maxsize, typed)(function))
+    """Make a cached function, with an empty cache unless it has an identity (see `kept_caches`)."""
+    if identity is None:
+        return _adopt(name_in_main, functools.lru_cache(maxsize, typed)(function))
+    return _adopt(name_in_main, keep(function, maxsize, typed, identity))
 
 
 def make_cached_property(function: Callable[[Any], Any]) -> functools.cached_property[Any]:
