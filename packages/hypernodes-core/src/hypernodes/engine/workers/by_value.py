@@ -23,7 +23,7 @@ import cloudpickle
 from hypernodes.engine.workers.by_name import MAIN, find_by_name, is_imported_by_name
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.exception_parts import reduce_exception
-from hypernodes.engine.workers.kept_caches import CacheIdentity, identify, keep
+from hypernodes.engine.workers.kept_caches import CacheIdentity, keep
 from hypernodes.engine.workers.names_in_main import SPAWNED_MAIN, adopt_in_main
 from hypernodes.locks import reset_after_fork
 
@@ -119,6 +119,8 @@ def _reduce_code(code: CodeType) -> Any:
 def _reduce_cached_function(function: Any) -> Any:
     if is_imported_by_name(function):
         return None
+    from hypernodes.engine.workers.cache_identities import identify  # looks into code, which takes long to load
+
     parameters = function.cache_parameters()
     state = {name: value for name, value in vars(function).items() if name not in ("__wrapped__", "cache_clear")}
     size, is_typed = parameters["maxsize"], parameters["typed"]
