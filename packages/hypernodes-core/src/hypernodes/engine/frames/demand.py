@@ -109,8 +109,11 @@ class DemandFrame(StoringFrame):
     # --- demand ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Look up the requested results, unless an earlier look-up is still valid."""
-        if self._is_started and not self._is_outdated():
+        """Look up the requested results, unless that has happened.
+
+        What missed and was computed since is found when it is about to be computed.
+        """
+        if self._is_started:
             return
         self.begin_lookup()
         look_up([self])
@@ -167,19 +170,6 @@ class DemandFrame(StoringFrame):
             self._is_counted = True
             is_held = _DEFERRED in self._status or _UNDECIDED in self._status
             self._scopes.expect([*self.remaining_steps(), *self._hits], is_held)
-
-    def _is_outdated(self) -> bool:
-        """Whether a result that missed in the cache may have been computed since."""
-        if self._started_at is not None:
-            return False
-        return any(
-            status == _WANTED and isinstance(step, CallStep) and self._may_be_cached(step)
-            for step, status in zip(self.plan.steps, self._status, strict=True)
-        )
-
-    def _may_be_cached(self, step: CallStep) -> bool:
-        key = self.key_of(step)
-        return key is not None and self.was_computed(key)
 
     def remaining_steps(self) -> list[Step]:
         """Return the steps that have to run, or may have to."""
