@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,26 @@ def test_workers_of_the_standard_library_end_with_the_process_that_started_them(
     what: str, scripts_without_loky: Scripts
 ) -> None:
     assert list(kill(scripts_without_loky, what).iterdir()) == []
+
+
+def test_workers_end_silently_when_the_process_that_started_them_has_ended_during_a_call(scripts: Scripts) -> None:
+    script = """
+    import os, time
+    from hypernodes import LocalBackend, Pipeline, node
+
+    @node(output_name="y")
+    def work(x, caller):
+        while x > 5 and os.getppid() == caller:  # until the caller has ended
+            time.sleep(0.01)
+        return x
+
+    if __name__ == "__main__":
+        backend = LocalBackend(map_execution="parallel", max_workers=2)
+        pipeline = Pipeline(nodes=[work], backend=backend)
+        for _ in pipeline.map_iter(inputs={"x": range(100), "caller": os.getpid()}, map_over="x"):
+            os._exit(3)
+    """
+    process = scripts.start(scripts.write(textwrap.dedent(script)))
+    assert wait_until(lambda: not members_of_session(process.pid)), members_of_session(process.pid)
+    printed, complaints = process.communicate()
+    assert (process.returncode, printed, complaints) == (3, "", "")

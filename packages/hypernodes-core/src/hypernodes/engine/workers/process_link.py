@@ -53,7 +53,10 @@ class _WorkerEnd:
                 return
             content = self._make(message)
             del message
-            self.send(content)
+            try:
+                self.send(content)
+            except (BrokenPipeError, ConnectionResetError):  # the caller has ended meanwhile
+                return
             del content  # an idle worker must not keep it
 
     def _make(self, message: bytes) -> bytes:
