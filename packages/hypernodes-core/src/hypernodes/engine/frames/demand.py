@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
-from time import perf_counter
 from typing import Any
 
 from hypernodes import signature
@@ -23,8 +22,8 @@ from hypernodes.engine.frames.cache_queries import CacheQuery, CacheReplies
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.dated_results import DatedResults
 from hypernodes.engine.frames.decisions import Decisions, both_run
-from hypernodes.engine.frames.events import end_map, end_nested, start_map, start_nested
 from hypernodes.engine.frames.frame import MapResults, Refusal
+from hypernodes.engine.frames.hit_events import report_hits
 from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, SlotSignatures
@@ -46,6 +45,7 @@ class DemandFrame(StoringFrame):
         elements: Signatures of the single elements of lists that a mapped pipeline made, by slot; empty where unknown.
         inside: Frames that looked up the nested pipelines that run once on a backend of their own, by step position.
         failed_before: For each step that depends on failed items, the mapped pipeline that they are of.
+        hits: Steps whose results were found in the cache, which callbacks have not observed yet.
         queries: Look-ups to be answered before the steps to run are known.
         found: Positions of steps whose results are known already, as the creator of the frame passed them in.
         dated: The results that count for some time only; None if there are none.
@@ -53,7 +53,6 @@ class DemandFrame(StoringFrame):
     """
 
     __slots__ = (
-        "_hits",
         "_is_counted",
         "_is_started",
         "_status",
@@ -64,6 +63,7 @@ class DemandFrame(StoringFrame):
         "elements",
         "failed_before",
         "found",
+        "hits",
         "identities",
         "inside",
         "queries",
@@ -99,7 +99,7 @@ class DemandFrame(StoringFrame):
         self.refusal: Refusal | None = None
         self.queries: list[CacheQuery] = []
         self._status = bytearray(len(plan.steps))
-        self._hits: list[Step] = []  # found in the cache, but not reported yet
+        self.hits: list[Step] = []
         self._is_started = self._is_counted = False
         self.dated = DatedResults(self.identities, run.store) if self.identities.code.is_dated else None
         self._looked_up_at = 0
@@ -118,7 +118,7 @@ class DemandFrame(StoringFrame):
         self.begin_lookup()
         look_up([self])
         if self.item_index is None:
-            self._report_hits()
+            report_hits(self)
 
     def begin_lookup(self) -> None:
         """Begin to determine which steps have to run; `queries` are to be answered afterwards."""
@@ -128,7 +128,7 @@ class DemandFrame(StoringFrame):
         if self.dated is not None:
             self.dated.unqueried.clear()
         self.inside = {}
-        self._hits, self._ready = [], []
+        self.hits, self._ready = [], []
         self._scopes = self._new_scopes()
         self._status = bytearray(len(self.plan.steps))
         self._waiting = [0] * len(self.plan.steps)
@@ -169,7 +169,7 @@ class DemandFrame(StoringFrame):
         if self._scopes is not None and not self._is_counted:
             self._is_counted = True
             is_held = _DEFERRED in self._status or _UNDECIDED in self._status
-            self._scopes.expect([*self.remaining_steps(), *self._hits], is_held)
+            self._scopes.expect([*self.remaining_steps(), *self.hits], is_held)
 
     def remaining_steps(self) -> list[Step]:
         """Return the steps that have to run, or may have to."""
@@ -261,7 +261,7 @@ class DemandFrame(StoringFrame):
         return CacheQuery(step, cache, self.keys_of(step))
 
     def _hit(self, step: Step) -> None:
-        self._hits.append(step)
+        self.hits.append(step)
         self._done(step)
 
     def _want(self, step: Step) -> None:
@@ -342,7 +342,7 @@ class DemandFrame(StoringFrame):
         if self.queries:
             look_up([self])
         if self._started_at is not None or self.item_index is None:
-            self._report_hits()
+            report_hits(self)
         return True
 
     def key_of(self, step: CallStep) -> bytes | None:
@@ -637,61 +637,18 @@ class DemandFrame(StoringFrame):
     def begin_item(self) -> None:
         if self._started_at is None:
             super().begin_item()
-            self._report_hits()
+            report_hits(self)
 
     def leave(self, step: Step) -> None:
         super().leave(step)
-        if self._hits and (self._started_at is not None or self.item_index is None):
-            self._report_hits()
+        if self.hits and (self._started_at is not None or self.item_index is None):
+            report_hits(self)
 
     def _close_untouched(self, item_index: int) -> None:
         listeners = self.listeners[0]
         if listeners.on_map_item_cached:
             own = self.identities.of_outputs()
             listeners.notify(listeners.on_map_item_cached, item_index, own, self.context(0))
-
-    def _report_hits(self) -> None:
-        hits, self._hits = self._hits, []
-        for step in sorted(hits, key=lambda step: step.index):
-            self._report_hit(step)
-
-    def _report_hit(self, step: Step) -> None:
-        if not self.run.observes(self.plan):
-            return
-        if isinstance(step, NestedStep):
-            if step.mapped:
-                self._report_cached_map(step)
-            else:
-                self._report_inside(step)
-            return
-        self.enter(step)
-        listeners = self.listeners[step.scope]
-        if listeners.on_node_cached:
-            own = next((self.signatures[slot] for slot in step.outputs if slot is not None), None) or b""
-            listeners.notify(listeners.on_node_cached, step.node.name, own.hex(), self.context(step.scope))
-        self.leave(step)
-
-    def _report_cached_map(self, step: NestedStep) -> None:
-        """Report a mapped pipeline whose items all came from the cache."""
-        elements = self.elements[next(slot for slot in step.outputs if slot is not None)]
-        listeners = self.run.listeners(step.inner)[0]
-        started_at = perf_counter()
-        context = self.begin_nested(step)
-        start_map(step.inner, self.run, context, len(elements))
-        if listeners.on_map_item_cached:
-            for index, own in enumerate(elements):
-                listeners.notify(listeners.on_map_item_cached, index, own.hex(), context.item(index))
-        end_map(step.inner, self.run, context, perf_counter() - started_at)
-        self.end_nested(step, perf_counter() - started_at)
-
-    def _report_inside(self, step: NestedStep) -> None:
-        frame = self.inside[step.index]
-        self.enter(step)
-        started_at = perf_counter()
-        start_nested(self, step)
-        frame._report_hits()  # noqa: SLF001
-        end_nested(self, step, perf_counter() - started_at)
-        self.leave(step)
 
 
 def start_together(frames: Sequence[DemandFrame]) -> None:
