@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import enum
 import functools
+import gc
 import json
 import os
+import sys
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ import pytest
 from hypernodes import Backend, LocalBackend, Node, Pipeline
 from hypernodes.backend import SubprocessBackend
 from tests.support import end_idle_workers
+from tests.worker_processes.helpers_with_effects import EFFECTS
 from tests.worker_processes.nodes import note_line, read_lines
 
 PLACES: dict[str, Callable[[], Backend]] = {
@@ -296,8 +300,7 @@ def test_the_cache_has_the_size_that_it_has_here(backend: Backend, tmp_path: Pat
 
 def test_what_earlier_versions_of_a_helper_loaded_is_let_go() -> None:
     def alive(x: int) -> int:
-        import gc
-
+        gc.collect()
         return sum(type(each).__name__ == "Large" for each in gc.get_objects())
 
     source = """
@@ -315,6 +318,7 @@ def use(x):
         module = script("")
         for _ in range(5):
             exec(source, vars(module))  # a cell that is run again
+            gc.collect()
             run(backend, module.use, [1])
         assert run(backend, alive, [1])[0] <= 2
 
@@ -355,3 +359,111 @@ def use(x):
     for _ in range(2):
         assert run(backend, module.use) == [1, 2]
     assert len(read_lines(tmp_path / "loads")) == 1
+
+
+# --- results that are not kept, since a run could tell them from its own -------------------------------------------
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_results_are_those_of_a_cache_that_begins_empty_where_it_makes_a_difference(
+    backend: Backend, name: str
+) -> None:
+    use = script(EFFECTS[name]).use
+    first = run(backend, use, [1])
+    assert first not in ([False], [None])
+    assert run(backend, use, [1]) == first
+    assert run(backend, use, [1]) == first
+
+
+WAYS_TO_CLEAR = {
+    "a reference": "clear = load.cache_clear\n    clear()",
+    "an attribute of another function": "other.clear()",
+    "what wraps it": "wrapped.cache_clear()",
+}
+
+
+@pytest.mark.parametrize("name", WAYS_TO_CLEAR)
+def test_a_node_may_clear_a_cache_by_whatever_refers_to_it(backend: Backend, name: str, tmp_path: Path) -> None:
+    source = f"""
+@functools.cache
+def load():
+    note_line(PATH, 1)
+    return []
+
+def other():
+    pass
+
+@functools.wraps(other)
+def wrapped():
+    return load()
+
+def use(x):
+    {WAYS_TO_CLEAR[name]}
+    load()
+    return x
+"""
+    module = script(source, PATH=tmp_path / "loads")
+    for times in (1, 2, 3):
+        module.other.clear = module.wrapped.cache_clear = module.load.cache_clear
+        assert run(backend, module.use, [1]) == [1]
+        assert len(read_lines(tmp_path / "loads")) == times
+
+
+def test_a_function_that_is_cleared_in_its_own_way_begins_anew(backend: Backend, tmp_path: Path) -> None:
+    load, use = loader(tmp_path / "loads")
+    load.cache_clear = lambda: None
+    for times in (1, 2):
+        run(backend, use)
+        assert len(read_lines(tmp_path / "loads")) == times
+
+
+def test_what_the_caller_deleted_from_a_class_is_not_there_in_the_next_run() -> None:
+    backend = SubprocessBackend()
+    module = script("""
+class Model:
+    debug = True
+    def old(self):
+        return 1
+
+@functools.cache
+def load():
+    return Model()
+
+def use(x):
+    return hasattr(load(), 'debug'), hasattr(load(), 'old'), Model.__name__
+""")
+    assert run(backend, module.use, [1]) == [(True, True, "Model")]
+    del module.Model.debug, module.Model.old
+    assert run(backend, module.use, [1]) == [(False, False, "Model")]
+
+
+def test_modules_that_a_helper_imports_when_it_is_called_are_not_imported_here(tmp_path: Path) -> None:
+    (tmp_path / "imported_by_a_helper_only.py").write_text("LOADED = True\n")
+    source = "@functools.cache\ndef load():\n    import imported_by_a_helper_only as m\n    return [m.LOADED]\n\n"
+    module = script(source + "def use(x):\n    return load()")
+    sys.path.append(str(tmp_path))
+    try:
+        assert run(LocalBackend(map_execution="parallel", max_workers=1), module.use, [1]) == [[True]]
+        assert "imported_by_a_helper_only" not in sys.modules
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_what_wraps_a_helper_that_was_sent_has_the_same_signature() -> None:
+    from hypernodes import signature
+
+    module = script(
+        "@functools.cache\ndef load():\n    return []\n\ndef use(x):\n    return load()\n\n"
+        "def wrap():\n    @functools.wraps(load)\n    def wrapper():\n        return load()\n    return wrapper"
+    )
+    before = signature.digest(module.wrap(), signature.new_memo())
+    run(LocalBackend(map_execution="parallel", max_workers=1), module.use, [1])
+    assert signature.digest(module.wrap(), signature.new_memo()) == before
+
+
+def test_an_error_of_a_helper_shows_the_lines_of_the_user(backend: Backend) -> None:
+    module = script("@functools.cache\ndef load():\n    return 1 / 0\n\ndef use(x):\n    return load()")
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(backend, module.use, [1])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("kept_caches") <= 1

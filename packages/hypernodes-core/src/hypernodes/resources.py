@@ -235,6 +235,9 @@ def use(values: Iterable[Any]) -> list[Any]:
 
 # --- the objects of this process ----------------------------------------------------------------------------------
 
+observers_of_making: list[Callable[[Any], None]] = []
+"""Called with each object that a factory has made, by the thread that made it."""
+
 
 class _Made:
     """An object that is there, or about to be made.
@@ -272,6 +275,8 @@ class _Made:
             self._rest = None
             add_note(error, f"when {resource!r} was made in process {os.getpid()}")
             raise
+        for observe in observers_of_making:
+            observe(made)
         self._value, self.is_made = made, True
 
     def close(self) -> None:

@@ -19,7 +19,9 @@ from types import FunctionType, ModuleType, resolve_bases
 from typing import Any, NamedTuple
 
 from hypernodes.engine.workers.code_owner import ArrivedSentinels, CodeOwner, code_owner
+from hypernodes.engine.workers.kept_caches import classes_of
 from hypernodes.locks import reset_after_fork
+from hypernodes.resources import observers_of_making
 
 _LEFT_OUT = "__hypernodes_left_out__"
 _JOB = "__hypernodes_job__"  # in the globals of functions: the job that brought them
@@ -151,10 +153,11 @@ class JobModules:
             if own is not None:
                 self._complete.add(own)
             with _lock:
-                made = own or self._class_of_earlier_job(tracker_id, facts) or make(*facts, None, extra)
+                made = own or self._class_of_earlier_job(tracker_id, facts)
+                if made is None:
+                    made = make(*facts, None, extra)
+                    _made_empty[made] = frozenset(vars(made))
                 self._classes[tracker_id] = made
-                if own is None and tracker_id is not None:
-                    _classes_of_jobs[tracker_id] = made
             _send_as(made, tracker_id)
         if _is_from_caller.get():
             self._complete.add(made)
@@ -165,34 +168,40 @@ class JobModules:
         return tracker_id in self._classes
 
     def _class_of_earlier_job(self, tracker_id: str, facts: list[Any]) -> type | None:
-        """Return the class of the caller's that an earlier job brought, and whose objects are still there.
+        """Return the class of the caller's that an earlier job brought, if objects of that class have stayed.
 
         What stays from job to job, e.g. the object of a resource, is of the class then that the next job has. Jobs that
         are executed at a time have classes of their own.
         """
-        made = _classes_of_jobs.get(tracker_id)
+        made = _kept_classes.get(tracker_id)
         if made is None or any(job.has_class(tracker_id) for job in _jobs if job.key not in _over):
             return None
         is_enum = len(facts) == _ENUM_FACTS
-        bases = resolve_bases(facts[0] if is_enum else facts[2]) or (object,)
-        is_of_this_job = made.__bases__ == bases and (is_enum or type(made) is facts[0])
-        return made if is_of_this_job else None
+        bases = facts[0] if is_enum else facts[2]
+        expected = (tuple,) if NamedTuple in bases else resolve_bases(bases) or (object,)
+        if made.__bases__ != expected or not (is_enum or type(made) is facts[0]):
+            return None
+        made.__name__, made.__qualname__ = facts[1], facts[2] if is_enum else facts[3]["__qualname__"]
+        return made
 
-    def fill_class(self, made: type, fill: Callable[[], None]) -> None:
+    def keep_classes(self, classes: Iterable[type]) -> None:
+        """Let classes be the same ones in the jobs of the same sender that follow: objects of theirs stay."""
+        wanted = {kind for each in classes for kind in (*each.__mro__, type(each))}
+        with _lock:
+            _kept_classes.update({known: kind for known, kind in self._classes.items() if kind in wanted})
+
+    def fill_class(self, made: type, names: Iterable[str], fill: Callable[[], None]) -> None:
         """Fill a class with what arrives, unless a worker process sends back what is known here.
 
-        A class of an earlier job loses what was added to it there.
+        A class of an earlier job loses what it got there.
         """
         if not _is_from_caller.get() and made in self._complete:
             return
-        filled = _names_in_classes.get(made)
-        if filled is not None and made not in self._filled:
-            for name in vars(made).keys() - filled:
+        if made in _made_empty and made not in self._filled:
+            for name in vars(made).keys() - _made_empty[made] - set(names):
                 type.__delattr__(made, name)
+        self._filled.add(made)
         fill()
-        if made not in self._filled:
-            self._filled.add(made)
-            _names_in_classes[made] = frozenset(vars(made))
 
     def find(self, name: str, namespace: dict[str, Any], names: Any, level: int) -> ModuleType | None:
         """Return what an import statement gives, if it is of a module of the job.
@@ -236,8 +245,8 @@ _jobs: list[JobModules] = []  # those that are executed, and those that are over
 _over: set[str] = set()
 _shown: dict[str, ModuleType] = {}  # what was put into `sys.modules`
 _registered: set[str] = set()
-_classes_of_jobs: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()  # by cloudpickle's id
-_names_in_classes: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()  # as they arrived
+_kept_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()  # by cloudpickle's id
+_made_empty: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()  # names before it was filled
 _ENUM_FACTS = 5  # how many things cloudpickle says of an enum, but for its id and what comes after
 _is_from_caller: ContextVar[bool] = ContextVar("is_from_caller", default=False)
 
@@ -265,6 +274,16 @@ def modules_of_job(key: str, common_packages: Iterable[str] = ()) -> Iterator[Jo
 def is_module_of_a_job(name: str) -> bool:
     """Whether a module of this name came with a job that is executed here."""
     return name in _registered
+
+
+def _keep_classes_of(made: Any) -> None:
+    """Let the classes of a resource's object, which stays in this process, be those of later jobs too."""
+    owner = code_owner.get()
+    if owner is not None:
+        owner.keep_classes(classes_of(made))
+
+
+observers_of_making.append(_keep_classes_of)
 
 
 @contextmanager

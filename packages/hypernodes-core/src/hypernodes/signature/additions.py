@@ -13,7 +13,8 @@ _HEAP_TYPE = 1 << 9  # of `type.__flags__`: nothing can be put into other classe
 _LRU_CACHE: Any = type(functools.lru_cache(len))
 # Of what installed classes and modules hold, what has no code: the user's code may have set it.
 PLAIN_TYPES = frozenset({int, float, str, bool, bytes, type(None), list, tuple, dict, set, frozenset})
-_OF_CACHES = frozenset({"__wrapped__", "cache_clear"})  # attributes of what `functools.cache` makes; see `kept_caches`
+# Of classes whose objects clear the caches of functions that were sent, or arrived; see `kept_caches`.
+_CLEARING = frozenset({f"hypernodes.engine.workers.{name}" for name in ("cache_identities", "kept_caches")})
 _DECORATED = (staticmethod, classmethod, functools.partialmethod)
 
 # By class: the values it held when it was looked at, and the user's own among them.
@@ -46,11 +47,19 @@ def _additions_to_one(kind: type) -> tuple[tuple[str, Any], ...]:
 
 def added_attributes(function: Any) -> list[tuple[str, Any]]:
     """Return what the user's code has set on a function of an installed library, or on what one made of a function."""
-    attributes = function.__dict__
     return [
-        (f".{name}", attributes[name])
-        for name in sorted(attributes, key=str)
-        if name not in _OF_CACHES and (is_users_own(attributes[name]) or type(attributes[name]) in PLAIN_TYPES)
+        (f".{name}", value)
+        for name, value in attributes_of(function)
+        if name != "__wrapped__" and (is_users_own(value) or type(value) in PLAIN_TYPES)
+    ]
+
+
+def attributes_of(function: Any) -> list[tuple[str, Any]]:
+    """Return what was set on a function, by name, but for what the library itself sets on functions with caches."""
+    return [
+        (str(name), value)
+        for name, value in sorted(function.__dict__.items(), key=lambda item: str(item[0]))
+        if str(type(value).__module__) not in _CLEARING
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from hypernodes import decimals
 from hypernodes.nodes import Node
-from hypernodes.signature.additions import added_attributes, additions_to
+from hypernodes.signature.additions import added_attributes, additions_to, attributes_of
 from hypernodes.signature.class_members import members_of
 from hypernodes.signature.origin import INTERPRETER, PYTHON, origin_of_class, origin_of_function, origin_of_module
 from hypernodes.signature.references import MissingModule, Unknowable, reached_by, references
@@ -59,12 +59,8 @@ def function_children(function: FunctionType) -> list[tuple[str, Any]]:
         return [*_closure(function), *_defaults(function), *added]
     children = [*_defaults(function), *_closure(function), *references(function)]
     if function.__dict__:
-        children += [(f".{name}", value) for name, value in sorted(function.__dict__.items(), key=_by_name)]
+        children += [(f".{name}", value) for name, value in attributes_of(function)]
     return children
-
-
-def _by_name(item: tuple[Any, Any]) -> str:
-    return str(item[0])
 
 
 def _registry(function: Any) -> list[tuple[str, Any]]:

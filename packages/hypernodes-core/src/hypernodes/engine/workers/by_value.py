@@ -16,16 +16,19 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FunctionType, MemberDescriptorType, resolve_bases
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 
 from hypernodes.engine.workers.by_name import MAIN, find_by_name, is_imported_by_name
 from hypernodes.engine.workers.code_owner import code_owner
 from hypernodes.engine.workers.exception_parts import reduce_exception
-from hypernodes.engine.workers.kept_caches import CacheIdentity, keep
+from hypernodes.engine.workers.kept_caches import CACHED, CacheIdentity, keep
 from hypernodes.engine.workers.names_in_main import SPAWNED_MAIN, adopt_in_main
 from hypernodes.locks import reset_after_fork
+
+if TYPE_CHECKING:
+    from hypernodes.engine.workers.cache_identities import CacheIdentities
 
 _originals: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of this process that were sent to others
 _arrived: weakref.WeakSet[Any] = weakref.WeakSet()  # classes of other processes that were made again here
@@ -45,12 +48,15 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, *arguments: Any, **by_keyword: Any) -> None:
         super().__init__(*arguments, **by_keyword)
+        self._cache_identities: CacheIdentities | None = None
         if SPAWNED_MAIN in sys.modules and SPAWNED_MAIN not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(sys.modules[SPAWNED_MAIN])  # no other process can import it
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, BaseException) and (reduced := reduce_exception(obj)) is not None:
             return reduced
+        if type(obj) is CACHED and not is_imported_by_name(obj):
+            return self._reduce_cached_function(obj)
         reduce = _REDUCERS.get(type(obj))
         if reduce is not None and (reduced := reduce(obj)) is not None:
             return reduced
@@ -67,6 +73,17 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
                 new_state = (set_state, state, _attributes_of_members(obj))
                 return make_class, new_arguments, new_state, None, None, set_class_state
         return reduced
+
+    def _reduce_cached_function(self, function: Any) -> Any:
+        if self._cache_identities is None:
+            from hypernodes.engine.workers.cache_identities import CacheIdentities  # which takes long to load
+
+            self._cache_identities = CacheIdentities()
+        identity = self._cache_identities.of(function)
+        parameters = function.cache_parameters()
+        size, is_typed = parameters["maxsize"], parameters["typed"]
+        made_from = (_name_in_main(function), function.__wrapped__, size, is_typed, identity)
+        return make_cached_function, made_from, self._cache_identities.attributes_to_send(function)
 
 
 # --- on the sender's side -----------------------------------------------------------------------------------------
@@ -116,18 +133,6 @@ def _reduce_code(code: CodeType) -> Any:
     return make, tuple(code.co_filename if isinstance(a, str) and a == "<dynamic-code>" else a for a in arguments)
 
 
-def _reduce_cached_function(function: Any) -> Any:
-    if is_imported_by_name(function):
-        return None
-    from hypernodes.engine.workers.cache_identities import identify  # looks into code, which takes long to load
-
-    parameters = function.cache_parameters()
-    state = {name: value for name, value in vars(function).items() if name not in ("__wrapped__", "cache_clear")}
-    size, is_typed = parameters["maxsize"], parameters["typed"]
-    made_from = (_name_in_main(function), function.__wrapped__, size, is_typed, identify(function))
-    return make_cached_function, made_from, state
-
-
 def _reduce_cached_property(prop: functools.cached_property[Any]) -> Any:
     if "lock" not in vars(prop):
         return None
@@ -170,7 +175,6 @@ def _reduce_struct(layout: struct.Struct) -> Any:
 
 _REDUCERS: dict[type, Callable[[Any], Any]] = {
     CodeType: _reduce_code,
-    type(functools.cache(len)): _reduce_cached_function,
     functools.cached_property: _reduce_cached_property,
     weakref.WeakKeyDictionary: _reduce_weak_dictionary,
     weakref.WeakValueDictionary: _reduce_weak_dictionary,
@@ -262,14 +266,19 @@ def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any,
     """Fill a class, unless it is one that was sent from here, whose own methods are not to be replaced by copies."""
     set_state, content, members = state
 
+    owner = code_owner.get()
+
     def fill() -> None:
         set_state(made, content)
         for name, attributes in members.items():
-            vars(made)["_member_map_"][name].__dict__.update(attributes)
+            held = vars(vars(made)["_member_map_"][name])
+            if owner is not None:  # something else may be there from an earlier job
+                for extra in held.keys() - attributes.keys() - _OF_ENUM:
+                    del held[extra]
+            held.update(attributes)
 
-    owner = code_owner.get()
     if owner is not None:
-        owner.fill_class(made, fill)
+        owner.fill_class(made, content[0], fill)
     elif made not in _originals:
         fill()
 

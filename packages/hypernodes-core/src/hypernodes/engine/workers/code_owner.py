@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import Any, Protocol
@@ -51,8 +51,11 @@ class CodeOwner(Protocol):
     def make_class(self, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
         """Return the class that cloudpickle's `make` makes, or the same one as before if it arrived before."""
 
-    def fill_class(self, made: type, fill: Callable[[], None]) -> None:
-        """Call what gives a class its content, if that is to be taken from what arrives now."""
+    def keep_classes(self, classes: Iterable[type]) -> None:
+        """Let classes be the same ones in the jobs of the same sender that follow: objects of theirs stay."""
+
+    def fill_class(self, made: type, names: Iterable[str], fill: Callable[[], None]) -> None:
+        """Call what gives a class its content, attributes of some names, if that is to be taken from what arrives."""
 
 
 code_owner: ContextVar[CodeOwner | None] = ContextVar("code_owner", default=None)
