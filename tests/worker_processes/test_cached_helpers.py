@@ -417,6 +417,23 @@ def test_a_function_that_is_cleared_in_its_own_way_begins_anew(backend: Backend,
         assert len(read_lines(tmp_path / "loads")) == times
 
 
+def test_a_function_that_another_one_clears_begins_anew(backend: Backend, tmp_path: Path) -> None:
+    load, _ = loader(tmp_path / "loads")
+
+    def wrapper(name: str) -> Any:
+        return load(name)
+
+    wrapper.cache_clear = load.cache_clear  # type: ignore[attr-defined]
+
+    def use(x: int) -> Any:
+        return wrapper("a")
+
+    for times in (1, 2):
+        run(backend, use)
+        wrapper.cache_clear()  # type: ignore[attr-defined]
+        assert len(read_lines(tmp_path / "loads")) == times
+
+
 def test_what_the_caller_deleted_from_a_class_is_not_there_in_the_next_run() -> None:
     backend = SubprocessBackend()
     module = script("""

@@ -15,7 +15,7 @@ import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import CodeType, FunctionType, MemberDescriptorType, resolve_bases
+from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, resolve_bases
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
@@ -48,7 +48,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, *arguments: Any, **by_keyword: Any) -> None:
         super().__init__(*arguments, **by_keyword)
-        self._cache_identities: CacheIdentities | None = None
+        self._identities: CacheIdentities | None = None
         if SPAWNED_MAIN in sys.modules and SPAWNED_MAIN not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(sys.modules[SPAWNED_MAIN])  # no other process can import it
 
@@ -57,6 +57,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
             return reduced
         if type(obj) is CACHED and not is_imported_by_name(obj):
             return self._reduce_cached_function(obj)
+        if type(obj) is BuiltinFunctionType and type(obj.__self__) is CACHED and obj.__name__ == "cache_clear":
+            self._cache_identities.note_other_way_to_clear(obj.__self__)
         reduce = _REDUCERS.get(type(obj))
         if reduce is not None and (reduced := reduce(obj)) is not None:
             return reduced
@@ -74,11 +76,15 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
                 return make_class, new_arguments, new_state, None, None, set_class_state
         return reduced
 
-    def _reduce_cached_function(self, function: Any) -> Any:
-        if self._cache_identities is None:
+    @property
+    def _cache_identities(self) -> CacheIdentities:
+        if self._identities is None:
             from hypernodes.engine.workers.cache_identities import CacheIdentities  # which takes long to load
 
-            self._cache_identities = CacheIdentities()
+            self._identities = CacheIdentities()
+        return self._identities
+
+    def _reduce_cached_function(self, function: Any) -> Any:
         identity = self._cache_identities.of(function)
         parameters = function.cache_parameters()
         size, is_typed = parameters["maxsize"], parameters["typed"]

@@ -77,6 +77,7 @@ class _Known:
 
 
 _known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
+_cleared_unseen: weakref.WeakSet[Any] = weakref.WeakSet()  # functions whose own `cache_clear` something else holds
 _ended: dict[tuple[str, str], deque[str]] = {}  # by module and qualified name
 
 
@@ -94,9 +95,7 @@ class CacheIdentities:
             return clear.identity
         if code_owner.get() is not None:
             return None  # made by code that came without its source
-        if clear is not None and type(clear) is not _ClearCache:
-            return None  # it has a way of its own to be cleared
-        reach = self.reach(function, ())
+        reach = None if _may_be_cleared_unseen(function) else self.reach(function, ())
         if reach is None:
             others = self._others_in(function)
             return CacheIdentity(None, (), tuple(others)) if others else None
@@ -113,6 +112,11 @@ class CacheIdentities:
                 _begin_again(name, known)
             known.parts, known.uses = reach.parts, uses
             return CacheIdentity(known.token, tuple(_ended.get(name, ())), tuple(reach.code))
+
+    def note_other_way_to_clear(self, function: Any) -> None:
+        """Note that something that is sent clears the cache of a function in a way that is not seen here."""
+        with _table:
+            _cleared_unseen.add(function)
 
     def attributes_to_send(self, function: Any) -> dict[str, Any]:
         """Return the attributes of a function with a cache that the other side does not give it anyway."""
@@ -158,6 +162,11 @@ class CacheIdentities:
         if id(function) not in self._references:
             self._references[id(function)] = function, [value for _, value in references(function)]
         return self._references[id(function)][1]
+
+
+def _may_be_cleared_unseen(function: Any) -> bool:
+    clear = vars(function).get("cache_clear")
+    return function in _cleared_unseen or not (clear is None or type(clear) is _ClearCache)
 
 
 def _end(name: tuple[str, str], known: _Known) -> None:
@@ -270,7 +279,7 @@ class _Walk:
         if any(function is each for each in self._around):
             raise _NotKeptError("it calls itself")  # and would reach the limit of recursion sooner
         inner = self._identities.reach(function, self._around)
-        if inner is None or type(vars(function).get("cache_clear")) not in (type(None), _ClearCache):
+        if inner is None or _may_be_cleared_unseen(function):
             raise _NotKeptError("it refers to a function whose cache is not kept")
         self._parts += inner.parts
         self._code.append(function)
