@@ -282,6 +282,28 @@ def test_a_recursive_helper_goes_as_deep_as_here(backend: Backend) -> None:
     assert run(backend, paths, [400, 60])[1] == 2504730781961
 
 
+def test_helpers_that_call_each_other_can_be_sent(backend: Backend) -> None:
+    source = """
+@functools.cache
+def is_even(n):
+    return n == 0 or is_odd(n - 1)
+
+@functools.cache
+def is_odd(n):
+    return n != 0 and is_even(n - 1)
+
+@functools.cache
+def name(n):
+    return "even" if is_even(n) else "odd"
+
+def use(x):
+    return name(x), is_odd(x)
+"""
+    module = script(source)
+    for _ in range(2):
+        assert run(backend, module.use, [150, 151]) == [("even", False), ("odd", True)]
+
+
 def test_the_cache_has_the_size_that_it_has_here(backend: Backend, tmp_path: Path) -> None:
     noted = str(tmp_path / "loads")
 

@@ -97,7 +97,7 @@ class CacheIdentities:
             return None  # made by code that came without its source
         reach = None if _may_be_cleared_unseen(function) else self.reach(function, ())
         if reach is None:
-            others = self._others_in(function)
+            others = [other for other in self._others_in(function) if function not in self._others_in(other)]
             return CacheIdentity(None, (), tuple(others)) if others else None
         name = (str(function.__module__), str(function.__qualname__))
         info = function.cache_info()

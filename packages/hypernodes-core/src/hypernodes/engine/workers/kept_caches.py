@@ -191,13 +191,13 @@ class _Reached:
         self.has_code = False
 
     def go_through(self, value: Any) -> bool:
-        """Look at everything; return whether it came to an end."""
+        """Look at everything but numbers and text; return whether it came to an end."""
         seen: set[int] = set()
         waiting = [value]
         while waiting:
             each = waiting.pop()
             kind = type(each)
-            if kind in PLAIN or id(each) in seen:
+            if id(each) in seen:
                 continue
             seen.add(id(each))
             if issubclass(kind, type):
@@ -208,10 +208,9 @@ class _Reached:
             elif issubclass(kind, ModuleType):
                 self.has_code = self.has_code or kind is not ModuleType
             else:
-                referents = gc.get_referents(each)
-                if len(seen) + len(waiting) + len(referents) > _MOST_OBJECTS:
+                waiting += [part for part in gc.get_referents(each) if type(part) not in PLAIN]
+                if len(seen) + len(waiting) > _MOST_OBJECTS:
                     return False
-                waiting += referents
         return True
 
 
