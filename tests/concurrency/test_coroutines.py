@@ -15,6 +15,7 @@ import pytest
 
 from hypernodes import LocalBackend, Pipeline, PipelineCallback, node
 from hypernodes.engine import ExecutionMode
+from hypernodes.engine.workers.coroutines import Coroutines
 from hypernodes.engine.workers.event_loop import LoopHere
 from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded, run_threads
 from tests.support import Recorder, notes_of, start_python
@@ -702,3 +703,24 @@ def test_an_interrupt_in_an_item_is_raised_and_nothing_else_is_said(capfd: pytes
         pipeline.map({"x": range(10)}, map_over="x")
     gc.collect()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_coroutine_that_only_its_event_loop_knows_is_not_collected() -> None:
+    """An event loop refers to its tasks weakly, and this one waits for something that nobody else has."""
+    coroutines = Coroutines()
+    is_waiting, seen = Gate(), []
+
+    async def wait() -> None:
+        is_waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            seen.append("cleaned up")
+
+    coroutines.submit(wait(), lambda outcome: None)
+    is_waiting.pass_through()
+    gc.collect()
+    assert seen == []
+    coroutines.close()
+    assert seen == ["cleaned up"]

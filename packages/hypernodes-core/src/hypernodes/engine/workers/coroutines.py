@@ -28,6 +28,9 @@ CHECK_INTERVAL_S = 0.2
 """Longest single wait, in seconds: Ctrl-C at the moment in which a thread goes to sleep, or that the system delivers to
 another thread, is noticed only when the thread wakes up."""
 
+# An event loop refers to its tasks weakly. While a run is ended nothing else refers to them, and one that waits for
+# something of its own would be collected instead of being cancelled.
+_unfinished: set[asyncio.Task[None]] = set()
 _CLEANUP_S = 1.0  # for coroutines of a run that was ended at once
 
 _ARRIVALS = 16  # after so many, the loop in another thread gets a chance to start them
@@ -292,6 +295,8 @@ class TaskOutcome:
         else:
             self._task = self._loop.create_task(self._awaited(), context=self._context)
             self._task.add_done_callback(self._end_unbegun)
+        if self._task is not None and not self._is_done:
+            _unfinished.add(self._task)
 
     def cancel(self) -> bool:
         """Request cancellation of the task; return False, because it has not ended yet."""
@@ -351,5 +356,7 @@ class TaskOutcome:
     def _end(self, error: BaseException | None) -> None:
         self._error = error
         self._is_done = True
-        self._task = None
+        if self._task is not None:
+            _unfinished.discard(self._task)
+            self._task = None
         self._report(self)
