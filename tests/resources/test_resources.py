@@ -97,6 +97,37 @@ def test_the_object_is_of_the_class_that_nodes_have_in_every_run(backend: Any, t
             assert [had_mark for *_, had_mark in found] == [False, True], "what a run puts into a class ends with it"
 
 
+@pytest.mark.parametrize("backend", ELSEWHERE[:2])
+def test_the_classes_behind_the_object_are_those_of_each_run(backend: Any) -> None:
+    class Constants(type):
+        def __setattr__(cls, name: str, value: Any) -> None:
+            if name.isupper() and name in vars(cls):
+                raise AttributeError(f"{name} is constant")
+            super().__setattr__(name, value)
+
+    class Plugin(metaclass=Constants):
+        RATE = 3
+
+    class Csv(Plugin):
+        pass
+
+    class Json(Plugin):
+        pass
+
+    @resource
+    def plugin() -> Any:
+        return Csv()
+
+    @node(output_name="seen")
+    def look(x: int, plugin: Any) -> Any:
+        names = sorted(kind.__name__ for kind in Plugin.__subclasses__())
+        return isinstance(plugin, Plugin), plugin.RATE, names, Json.__name__
+
+    pipeline = Pipeline([look], backend=backend)
+    for _ in range(4):
+        assert pipeline.run({"x": 1, "plugin": plugin()}) == {"seen": (True, 3, ["Csv", "Json"], "Json")}
+
+
 @pytest.mark.parametrize("backend", HERE + ELSEWHERE[:2])
 @pytest.mark.parametrize("how", ["given", "preset", "nested", "mapped", "default"])
 def test_it_may_come_from_anywhere_that_an_input_comes_from(backend: Any, how: str, tmp_path: Path) -> None:

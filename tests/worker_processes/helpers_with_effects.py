@@ -174,5 +174,37 @@ def load():
 def use(x):
     return load() is Kind.A.list
 """,
+    "a singleton of a metaclass": """
+class Meta(type):
+    __instances__ = {}
+    def __call__(cls):
+        return cls.__instances__.setdefault(cls, super().__call__())
+
+class Client(metaclass=Meta):
+    def __init__(self):
+        self.uses = 0
+
+@functools.cache
+def client():
+    return Client()
+
+def use(x):
+    client().uses += 1
+    return Client().uses, client() is Client()
+""",
+    "a name with underscores of a function": """
+def find():
+    return find.__found__[0]
+find.__found__ = [1]
+
+@functools.cache
+def load():
+    find.__found__[0] += 1
+    return [find()]
+
+def use(x):
+    load()
+    return find()
+""",
 }
 """The function `use` returns the same in each run if the cache of each helper begins empty."""

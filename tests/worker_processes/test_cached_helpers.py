@@ -506,3 +506,42 @@ def test_an_error_of_a_helper_shows_the_lines_of_the_user(backend: Backend) -> N
         run(backend, module.use, [1])
     shown = "".join(traceback.format_exception(caught.value))
     assert shown.count("kept_caches") <= 1
+
+
+def test_an_error_whose_attributes_cannot_be_set_is_the_same_error(backend: Backend) -> None:
+    module = script("""
+import dataclasses
+
+@dataclasses.dataclass(frozen=True)
+class AppError(Exception):
+    code: int
+
+@functools.cache
+def load():
+    raise AppError(7)
+
+def use(x):
+    try:
+        load()
+    except AppError as error:
+        return error.code
+""")
+    for _ in range(2):
+        assert run(backend, module.use, [1]) == [7]
+
+
+def test_a_helper_may_have_parameters_of_any_name(backend: Backend) -> None:
+    source = "@functools.cache\ndef load(self, function, arguments):\n    return [self, function, arguments]\n\n"
+    module = script(source + "def use(x):\n    return load(function=1, self=2, arguments=3)")
+    assert run(backend, module.use, [1]) == [[2, 1, 3]]
+
+
+def test_what_wraps_a_helper_after_it_was_sent_has_a_cache_of_its_own() -> None:
+    module = script("@functools.cache\ndef load():\n    return []\n\ndef use(x):\n    return load()")
+    run(LocalBackend(map_execution="parallel", max_workers=1), module.use, [1])
+    calls = []
+    again: Any = functools.cache(functools.wraps(module.load)(lambda: calls.append(1)))
+    again()
+    again.cache_clear()
+    again()
+    assert calls == [1, 1]

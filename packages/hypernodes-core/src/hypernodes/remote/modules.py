@@ -181,16 +181,19 @@ class JobModules:
         expected = (tuple,) if NamedTuple in bases else resolve_bases(bases) or (object,)
         if made.__bases__ != expected or not (is_enum or type(made) is facts[0]):
             return None
-        made.__name__, made.__qualname__ = facts[1], facts[2] if is_enum else facts[3]["__qualname__"]
+        type.__setattr__(made, "__name__", facts[1])
+        type.__setattr__(made, "__qualname__", facts[2] if is_enum else facts[3]["__qualname__"])
         return made
 
     def keep_classes(self, classes: Iterable[type]) -> None:
         """Let classes be the same ones in the jobs of the same sender that follow: objects of theirs stay."""
-        wanted = {kind for each in classes for kind in (*each.__mro__, type(each))}
         with _lock:
-            _kept_classes.update({known: kind for known, kind in self._classes.items() if kind in wanted})
+            held = {kind for each in classes for kind in _kinds_behind(each)}.intersection(self._classes.values())
+            for tracker_id, kind in self._classes.items():
+                if not held.isdisjoint(_kinds_behind(kind)):  # also what those find among their subclasses
+                    _kept_classes[tracker_id] = kind
 
-    def fill_class(self, made: type, names: Iterable[str], fill: Callable[[], None]) -> None:
+    def fill_class(self, made: type, fill: Callable[[], None]) -> None:
         """Fill a class with what arrives, unless a worker process sends back what is known here.
 
         A class of an earlier job loses what it got there.
@@ -198,8 +201,8 @@ class JobModules:
         if not _is_from_caller.get() and made in self._complete:
             return
         if made in _made_empty and made not in self._filled:
-            for name in vars(made).keys() - _made_empty[made] - set(names):
-                type.__delattr__(made, name)
+            for name in vars(made).keys() - _made_empty[made]:
+                type.__delattr__(made, name)  # also what arrives: its metaclass may not let it be replaced
         self._filled.add(made)
         fill()
 
@@ -274,6 +277,10 @@ def modules_of_job(key: str, common_packages: Iterable[str] = ()) -> Iterator[Jo
 def is_module_of_a_job(name: str) -> bool:
     """Whether a module of this name came with a job that is executed here."""
     return name in _registered
+
+
+def _kinds_behind(kind: Any) -> tuple[type, ...]:
+    return (*kind.__mro__, *type(kind).__mro__)
 
 
 def _keep_classes_of(made: Any) -> None:

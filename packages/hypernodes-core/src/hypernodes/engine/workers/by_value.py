@@ -284,7 +284,7 @@ def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any,
             held.update(attributes)
 
     if owner is not None:
-        owner.fill_class(made, content[0], fill)
+        owner.fill_class(made, fill)
     elif made not in _originals:
         fill()
 

@@ -31,7 +31,15 @@ from typing import Any, NamedTuple
 
 from hypernodes.engine.workers.by_name import is_imported_by_name, is_module_imported_by_name
 from hypernodes.engine.workers.code_owner import code_owner
-from hypernodes.engine.workers.kept_caches import CACHED, PLAIN, CacheIdentity, ClearArrived, clear_of, new_token
+from hypernodes.engine.workers.kept_caches import (
+    CACHED,
+    PLAIN,
+    CacheIdentity,
+    ClearArrived,
+    clear_all_with,
+    clear_of,
+    new_token,
+)
 from hypernodes.locks import reset_after_fork
 from hypernodes.signature.origin import origin_of_module
 from hypernodes.signature.per_code import remembered_per_code
@@ -44,6 +52,15 @@ _STORES_CELLS = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 _WITH_CODE = (FunctionType, CACHED)
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
 _OF_CLASS = frozenset({"_abc_impl", "_field_defaults"})  # which abstract classes and named tuples have
+_SET_BY_PYTHON = frozenset(
+    f"__{name}__"
+    for name in (
+        *("annotations", "annotations_cache", "annotate", "annotate_func", "dataclass_fields", "dataclass_params"),
+        *("abstractmethods", "dict", "doc", "firstlineno", "match_args", "module", "name", "orig_bases", "parameters"),
+        *("qualname", "slots", "static_attributes", "type_params", "weakref", "hash", "protocol_attrs"),
+        *("non_callable_proto_members__", "is_protocol"),
+    )
+)
 _MOST_PARTS = 20_000  # of what a function refers to
 _MOST_ENDED = 64
 _table = reset_after_fork(threading.RLock())
@@ -87,6 +104,7 @@ class CacheIdentities:
     def __init__(self) -> None:
         self._references: dict[int, tuple[FunctionType, list[Any]]] = {}
         self._found: dict[int, tuple[Any, _Reach | None]] = {}
+        self._neighbours: dict[int, tuple[Any, list[Any]]] = {}
 
     def of(self, function: Any) -> CacheIdentity | None:
         """Return which cache a function has that is sent by value; None if it begins empty in each run."""
@@ -97,7 +115,7 @@ class CacheIdentities:
             return None  # made by code that came without its source
         reach = None if _may_be_cleared_unseen(function) else self.reach(function, ())
         if reach is None:
-            others = [other for other in self._others_in(function) if function not in self._others_in(other)]
+            others = [other for other in self._others_of(function) if self.reach(other, ()) is not None]
             return CacheIdentity(None, (), tuple(others)) if others else None
         name = (str(function.__module__), str(function.__qualname__))
         info = function.cache_info()
@@ -137,25 +155,37 @@ class CacheIdentities:
             self._found[id(function)] = function, found
         return self._found[id(function)][1]
 
-    def _others_in(self, function: Any) -> list[Any]:
-        """Return the functions with caches, sent by value too, that one refers to whose results are not kept."""
-        found: list[Any] = []
-        seen: set[int] = set()
-        waiting: list[Any] = [function.__wrapped__]
-        while waiting and len(seen) < _MOST_PARTS:
-            each = waiting.pop()
-            if id(each) in seen or each is function or is_imported_by_name(each):
-                continue
-            seen.add(id(each))
-            if type(each) is CACHED:
-                found.append(each)
-                waiting.append(each.__wrapped__)
-            elif type(each) is FunctionType:
-                with suppress(Exception):
-                    _check_imports(each)
-                    held = [cell.cell_contents for cell in each.__closure__ or ()]
-                    waiting += [part for part in (*held, *self.references(each)) if type(part) in _WITH_CODE]
-        return found
+    def _others_of(self, function: Any) -> list[Any]:
+        """Return the functions with caches, sent by value too, that one refers to, also by way of others."""
+        found: dict[int, Any] = {}
+        waiting = [function]
+        while waiting:
+            for other in self._next_to(waiting.pop()):
+                if id(other) not in found:
+                    found[id(other)] = other
+                    waiting.append(other)
+        return list(found.values())
+
+    def _next_to(self, function: Any) -> list[Any]:
+        """Return the functions with caches that one refers to itself."""
+        if id(function) not in self._neighbours:
+            found: list[Any] = []
+            seen: set[int] = set()
+            waiting: list[Any] = [function.__wrapped__]
+            while waiting and len(seen) < _MOST_PARTS:
+                each = waiting.pop()
+                if id(each) in seen or each is function or is_imported_by_name(each):
+                    continue
+                seen.add(id(each))
+                if type(each) is CACHED:
+                    found.append(each)
+                elif type(each) is FunctionType:
+                    with suppress(Exception):
+                        _check_imports(each)
+                        held = [cell.cell_contents for cell in each.__closure__ or ()]
+                        waiting += [part for part in (*held, *self.references(each)) if type(part) in _WITH_CODE]
+            self._neighbours[id(function)] = function, found
+        return self._neighbours[id(function)][1]
 
     def references(self, function: FunctionType) -> list[Any]:
         """Return what a function refers to by name."""
@@ -203,7 +233,7 @@ class _ClearCache:
             with _table:
                 if function in _known:
                     _begin_again((str(function.__module__), str(function.__qualname__)), _known[function])
-            CACHED.cache_clear(function)
+        clear_all_with(self, function)
 
     def __reduce__(self) -> Any:
         return clear_of, (self._function(),)
@@ -305,7 +335,7 @@ class _Walk:
     def _visit_attributes(self, function: Any) -> None:
         for name, value in vars(function).items():
             is_of_cache = type(function) is CACHED and (name == "cache_parameters" or type(value) is _ClearCache)
-            if name == "__wrapped__" or not (name.startswith("__") or is_of_cache):
+            if not (is_of_cache or (name != "__wrapped__" and _is_of_python(name, value))):
                 self._parts.append(name)
                 self._visit(value)
 
@@ -317,8 +347,7 @@ class _Walk:
             if name in _OF_CLASS or (_is_of_enum(name) and issubclass(type(kind), enum.EnumMeta)):
                 continue
             for part in _parts_of_member(kind, value):
-                is_code = type(part) in (FunctionType, CACHED) or issubclass(type(part), type)
-                if is_code or not (name.startswith("__") and name.endswith("__")):
+                if not (name.startswith("__") and name.endswith("__")) or not _is_of_python(name, part):
                     self._parts.append(name)
                     self._visit(part)
 
@@ -332,6 +361,14 @@ def _is_constant(value: Any) -> bool:
     if module.__name__.partition(".")[0] in ("logging", "pathlib"):
         return True
     return kind.__name__.startswith("_") and any(value is each for each in vars(module).values())
+
+
+def _is_of_python(name: str, value: Any) -> bool:
+    """Whether what a class or function holds under a name with underscores is there in all, and cannot be changed."""
+    kind = type(value)
+    if name in _SET_BY_PYTHON:
+        return True
+    return name.startswith("__") and name.endswith("__") and kind in _IMMUTABLE
 
 
 def _is_of_enum(name: str) -> bool:

@@ -54,8 +54,8 @@ class CodeOwner(Protocol):
     def keep_classes(self, classes: Iterable[type]) -> None:
         """Let classes be the same ones in the jobs of the same sender that follow: objects of theirs stay."""
 
-    def fill_class(self, made: type, names: Iterable[str], fill: Callable[[], None]) -> None:
-        """Call what gives a class its content, attributes of some names, if that is to be taken from what arrives."""
+    def fill_class(self, made: type, fill: Callable[[], None]) -> None:
+        """Call what gives a class its content, if that is to be taken from what arrives now."""
 
 
 code_owner: ContextVar[CodeOwner | None] = ContextVar("code_owner", default=None)

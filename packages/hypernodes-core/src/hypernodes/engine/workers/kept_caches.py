@@ -8,12 +8,13 @@ What is kept are results, and never code: what is missing is computed by the fun
 globals. The sender decides which functions have such a cache (see `cache_identities`). It is used for arguments that
 are numbers, text, or tuples of these, and for results that cannot be told from those of this run:
 
-- not None, which is what functions return that set something up, and no code, of which each run has its own;
+- objects that hold no code, of which each run has its own; numbers, text and None are either computed quickly, or what
+  functions return that set something up;
 - of classes that are the same ones in this run;
 - of calls that left the classes and functions of the run as they were, and what a run finds as the caller has it.
 
-A cached function that is called again in each run may change what others that it uses have returned: the results of
-these are not kept then.
+A function of which one result is not kept begins with an empty cache in each run, and so do other cached functions that
+it uses: it is called again, and may change what they have returned.
 """
 
 from __future__ import annotations
@@ -39,9 +40,8 @@ CACHED: Any = type(functools.cache(len))
 
 PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 _ITERATORS = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})  # which are used up
-_CONSTANTS = frozenset({bytes, float, frozenset, str, tuple})  # of which the very object may matter
 _MOST_FUNCTIONS = 64
-_MOST_OBJECTS = 1_000_000
+_MOST_OBJECTS = 200_000
 _table = reset_after_fork(threading.RLock())
 
 
@@ -96,7 +96,7 @@ class _Results:
         finally:
             _here.function = before
 
-    def _compute(self, *arguments: Any, **by_keyword: Any) -> Any:
+    def _compute(self, /, *arguments: Any, **by_keyword: Any) -> Any:
         function: _Arrived = _here.function
         before = function.state_of_code(), _state_of_process()
         result = function.call(*arguments, **by_keyword)
@@ -134,10 +134,10 @@ class _Arrived:
         has_unkept: Whether it has returned something in this run that is not kept.
     """
 
-    def __init__(self, call: Callable[..., Any], identity: CacheIdentity) -> None:
+    def __init__(self, call: Callable[..., Any], identity: CacheIdentity, results: _Results | None) -> None:
         self.call = call
-        self._globals: dict[str, Any] = getattr(call, "__globals__", {})
         self.has_unkept = False
+        self._results = results
         self._code = identity.code
         self._classes = _classes_in(identity)
 
@@ -156,19 +156,19 @@ class _Arrived:
 
     def note_unkept(self) -> None:
         """Note that it has returned something that is not kept."""
-        self.has_unkept = True
-        for other in self._others():
-            other.results.end()
+        if not self.has_unkept:
+            self.has_unkept = True
+            for results in (self._results, *[other.results for other in self._others()]):
+                if results is not None:
+                    results.end()
 
     def may_keep(self, result: Any) -> bool:
         """Whether a result cannot be told from that of another run; if so, its classes stay what they are."""
         kind = type(result)
-        if result is None or kind in _ITERATORS or kind.__module__ == "logging":
-            return False
-        if kind in _CONSTANTS and any(result is each for each in list(self._globals.values())):
+        if kind in PLAIN or kind in _ITERATORS or kind.__module__ == "logging":
             return False
         found = _Reached()
-        if not found.go_through(result) or found.has_code:
+        if not found.go_through(result) or found.has_code or not found.has_objects:
             return False
         if any(all(each is not own for own in self._classes) for each in found.classes):
             return False
@@ -184,10 +184,12 @@ class _Reached:
     Attributes:
         classes: The classes that came by value, of objects.
         has_code: Whether there are functions or modules that came by value.
+        has_objects: Whether there is anything that is no constant, tuple or code.
     """
 
     def __init__(self) -> None:
         self.classes: list[type] = []
+        self.has_objects = False
         self.has_code = False
 
     def go_through(self, value: Any) -> bool:
@@ -208,6 +210,7 @@ class _Reached:
             elif issubclass(kind, ModuleType):
                 self.has_code = self.has_code or kind is not ModuleType
             else:
+                self.has_objects = self.has_objects or not (kind is tuple or kind is frozenset)
                 waiting += [part for part in gc.get_referents(each) if type(part) not in PLAIN]
                 if len(seen) + len(waiting) > _MOST_OBJECTS:
                     return False
@@ -255,21 +258,21 @@ def keep(function: Callable[..., Any], maxsize: int | None, typed: bool, identit
         typed: See there.
         identity: Which cache it has.
     """
-    arrived = _Arrived(function, identity)
     if identity.token is None:
-        arrived.note_unkept()
+        _Arrived(function, identity, None).note_unkept()
         return functools.lru_cache(maxsize, typed)(function)
     results = _results_of(identity.token, identity, maxsize, typed)
+    arrived = _Arrived(function, identity, results)
 
     @functools.wraps(function)
     def call(*arguments: Any, **by_keyword: Any) -> Any:
-        if not (_are_plain(arguments) and _are_plain(by_keyword.values())):
+        if arrived.has_unkept or not (_are_plain(arguments) and _are_plain(by_keyword.values())):
             arrived.note_unkept()
             return function(*arguments, **by_keyword)
         try:
             return results.of_call(arrived, arguments, by_keyword)
         except BaseException as error:
-            error.__traceback__ = _of_user(error.__traceback__)
+            BaseException.with_traceback(error, _of_user(error.__traceback__))  # whatever its class allows to be set
             raise
 
     made: Any = functools.lru_cache(maxsize, typed)(call)
@@ -305,9 +308,7 @@ class ClearArrived:
 
     def __call__(self) -> None:
         self.results.clear()
-        function = self._function()
-        if function is not None:
-            CACHED.cache_clear(function)
+        clear_all_with(self, self._function())
 
     def __reduce__(self) -> Any:
         return clear_of, (self._function(),)
@@ -316,6 +317,14 @@ class ClearArrived:
 def clear_of(function: Any) -> Any:
     """Return what clears the cache of a function, which may be gone."""
     return _clear_nothing if function is None else function.cache_clear
+
+
+def clear_all_with(clear: object, function: Any) -> None:
+    """Clear the cache of a function, and of all that `functools.update_wrapper` has given the same `cache_clear`."""
+    holders = [owner for held in gc.get_referrers(clear) if type(held) is dict for owner in gc.get_referrers(held)]
+    for each in (function, *gc.get_referrers(clear), *holders):
+        if type(each) is CACHED and (each is function or vars(each).get("cache_clear") is clear):
+            CACHED.cache_clear(each)
 
 
 def _clear_nothing() -> None:
