@@ -73,6 +73,28 @@ def test_what_a_helper_has_loaded_is_there_in_the_next_runs(backend: Backend, tm
     assert len(read_lines(tmp_path / "loads")) == 1
 
 
+def test_numbers_and_text_are_kept_too(backend: Backend, tmp_path: Path) -> None:
+    module = script(
+        "@functools.cache\ndef load(name):\n    note_line(PATH, name)\n    return len(name), name.upper()\n\n"
+        "def use(x):\n    return load('a' * x)",
+        PATH=tmp_path / "loads",
+    )
+    for _ in range(2):
+        assert run(backend, module.use) == [(1, "A"), (2, "AA")]
+    assert read_lines(tmp_path / "loads") == ["a", "aa"]
+
+
+def test_a_helper_that_is_called_with_many_arguments_begins_empty(backend: Backend, tmp_path: Path) -> None:
+    load, _ = loader(tmp_path / "loads")
+
+    def use(x: int) -> int:
+        return sum(len(load(str(number))) for number in range(100))
+
+    for times in (1, 2):
+        assert run(backend, use, [1, 1]) == [100, 100]
+        assert len(read_lines(tmp_path / "loads")) == 100 * times
+
+
 def test_it_is_loaded_again_when_its_cache_was_cleared_here(backend: Backend, tmp_path: Path) -> None:
     load, use = loader(tmp_path / "loads")
     for _ in range(3):

@@ -8,13 +8,14 @@ What is kept are results, and never code: what is missing is computed by the fun
 globals. The sender decides which functions have such a cache (see `cache_identities`). It is used for arguments that
 are numbers, text, or tuples of these, and for results that cannot be told from those of this run:
 
-- objects that hold no code, of which each run has its own; numbers, text and None are either computed quickly, or what
-  functions return that set something up;
+- not None, True or False, which is what functions return that set something up; nor a constant that the run has itself;
+  nor anything that holds code, of which each run has its own;
 - of classes that are the same ones in this run;
 - of calls that left the classes and functions of the run as they were, and what a run finds as the caller has it.
 
-A function of which one result is not kept begins with an empty cache in each run, and so do other cached functions that
-it uses: it is called again, and may change what they have returned.
+A function of which one result is not kept, or that is called with many arguments, so that it is a table rather than a
+loader, begins with an empty cache in each run. So do other cached functions that it uses: it is called again, and may
+change what they have returned.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ CACHED: Any = type(functools.cache(len))
 
 PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 _ITERATORS = frozenset({AsyncGeneratorType, CoroutineType, GeneratorType})  # which are used up
+_OF_SETTING_UP = frozenset({bool, type(None)})
+_CONSTANTS = frozenset({bytes, float, frozenset, str, tuple})  # of which the very object may matter
 _MOST_FUNCTIONS = 64
+_MOST_RESULTS = 64  # of one function
 _MOST_OBJECTS = 200_000
 _table = reset_after_fork(threading.RLock())
 
@@ -98,6 +102,8 @@ class _Results:
 
     def _compute(self, /, *arguments: Any, **by_keyword: Any) -> Any:
         function: _Arrived = _here.function
+        if self._cached.cache_info().currsize >= _MOST_RESULTS:
+            raise _NotKeptError(function.call(*arguments, **by_keyword))
         before = function.state_of_code(), _state_of_process()
         result = function.call(*arguments, **by_keyword)
         is_changed = before != (function.state_of_code(), _state_of_process())
@@ -137,6 +143,7 @@ class _Arrived:
     def __init__(self, call: Callable[..., Any], identity: CacheIdentity, results: _Results | None) -> None:
         self.call = call
         self.has_unkept = False
+        self._globals: dict[str, Any] = getattr(call, "__globals__", {})
         self._results = results
         self._code = identity.code
         self._classes = _classes_in(identity)
@@ -165,10 +172,12 @@ class _Arrived:
     def may_keep(self, result: Any) -> bool:
         """Whether a result cannot be told from that of another run; if so, its classes stay what they are."""
         kind = type(result)
-        if kind in PLAIN or kind in _ITERATORS or kind.__module__ == "logging":
+        if kind in _OF_SETTING_UP or kind in _ITERATORS or kind.__module__ == "logging":
+            return False
+        if kind in _CONSTANTS and any(result is each for each in list(self._globals.values())):
             return False
         found = _Reached()
-        if not found.go_through(result) or found.has_code or not found.has_objects:
+        if not found.go_through(result) or found.has_code:
             return False
         if any(all(each is not own for own in self._classes) for each in found.classes):
             return False
@@ -184,18 +193,16 @@ class _Reached:
     Attributes:
         classes: The classes that came by value, of objects.
         has_code: Whether there are functions or modules that came by value.
-        has_objects: Whether there is anything that is no constant, tuple or code.
     """
 
     def __init__(self) -> None:
         self.classes: list[type] = []
-        self.has_objects = False
         self.has_code = False
 
     def go_through(self, value: Any) -> bool:
         """Look at everything but numbers and text; return whether it came to an end."""
         seen: set[int] = set()
-        waiting = [value]
+        waiting = [] if type(value) in PLAIN else [value]
         while waiting:
             each = waiting.pop()
             kind = type(each)
@@ -210,7 +217,6 @@ class _Reached:
             elif issubclass(kind, ModuleType):
                 self.has_code = self.has_code or kind is not ModuleType
             else:
-                self.has_objects = self.has_objects or not (kind is tuple or kind is frozenset)
                 waiting += [part for part in gc.get_referents(each) if type(part) not in PLAIN]
                 if len(seen) + len(waiting) > _MOST_OBJECTS:
                     return False
