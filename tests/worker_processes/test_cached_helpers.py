@@ -30,8 +30,9 @@ PLACES: dict[str, Callable[[], Backend]] = {
 }
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=PLACES, scope="module")
 def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A place whose processes serve all tests, each of which has helpers of its own."""
     end_idle_workers()
     backend = PLACES[request.param]()
     with backend:  # type: ignore[attr-defined]
