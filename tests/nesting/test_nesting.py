@@ -485,3 +485,19 @@ def test_what_only_unwanted_outputs_of_a_mapped_node_need_may_be_missing() -> No
     with pytest.raises(MissingInputError) as caught:
         pipeline.run({"x": [1, 2]}, output_name="scaled")
     assert caught.value.missing == {"factor": ("inner",), "size": ("inner",)}
+
+
+@pytest.mark.parametrize("settings", [{}, {"backend": LocalBackend()}], ids=["inlined", "on a backend of its own"])
+def test_an_output_that_only_a_hidden_node_would_take_is_computed_when_another_one_is_given(
+    settings: dict[str, Any],
+) -> None:
+    inner = Pipeline(
+        nodes=[Node(lambda x: 2 * x, "shown"), Node(lambda taken: taken, "hidden")], name="inner", **settings
+    )
+    middle = Pipeline(
+        nodes=[inner.as_node(outputs=["shown"], input_mapping={"value": "taken"})], name="middle", **settings
+    )
+    made = Pipeline(nodes=[Node(lambda: 9, "value")], name="made", **settings)
+    pipeline = Pipeline(nodes=[Node(lambda: 5, "given"), made.as_node(), middle.as_node()])
+    assert pipeline.run({"x": 1}) == {"given": 5, "value": 9, "shown": 2}
+    assert pipeline.run({"x": 1, "given": 0}) == {"value": 9, "shown": 2}

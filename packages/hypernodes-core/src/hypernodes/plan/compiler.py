@@ -135,12 +135,14 @@ class _Unused(Record):
     Attributes:
         dropped: The slots of results that are not computed.
         outputs: The names of the outputs among them.
-        inputs: The names of given values that nothing reads.
+        inputs: The names of given values that no step which runs reads.
+        untaken: The names of given values that no step reads, whether it runs or not, of those that count.
     """
 
     dropped: set[int]
     outputs: set[str]
     inputs: set[str]
+    untaken: set[str]
 
 
 class _Draft:
@@ -407,6 +409,7 @@ class _Draft:
             concerned.update(step.arguments.values())
             concerned.update(step.conditions.slots)
             read: Collection[str] = step.arguments
+            taken: Collection[str] = step.arguments
             if _runs_once(step.node):
                 node, scope = step.node, self.scopes[step.scope]
                 inside = {node.inner_output(name): is_used[s] for name, s in step.outputs.items() if has_users[s]}
@@ -419,6 +422,7 @@ class _Draft:
                     if name in step.overridden or node.inner_output(name) in unused.outputs
                 }
                 read = [name for name in own if own[name] not in unused.inputs]
+                taken = [name for name in own if own[name] not in unused.untaken]
             else:
                 dead = {
                     slot
@@ -428,7 +432,8 @@ class _Draft:
                 if len(dead) == len(step.outputs):
                     read = ()
             dropped |= dead
-            for name, slot in step.arguments.items():
+            for name in taken:
+                slot = step.arguments[name]
                 has_users[slot] = True
                 is_used[slot] = is_used[slot] or name in read
             for slot in step.conditions.slots:
@@ -438,6 +443,7 @@ class _Draft:
             dropped=dropped,
             outputs={name for name, slot in self.outputs.items() if slot in dropped},
             inputs={name for name, slot in self.inputs.items() if not is_used[slot]},
+            untaken={name for name, slot in self.inputs.items() if not has_users[slot]},
         )
 
     def _check_missing(self, needed_steps: list[_DraftStep]) -> None:
