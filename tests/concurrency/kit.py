@@ -37,6 +37,16 @@ class Gate(threading.Event):
         assert self.wait(PATIENCE_S), "what was waited for did not happen"
 
 
+async def wait_for_ever(is_waiting: Gate, seen: list[str]) -> None:
+    """Open a gate, wait until the task is cancelled, and note that it could clean up, which takes another turn."""
+    is_waiting.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        seen.append("cleaned up")
+
+
 class Log(list[E]):
     """A list that nodes with a cache may write to."""
 

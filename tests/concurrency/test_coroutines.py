@@ -17,7 +17,7 @@ from hypernodes import LocalBackend, Pipeline, PipelineCallback, node
 from hypernodes.engine import ExecutionMode
 from hypernodes.engine.workers.coroutines import Coroutines
 from hypernodes.engine.workers.event_loop import LoopHere
-from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded, run_threads
+from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Modes, guarded, run_threads, wait_for_ever
 from tests.support import Recorder, notes_of, start_python
 
 # --- coroutines side by side --------------------------------------------------------------------------------------
@@ -708,17 +708,9 @@ def test_an_interrupt_in_an_item_is_raised_and_nothing_else_is_said(capfd: pytes
 def test_a_coroutine_that_only_its_event_loop_knows_is_not_collected() -> None:
     """An event loop refers to its tasks weakly, and this one waits for something that nobody else has."""
     coroutines = Coroutines()
-    is_waiting, seen = Gate(), []
-
-    async def wait() -> None:
-        is_waiting.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0)
-            seen.append("cleaned up")
-
-    coroutines.submit(wait(), lambda outcome: None)
+    is_waiting = Gate()
+    seen: list[str] = []
+    coroutines.submit(wait_for_ever(is_waiting, seen), lambda outcome: None)
     is_waiting.pass_through()
     gc.collect()
     assert seen == []

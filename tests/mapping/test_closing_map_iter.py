@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import itertools
 import os
@@ -18,7 +17,7 @@ import pytest
 from hypernodes import LocalBackend, MemoryCache, Pipeline, node
 from hypernodes.engine import ExecutionMode
 from hypernodes.engine.workers import coroutines
-from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Log, Modes, guarded, run_threads
+from tests.concurrency.kit import CONCURRENT, MODES, PATIENCE_S, Gate, Log, Modes, guarded, run_threads, wait_for_ever
 from tests.support import Recorder, start_python
 
 MAPS_SIDE_BY_SIDE: list[Modes] = [(n, m) for n, m in MODES if m != "sequential"]
@@ -91,17 +90,12 @@ def test_closing_early_cancels_coroutines_which_may_clean_up(modes: Modes) -> No
     seen: list[str] = []
 
     @node(output_name="y")
-    async def wait_forever(x: int) -> int:
+    async def wait(x: int) -> int:
         if x:
-            is_waiting.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await asyncio.sleep(0)
-                seen.append("cleaned up")
+            await wait_for_ever(is_waiting, seen)
         return x
 
-    stream: Any = Pipeline(nodes=[wait_forever], backend=LocalBackend(*modes, max_workers=2)).map_iter(
+    stream: Any = Pipeline(nodes=[wait], backend=LocalBackend(*modes, max_workers=2)).map_iter(
         {"x": itertools.count()}, "x", in_order=False
     )
     next(stream)

@@ -45,6 +45,7 @@ from hypernodes.remote.modules import (
 )
 from hypernodes.resources import ResourceFactory
 from hypernodes.signature import reduce_sentinel
+from hypernodes.signature.nested_code import with_nested_code
 from hypernodes.signature.origin import origin_of_module
 
 Reference = Callable[[Any], Any]  # from an object to what stands for it, or None
@@ -385,16 +386,14 @@ def _own_module(name: str) -> ModuleType | None:
 
 def _imports(code: CodeType) -> Iterator[tuple[str, int, tuple[str, ...] | None]]:
     """The import statements in code: module, level (number of leading dots), and names taken from it."""
-    constants: list[Any] = []
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
-            constants = [*constants[-1:], instruction.argval]
-        elif instruction.opname == "IMPORT_NAME":
-            level, names = constants if len(constants) == 2 else (0, None)
-            yield instruction.argval, level if isinstance(level, int) else 0, names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _imports(constant)
+    for each in with_nested_code(code):
+        constants: list[Any] = []
+        for instruction in dis.get_instructions(each):
+            if instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
+                constants = [*constants[-1:], instruction.argval]
+            elif instruction.opname == "IMPORT_NAME":
+                level, names = constants if len(constants) == 2 else (0, None)
+                yield instruction.argval, level if isinstance(level, int) else 0, names
 
 
 class _OwnModulesByValue:

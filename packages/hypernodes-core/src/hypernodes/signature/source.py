@@ -21,6 +21,7 @@ from types import CodeType
 from typing import Any
 
 from hypernodes.locks import reset_after_fork
+from hypernodes.signature.nested_code import with_nested_code
 from hypernodes.signature.per_code import remembered_per_code
 
 # In CPython 3.11 parsing in two threads at a time fails now and then ("AST constructor recursion depth mismatch").
@@ -91,7 +92,7 @@ class _File:
             module = ast.Module([*self._imports, self.statements[index]], [])
             try:
                 whole = compile(module, file_name, "exec", flags=flags, dont_inherit=True)
-                found = list(_nested(whole))
+                _, *found = with_nested_code(whole)
             except (SyntaxError, ValueError, RecursionError):
                 found = []
             self._compiled[index, flags] = found
@@ -147,13 +148,6 @@ def _imports_in(part: ast.stmt) -> Iterator[ast.stmt]:
 def _first_line(statement: ast.stmt) -> int:
     decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
     return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield constant
-            yield from _nested(constant)
 
 
 def _is_identical(left: CodeType, right: CodeType) -> bool:

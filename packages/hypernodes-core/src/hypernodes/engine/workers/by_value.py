@@ -271,7 +271,6 @@ def _skipping(kind: Any, name: str) -> Any:
 def set_class_state(made: type, state: tuple[Callable[[type, Any], object], Any, dict[str, dict[str, Any]]]) -> None:
     """Fill a class, unless it is one that was sent from here, whose own methods are not to be replaced by copies."""
     set_state, content, members = state
-
     owner = code_owner.get()
 
     def fill() -> None:

@@ -41,6 +41,7 @@ from hypernodes.engine.workers.kept_caches import (
     new_token,
 )
 from hypernodes.locks import reset_after_fork
+from hypernodes.signature.nested_code import with_nested_code
 from hypernodes.signature.origin import origin_of_module
 from hypernodes.signature.per_code import remembered_per_code
 from hypernodes.signature.references import MissingModule, references
@@ -58,7 +59,7 @@ _SET_BY_PYTHON = frozenset(
         *("annotations", "annotations_cache", "annotate", "annotate_func", "dataclass_fields", "dataclass_params"),
         *("abstractmethods", "dict", "doc", "firstlineno", "match_args", "module", "name", "orig_bases", "parameters"),
         *("qualname", "slots", "static_attributes", "type_params", "weakref", "hash", "protocol_attrs"),
-        *("non_callable_proto_members__", "is_protocol"),
+        "is_protocol",
     )
 )
 _MOST_PARTS = 20_000  # of what a function refers to
@@ -182,8 +183,8 @@ class CacheIdentities:
                 elif type(each) is FunctionType:
                     with suppress(Exception):
                         _check_imports(each)
-                        held = [cell.cell_contents for cell in each.__closure__ or ()]
-                        waiting += [part for part in (*held, *self.references(each)) if type(part) in _WITH_CODE]
+                        held = [*_closure_of(each), *self.references(each)]
+                        waiting += [part for part in held if type(part) in _WITH_CODE]
             self._neighbours[id(function)] = function, found
         return self._neighbours[id(function)][1]
 
@@ -318,10 +319,7 @@ class _Walk:
 
     def _visit_function(self, function: FunctionType) -> None:
         self._parts.append(function.__code__)
-        held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        for cell in function.__closure__ or ():
-            with suppress(ValueError):  # it is still empty
-                held.append(cell.cell_contents)
+        held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *_closure_of(function)]
         if origin_of_module(str(function.__globals__.get("__name__"))):  # what a decorator of a library has made
             held = [value for value in held if type(value) in (FunctionType, CACHED) or issubclass(type(value), type)]
         else:
@@ -347,9 +345,15 @@ class _Walk:
             if name in _OF_CLASS or (_is_of_enum(name) and issubclass(type(kind), enum.EnumMeta)):
                 continue
             for part in _parts_of_member(kind, value):
-                if not (name.startswith("__") and name.endswith("__")) or not _is_of_python(name, part):
+                if not _is_of_python(name, part):
                     self._parts.append(name)
                     self._visit(part)
+
+
+def _closure_of(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # it is still empty
+            yield cell.cell_contents
 
 
 def _is_constant(value: Any) -> bool:
@@ -364,11 +368,8 @@ def _is_constant(value: Any) -> bool:
 
 
 def _is_of_python(name: str, value: Any) -> bool:
-    """Whether what a class or function holds under a name with underscores is there in all, and cannot be changed."""
-    kind = type(value)
-    if name in _SET_BY_PYTHON:
-        return True
-    return name.startswith("__") and name.endswith("__") and kind in _IMMUTABLE
+    """Whether an attribute of a class or function is one that Python sets, or a constant with a name like theirs."""
+    return name in _SET_BY_PYTHON or (name.startswith("__") and name.endswith("__") and type(value) in _IMMUTABLE)
 
 
 def _is_of_enum(name: str) -> bool:
@@ -418,7 +419,7 @@ class _Effects(NamedTuple):
 def _effects_of(code: CodeType) -> _Effects:
     assigns_outside = False
     imported: list[str] = []
-    for each in _with_inner_code(code):
+    for each in with_nested_code(code):
         for instruction in dis.get_instructions(each):
             operation, argument = instruction.opname, instruction.argval
             if operation == "IMPORT_NAME":
@@ -426,13 +427,6 @@ def _effects_of(code: CodeType) -> _Effects:
             elif operation in _STORES_GLOBALS or (operation in _STORES_CELLS and argument in code.co_freevars):
                 assigns_outside = True
     return _Effects(assigns_outside, tuple(imported))
-
-
-def _with_inner_code(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _with_inner_code(constant)
 
 
 def _is_loaded_or_installed(name: str, namespace: dict[str, Any]) -> bool:

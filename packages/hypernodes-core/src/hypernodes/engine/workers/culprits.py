@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, NestedStep, Plan
 from hypernodes.read_once import is_read_once
+from hypernodes.signature.nested_code import with_nested_code
 
 Parts = Iterator[tuple[str, Any]]  # what an object is made of, each with a label for the path
 
@@ -142,8 +143,4 @@ def _parts_of_function(value: FunctionType) -> Parts:
 
 
 def _names_in(code: CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _names_in(constant)
-    return names
+    return {name for each in with_nested_code(code) for name in each.co_names}

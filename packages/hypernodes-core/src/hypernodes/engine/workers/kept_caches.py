@@ -327,8 +327,9 @@ def clear_of(function: Any) -> Any:
 
 def clear_all_with(clear: object, function: Any) -> None:
     """Clear the cache of a function, and of all that `functools.update_wrapper` has given the same `cache_clear`."""
-    holders = [owner for held in gc.get_referrers(clear) if type(held) is dict for owner in gc.get_referrers(held)]
-    for each in (function, *gc.get_referrers(clear), *holders):
+    referrers = gc.get_referrers(clear)
+    owners = [owner for held in referrers if type(held) is dict for owner in gc.get_referrers(held)]
+    for each in (function, *referrers, *owners):
         if type(each) is CACHED and (each is function or vars(each).get("cache_clear") is clear):
             CACHED.cache_clear(each)
 
