@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hypernodes import ConfigurationError, LocalBackend, Node, Pipeline, PipelineExecutionEngine
 from hypernodes.engine.workers import idle_workers
+from hypernodes.engine.workers.process_pool import ProcessPool
 from tests.support import end_idle_workers
 from tests.worker_processes import nodes
 from tests.worker_processes.conftest import Scripts
@@ -52,6 +55,21 @@ def test_a_process_that_died_is_replaced_in_the_next_run() -> None:
     os.kill(first, 9)
     assert wait_until(lambda: first not in [process.pid for process in processes()])
     assert pid_of(parallel()) != first
+
+
+def test_one_process_does_work_that_follows_upon_the_work_before() -> None:
+    pool = ProcessPool(size=2)
+    user = SimpleNamespace(settings=b"")
+    order = pickle.dumps(bytes), b"done"
+    following: Future[bytes] = Future()
+
+    def go_on(_: Future[bytes]) -> None:  # in the thread that drives the process, which has not turned to the queue
+        pool.submit(user, *order).add_done_callback(lambda last: following.set_result(last.result()))
+
+    pool.submit(user, *order).add_done_callback(go_on)
+    assert following.result(timeout=60) == b"done"
+    assert len(workers()) == 1
+    pool.close()
 
 
 @pytest.mark.parametrize("close", [lambda backend: backend.close(), lambda _: end_idle_workers()])

@@ -88,6 +88,7 @@ class _Driver:
         process: The process; None before it is started.
         order: What it executes now.
         is_up: Whether the process has come up.
+        is_idle: Whether it waits for an order, or will when its thread has told the outcome of the last one.
         settings: What the process took over from this one.
         was_idle: Whether it has waited for an order since it answered last.
         refreshed: How often the processes of the pool had to be refreshed when this one was.
@@ -99,6 +100,7 @@ class _Driver:
         self.process: WorkerProcess | None = None
         self.order: _Order | None = None
         self.is_up = False
+        self.is_idle = False
         self.settings = b""
         self.was_idle = True
         self.refreshed = 0
@@ -357,6 +359,7 @@ class ProcessPool:
                 self._starting -= 1
                 self._failed_starts = 0
                 driver.refreshed = self._refreshed
+            self._set_idle(driver, False)
             driver.order = None
             while not driver.process.is_killed:
                 if driver.refreshed != self._refreshed and not self._is_closed:
@@ -370,11 +373,15 @@ class ProcessPool:
                     self._grow()
                 if driver.order is not None or self._is_closed:
                     break
-                self._idle += 1
+                self._set_idle(driver, True)
                 driver.was_idle = True
                 self._changed.wait()
-                self._idle -= 1
+                self._set_idle(driver, False)
             return driver.order
+
+    def _set_idle(self, driver: _Driver, is_idle: bool) -> None:
+        self._idle += is_idle - driver.is_idle
+        driver.is_idle = is_idle
 
     def _execute(self, driver: _Driver, order: _Order) -> bool:
         """Let a process execute an order; return whether the process can go on."""
@@ -402,6 +409,8 @@ class ProcessPool:
             process.kill()
             order.future.set_exception(error)
             return False
+        with self._changed:  # before the outcome is known, so that the next order starts no other process
+            self._set_idle(driver, True)
         if isinstance(outcome, BaseException):
             order.future.set_exception(outcome)
         else:
