@@ -131,7 +131,7 @@ class RecordingCache(MemoryCache):
 def run_python(*arguments: str, cwd: Path | None = None, hash_seed: int = 0) -> str:
     """Run a fresh interpreter with these arguments; return what it printed."""
     process = start_python(*arguments, cwd=cwd, hash_seed=hash_seed)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out
 

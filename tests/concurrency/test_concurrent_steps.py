@@ -377,7 +377,7 @@ def test_a_pipeline_inside_a_node_may_use_the_callers_only_worker() -> None:
     """
     process = start_python("-c", source)
     try:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=240)
     except TimeoutExpired:
         process.kill()
         process.communicate()

@@ -531,7 +531,7 @@ def test_leaving_the_interpreter_from_a_coroutine_beside_others_does_so(node_exe
     """
     process = start_python("-c", source)
     try:
-        process.communicate(timeout=30)
+        process.communicate(timeout=240)
     except TimeoutExpired:
         process.kill()
         process.communicate()

@@ -92,7 +92,7 @@ def test_wrong_options_of_the_demo_are_refused_before_anything_runs(wrong: list[
         cwd=REPOSITORY,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert completed.returncode == 2

@@ -73,7 +73,7 @@ def test_processes_that_make_the_key_at_the_same_time_agree_on_one(configuration
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    keys = {process.communicate(timeout=60)[0] for process in running}
+    keys = {process.communicate(timeout=240)[0] for process in running}
     assert len(keys) == 1
     assert [path.name for path in (configuration / "hypernodes").iterdir()] == ["cache.key"]
 

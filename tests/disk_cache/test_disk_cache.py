@@ -262,7 +262,7 @@ def test_processes_at_the_same_time_agree(tmp_path: Path) -> None:
     running = [start_python(job, *texts, cwd=tmp_path) for _ in range(3)]
     expected = {"length": list(range(40)), "nothing": [None] * 40}
     for process in running:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         assert json.loads(out)[0] == expected
     assert json.loads(run_python(job, *texts, cwd=tmp_path)) == [expected, 0]
@@ -271,7 +271,7 @@ def test_processes_at_the_same_time_agree(tmp_path: Path) -> None:
 def test_a_cache_that_nobody_closed_leaves_nothing_open(tmp_path: Path) -> None:
     script = "from hypernodes import DiskCache; cache = DiskCache(path='cache'); cache.put('k', 1); del cache"
     process = start_python("-W", "always::ResourceWarning", "-c", script, cwd=tmp_path)
-    assert process.communicate(timeout=60) == ("", "")
+    assert process.communicate(timeout=240) == ("", "")
 
 
 # --- entries that cannot be read or written ----------------------------------------------------------------------

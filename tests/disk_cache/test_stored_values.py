@@ -234,7 +234,7 @@ def test_a_class_of_main_counts_only_where_main_still_has_it(
     (tmp_path / "second.py").write_text(PROGRAM.format(definition=second))
     assert run_python("first.py", "put", cwd=tmp_path) == ""
     process = start_python("second.py", "get", cwd=tmp_path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (out.strip(), process.returncode) == (expected, 0)
     assert reason in err
 
@@ -271,7 +271,7 @@ def test_sentinels_of_main_are_those_that_main_has_now(second: str, expected: st
     (tmp_path / "second.py").write_text(SENTINELS.format(second=second))
     assert run_python("first.py", "put", cwd=tmp_path) == "[True, True, True]\n"
     process = start_python("second.py", "get", cwd=tmp_path)
-    assert process.communicate(timeout=60)[0] == f"{expected}\n"
+    assert process.communicate(timeout=240)[0] == f"{expected}\n"
 
 
 # --- memory ------------------------------------------------------------------------------------------------------

@@ -277,7 +277,7 @@ def test_a_failure_elsewhere_gives_the_retried_node_its_end_event() -> None:
         def on_node_retry(self, node_id: str, attempt: int, error: BaseException, delay: float, ctx: Any) -> None:
             has_failed.set()
 
-    @node(output_name="y", retries=1, retry_delay=0.02)
+    @node(output_name="y", retries=1, retry_delay=60)
     def fetch(x: int) -> int:
         raise ConnectionError(x)
 
@@ -301,7 +301,7 @@ def test_a_failure_elsewhere_also_ends_those_that_wait_for_a_retried_result() ->
         def on_node_retry(self, node_id: str, attempt: int, error: BaseException, delay: float, ctx: Any) -> None:
             has_failed.set()
 
-    @node(output_name="y", retries=1, retry_delay=0.02, retry_on=ConnectionError)
+    @node(output_name="y", retries=1, retry_delay=60, retry_on=ConnectionError)
     def fetch(x: int) -> int:
         if x == 2:
             has_failed.pass_through()

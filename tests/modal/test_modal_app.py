@@ -111,7 +111,7 @@ def run_script(source: str, tmp_path: Path, plane: ModalLoopback, *arguments: st
         start_new_session=True,
     )
     try:
-        printed, complaints = process.communicate(timeout=60)
+        printed, complaints = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

@@ -68,7 +68,7 @@ def test_an_interrupt_cancels_the_call_and_leaves_no_container(modal_loopback, t
         wait_for(lambda: {each.state for each in modal_loopback.containers if each.id in own} == {"ended"})
         (call,) = modal_loopback.calls
         assert [given.state for given in call.inputs] == ["cancelled"]
-        process.communicate("\n", timeout=30)
+        process.communicate("\n", timeout=240)
         assert process.returncode == 0
     finally:
         process.kill()

@@ -51,7 +51,7 @@ def imported(environment: Environment) -> str:
     """Import `Pipeline` from a script; return what it says, without the traceback."""
     (environment.scripts / "script.py").write_text("from hypernodes import MapRequest, Pipeline\nprint('fine')\n")
     done = subprocess.run(
-        [environment.python, "-I", "script.py"], cwd=environment.scripts, capture_output=True, text=True, timeout=60
+        [environment.python, "-I", "script.py"], cwd=environment.scripts, capture_output=True, text=True, timeout=240
     )
     assert (done.returncode == 0) == ("fine" in done.stdout)
     return done.stdout + done.stderr

@@ -46,5 +46,5 @@ sys.__stdout__.write(f"{{held_in_fork}} {{status}}")
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_fork_waits_for_a_thread_that_shows_what_nodes_printed(name, tmp_path):
     script = "import warnings; warnings.simplefilter('ignore')\n" + textwrap.dedent(SCRIPT.format(name=name))
-    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert (found.stdout, found.stderr, found.returncode) == ("[False] 0", "", 0)

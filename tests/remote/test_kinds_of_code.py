@@ -533,7 +533,7 @@ def test_an_extension_in_a_checkout_is_not_sent_because_its_metadata_says_that_i
     assert project.run(script) == "{'y': (2, 11)} ()\n"
     (metadata / "entry_points.txt").unlink()
     again = project.start(script)
-    assert "LOCK" in again.communicate(timeout=60)[1]  # then it is a project of the user's like any other
+    assert "LOCK" in again.communicate(timeout=240)[1]  # then it is a project of the user's like any other
 
 
 def test_a_package_that_is_missing_on_the_other_side_is_named_with_the_node_that_uses_it(project: Project) -> None:

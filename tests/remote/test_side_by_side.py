@@ -47,7 +47,7 @@ class SideBySide(RemoteBackend):
         self.packed.release()
         if self._meeting.wait(60) == 0:
             jobs = pickle.dumps([self._jobs[0], self._jobs[1]])
-            done = subprocess.run([sys.executable, "-c", SERVER], input=jobs, capture_output=True, cwd="/", timeout=60)
+            done = subprocess.run([sys.executable, "-c", SERVER], input=jobs, capture_output=True, cwd="/", timeout=240)
             assert done.returncode == 0, done.stderr.decode()
             self._outcomes = pickle.loads(done.stdout)
         self._meeting.wait(60)

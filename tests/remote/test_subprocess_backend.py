@@ -180,7 +180,7 @@ def test_worker_processes_there_end_without_complaints(mode: str, end: str, tmp_
         f"{end}\n"
     )
     process = start_python("script.py", cwd=tmp_path)
-    assert process.communicate(timeout=60) == ("", "")  # nor does a resource tracker speak of leaked semaphores
+    assert process.communicate(timeout=240) == ("", "")  # nor does a resource tracker speak of leaked semaphores
     assert process.returncode == 0
 
 
@@ -438,7 +438,7 @@ def test_nothing_is_left_when_the_caller_is_ended(project: Project, map_executio
         assert wait_until(lambda: len(list(project.folder.glob("pid-*"))) == count)
         pids = {int(path.name.removeprefix("pid-")) for path in project.folder.glob("pid-*")}
         os.kill(process.pid, end)
-        _, errors = process.communicate(timeout=60)  # and not the hour that the nodes sleep
+        _, errors = process.communicate(timeout=240)  # and not the hour that the nodes sleep
         if end == signal.SIGINT:
             assert "KeyboardInterrupt" in errors
         assert wait_until(lambda: not pids & {p.pid for p in processes()})
@@ -669,7 +669,7 @@ def test_nothing_is_left_when_the_caller_is_ended_while_the_worker_starts(
         if begun == "when it serves":
             assert wait_until(lambda: has_threads(worker))
         os.kill(caller.pid, end)
-        caller.communicate(timeout=30)
+        caller.communicate(timeout=240)
         assert wait_until(lambda: not tagged(tag))
     finally:
         caller.kill()

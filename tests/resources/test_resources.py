@@ -294,7 +294,7 @@ def test_it_is_closed_at_the_end_of_the_process(backend: str, tmp_path: Path) ->
         """)
     )
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, str(script)], check=True, env=environ, timeout=60)
+    subprocess.run([sys.executable, str(script)], check=True, env=environ, timeout=240)
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"closed"}
 
 

@@ -174,6 +174,6 @@ def test_these_tests_get_interrupts_also_where_they_are_ignored() -> None:
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", one]
     done = subprocess.run(
-        [*ignoring, *tests], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
+        [*ignoring, *tests], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout

@@ -253,6 +253,6 @@ if __name__ == "__main__":
 def test_a_daemonic_process_is_told_that_it_cannot_have_workers(tmp_path: Path) -> None:
     script = tmp_path / "daemonic.py"
     script.write_text(DAEMONIC)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.startswith("('ConfigurationError', '\"parallel\" needs worker processes, but this is a daemonic")
     assert done.stdout.rstrip().endswith("[])")
