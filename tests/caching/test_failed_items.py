@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import threading
 import traceback
 import warnings
@@ -430,3 +431,23 @@ def test_a_list_depends_on_all_that_may_fail_beside_it() -> None:
     for _ in range(2):
         assert pipeline.run({"xs": [1, 2], "is_strict": False})["number"] == 2
         assert pipeline.run({"xs": [1, 2], "is_strict": True})["number"] == 1
+
+
+def test_a_library_that_pickles_exceptions_with_their_tracebacks_does_not_change_failures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`distributed` brings tblib, which registers reducers for all classes of exceptions when it is imported."""
+
+    def fail() -> Failure:
+        try:
+            raise LookupError("nothing there")
+        except LookupError as error:
+            return Failure.of(error, 0, ("outer", "fetch"))
+
+    def reduce(error: BaseException) -> Any:
+        return type(error), error.args, {"traceback": error.__traceback__}
+
+    before = digest(fail())
+    reduce.__module__ = "tblib.pickling_support"
+    monkeypatch.setitem(copyreg.dispatch_table, LookupError, reduce)
+    assert digest(fail()) == before

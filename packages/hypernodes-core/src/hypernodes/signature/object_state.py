@@ -38,6 +38,15 @@ _MOST_SHAPES = 64
 _ATTRS_HASH = "_attrs_cached_hash"
 
 
+def _registered_reducer(kind: type) -> Any:
+    """Return the reducer that was registered for a class; not one that only lets exceptions keep their tracebacks.
+
+    Importing `distributed` registers tblib's, which would change what an exception is known by.
+    """
+    reducer = copyreg.dispatch_table.get(kind)
+    return None if str(getattr(reducer, "__module__", "")).startswith("tblib") else reducer
+
+
 class StateReader:
     """How the state of objects of one class is read.
 
@@ -62,7 +71,7 @@ class StateReader:
         self.has_attributes_only = (
             pickler is None
             and (self._has_dict or bool(self._slots))
-            and kind not in copyreg.dispatch_table
+            and _registered_reducer(kind) is None
             and not has_hidden_state(kind)
         )
 
@@ -191,7 +200,7 @@ def reduced(value: Any, ignored: frozenset[str] = frozenset()) -> tuple[list[tup
             if isinstance(value, content):
                 return [("", _content(content, value))], None
     try:
-        reducer = copyreg.dispatch_table.get(type(value))  # pickle asks it first: it knows e.g. re.Pattern
+        reducer = _registered_reducer(type(value))  # pickle asks it first: it knows e.g. re.Pattern
         found = reducer(value) if reducer else value.__reduce_ex__(4)
     except Exception as error:
         raise UnhashableValueError(str(error), path="", culprit_type=class_name(type(value))) from None
