@@ -16,6 +16,6 @@ def test_a_gpu_tensor_arrives_as_a_cpu_tensor_without_a_gpu(monkeypatch):
         patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
         data = pack({"weights": tensor}).data
     assert b"cuda:0" in data
-    (arrived,) = unpack(data)[0].values()
+    (arrived,) = unpack(data).values()
     assert arrived.device.type == "cpu"
     assert torch.equal(arrived, tensor)

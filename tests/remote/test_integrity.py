@@ -141,7 +141,7 @@ def test_a_job_that_is_refused_is_a_remote_error_that_says_why() -> None:
 def reworked(outcome: bytes, change: Callable[[Any], Any]) -> bytes:
     """What a faulty transport that opens outcomes might make of one."""
     header, payload, _ = wire.open_sealed(outcome, "here", "there")
-    (result, messages, count), _ = unpack(payload)
+    result, messages, count = unpack(payload)
     facts = {name: value for name, value in header.items() if name != "versions"}
     return wire.sealed(facts, pack_ours((change(result), messages, count)))
 

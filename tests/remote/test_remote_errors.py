@@ -315,7 +315,7 @@ def header_of(outcome: bytes) -> Any:
 
 def test_a_job_of_the_first_format_is_refused_by_its_versions() -> None:
     first = b'{"kind": "job", "versions": {"job format": 1, "Python": "3.12"}}\n\x80\x05.'
-    assert "job format 3 here, on the remote side, and 1 at the caller" in header_of(execute(first))["reason"]
+    assert "job format 4 here, on the remote side, and 1 at the caller" in header_of(execute(first))["reason"]
 
 
 def test_a_damaged_job_is_refused() -> None:

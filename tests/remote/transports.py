@@ -41,7 +41,11 @@ class InProcess(RemoteBackend):
                 self.notes += 1
             return channel.handle(message)
 
-        return execute(job, exchange, patience_s=self.patience_s)
+        return execute(job, exchange, patience_s=self.patience_s, fetch=self.fetch)
+
+    def fetch(self, locator: str) -> bytes:
+        """Return what several jobs have in common."""
+        raise KeyError(locator)
 
     def clear(self) -> None:
         self.jobs.clear()
@@ -52,6 +56,28 @@ class Patient(InProcess):
     """Says nothing for a minute unless it has to ask."""
 
     patience_s = 60.0
+
+
+class SeveralAtOnce(InProcess):
+    """Executes several jobs at a time, each in a thread.
+
+    Attributes:
+        shared: What the jobs share, by key.
+    """
+
+    backend_name = "several"
+
+    def __init__(self, jobs_at_once: int = 3, **settings: object) -> None:
+        super().__init__(**settings)
+        self.jobs_at_once = jobs_at_once
+        self.shared: dict[str, bytes] = {}
+
+    def share(self, key: str, data: bytes) -> str:
+        self.shared[key] = data
+        return key
+
+    def fetch(self, locator: str) -> bytes:
+        return self.shared[locator]
 
 
 class Silent(RemoteBackend):
@@ -98,6 +124,41 @@ class Unreliable(RemoteBackend):
             raise WorkerLostError("the worker was lost", backend_name=self.backend_name, exit_code=None, log_tail="")
         line.deliver(everything=True)
         return outcome[0]
+
+
+class UnreliableCluster(Unreliable):
+    """Executes several jobs at a time, each at the end of a bad line of its own; some of its workers are lost.
+
+    Args:
+        seed: Says what happens.
+        losses: How many workers may be lost.
+
+    Attributes:
+        lost: How many were.
+    """
+
+    backend_name = "unreliable cluster"
+    jobs_at_once = 3
+
+    def __init__(self, seed: int, losses: int, **settings: object) -> None:
+        super().__init__(seed, **settings)
+        self._losses = losses
+        self._lock = threading.Lock()
+        self.lost = 0
+
+    def submit(self, job: bytes, channel: Channel) -> bytes:
+        with self._lock:
+            line = _Line(Random(self._random.random()), channel.handle, self.arrived)
+        outcome = execute(job, line.exchange)
+        if line.is_killed:
+            with self._lock:
+                self.lost += 1
+                is_lost = self.lost <= self._losses
+            if is_lost:
+                raise WorkerLostError("it was lost", backend_name=self.backend_name, exit_code=None, log_tail="")
+        self.was_broken |= line.is_broken or line.is_killed
+        line.deliver(everything=True)
+        return outcome
 
 
 class Restarting(RemoteBackend):
@@ -169,7 +230,7 @@ class _Line:
 
     def _handle(self, message: bytes) -> bytes | None:
         if not wants_reply(message):
-            content, _ = unpack(content_of(message), lambda reference: reference)
+            content = unpack(content_of(message), lambda reference: reference)
             entries = [note for note in content if isinstance(note, Entries)]
             self._arrived.update((note.cache, key) for note in entries for key in note.values)
         return self._take(message)

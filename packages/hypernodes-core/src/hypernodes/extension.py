@@ -11,7 +11,9 @@ An extension is found through an entry point in the group of its kind; see `hype
 
 - `Channel`: the second argument of `submit`; takes the worker's messages while a job runs (`Channel.handle`), and the
   function that cancels the job (`Channel.when_cancelled`);
-- `execute`: runs a job in the worker process and returns its outcome, which `submit` returns;
+- `execute`: runs a job in the worker process and returns its outcome, which `submit` returns; for backends that take
+  several jobs at a time (`RemoteBackend.jobs_at_once`), also with `fetch`, for what `RemoteBackend.share` made
+  available, and `should_stop`;
 - `wants_reply`: whether a message of the worker has to be answered;
 - `Package`: what `find_missing` is asked for: a package that a node or an input needs;
 - `ExecutionMode`: type of `node_execution` and `map_execution`;

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
-from itertools import repeat
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +18,13 @@ from hypernodes.engine.drivers.concurrent.activity import PlanActivity
 from hypernodes.engine.drivers.concurrent.maps import PlannedMap
 from hypernodes.engine.drivers.concurrent.scheduler import Scheduler
 from hypernodes.engine.drivers.concurrent.stream import ItemStream
-from hypernodes.engine.drivers.in_order import map_in_order, run_in_order, stream_in_order
+from hypernodes.engine.drivers.in_order import (
+    DeliverSeveral,
+    map_in_order,
+    part_in_order,
+    run_in_order,
+    stream_in_order,
+)
 from hypernodes.engine.drivers.straight import run_silent
 from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.frame import Frame
@@ -157,20 +162,23 @@ class Execution:
                 results = activity.results
         return dict(zip(self._plan.outputs, results.columns, strict=True))
 
-    def map_part(self, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
-        """Run the plan for some items of a map; return the outputs of each by its index."""
+    def map_part(self, given: MapInputs, on_error: OnError, deliver: DeliverSeveral) -> None:
+        """Run the plan for some items of a map.
+
+        Args:
+            given: The items, with their indexes.
+            on_error: "raise" or "collect".
+            deliver: Gets the index and the outputs of each item, soon after it is done.
+        """
         self._begin_records(given)
         plan, state, root = self._plan, self._state, self._root
         if self._choose(is_map=True).driver is not Driver.CONCURRENT:
             with self._in_order():
-                results = map_in_order(plan, state, root, given, on_error, self._thread, is_part=True)
-            rows = zip(*results.columns, strict=True) if results.columns else repeat(())
-            return dict(zip(given.indexes or (), rows, strict=False))
-        collected = _Collected()
+                part_in_order(plan, state, root, given, on_error, self._thread, deliver)
+            return
         with self._concurrent() as (_, scheduler):
-            request = PlannedMap(plan, state, root, given, on_error, deliver=collected, is_part=True)
+            request = PlannedMap(plan, state, root, given, on_error, deliver=deliver, is_part=True)
             scheduler.execute(scheduler.map_activity(request))
-        return collected.outputs
 
     def stream(self, given: MapInputs, on_error: OnError, is_ordered: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run the plan once per item; yield index and outputs of each."""
@@ -330,18 +338,6 @@ async def call_in_thread(cancel: Callable[[], object], function: Callable[..., _
         raise
     finally:
         thread.join()
-
-
-class _Collected:
-    """Collects the outputs of items by their index."""
-
-    is_full = False
-
-    def __init__(self) -> None:
-        self.outputs: dict[int, tuple[Any, ...]] = {}
-
-    def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
-        self.outputs[index] = outputs
 
 
 def _settable(error: BaseException) -> BaseException:

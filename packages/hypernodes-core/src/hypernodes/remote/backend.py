@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from hypernodes.backend.base import Backend
 from hypernodes.callbacks import CallbackContext
+from hypernodes.checks import shown
 from hypernodes.engine.cancellation import RunRegistry, current_registry
 from hypernodes.engine.engine import PipelineExecutionEngine, map_plan
 from hypernodes.engine.execution import Execution, call_in_thread
 from hypernodes.engine.frames.columns import MapInputs, check_given_columns
 from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.prior_results import PriorResults, prior_results_of_run, with_prior_signatures
-from hypernodes.engine.frames.storing import StoringFrame
-from hypernodes.engine.identity.slot_signatures import sign_item
 from hypernodes.engine.limits import Limit, check_limits_of, with_limits_around
 from hypernodes.engine.settings import ExecutionMode
 from hypernodes.engine.skipped_outputs import refuse_skipped
 from hypernodes.engine.state import RunState
-from hypernodes.errors import ConfigurationError
+from hypernodes.errors import ConfigurationError, is_positive
 from hypernodes.plan import MapMode, OnError, Plan
-from hypernodes.remote.chunks import chunks_of
+from hypernodes.remote.chunks import LARGEST_CHUNK, ItemChunks, growing_chunks
 from hypernodes.remote.job import EngineSettings
 from hypernodes.request import (
     MapRequest,
@@ -38,6 +38,7 @@ from hypernodes.request import (
 if TYPE_CHECKING:
     from hypernodes.pipeline import Pipeline
     from hypernodes.remote.channel import Channel
+    from hypernodes.remote.distributed_map import DistributedMap
     from hypernodes.remote.needed_packages import Package
     from hypernodes.remote.preflight import Preflight
     from hypernodes.remote.remote_call import RemoteCall
@@ -62,11 +63,16 @@ class RemoteBackend(Backend):
         max_workers: The largest number of calls at a time on the remote side; None for a number that suits.
         limits: The limits that nodes may name (see `Limit`); they hold for what runs in one process there.
         max_in_flight: The largest number of items of a map that have begun there and are not done.
+        chunk_size: How many items of a map a job gets; "auto" for as many as take about four seconds, fewer at first
+            and at the end; None for all of them, or for "auto" where several jobs are executed at a time.
 
     Attributes:
         backend_name: Name of the backend, in messages.
         limits: The limits that nodes may name.
         sends_caches: Whether caches are sent with the pipeline and used on the remote side, not by the caller.
+        jobs_at_once: How many jobs the backend may be given at a time, for the items of a map; a property may return
+            another number whenever it is asked. `submit` is then called from several threads.
+        chunk_size: How many items of a map a job gets.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
@@ -76,6 +82,8 @@ class RemoteBackend(Backend):
     sends_caches = False
     limits: tuple[Limit, ...] = ()
     max_in_flight: int | None = None
+    jobs_at_once: int = 1
+    chunk_size: int | Literal["auto"] | None = None
     _set_by_init: ClassVar[tuple[str, ...]] = ("node_execution", "map_execution", "max_workers")
 
     def __init__(
@@ -86,7 +94,12 @@ class RemoteBackend(Backend):
         max_workers: int | None = None,
         limits: Iterable[Limit] | None = None,
         max_in_flight: int | None = None,
+        chunk_size: int | Literal["auto"] | None = None,
     ) -> None:
+        if not (chunk_size is None or chunk_size == "auto" or is_positive(chunk_size)):
+            raise ConfigurationError(
+                f'chunk_size must be a whole number of at least 1, or "auto"; got {shown(chunk_size)}'
+            )
         checked = PipelineExecutionEngine(
             node_execution, map_execution, max_workers=max_workers, limits=limits, max_in_flight=max_in_flight
         )
@@ -100,6 +113,7 @@ class RemoteBackend(Backend):
         self.max_workers = max_workers
         self.limits = checked.limits
         self.max_in_flight = max_in_flight
+        self.chunk_size = chunk_size
 
     @abstractmethod
     def submit(self, job: bytes, channel: Channel) -> bytes:
@@ -118,6 +132,23 @@ class RemoteBackend(Backend):
             Exception: The job could not be executed, or it is not known whether it was. Anything but a `RemoteError`
                 gets a note that it came from the transport and not from a node.
         """
+
+    def share(self, key: str, data: bytes) -> str | None:
+        """Make data available to all jobs of a map that is divided among several, instead of sending it with each.
+
+        Args:
+            key: Stands for the data; the same for the same data.
+            data: What the jobs have in common, or one large input of theirs.
+
+        Returns:
+            What the `fetch` that is given to `execute` gets for it; None if it is to be sent with each job.
+        """
+        return None
+
+    @property
+    def shares_data(self) -> bool:
+        """Whether the backend implements `share`."""
+        return type(self).share is not RemoteBackend.share
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline that asks for another backend can run where this one runs."""
@@ -148,7 +179,7 @@ class RemoteBackend(Backend):
         started_at = perf_counter()
         outputs: dict[str, Any] = {}
         try:
-            computed = call.submit(part)
+            computed = call.submit(part, call.pruning.known_of_run())
             for name, slot in plan.outputs.items():
                 is_here = part.known.holds(plan, slot)
                 outputs[name] = values[slot] if is_here else computed[name]
@@ -184,47 +215,90 @@ class RemoteBackend(Backend):
         return {name: [row[i] for row in rows] for i, name in enumerate(plan.outputs)}
 
     def _map_rows(self, call: RemoteCall, given: MapInputs, on_error: OnError) -> list[tuple[Any, ...]]:
-        plan: Plan = call.plan
-        listeners = call.state.listeners(plan)[0]
         found: dict[int, tuple[Any, ...]] = {}
-
-        def take(frame: StoringFrame) -> None:
-            index = frame.item_index
-            assert index is not None
-            found[index] = tuple(frame.values[slot] for slot in plan.outputs.values())
-            if listeners.on_map_item_cached:
-                own = sign_item(plan, frame.signatures)
-                listeners.notify(listeners.on_map_item_cached, index, own, call.state.root.item(index))
-
-        part = call.pruning.map(given, on_error, take)
-        if part.indexes:
-            found |= call.submit(part).by_index()
+        if self._divides_maps:
+            for rows in self._distributed(call, given, on_error).results():
+                found.update(rows)
+        else:
+            found |= self._rows_of_one_job(call, given, on_error)
         return [found[index] for index in sorted(found)]
 
-    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Run a pipeline once per item and yield index and outputs of each, in item order; see `Backend.map_iter`.
+    def _rows_of_one_job(self, call: RemoteCall, given: MapInputs, on_error: OnError) -> dict[int, tuple[Any, ...]]:
+        found: dict[int, tuple[Any, ...]] = {}
+        items = call.pruning.map(given, on_error, lambda frame: found.update([call.found_item(frame)]))
+        if items:
+            found |= call.submit(*items.all()).by_index()
+        return found
 
-        Items are read and sent in chunks, one job each: few at first, so that the first results are there soon, then
-        more as long as a chunk takes less than about two seconds. The next chunk is read and sent when all results of
-        the last one have been taken.
+    @property
+    def _divides_maps(self) -> bool:
+        return self.chunk_size is not None or self.jobs_at_once > 1
+
+    def _distributed(
+        self, call: RemoteCall, given: MapInputs, on_error: OnError, *, is_stream: bool = False
+    ) -> DistributedMap:
+        from hypernodes.remote.distributed_map import DistributedMap  # needs cloudpickle
+        from hypernodes.remote.job_sizes import JobSizes
+
+        grain = max((batching.most_items for batching in call.plan.batchings), default=1)
+        fixed = self.chunk_size if isinstance(self.chunk_size, int) else None
+        sizes = JobSizes(fixed, grain, LARGEST_CHUNK) if is_stream else JobSizes(fixed, grain)
+        items = ItemChunks(call.plan, given)
+        return DistributedMap(call, lambda: self.jobs_at_once, sizes, items, on_error, given.total())
+
+    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run a pipeline once per item and yield index and outputs of each; see `Backend.map_iter`.
+
+        Where one job is executed at a time, items are read and sent in chunks, one job each: few at first, so that the
+        first results are there soon, then more as long as a chunk takes less than about two seconds. The next chunk is
+        read and sent when all results of the last one have been taken. Where several are, items are read as far as the
+        jobs under way and the next ones need them, and results are yielded as they come, in item order unless the
+        request says otherwise.
         """
         plan, given = map_plan(request, is_stream=True)
-        return self._stream(plan, given, request.on_error, request.context)
+        return self._stream(plan, given, request)
 
-    def _stream(
-        self, plan: Plan, given: MapInputs, on_error: OnError, root: CallbackContext
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        call = self._remote_call(plan, root)
-        start_map(plan, call.state, root, given.total())
+    def _stream(self, plan: Plan, given: MapInputs, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+        call = self._remote_call(plan, request.context)
+        start_map(plan, call.state, call.state.root, given.total())
         started_at = perf_counter()
         try:
-            for chunk in chunks_of(plan, given):
-                rows = self._map_rows(call, chunk, on_error)
-                call.pruning.forget()
-                for index, row in zip(chunk.indexes or (), rows, strict=True):
-                    yield index, dict(zip(plan.outputs, row, strict=True))
+            rows = self._rows_as_they_come if self._divides_maps else self._rows_by_chunks
+            for index, row in rows(call, given, request):
+                yield index, dict(zip(plan.outputs, row, strict=True))
         finally:
-            end_map(plan, call.state, root, perf_counter() - started_at)
+            end_map(plan, call.state, call.state.root, perf_counter() - started_at)
+
+    def _rows_by_chunks(
+        self, call: RemoteCall, given: MapInputs, request: MapRequest
+    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        for chunk in growing_chunks(call.plan, given):
+            rows = self._rows_of_one_job(call, chunk, request.on_error)
+            yield from ((index, rows[index]) for index in chunk.indexes or ())
+
+    def _rows_as_they_come(
+        self, call: RemoteCall, given: MapInputs, request: MapRequest
+    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        distributed = self._distributed(call, given, request.on_error, is_stream=True)
+        early: dict[int, tuple[Any, ...]] = {}
+        taken = 0  # by the caller
+
+        def allowance(wanted: int) -> int:
+            most = wanted if self.max_in_flight is None else self.max_in_flight
+            return most - (distributed.read_items - taken)
+
+        with closing(distributed.results(allowance)) as results:
+            for rows in results:
+                if not request.in_order:
+                    for row in rows:
+                        taken += 1
+                        yield row
+                    continue
+                early.update(rows)
+                while taken in early:
+                    row = early.pop(taken)
+                    taken += 1
+                    yield taken - 1, row
 
     # --- from async code ------------------------------------------------------------------------------------------
 
@@ -275,8 +349,8 @@ class RemoteBackend(Backend):
         call = self._remote_call(plan, request.context)
         total = given.total()
         assert total is not None  # the columns have been read
-        part = call.pruning.map(given, "raise", lambda frame: None)
-        return call.preflight_map(part, total)
+        items = call.pruning.map(given, "raise", lambda frame: None)
+        return call.preflight_map(items, total)
 
     def find_python_version(self) -> str | None:
         """Return the minor version of Python on the remote side ("3.12"); None when only a job can tell."""

@@ -1,4 +1,4 @@
-"""The items of a map in chunks that grow as long as they are computed quickly."""
+"""The items of a map in chunks."""
 
 from __future__ import annotations
 
@@ -11,43 +11,75 @@ from hypernodes.engine.frames.columns import MapInputs
 from hypernodes.engine.frames.items import unequal_lengths
 from hypernodes.plan import Plan
 
-_FIRST, _LARGEST = 8, 4096
+_FIRST, LARGEST_CHUNK = 8, 4096  # items
 _LONG_S, _TOO_LONG_S = 1.0, 4.0  # between the moment a chunk is taken and the moment the next one is asked for
 
 
-def chunks_of(plan: Plan, given: MapInputs) -> Iterator[MapInputs]:
-    """Return the items of a map in chunks; inputs are read no further than a chunk needs.
+class ItemChunks:
+    """Reads the items of a map, no further than it is asked to.
+
+    Args:
+        plan: The plan of one item.
+        given: What the map runs over.
+
+    Attributes:
+        count: Number of items that were read.
+    """
+
+    def __init__(self, plan: Plan, given: MapInputs) -> None:
+        self._plan = plan
+        self._given = given
+        self._rows = given.rows()
+        self._problem: Exception | None = None
+        self.count = 0
+
+    def read(self, size: int) -> MapInputs | None:
+        """Return the next items; None after the last.
+
+        Args:
+            size: How many at most.
+
+        Raises:
+            MapLengthError: The inputs turn out to be of different lengths.
+            Exception: What an input raised while it was read; what was read before is returned first.
+        """
+        chunk: list[tuple[Any, ...]] = []
+        if self._problem is None:
+            try:
+                chunk.extend(islice(self._rows, size))
+            except ValueError as error:
+                is_unequal = str(error).startswith("zip() argument")
+                begun = self.count + len(chunk)
+                self._problem = unequal_lengths(self._plan, begun, error) if is_unequal else error
+            except Exception as error:
+                self._problem = error
+        if not chunk:
+            if self._problem is not None:
+                raise self._problem
+            return None
+        given = self._given
+        columns = dict(zip(given.columns, map(list, zip(*chunk, strict=True)), strict=True))
+        indexes = range(self.count, self.count + len(chunk))
+        self.count += len(chunk)
+        return MapInputs(columns, "zip", given.shared, given.signatures, {}, indexes)
+
+
+def growing_chunks(plan: Plan, given: MapInputs) -> Iterator[MapInputs]:
+    """Return the items of a map in chunks that grow as long as they are computed quickly.
 
     Args:
         plan: The plan of one item.
         given: What the map runs over.
 
     Raises:
-        MapLengthError: The inputs turn out to be of different lengths.
-        Exception: What an input raised while it was read; what was read before is returned first.
+        Exception: See `ItemChunks.read`.
     """
-    rows = given.rows()
-    size, begun = _FIRST, 0
-    problem: Exception | None = None
-    while problem is None:
-        chunk: list[tuple[Any, ...]] = []
-        try:
-            chunk.extend(islice(rows, size))
-        except ValueError as error:
-            is_unequal = str(error).startswith("zip() argument")
-            problem = unequal_lengths(plan, begun + len(chunk), error) if is_unequal else error
-        except Exception as error:
-            problem = error
-        if not chunk:
-            break
-        columns = dict(zip(given.columns, map(list, zip(*chunk, strict=True)), strict=True))
+    items, size = ItemChunks(plan, given), _FIRST
+    while (chunk := items.read(size)) is not None:
         taken_at = monotonic()
-        yield MapInputs(columns, "zip", given.shared, given.signatures, {}, range(begun, begun + len(chunk)))
-        begun += len(chunk)
+        yield chunk
         seconds = monotonic() - taken_at
         if seconds < _LONG_S:
-            size = min(2 * size, _LARGEST)
+            size = min(2 * size, LARGEST_CHUNK)
         elif seconds > _TOO_LONG_S:
             size = max(size // 2, 1)
-    if problem is not None:
-        raise problem

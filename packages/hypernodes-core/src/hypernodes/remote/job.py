@@ -54,7 +54,7 @@ class RunPart(NamedTuple):
 
 
 class MapPart(NamedTuple):
-    """The items of a map that have to be computed on the remote side.
+    """Items of a map that have to be computed on the remote side.
 
     Attributes:
         names: Names of the inputs that vary.
@@ -112,16 +112,14 @@ def miss_of(key: str) -> bytes:
     return bytes.fromhex(key[: 2 * _MISS_BYTES]) + key[64:].encode()
 
 
-class Job(NamedTuple):
-    """Everything that the remote side needs to know.
+class JobSetup(NamedTuple):
+    """What all jobs of one run or map have in common, but for its inputs.
 
     Attributes:
         plan: What to run.
-        part: What of it: one run, or items of a map.
         code: Signatures of the code of the plan and of all plans in it.
         engine: How to run it.
         position: Context of the pipeline.
-        known_results: What the caches are known to hold, by their number.
         hooks: For each callback, the hooks that it overrides.
         decimals: The caller's settings for decimals.
         settings: The caller's levels of loggers and filters of warnings; see `caller_settings`.
@@ -129,15 +127,27 @@ class Job(NamedTuple):
     """
 
     plan: Plan
-    part: RunPart | MapPart
     code: dict[Plan, Any]
     engine: EngineSettings
     position: ContextPath
-    known_results: dict[int, KnownResults]
     hooks: dict[int, tuple[str, ...]]
     decimals: DecimalSettings | None
     settings: bytes
     filters: tuple[Any, ...]
+
+
+class Task(NamedTuple):
+    """What one job is to do.
+
+    Attributes:
+        part: One run, or items of a map.
+        known_results: What the caches are known to hold, by their number.
+        sends_rows: Whether the results of items are sent as they come, rather than all with the outcome.
+    """
+
+    part: RunPart | MapPart
+    known_results: dict[int, KnownResults]
+    sends_rows: bool
 
 
 class StoredResult:

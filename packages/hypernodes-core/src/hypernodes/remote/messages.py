@@ -50,6 +50,18 @@ class Entries(NamedTuple):
     origins: dict[str, Origin]
 
 
+class Rows(NamedTuple):
+    """Results of items that are done, of a job that sends them as they come.
+
+    Attributes:
+        indexes: Index of each item in the whole map.
+        columns: For each output, by name, one value per item; packed.
+    """
+
+    indexes: list[int]
+    columns: bytes
+
+
 class Warned(NamedTuple):
     """The user is to be warned."""
 
@@ -83,7 +95,7 @@ class CacheQuestion(NamedTuple):
     keys: list[str]
 
 
-Message: TypeAlias = Event | Entries | Warned | Reported
+Message: TypeAlias = Event | Entries | Rows | Warned | Reported
 
 _NOTIFICATION, _QUESTION, _REPLY = b"!", b"?", b"="  # first byte: whether a reply is waited for
 _HEAD = struct.Struct(">c16s8sQ")

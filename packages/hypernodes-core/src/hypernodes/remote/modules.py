@@ -255,11 +255,17 @@ _is_from_caller: ContextVar[bool] = ContextVar("is_from_caller", default=False)
 
 
 @contextmanager
-def modules_of_job(key: str, common_packages: Iterable[str] = ()) -> Iterator[JobModules]:
+def modules_of_job(key: str, common_packages: Iterable[str] = (), is_dedicated: bool = True) -> Iterator[JobModules]:
     """Execute a job: functions in this context belong to it.
 
-    The modules of earlier jobs are forgotten when one begins, rather than when they end: a thread that a node left
-    running may still import them.
+    In a process that is there for jobs only, the modules of earlier jobs are forgotten when one begins, rather than
+    when they end: a thread that a node left running may still import them. Elsewhere they are forgotten at once, since
+    other code may import modules of the same names.
+
+    Args:
+        key: Stands for the job.
+        common_packages: Packages that its caller has too.
+        is_dedicated: Whether this process is there for jobs only.
     """
     job = JobModules(key, common_packages)
     with _lock:
@@ -272,6 +278,8 @@ def modules_of_job(key: str, common_packages: Iterable[str] = ()) -> Iterator[Jo
         code_owner.reset(token)
         with _lock:
             _over.add(key)
+            if not is_dedicated:
+                _forget_what_is_over()
 
 
 def is_module_of_a_job(name: str) -> bool:

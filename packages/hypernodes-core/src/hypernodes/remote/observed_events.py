@@ -1,15 +1,16 @@
-"""What callbacks have observed of a job, so that each beginning has one end, also when the job begins again.
+"""What callbacks have observed of a run or map, so that each beginning has one end, also when work is done again.
 
-A backend gives a job to another worker when one is lost. The new one does again what the lost one had begun, in another
-order perhaps, and finds in the cache what the lost one had stored. What callbacks have observed goes on where it was:
-no event is observed twice, and what the lost worker had begun ends when the new one ends it, finds it in the cache,
-or ends what it is a part of.
+When a worker is lost, another one gets the job, or the items of it that are not done. It does again what the lost one
+had begun, in another order perhaps, and finds in the cache what the lost one had stored. What callbacks have observed
+goes on where it was: no event is observed twice, and what the lost worker had begun ends when the new one ends it,
+finds it in the cache, or ends what it is a part of. The same holds for two workers that do the same at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import count
 from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
@@ -57,11 +58,13 @@ class Begun(NamedTuple):
         event: The event.
         names: Those of its arguments that say what it is.
         at: When it was observed, on the performance counter.
+        number: How many beginnings were noted before.
     """
 
     event: Event
     names: tuple[bytes | SerializedError, ...]
     at: float
+    number: int
 
     @property
     def key(self) -> _Key:
@@ -69,7 +72,7 @@ class Begun(NamedTuple):
 
 
 class Due(NamedTuple):
-    """What callbacks are to observe because of an event of the worker's.
+    """What callbacks are to observe because of an event of a worker's.
 
     Attributes:
         ends: What ends now without an event of its own, innermost first.
@@ -92,6 +95,19 @@ class _Tally:
         self.others: Counter[_Key] = Counter()
 
 
+class Attempt:
+    """What one worker has said of the work that it was given.
+
+    Args:
+        is_repeated: Whether another worker may have said something of the same work.
+    """
+
+    def __init__(self, is_repeated: bool) -> None:
+        self.is_repeated = is_repeated
+        self.said = _Tally()
+        self.over: list[Begun] = []  # what it has begun and another worker had ended
+
+
 class ObservedEvents:
     """Keeps account of what callbacks have observed, and decides what is due.
 
@@ -103,105 +119,128 @@ class ObservedEvents:
     def __init__(self, observes: Callable[[int, str], bool], load: Callable[[bytes | SerializedError], object]) -> None:
         self._observes = observes
         self._load = load
-        self._open: list[Begun] = []  # in the order in which it began
-        self._observed = self._now = _Tally()  # of all workers, and of the current one
-        self._over: list[Begun] = []  # what the current worker has begun and an earlier one had ended
+        self._numbers = count()
+        self._open: dict[_Key, list[Begun]] = {}
+        self._observed = _Tally()
 
-    def begin_again(self) -> None:
-        """Take note that the job was given to another worker."""
-        self._now = _Tally()
-        self._over.clear()
+    def note(self, event: Event, attempt: Attempt) -> Due:
+        """Take note of an event; return what callbacks are to observe.
 
-    def note(self, event: Event) -> Due:
-        """Take note of an event of the current worker's; return what callbacks are to observe."""
+        Args:
+            event: The event.
+            attempt: What its worker has said before.
+        """
         start = _START_OF.get(event.hook)
         if start is None:
-            return Due([], self._note_other(event))
+            return Due([], self._note_other(event, attempt))
         names = event.arguments[: _KINDS[start].names]
-        subject = Begun(event._replace(hook=start), names, perf_counter())
+        subject = Begun(event._replace(hook=start), names, perf_counter(), next(self._numbers))
         if event.hook == start:
-            return Due([], self._note_start(subject))
-        return self._note_end(subject, event.hook)
+            return Due([], self._note_start(subject, attempt))
+        return self._note_end(subject, event.hook, attempt)
 
-    def take_open(self) -> Iterator[Begun]:
-        """Return what is open, innermost first, which is what began last; nothing is open any more."""
-        begun, self._open = self._open, []
-        yield from reversed(begun)
+    def take_open(self, is_meant: Callable[[ContextPath], bool] = lambda position: True) -> list[Begun]:
+        """Return what is open, innermost first, which is what began last; it is not open any more.
 
-    def _note_other(self, event: Event) -> bool:
+        Args:
+            is_meant: Whether that is meant whose event has a position.
+        """
+        taken = [begun for key in self._open for begun in self._open[key] if is_meant(begun.event.position)]
+        for begun in taken:
+            self._close(begun)
+        return sorted(taken, key=lambda begun: begun.number, reverse=True)
+
+    def _close(self, begun: Begun) -> None:
+        of_key = self._open[begun.key]
+        of_key.remove(begun)
+        if not of_key:
+            del self._open[begun.key]
+
+    def _note_other(self, event: Event, attempt: Attempt) -> bool:
         """An event within a node's call."""
         names = event.arguments[:1]
         key = (event.callback, event.hook, event.position, names)
-        is_known = self._now.others[key] < self._observed.others[key]
-        self._now.others[key] += 1
+        said, observed = attempt.said, self._observed
+        is_known = said.others[key] < observed.others[key]
+        said.others[key] += 1
         if is_known:
             return False
-        self._observed.others[key] = self._now.others[key]
+        observed.others[key] = said.others[key]
         node = (event.callback, "on_node_start", event.position, names)
-        return self._observed.ended[node] == self._now.ended[node] and not self._is_over(event)
+        return observed.ended[node] == said.ended[node] and not self._is_over(event, attempt)
 
-    def _note_start(self, begun: Begun) -> bool:
-        key, now, observed = begun.key, self._now, self._observed
-        is_known = now.begun[key] < observed.begun[key]
-        now.begun[key] += 1
+    def _note_start(self, begun: Begun, attempt: Attempt) -> bool:
+        key, said, observed = begun.key, attempt.said, self._observed
+        is_known = said.begun[key] < observed.begun[key]
+        said.begun[key] += 1
         if is_known:
-            if now.begun[key] <= observed.ended[key]:
-                self._over.append(begun)
+            if said.begun[key] <= observed.ended[key]:
+                attempt.over.append(begun)
             return False
-        observed.begun[key] = now.begun[key]
-        if self._is_over(begun.event):
-            observed.ended[key] = max(observed.ended[key], now.begun[key])
+        observed.begun[key] = said.begun[key]
+        if self._is_over(begun.event, attempt):
+            observed.ended[key] = max(observed.ended[key], said.begun[key])
             return False
         if self._observes(begun.event.callback, END_OF[begun.event.hook]):
-            self._open.append(begun)  # an event whose end a callback does not observe is not open
+            self._open.setdefault(key, []).append(begun)  # not what has an end that the callback does not observe
         return True
 
-    def _note_end(self, subject: Begun, hook: str) -> Due:
-        key, now, observed = subject.key, self._now, self._observed
+    def _note_end(self, subject: Begun, hook: str, attempt: Attempt) -> Due:
+        key, said, observed = subject.key, attempt.said, self._observed
         is_cached = hook in _CACHED
-        had_begun = now.begun[key] < observed.begun[key]  # in a worker that was lost
-        is_known = now.ended[key] < observed.ended[key]
-        now.ended[key] += 1
+        had_begun = said.begun[key] < observed.begun[key]  # in a worker that was lost
+        is_known = said.ended[key] < observed.ended[key]
+        said.ended[key] += 1
         if is_cached:
-            now.begun[key] += 1
-        else:
-            self._over = [begun for begun in self._over if begun.key != key]
+            said.begun[key] += 1
+        elif attempt.over:
+            attempt.over = [begun for begun in attempt.over if begun.key != key]
         if is_known:
             return _NOTHING
-        observed.ended[key] = now.ended[key]
-        if self._is_over(subject.event):
-            observed.begun[key] = max(observed.begun[key], now.begun[key])
+        observed.ended[key] = said.ended[key]
+        if self._is_over(subject.event, attempt):
+            observed.begun[key] = max(observed.begun[key], said.begun[key])
             return _NOTHING
-        position = next((n for n, begun in enumerate(self._open) if begun.key == key), None)
-        ends = self._take_left_inside(subject, position or 0)
+        begun = self._open[key][0] if key in self._open else None
+        ends = self._take_left_inside(subject, begun, attempt)
         if is_cached and not had_begun:
-            observed.begun[key] = now.begun[key]
+            observed.begun[key] = said.begun[key]
             return Due(ends, True)
-        if position is not None:
-            begun = self._open.pop(position)  # what is inside of it comes later in the list
+        if begun is not None:
+            self._close(begun)
             return Due([*ends, begun], False) if is_cached else Due(ends, True)
         is_end_alone = hook == "on_error" or not self._observes(subject.event.callback, subject.event.hook)
         return Due(ends, is_end_alone and not is_cached)  # otherwise its start was lost on the way
 
-    def _is_over(self, event: Event) -> bool:
+    def _is_over(self, event: Event, attempt: Attempt) -> bool:
         """Whether an event belongs to something whose end callbacks have observed."""
-        now, observed = self._now.begun, self._observed.ended
-        return any(self._is_inside(event, begun) and now[begun.key] <= observed[begun.key] for begun in self._over)
+        said, observed = attempt.said.begun, self._observed.ended
+        return any(self._is_inside(event, begun) and said[begun.key] <= observed[begun.key] for begun in attempt.over)
 
-    def _take_left_inside(self, outer: Begun, position: int) -> list[Begun]:
-        """Remove and return what lost workers began inside of something that ends now, innermost first."""
-        if self._now is self._observed:
+    def _take_left_inside(self, outer: Begun, begun: Begun | None, attempt: Attempt) -> list[Begun]:
+        """Remove and return what other workers began inside of something that ends now, innermost first.
+
+        Args:
+            outer: What ends.
+            begun: Its beginning, where that was observed.
+            attempt: What the worker that ends it has said.
+        """
+        if not attempt.is_repeated:
             return []
-        begun, ended = self._now.begun, self._now.ended
+        said, since = attempt.said, -1 if begun is None else begun.number
         left = [
             inner
-            for inner in self._open[position:]
-            if inner.key != outer.key and begun[inner.key] <= ended[inner.key] and self._is_inside(inner.event, outer)
+            for of_key in self._open.values()
+            for inner in of_key
+            if inner.number > since
+            and inner.key != outer.key
+            and said.begun[inner.key] <= said.ended[inner.key]
+            and self._is_inside(inner.event, outer)
         ]
-        self._open = [inner for inner in self._open if not any(inner is one for one in left)]
         for inner in left:
+            self._close(inner)
             self._observed.ended[inner.key] = self._observed.begun[inner.key]
-        return left[::-1]
+        return sorted(left, key=lambda inner: inner.number, reverse=True)
 
     def _is_inside(self, event: Event, outer: Begun) -> bool:
         """Whether an event can only come between the start and the end of something."""

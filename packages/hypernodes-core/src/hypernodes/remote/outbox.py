@@ -120,7 +120,7 @@ class Outbox:
             reply = self._carry(question(self._job.key, self._attempt, number, pack_ours(what)))
         if reply is None:
             raise ConnectionError("the caller does not reply")
-        return unpack(open_reply(reply, self._job.key, self._attempt, number), job=self._job)[0]
+        return unpack(open_reply(reply, self._job.key, self._attempt, number), job=self._job)
 
     def flush(self) -> None:
         """Wait until everything has been sent."""
@@ -240,7 +240,7 @@ class Packing:
         return describe(error, (self.pack,), self._unpack)
 
     def _unpack(self, packed: bytes) -> Any:
-        return unpack(packed, self._known, self._job, is_from_caller=False)[0]
+        return unpack(packed, self._known, self._job, is_from_caller=False)
 
     def _reference(self, obj: Any) -> Any:
         if type(obj) is StoredResult:

@@ -14,10 +14,11 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import resolve_name
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import cloudpickle
 
@@ -62,28 +63,24 @@ _MAX_TEXT = 1000
 _NOTHING_ELSE = 2 * pickle.dumps(None, PROTOCOL)  # no modules, and nothing to say of code
 
 
-class PackedValue:
+class PackedValue(NamedTuple):
     """A value as bytes.
 
     Attributes:
         data: The bytes.
         code: Functions and classes that were sent by value.
         modules: The user's modules that were sent by value.
-        node_codes: The digests of the code of the nodes that were sent by value.
     """
 
-    def __init__(self, data: bytes, code: list[Any], modules: list[ModuleType], node_codes: set[bytes | None]) -> None:
-        self.data = data
-        self.code = code
-        self.modules = modules
-        self.node_codes = node_codes
+    data: bytes
+    code: list[Any]
+    modules: list[ModuleType]
 
 
 def pack(
     value: Any,
     reference: Reference = lambda obj: None,
     left_out: Mapping[str, set[str]] | None = None,
-    describe_code: Callable[[list[Any]], Any] = lambda code: None,
     header: Mapping[str, Any] | None = None,
 ) -> PackedValue:
     """Return a value as bytes.
@@ -92,37 +89,126 @@ def pack(
         value: Anything.
         reference: For an object that must not be sent, what stands for it on the other side (see `unpack`); else None.
         left_out: By name of a module of the user's, names in it that are not sent.
-        describe_code: Called at last with the functions and classes that were sent by value; its result is sent too.
         header: What the bytes begin with, sealed (see `wire`); None for the pickle alone.
 
     Raises:
         Exception: It cannot be packed, for whatever reason the pickler gives.
     """
-    try:
-        with _OwnModulesByValue() as registry:
-            buffer = io.BytesIO()
-            if header is not None:
-                wire.begin(buffer, header)
-            pickler = _Pickler(buffer, reference, left_out or {})
-            pickler.dump(value)
-            sent = 0
-            modules: list[ModuleType] = []
-            while sent < len(pickler.imported):  # sending a module may show that others are needed
-                batch = list(pickler.imported.values())[sent:]
-                sent = len(pickler.imported)
-                registry.refresh()  # some may have been imported just now, to be sent
-                pickler.dump(batch)
-                modules += batch
-            pickler.dump(None)
-            pickler.dump(describe_code(list(pickler.code.values())))
-            if header is not None:
-                wire.seal(buffer)
-            code, own_modules = list(pickler.code.values()), list(pickler.modules.values())
-            return PackedValue(buffer.getvalue(), code, own_modules, pickler.node_codes)
-    except (Exception, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise _as_exception(error) from error
+    buffer = io.BytesIO()
+    if header is not None:
+        wire.begin(buffer, header)
+    packer = Packer(reference, left_out)
+    with packer.into(buffer):
+        packer.add(value)
+    if header is not None:
+        wire.seal(buffer)
+    return PackedValue(buffer.getvalue(), packer.code, packer.modules)
+
+
+class Packer:
+    """Packs values one after the other; what an earlier one holds is referred to in a later one, not sent again.
+
+    Args:
+        reference: See `pack`.
+        left_out: See `pack`.
+    """
+
+    def __init__(self, reference: Reference, left_out: Mapping[str, set[str]] | None = None) -> None:
+        self._target = _Target()
+        self._pickler = _Pickler(self._target, reference, left_out or {})
+        self._registry: _OwnModulesByValue | None = None
+        self._sent_modules = 0
+        self._described = 0
+
+    @property
+    def code(self) -> list[Any]:
+        """Functions and classes that were sent by value."""
+        return list(self._pickler.code.values())
+
+    @property
+    def modules(self) -> list[ModuleType]:
+        """The user's modules that were sent by value."""
+        return list(self._pickler.modules.values())
+
+    @property
+    def node_codes(self) -> set[bytes | None]:
+        """The digests of the code of the nodes that were sent by value."""
+        return self._pickler.node_codes
+
+    @contextmanager
+    def into(self, buffer: io.BytesIO) -> Iterator[None]:
+        """Let what is added be written into a buffer.
+
+        Raises:
+            Exception: Something cannot be packed; nothing more can be added then.
+        """
+        self._target.buffer = buffer
+        try:
+            with _OwnModulesByValue() as self._registry:
+                yield
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise _as_exception(error) from error
+
+    def add(self, value: Any, describe_code: Callable[[list[Any]], Any] = lambda code: None) -> None:
+        """Pack a value.
+
+        Args:
+            value: Anything.
+            describe_code: Called at last with the functions and classes that are sent by value for the first time; its
+                result is sent too.
+        """
+        assert self._registry is not None
+        pickler = self._pickler
+        pickler.dump(value)
+        while self._sent_modules < len(pickler.imported):  # sending a module may show that others are needed
+            batch = list(pickler.imported.values())[self._sent_modules :]
+            self._sent_modules = len(pickler.imported)
+            self._registry.refresh()  # some may have been imported just now, to be sent
+            pickler.dump(batch)
+        pickler.dump(None)
+        new = self.code[self._described :]
+        self._described += len(new)
+        pickler.dump(describe_code(new))
+
+    def mark(self) -> PackerMark:
+        """Return what `go_back_to` takes to forget what is added from now on."""
+        pickler = self._pickler
+        memo = pickle.Pickler(self._target)
+        memo.memo = pickler.memo
+        sizes = [len(table) for table in pickler.tables]
+        return PackerMark(memo, sizes, set(pickler.node_codes), self._sent_modules, self._described)
+
+    def go_back_to(self, mark: PackerMark) -> None:
+        """Forget what was added since a mark was made, since another reader will not get it."""
+        pickler = self._pickler
+        pickler.memo = mark.memo.memo
+        for table, size in zip(pickler.tables, mark.sizes, strict=True):
+            for key in list(table)[size:]:
+                del table[key]
+        pickler.node_codes = set(mark.node_codes)
+        self._sent_modules, self._described = mark.sent_modules, mark.described
+
+
+class _Target:
+    """What a pickler writes into, which looks up how to write once and for all."""
+
+    def __init__(self) -> None:
+        self.buffer = io.BytesIO()
+
+    def write(self, data: bytes) -> int:
+        return self.buffer.write(data)
+
+
+class PackerMark(NamedTuple):
+    """What a packer knew at some time."""
+
+    memo: pickle.Pickler  # which copies the memo of another one at once
+    sizes: list[int]
+    node_codes: set[bytes | None]
+    sent_modules: int
+    described: int
 
 
 def unpack(
@@ -130,8 +216,8 @@ def unpack(
     resolve: Callable[[Any], Any] | None = None,
     job: JobModules | None = None,
     is_from_caller: bool = True,
-) -> tuple[Any, Any]:
-    """Return what `pack` packed, and what its `describe_code` returned.
+) -> Any:
+    """Return what `pack` packed.
 
     Args:
         data: The bytes, or a view of them without the header.
@@ -140,17 +226,56 @@ def unpack(
         is_from_caller: Whether it was packed by the caller of the job, whose modules imports are to find, rather than
             here.
     """
-    try:
-        with receiving(job, is_from_caller and job is not None):
-            unpickler = _Unpickler(_buffer(data), resolve, job if is_from_caller else None)
-            value = unpickler.load()
-            while unpickler.load() is not None:
-                pass
-            return value, unpickler.load()
-    except (Exception, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise _as_exception(error) from error
+    return Unpacker(data, resolve, job, is_from_caller).next()[0]
+
+
+class Unpacker:
+    """Returns what a `Packer` packed; see `unpack`.
+
+    Args:
+        data: The bytes.
+        resolve: See `unpack`.
+        job: See `unpack`.
+        is_from_caller: See `unpack`.
+        is_in_pieces: Whether what comes before the bytes, or between them, is elsewhere; see `next`.
+    """
+
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        resolve: Callable[[Any], Any] | None = None,
+        job: JobModules | None = None,
+        is_from_caller: bool = True,
+        is_in_pieces: bool = False,
+    ) -> None:
+        self._job = job
+        self._is_from_caller = is_from_caller and job is not None
+        self._buffer = _buffer(data)
+        self._reader = _Reader() if is_in_pieces else None
+        self._unpickler = _Unpickler(self._reader or self._buffer, resolve, job if is_from_caller else None)
+
+    def next(self, elsewhere: bytes | None = None) -> tuple[Any, Any]:
+        """Return the next value, and what `describe_code` returned.
+
+        Args:
+            elsewhere: The bytes in which it is; None when it is in those that were given at first.
+
+        Raises:
+            Exception: It cannot be loaded here.
+        """
+        load = self._unpickler.load
+        if self._reader is not None:
+            self._reader.current = self._buffer if elsewhere is None else _buffer(elsewhere)
+        try:
+            with receiving(self._job, self._is_from_caller):
+                value = load()
+                while load() is not None:
+                    pass
+                return value, load()
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise _as_exception(error) from error
 
 
 def _as_exception(error: BaseException) -> SerializationError:
@@ -207,6 +332,22 @@ def _buffer(data: bytes | memoryview) -> Any:
     return _ViewReader(data) if isinstance(data, memoryview) else io.BytesIO(data)
 
 
+class _Reader:
+    """A file that reads from whichever file it is told to."""
+
+    def __init__(self) -> None:
+        self.current: Any = io.BytesIO()
+
+    def read(self, size: int = -1) -> Any:
+        return self.current.read(size)
+
+    def readinto(self, target: Any) -> Any:
+        return self.current.readinto(target)
+
+    def readline(self) -> Any:
+        return self.current.readline()
+
+
 class _ViewReader:
     """Reads from memory that is no `bytes` object, as a file."""
 
@@ -253,15 +394,20 @@ def common_packages() -> frozenset[str]:
 
 
 class _Pickler(ByValuePickler):
-    def __init__(self, buffer: io.BytesIO, reference: Reference, left_out: Mapping[str, set[str]]) -> None:
+    def __init__(self, target: _Target, reference: Reference, left_out: Mapping[str, set[str]]) -> None:
         self.node_codes: set[bytes | None] = set()
-        super().__init__(buffer, PROTOCOL)
+        super().__init__(target, PROTOCOL)
         self._reference = reference
         self._left_out = left_out
         self._shells: dict[str, Shell] = {}
         self.code: dict[int, Any] = {}
         self.modules: dict[str, ModuleType] = {}
         self.imported: dict[str, ModuleType] = {}
+
+    @property
+    def tables(self) -> tuple[dict[Any, Any], ...]:
+        """What grows as values are packed."""
+        return self._shells, self.code, self.modules, self.imported, self.globals_ref
 
     def persistent_id(self, obj: Any) -> Any:
         kind = type(obj)

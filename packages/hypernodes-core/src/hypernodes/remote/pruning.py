@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 from hypernodes.cache.base import Cache
 from hypernodes.callbacks import CallbackContext
@@ -29,6 +30,87 @@ from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
 from hypernodes.remote.job import ABSENT, KnownResults, MapPart, RunPart, StoredResult, miss_of
 
 
+class FoundResult(NamedTuple):
+    """A result that a cache holds.
+
+    Attributes:
+        cache: Number of the cache.
+        key: Its key.
+        value: The result.
+        is_sent: Whether something on the remote side takes it.
+        codes: The code of the calls that it comes from.
+    """
+
+    cache: int
+    key: str
+    value: Any
+    is_sent: bool
+    codes: tuple[bytes | None, ...]
+
+
+class Known(NamedTuple):
+    """What is known of the caches, as far as a job is concerned.
+
+    Attributes:
+        results: What the job is told, by number of the cache.
+        stored: Results that it is told of, and that stay here, by number of the cache and key.
+    """
+
+    results: dict[int, KnownResults]
+    stored: dict[tuple[int, str], Any]
+
+
+class OpenItems:
+    """Items of a map that have to be computed remotely, and what was found of them.
+
+    Args:
+        part: The items.
+        found: Results of theirs that a cache holds, by position in the part; nothing for most.
+        misses: The keys that the caches do not hold, by number of the cache, shortened.
+        know: Returns what a job is told of results that were found.
+    """
+
+    def __init__(
+        self,
+        part: MapPart,
+        found: Mapping[int, list[FoundResult]],
+        misses: Mapping[int, frozenset[bytes]],
+        know: Callable[[Iterable[FoundResult], Mapping[int, frozenset[bytes]]], Known],
+    ) -> None:
+        self.part = part
+        self._found = found
+        self._misses = misses
+        self._know = know
+
+    def __len__(self) -> int:
+        return len(self.part.indexes)
+
+    def all(self) -> tuple[MapPart, Known]:
+        """Return all items, and what is known of the caches."""
+        return self.part, self._know(chain.from_iterable(self._found.values()), self._misses)
+
+    def some(self, positions: Sequence[int]) -> tuple[MapPart, Known]:
+        """Return some items, and what is known of the caches.
+
+        Args:
+            positions: Where they are in the part, in increasing order.
+        """
+        part = self.part
+        chosen = part._replace(
+            columns=[_at(column, positions) for column in part.columns],
+            indexes=_at(part.indexes, positions),
+            elements={name: _at(column, positions) for name, column in part.elements.items()},
+        )
+        found = chain.from_iterable(self._found.get(position, ()) for position in positions) if self._found else ()
+        return chosen, self._know(found, self._misses)
+
+
+def _at(values: Sequence[Any], positions: Sequence[int]) -> Any:
+    if isinstance(positions, range) and positions.step == 1:
+        return values[positions.start : positions.stop]
+    return [values[position] for position in positions]
+
+
 class Pruning:
     """Looks into the caches before a job is made.
 
@@ -51,57 +133,49 @@ class Pruning:
         self._root = root
         self._number_of = number_of
         self.state: RunState = dry_run_state(root, backend_name)
-        self._found: dict[int, dict[str, Any]] = {}
-        self._stored: dict[tuple[int, str], Any] = {}
-        self._stored_by_code: dict[bytes | None, list[tuple[int, str]]] = {}
+        self._found: list[FoundResult] = []
         self._undecided_code: set[bytes | None] = set()  # of calls whose keys are not all known here
         self._undecided_maps: set[NestedStep] = set()
 
-    def forget(self) -> None:
-        """Forget what was found, before other items of the same map are looked up."""
-        assert isinstance(self.state.store, ReadOnlyStore)
-        self.state.store.misses.clear()
-        self._found.clear()
-        self._stored.clear()
-        self._stored_by_code.clear()
-        self._undecided_code.clear()
-        self._undecided_maps.clear()
+    def _take_misses(self) -> dict[int, frozenset[bytes]]:
+        """Return the keys that the caches turned out not to hold, by number of the cache; they are forgotten here."""
+        store = self.state.store
+        assert isinstance(store, ReadOnlyStore)
+        misses, store.misses = store.misses, {}
+        return {self._number_of(c): frozenset(map(miss_of, misses.get(id(c), ()))) for c in self._caches()}
 
-    def stored(self, cache: int, key: str) -> Any:
-        """Return a result that stayed here."""
-        return self._stored[cache, key]
+    def _take_found(self) -> list[FoundResult]:
+        found, self._found = self._found, []
+        return found
 
-    def known_results(self) -> dict[int, KnownResults]:
-        """Return what is known of the caches, by their numbers."""
-        if not self._looks:
-            return {}
-        assert isinstance(self.state.store, ReadOnlyStore)
-        self._send_what_may_be_taken()
-        misses = self.state.store.misses
-        numbers = {self._number_of(cache): id(cache) for cache in self._caches()}
-        return {
-            number: KnownResults(
-                self._found.get(number, {}),
-                frozenset(map(miss_of, misses.get(identity, ()))),
-            )
-            for number, identity in numbers.items()
-        }
+    def _know(self, found: Iterable[FoundResult], misses: Mapping[int, frozenset[bytes]]) -> Known:
+        """Return what a job is told of results that were found.
+
+        What a step there takes is sent. So are results of calls that may have the same key as one that is only known
+        over there, such as those inside a mapped pipeline whose items have to be computed first: it would find what
+        stands for a result, and give that to a node in its place.
+        """
+        sent: dict[int, dict[str, Any]] = {number: {} for number in misses}
+        stored: dict[tuple[int, str], Any] = {}
+        for number, key, value, is_sent, codes in found:
+            if is_sent or not self._undecided_code.isdisjoint(codes):
+                sent[number][key] = value
+            else:
+                stored[number, key] = value
+                sent[number].setdefault(key, StoredResult(number, key))
+        return Known({number: KnownResults(sent[number], misses[number]) for number in misses}, stored)
 
     def _caches(self) -> Iterable[Cache]:
+        if not self._looks:
+            return ()
         found = (scope.cache for plan in plans_in(self._plan) for scope in plan.scopes)
         return {id(cache): cache for cache in found if cache is not None}.values()
 
-    def _send_what_may_be_taken(self) -> None:
-        """Send results that no step known here takes, if calls that are only known over there may have the same keys.
-
-        Such calls are those inside a mapped pipeline whose items have to be computed first. They would find what stands
-        for a result, and give that to a node in its place.
-        """
-        for code in self._undecided_code & self._stored_by_code.keys():
-            for number, key in self._stored_by_code[code]:
-                self._found[number][key] = self._stored[number, key]
-
     # --- one run --------------------------------------------------------------------------------------------------
+
+    def known_of_run(self) -> Known:
+        """Return what `run` found."""
+        return self._know(self._take_found(), self._take_misses())
 
     def run(self, values: list[Any], before: PriorResults | None = None) -> tuple[RunPart, bool]:
         """Return what of one run has to be sent, and whether anything has to run at all.
@@ -237,19 +311,11 @@ class Pruning:
         self, cache: Cache | None, key: str, value: Any, is_sent: bool, codes: Iterable[bytes | None] = (None,)
     ) -> None:
         assert cache is not None
-        number = self._number_of(cache)
-        found = self._found.setdefault(number, {})
-        if is_sent:
-            found[key] = value
-        else:
-            self._stored[number, key] = value
-            for code in codes:
-                self._stored_by_code.setdefault(code, []).append((number, key))
-            found.setdefault(key, StoredResult(number, key))
+        self._found.append(FoundResult(self._number_of(cache), key, value, is_sent, tuple(codes)))
 
     # --- a map ----------------------------------------------------------------------------------------------------
 
-    def map(self, given: MapInputs, on_error: OnError, took: Callable[[StoringFrame], None]) -> MapPart:
+    def map(self, given: MapInputs, on_error: OnError, took: Callable[[StoringFrame], None]) -> OpenItems:
         """Return the items of a map that have to be sent.
 
         Args:
@@ -258,14 +324,17 @@ class Pruning:
             took: Called with the frame of each item that was found whole.
         """
         names = tuple(given.columns)
-        part = MapPart(names, [[] for _ in names], [], {}, dict(given.shared), {}, on_error)
+        shared = dict(given.shared)
         if not self._looks:
             columns = given.values_of_items()
             every = given.indexes or range(len(columns[0]))
-            return part._replace(columns=columns, indexes=every, signatures=dict(given.signatures))
+            part = MapPart(names, columns, every, {}, shared, dict(given.signatures), on_error)
+            return OpenItems(part, {}, {}, self._know)
         items = ItemFrames(self._plan, self.state, self._root, given, asks_for_complete=True)
+        open_columns: list[list[Any]] = [[] for _ in names]
         elements: list[list[bytes]] = [[] for _ in names]
         indexes: list[int] = []
+        found: dict[int, list[FoundResult]] = {}
         while (frame := items.next_item()) is not None:
             values = frame.values
             assert frame.item_index is not None
@@ -277,12 +346,16 @@ class Pruning:
                     continue
                 assert isinstance(frame, DemandFrame)
                 self.record(frame, set())
-            for values_sent, slot in zip(part.columns, items.mapped_slots, strict=True):
+                if self._found:
+                    found[len(indexes)] = self._take_found()
+            for values_sent, slot in zip(open_columns, items.mapped_slots, strict=True):
                 values_sent.append(values[slot])
             indexes.append(frame.item_index)
             for column, own in zip(elements, frame.signatures_of(items.mapped_slots), strict=True):
                 column.append(own)
         slot_names = {slot: name for name, slot in self._plan.inputs.items()}
-        shared = {slot_names[slot]: own for slot, own in items.shared_signatures.items() if slot in slot_names}
-        known = {name: own for name, own in shared.items() if name in part.shared and own}
-        return part._replace(indexes=indexes, elements=dict(zip(names, elements, strict=True)), signatures=known)
+        signed = {slot_names[slot]: own for slot, own in items.shared_signatures.items() if slot in slot_names}
+        known = {name: own for name, own in signed.items() if name in shared and own}
+        by_name = dict(zip(names, elements, strict=True))
+        part = MapPart(names, open_columns, indexes, by_name, shared, known, on_error)
+        return OpenItems(part, found, self._take_misses(), self._know)

@@ -74,7 +74,7 @@ class _Server:
         report_limits_to(self._report_limit)
         threading.Thread(target=self._receive, name="hypernodes-receive", daemon=True).start()
         while (job := self._next_job()) is not None:
-            outcome = execute(job, self._exchange, is_dedicated=True)
+            outcome = execute(job, self._exchange, is_dedicated=True, fetch=_read_shared)
             is_large = len(job) + len(outcome) > _LARGE_BYTES
             del job
             if os.getpid() != self._pid:  # a node forked, and its child returned as well
@@ -120,6 +120,11 @@ class _Server:
         if self._is_busy:
             os._exit(0)  # the caller is gone, so nobody waits for what is still running
         self._jobs.put(None)
+
+
+def _read_shared(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _end_without_threads() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from hypernodes.checks import as_mapping, check_seconds, shown
 from hypernodes.engine.limits import Limit
@@ -25,7 +25,7 @@ from hypernodes.engine.workers import stopped_processes
 from hypernodes.engine.workers.callers_main import locate_callers_main
 from hypernodes.engine.workers.idle_workers import IdleWorkers, surroundings
 from hypernodes.engine.workers.threads import start_thread
-from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError
+from hypernodes.errors import ConfigurationError, NodeTimeoutError, WorkerLostError, is_positive
 from hypernodes.locks import reset_after_fork
 from hypernodes.remote.backend import RemoteBackend
 from hypernodes.remote.messages import wants_reply
@@ -46,6 +46,7 @@ from hypernodes.remote.pipes import (
 from hypernodes.remote.preflight import OWN_PYTHON
 from hypernodes.request import MapRequest
 from hypernodes.standard_streams import show_output
+from hypernodes.temporary import OwnedFolder
 
 if TYPE_CHECKING:
     from hypernodes.remote.channel import Channel
@@ -82,6 +83,9 @@ class SubprocessBackend(RemoteBackend):
         keep_workers_s: How long the process stays after a run, in seconds; 0 for not at all.
         limits: The limits that nodes may name (see `Limit`).
         max_in_flight: The largest number of items of a map that have begun there and are not done.
+        jobs_at_once: The number of processes among which the items of a map are divided.
+        chunk_size: How many items a process gets at a time; "auto" for as many as take about four seconds, fewer at
+            first and at the end; None for all of them, or for "auto" where there are several processes.
 
     Raises:
         ConfigurationError: A setting has a value it cannot have.
@@ -112,10 +116,20 @@ class SubprocessBackend(RemoteBackend):
         keep_workers_s: float = KEEP_WORKERS_S,
         limits: Iterable[Limit] | None = None,
         max_in_flight: int | None = None,
+        jobs_at_once: int = 1,
+        chunk_size: int | Literal["auto"] | None = None,
     ) -> None:
         super().__init__(
-            node_execution, map_execution, max_workers=max_workers, limits=limits, max_in_flight=max_in_flight
+            node_execution,
+            map_execution,
+            max_workers=max_workers,
+            limits=limits,
+            max_in_flight=max_in_flight,
+            chunk_size=chunk_size,
         )
+        if not is_positive(jobs_at_once):
+            raise ConfigurationError(f"jobs_at_once must be a whole number of at least 1; got {shown(jobs_at_once)}")
+        self.jobs_at_once = jobs_at_once
         self.keep_workers_s = check_seconds("keep_workers_s", keep_workers_s)
         if python is not None and not isinstance(python, (str, os.PathLike)):
             raise ConfigurationError(f"python must be the path of an interpreter; got {shown(python)}")
@@ -135,6 +149,7 @@ class SubprocessBackend(RemoteBackend):
         self._python_version: str | None = None
         self._idle: list[_Process] = []
         self._times_entered = 0
+        self._shared: OwnedFolder | None = None
         self._pid = os.getpid()
         self._lock = reset_after_fork(threading.Lock())
 
@@ -157,6 +172,19 @@ class SubprocessBackend(RemoteBackend):
             process.kill()
             raise
         return outcome  # type: ignore[return-value]
+
+    def share(self, key: str, data: bytes) -> str | None:
+        """Write data that several processes need into a file, for as long as the map lasts."""
+        with self._lock:
+            if self._shared is None:
+                self._shared = OwnedFolder("hypernodes-shared-")
+            path = os.path.join(self._shared.path, key)
+        if not os.path.exists(path):
+            unfinished = f"{path}.{threading.get_ident()}"
+            with open(unfinished, "wb") as file:
+                file.write(data)
+            os.replace(unfinished, path)
+        return path
 
     def _kind_of_process(self) -> tuple[Hashable, ...]:
         """Return what a process has that is started now."""
@@ -205,14 +233,24 @@ class SubprocessBackend(RemoteBackend):
             return None
         return probed.stdout.strip()
 
-    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
-        return self._in_one_process(super().map_iter(request))
+    def map(self, request: MapRequest) -> dict[str, list[Any]]:
+        with self._same_processes():
+            return super().map(request)
 
-    def _in_one_process(self, found: Iterator[_T]) -> Iterator[_T]:
+    def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self._in_same_processes(super().map_iter(request))
+
+    def _in_same_processes(self, found: Iterator[_T]) -> Iterator[_T]:
+        with self._same_processes():
+            yield from found
+
+    @contextlib.contextmanager
+    def _same_processes(self) -> Iterator[None]:
+        """Keep the processes of a map for its further jobs, however many there are."""
         with self._lock:
             self._times_entered += 1
         try:
-            yield from found
+            yield
         finally:
             for process in self._leave():
                 _idle_processes.give(process.kind, process, self.keep_workers_s)
@@ -231,6 +269,7 @@ class SubprocessBackend(RemoteBackend):
             self._pid = os.getpid()
             _of_parents.extend(self._idle)
             self._idle = []
+            self._shared = None
 
     def close(self) -> None:
         """End the processes that stay for further runs, also where the run was one of another `SubprocessBackend`."""
@@ -261,10 +300,13 @@ class SubprocessBackend(RemoteBackend):
             if self._times_entered:
                 return []
             idle, self._idle = self._idle, []
-            return idle
+            shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
+        return idle
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_idle": [], "_times_entered": 0, "_lock": None}
+        return {**self.__dict__, "_idle": [], "_times_entered": 0, "_lock": None, "_shared": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=reset_after_fork(threading.Lock()))

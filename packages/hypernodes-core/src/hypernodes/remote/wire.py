@@ -17,7 +17,7 @@ from zlib import crc32
 from hypernodes._version import __version__
 from hypernodes.errors import RemoteVersionError, SerializationError
 
-FORMAT = 3  # 1 was a header without a seal, 2 a job without the caller's settings
+FORMAT = 4  # 1 was a header without a seal, 2 a job without the caller's settings, 3 a job in one piece
 _NAME = b"HYPERNODES "
 _SEAL = b"HYPERNODES %d %08x %016x\n"
 _USUAL_HEADER_BYTES = 1 << 16

@@ -10,7 +10,7 @@ import contextvars
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.conditions import Skipped
@@ -30,6 +30,20 @@ from hypernodes.engine.store.manifests import skipped_signature
 from hypernodes.engine.workers.calling_thread import CallingThread
 from hypernodes.failure import Failure
 from hypernodes.plan import CallStep, NestedStep, OnError, Plan, Step
+
+
+class DeliverSeveral(Protocol):
+    """Receives the results of items one by one, or several at a time."""
+
+    is_full: bool
+
+    def __call__(self, index: int, outputs: tuple[Any, ...]) -> None: ...
+
+    def extend(self, indexes: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None: ...
+
+
+_SHORT_S, _LONG_S = 0.03, 0.2  # between two deliveries of results
+_MOST_TOGETHER = 8192
 
 
 def run_in_order(frame: Frame, driver: Driver, thread: CallingThread) -> None:
@@ -171,7 +185,6 @@ def map_in_order(
     inputs: MapInputs,
     on_error: OnError,
     thread: CallingThread,
-    is_part: bool = False,
 ) -> MapResults:
     """Execute a plan once per item.
 
@@ -182,22 +195,83 @@ def map_in_order(
         inputs: The inputs of the items.
         on_error: "raise" ends the map with the first failing item; "collect" replaces its outputs by a `Failure`.
         thread: Makes special calls, and knows whether the run was cancelled.
-        is_part: Whether these are only some of the items of a map; then its start and end are reported by the caller.
 
     Raises:
         Exception: The error of a node, with a note that says where it was raised; or that of a failed input.
     """
     driver, frames = choose(plan, run, is_sequential=True, is_map=True)
     started_at = perf_counter()
-    if not is_part:
-        start_map(plan, run, base, inputs.total())
+    start_map(plan, run, base, inputs.total())
     try:
         if frames is Frames.NONE:
             return _map_silent(plan, run, base, inputs, on_error, thread)
         return _map_frames(ItemFrames(plan, run, base, inputs), on_error, driver, thread)
     finally:
-        if not is_part:
-            end_map(plan, run, base, perf_counter() - started_at)
+        end_map(plan, run, base, perf_counter() - started_at)
+
+
+def part_in_order(
+    plan: Plan,
+    run: RunState,
+    base: CallbackContext,
+    inputs: MapInputs,
+    on_error: OnError,
+    thread: CallingThread,
+    deliver: DeliverSeveral,
+) -> None:
+    """Execute a plan for some items of a map, whose start and end the caller reports; see `map_in_order`.
+
+    Args:
+        plan: The plan of one item.
+        run: The run.
+        base: Context of the map.
+        inputs: The inputs of the items.
+        on_error: "raise" or "collect".
+        thread: Makes special calls, and knows whether the run was cancelled.
+        deliver: Gets the index and the outputs of each item, soon after it is done.
+    """
+    driver, frames = choose(plan, run, is_sequential=True, is_map=True)
+    if frames is Frames.NONE:
+        _deliver_silent(plan, run, base, inputs, on_error, thread, deliver)
+        return
+    slots = tuple(plan.outputs.values())
+    for frame, stand_in in _executed(ItemFrames(plan, run, base, inputs), on_error, driver, thread):
+        assert frame.item_index is not None
+        deliver(frame.item_index, tuple([frame.values[slot] if stand_in is None else stand_in for slot in slots]))
+
+
+def _deliver_silent(
+    plan: Plan,
+    run: RunState,
+    base: CallbackContext,
+    inputs: MapInputs,
+    on_error: OnError,
+    thread: CallingThread,
+    deliver: DeliverSeveral,
+) -> None:
+    """Execute items in the silent loop, as many at a time as take a short while."""
+    assert inputs.indexes is not None
+    rest, needed = inputs.rest(plan), thread if thread.is_needed_for(plan) else None
+    rows, begun, width = inputs.rows(), 0, len(plan.outputs)
+    may_stand_in = any(map(has_stand_in, inputs.columns.values()))
+    together = size = max((batching.most_items for batching in plan.batchings), default=1)
+    while window := list(islice(rows, size)):
+        outputs: list[Any] = []
+        indexes = inputs.indexes[begun : begun + len(window)]
+        begun += len(window)
+        started_at = perf_counter()
+        try:
+            run_rows(
+                plan, window, rest, outputs, base, run.backend_name, on_error, needed, may_stand_in, indexes, thread
+            )
+        finally:
+            done = list(zip(*[iter(outputs)] * width, strict=False)) if width else [()] * len(window)
+            deliver.extend(indexes[: len(done)], done)
+        seconds = perf_counter() - started_at
+        if seconds < _SHORT_S:
+            size = min(2 * size, max(together, _MOST_TOGETHER))
+        elif seconds > _LONG_S:
+            size = max(size // 2, together)
 
 
 def _map_silent(
