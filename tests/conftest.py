@@ -31,6 +31,7 @@ TESTS = Path(__file__).parent
 NEEDS = {
     "caching/test_cache_interface.py::test_sizes_of_arrays_are_those_of_the_memory_they_keep_alive": ("numpy",),
     "caching/test_values_in_memory.py::test_arrays_are_copied": ("numpy",),
+    "dask": ("hypernodes_dask",),
     "demo": ("hypernodes_cache", "hypernodes_modal", "numpy"),
     "demo/test_sentence_encoder_example.py": ("wordllama",),
     "demo/test_demo_command.py": ("hypernodes_cache", "hypernodes_modal", "numpy", "scriptures"),
@@ -44,6 +45,7 @@ NEEDS = {
     "plugins/test_plugins.py::test_disk_cache_comes_from_its_own_distribution": ("hypernodes_cache",),
     "plugins/test_plugins.py::test_the_command_of_an_extension_is_loaded_only_when_it_is_used": ("hypernodes_cache",),
     "remote/test_transfer_of_own_code.py::test_classes_of_the_project_come_back_as_the_same_classes": ("pydantic",),
+    "semantics/test_semantics_matrix_dask.py": ("hypernodes_dask",),
     "semantics/test_semantics_matrix_modal.py": ("hypernodes_modal",),
     "signatures/test_code.py::test_components_name_exactly_what_changed": ("numpy",),
     "signatures/test_libraries.py": ("attrs", "numpy", "pandas", "PIL", "polars", "pydantic"),
@@ -56,6 +58,7 @@ NEEDS = {
 # no difference to. Single tests elsewhere carry the marker themselves.
 SLOW = (
     "branches/test_generated_branches.py",
+    "dask/",
     "demo/",
     "disk_cache/test_cache_trust.py",
     "disk_cache/test_killed_run.py",
@@ -66,6 +69,7 @@ SLOW = (
     "modal/",
     "packaging/",
     "performance/test_benchmark_arithmetic.py",
+    "remote/test_distributed_generated_pipelines.py",
     "remote/test_integrity.py",
     "remote/test_lost_remote_workers.py",
     "remote/test_preflight.py",
@@ -74,6 +78,7 @@ SLOW = (
     "remote/test_side_by_side.py",
     "remote/test_transfer_of_own_code.py",
     "semantics/test_generated_pipelines.py",
+    "semantics/test_semantics_matrix_dask.py",
     "semantics/test_semantics_matrix_modal.py",
     "worker_processes/",
 )

@@ -13,6 +13,7 @@ ROWS = [line.split(" | ") for line in (TESTS / "README.md").read_text(encoding="
 SHORT = {
     "core/": "packages/hypernodes-core/src/hypernodes/",
     "cache/": "packages/hypernodes-cache/src/hypernodes_cache/",
+    "dask/": "packages/hypernodes-dask/src/hypernodes_dask/",
     "modal/": "packages/hypernodes-modal/src/hypernodes_modal/",
 }
 

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
     from hypernodes.replaying import replay as replay
     from hypernodes_cache import DiskCache as DiskCache
+    from hypernodes_dask import DaskBackend as DaskBackend
     from hypernodes_modal import ModalBackend as ModalBackend
 
 __all__ = [

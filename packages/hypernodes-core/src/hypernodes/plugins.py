@@ -38,6 +38,7 @@ _CUTOFF = 0.8  # names of classes end alike: what is less similar than this is a
 _CUTOFF_OF_OWN = 0.85  # among names of core, which has `Backend`
 # The distributions of our own extensions, so that the message about a missing one can name what to install.
 _KNOWN_DISTRIBUTIONS = {
+    "DaskBackend": (BACKENDS, "hypernodes-dask"),
     "DiskCache": (CACHES, "hypernodes-cache"),
     "ModalBackend": (BACKENDS, "hypernodes-modal"),
 }

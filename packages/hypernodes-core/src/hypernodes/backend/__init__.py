@@ -13,6 +13,7 @@ from hypernodes.engine import PipelineExecutionEngine
 
 if TYPE_CHECKING:
     from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
+    from hypernodes_dask import DaskBackend as DaskBackend
     from hypernodes_modal import ModalBackend as ModalBackend
 
 __all__ = ["Backend", "LocalBackend", "PipelineExecutionEngine"]
