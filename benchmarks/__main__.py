@@ -20,6 +20,7 @@ SUITES = (
     "batched",
     "transfer",
     "remote",
+    "clusters",
     "modal_calls",
     "reruns",
     "caching",
