@@ -106,6 +106,7 @@ class DistributedMap:
         self._news: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # from the threads of jobs
         self._threads = DaemonThreads("hypernodes-job")
         self._runs = RunRegistry()
+        self._problem: BaseException | None = None  # that ends the map, once the results before it are yielded
         self._is_cancelled = False
         self._pid = os.getpid()
 
@@ -128,11 +129,14 @@ class DistributedMap:
             outer.add(self)
         try:
             while True:
-                self._start_jobs(allowance)
+                if self._problem is None:
+                    self._start_jobs(allowance)
                 if self._rows:
                     rows, self._rows = self._rows, []
                     yield rows
                     continue  # others may be sent now
+                if self._problem is not None:
+                    raise self._problem
                 if not self._under_way:
                     break
                 self._wait()
@@ -318,7 +322,10 @@ class DistributedMap:
         elif isinstance(error, _LOST):
             self._give_out_again(job, error)
         else:
-            raise error
+            self._end_with(error)
+
+    def _end_with(self, error: BaseException) -> None:
+        self._problem = self._problem or error
 
     def _give_out_again(self, job: _Job, error: WorkerLostError | NodeTimeoutError) -> None:
         """Let other workers compute what a lost one has not; find the item that ends all its workers."""
@@ -357,7 +364,8 @@ class DistributedMap:
         else:
             add_note(own, f"in map item {index} of pipeline {' → '.join(call.state.root.node_path)}")
         if self._on_error == "raise":
-            raise own
+            self._end_with(own)
+            return
         items = (*call.state.root.item_path, index)
 
         def is_of_item(position: ContextPath) -> bool:

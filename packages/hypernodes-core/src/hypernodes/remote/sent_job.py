@@ -174,8 +174,8 @@ class SentJob:
         backend = self._sender.backend
         try:
             return backend.submit(self._data.pop(), self.channel)  # no reference to it is held here meanwhile
-        except Exception as error:
-            if not isinstance(error, (RemoteError, NodeTimeoutError)):
+        except BaseException as error:
+            if not isinstance(error, (RemoteError, NodeTimeoutError, KeyboardInterrupt)):
                 origin = f"backend {self._sender.backend_name!r} ({type(backend).__name__}.submit)"
                 add_note(error, f"raised by the transport of {origin}, not by a node")
             raise
