@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import product
 from typing import Any
 
@@ -21,6 +24,7 @@ from hypernodes import (
     node,
 )
 from hypernodes.engine import ExecutionMode
+from hypernodes.engine.drivers.concurrent import streamed_calls
 from hypernodes.engine.workers.threads import DaemonThreads
 from tests.concurrency.kit import NAMES, PATIENCE_S, ROADS, Gate, Log, cancel_when, guarded, ways_of
 from tests.support import Recorder, notes_of
@@ -424,3 +428,36 @@ def test_wrong_options_are_refused(options: dict[str, Any], kind: type[Exception
         Node(f, ("y", "z"), each=True)
     with pytest.raises(InvalidNodeError, match="has each=True, but its function does not yield"):
         Node(lambda x: [x], "y", name="g", each=True)
+
+
+def test_a_generator_that_was_about_to_go_on_is_closed_before_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, parts, closed = threading.Event(), itertools.count(1), Log[str]()
+
+    class Held(DaemonThreads):
+        """Threads in which the second part of a generator's work does not begin."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if getattr(args[0], "__name__", "") == "_make_elements" and next(parts) == 2:
+                goes_on.set()
+                return Future[Any]()
+            return super().submit(fn, *args, **kwargs)
+
+    @node(output_name="elements", each=True)
+    def load(x: int) -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            time.sleep(0.1)  # without which it might be closed in time, although nobody waits for it
+            closed.append("closed")
+
+    def encode(element: int) -> int:
+        if element == 2:
+            assert goes_on.wait(60)
+            raise ValueError(element)
+        return element
+
+    monkeypatch.setattr(streamed_calls, "DaemonThreads", Held)
+    pipeline = Pipeline(nodes=[load, encoding(encode)], backend=LocalBackend(map_execution="threaded", max_workers=4))
+    with pytest.raises(ValueError, match="2"):
+        guarded(lambda: pipeline.run(inputs={"x": 1}))
+    assert closed == ["closed"]

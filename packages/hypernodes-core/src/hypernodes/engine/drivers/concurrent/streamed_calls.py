@@ -175,6 +175,7 @@ class StreamedCall(CallTask):
         self.on_progress(host)
 
     def fail(self, host: Host, error: BaseException) -> None:
+        self._close().result()  # its thread is free: the call ended, or was cancelled before it went on
         self._calls.discard(self)
         self.is_over = True
         super().fail(host, error)
