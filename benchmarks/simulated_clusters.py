@@ -25,45 +25,65 @@ class Simulated(NamedTuple):
 
     Attributes:
         seconds: How long it takes.
-        jobs: How many jobs there are.
+        sizes: How many items each job has.
         efficiency: The share of the time in which the workers work.
         caller: The share of the time in which the caller sends jobs.
     """
 
     seconds: float
-    jobs: int
+    sizes: list[int]
     efficiency: float
     caller: float
 
 
-def simulate(items: int, workers: int, item_s: float = ITEM_S, caller_s: float = CALLER_S) -> Simulated:
-    """Simulate a map of items that take some time each."""
-    random, sizes = Random(items + workers), JobSizes()
-    waiting, jobs, work_s, caller_free_at, now = items, 0, 0.0, 0.0, 0.0
+def simulate(
+    items: int,
+    workers: int,
+    sizes: JobSizes,
+    *,
+    item_s: float = ITEM_S,
+    caller_s: float = CALLER_S,
+    way_s: float = WAY_S,
+    spread: float = SPREAD,
+) -> Simulated:
+    """Simulate a map on workers that do nothing else.
+
+    Args:
+        items: How many items there are.
+        workers: How many jobs are executed at a time.
+        sizes: Chooses the sizes of jobs.
+        item_s: How long an item takes at least, in seconds.
+        caller_s: How long the caller needs for a job.
+        way_s: How long a job is on its way.
+        spread: How many times as long as in the fastest job an item takes in the slowest one.
+    """
+    random, found = Random(items + workers), list[int]()
+    waiting, work_s, caller_free_at, now = items, 0.0, 0.0, 0.0
     under_way: list[tuple[float, int, float, float]] = []  # when it is done, items, work, and when it was sent
     while waiting or under_way:
         while waiting and len(under_way) < workers:
             size = min(sizes.choose(waiting, workers), waiting)
             waiting -= size
-            jobs += 1
+            found.append(size)
             sizes.learn_sending(size, size * ITEM_BYTES, caller_s)
             caller_free_at = max(caller_free_at, now) + caller_s
-            own_s = size * item_s * random.uniform(1, SPREAD)
+            own_s = size * item_s * random.uniform(1, spread)
             work_s += own_s
-            heapq.heappush(under_way, (caller_free_at + WAY_S + own_s, size, own_s, caller_free_at))
+            heapq.heappush(under_way, (caller_free_at + way_s + own_s, size, own_s, caller_free_at))
         now, size, own_s, sent_at = heapq.heappop(under_way)
         sizes.learn(size, own_s, now - sent_at)
-    return Simulated(now, jobs, work_s / (now * workers), jobs * caller_s / now)
+    return Simulated(now, found, work_s / (now * workers), len(found) * caller_s / now)
 
 
 def main() -> None:
     print("| workers | items | seconds | jobs | jobs a second | workers busy | caller busy | results at the caller |")
     print("|---|---|---|---|---|---|---|---|")
     for workers, items in [(10, 10**5), (100, 10**6), (1_000, 10**7), (10_000, 10**7), (10_000, 10**8)]:
-        found = simulate(items, workers)
+        found = simulate(items, workers, JobSizes())
+        jobs = len(found.sizes)
         memory = items * RESULT_BYTES / 2**30
         print(
-            f"| {workers:,} | {items:,} | {found.seconds:,.0f} | {found.jobs:,} | {found.jobs / found.seconds:,.0f} | "
+            f"| {workers:,} | {items:,} | {found.seconds:,.0f} | {jobs:,} | {jobs / found.seconds:,.0f} | "
             f"{found.efficiency:.0%} | {found.caller:.0%} | {memory:.2f} GiB |"
         )
 

@@ -26,6 +26,7 @@ from hypernodes import (
     WorkerDiedError,
     node,
 )
+from tests.remote.fatal_items import fatal
 from tests.support import Recorder
 from tests.worker_processes.observe import wait_until
 
@@ -43,19 +44,6 @@ def double(x: int) -> int:
 @node(output_name="process_id")
 def tell_process(x: int) -> int:
     return os.getpid()
-
-
-@node(output_name="y")
-def fatal(x: int, kills: dict[int, int], folder: str) -> int:
-    """Double a number; some numbers end the worker some times. Each call leaves a line."""
-    with open(os.path.join(folder, "calls"), "a") as file:
-        file.write(f"{x}\n")
-    for number in range(kills.get(x, 0)):
-        mark = os.path.join(folder, f"{x}-{number}")
-        if not os.path.exists(mark):
-            open(mark, "w").close()
-            os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * x
 
 
 @node(output_name="y")

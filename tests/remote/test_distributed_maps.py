@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import threading
 import time
@@ -37,6 +36,7 @@ from hypernodes import (
 from hypernodes.backend import SubprocessBackend
 from hypernodes.remote.channel import Channel
 from hypernodes.remote.worker import execute
+from tests.remote.fatal_items import calls_in, fatal
 from tests.remote.transports import InProcess, SeveralAtOnce, Silent
 from tests.support import Recorder
 
@@ -407,27 +407,10 @@ def test_results_that_cannot_be_loaded_here_are_an_error() -> None:
 # --- lost workers -----------------------------------------------------------------------------------------------------
 
 
-@node(output_name="y")
-def fatal(x: int, kills: dict[int, int], folder: str) -> int:
-    """Double a number; some numbers end the process some times. Each call leaves a line."""
-    with open(os.path.join(folder, "calls"), "a") as file:
-        file.write(f"{x}\n")
-    for number in range(kills.get(x, 0)):
-        mark = os.path.join(folder, f"{x}-{number}")
-        if not os.path.exists(mark):
-            open(mark, "w").close()
-            os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * x
-
-
 @pytest.fixture
 def processes() -> Iterator[SubprocessBackend]:
     with SubprocessBackend(jobs_at_once=2, show_logs=False) as backend:
         yield backend
-
-
-def calls_in(folder: Path) -> Counter[int]:
-    return Counter(map(int, (folder / "calls").read_text().split()))
 
 
 def test_items_of_lost_workers_are_computed_by_others_and_observed_once(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
-
 import pytest
 
+from benchmarks import simulated_clusters
 from hypernodes.remote.job_sizes import LONGEST_TARGET_S, TARGET_S, JobSizes
 
 
@@ -19,17 +18,8 @@ def simulate(items: int, workers: int, item_s: float, job_s: float, sizes: JobSi
         job_s: What a job costs besides.
         sizes: Chooses the sizes.
     """
-    waiting, now, found = items, 0.0, []
-    under_way: list[tuple[float, int, int]] = []
-    while waiting or under_way:
-        while waiting and len(under_way) < workers:
-            size = min(sizes.choose(waiting, workers), waiting)
-            waiting -= size
-            heapq.heappush(under_way, (now + job_s + size * item_s, len(found), size))
-            found.append(size)
-        now, _, size = heapq.heappop(under_way)
-        sizes.learn(size, size * item_s, job_s + size * item_s)
-    return now, found
+    found = simulated_clusters.simulate(items, workers, sizes, item_s=item_s, caller_s=0.0, way_s=job_s, spread=1.0)
+    return found.seconds, found.sizes
 
 
 @pytest.mark.parametrize("workers", [1, 2, 16, 200])

@@ -313,6 +313,16 @@ def is_beginning(event: Event) -> bool:
     return event.hook.endswith(("_start", "_cached"))
 
 
+def check_repeated_work(observed: Observed, expected: Expected) -> None:
+    """Check results and events where workers were lost, so that some calls were made again."""
+    if expected.is_contested and observed.error is not None:
+        return
+    check_result(observed, expected)
+    if not expected.refusals:
+        check_event_tree(observed, expected)
+        check_nesting(observed)
+
+
 def check_caches(built: Built, reference: Reference) -> None:
     for label, cache in built.caches.items():
         held = [value for key, value in cache.entries.items() if not key.endswith("-items")]

@@ -122,6 +122,7 @@ class DaskBackend(RemoteBackend):
         self._cluster: Any = None
         self._mailbox: Mailbox | None = None
         self._slots: tuple[float, int] = (0.0, 0)  # when they were counted, and how many jobs workers can execute
+        self._pythons: dict[str, str] = {}  # minor version of each worker, by its address
         self._checked: set[str] = set()  # addresses of the workers whose versions are right
         self._shared: OrderedDict[str, tuple[bytes, Any]] = OrderedDict()  # by key, the one that was used last at last
         self._pid = os.getpid()
@@ -215,18 +216,15 @@ class DaskBackend(RemoteBackend):
 
     def find_python_version(self) -> str | None:
         """Return the minor version of Python on the workers; that of one with another version if there is any."""
-        found = self._workers()
-        own = "{}.{}".format(*sys.version_info[:2])
-        versions = [".".join(str(facts["host"]["python"]).split(".")[:2]) for facts in found.values()]
-        return next((other for other in versions if other != own), own if versions else None)
-
-    def _workers(self) -> dict[str, Any]:
         client = self.client
         try:
-            versions: Any = client.get_versions()
-            return dict(versions["workers"])
+            if not client.nthreads().keys() <= self._pythons.keys():
+                versions: Any = client.get_versions()
+                self._pythons = {address: _minor(facts) for address, facts in versions["workers"].items()}
         except Exception as error:
             raise self._lost_scheduler(error) from error
+        own = "{}.{}".format(*sys.version_info[:2])
+        return next((other for other in self._pythons.values() if other != own), own if self._pythons else None)
 
     def _check_workers(self, client: Client) -> None:
         """Refuse workers that cannot execute jobs, before they get any.
@@ -326,38 +324,29 @@ class DaskBackend(RemoteBackend):
             try:
                 opened.take_messages(channel)
                 outcome, sent = future.result()
-            except (KilledWorker, FutureCancelledError) as error:
-                raise self._lost(error, channel) from error
+            except KilledWorker as error:
+                raise self._lost_worker(f"the Dask worker that executed a job was lost: {error}") from error
+            except FutureCancelledError as error:
+                raise self._lost_job(error, channel) from error
             except (TimeoutError, OSError) as error:
                 raise self._lost_scheduler(error) from error
             finally:
                 self._release(client, future, line.begun)
             if (outcome, sent) == BEGUN_BEFORE:
-                raise WorkerLostError(
-                    "the Dask worker that executed a job was lost: killed, out of memory, or removed from the cluster",
-                    backend_name=self.backend_name,
-                    exit_code=None,
-                    log_tail="",
+                raise self._lost_worker(
+                    "the Dask worker that executed a job was lost: killed, out of memory, or removed from the cluster"
                 )
             opened.take_last(channel, sent, mailbox)
             return bytes(outcome)
 
-    def _lost(self, error: BaseException, channel: Channel) -> RemoteError:
-        if isinstance(error, KilledWorker):
-            return WorkerLostError(
-                f"the Dask worker that executed a job was lost: {error}",
-                backend_name=self.backend_name,
-                exit_code=None,
-                log_tail="",
-            )
+    def _lost_job(self, error: FutureCancelledError, channel: Channel) -> RemoteError:
+        """Return the error for a job that the scheduler has given up."""
         if not channel.is_cancelled and self._client is not None and self._client.status == "running":
-            return WorkerLostError(  # with it, what the job shares with others
-                f"a job, or data that it needs, was lost with a Dask worker: {error}",
-                backend_name=self.backend_name,
-                exit_code=None,
-                log_tail="",
-            )
+            return self._lost_worker(f"a job, or data that it needs, was lost with a Dask worker: {error}")
         return self._lost_scheduler(error)
+
+    def _lost_worker(self, text: str) -> WorkerLostError:
+        return WorkerLostError(text, backend_name=self.backend_name, exit_code=None, log_tail="")
 
     def _release(self, client: Client, future: Any, event: str) -> None:
         """Let the scheduler forget a job."""
@@ -414,7 +403,9 @@ class DaskBackend(RemoteBackend):
         return None if scheduler is None else str(scheduler.address)
 
 
-_OF_CONNECTION = frozenset(("_lock", "_client", "_cluster", "_mailbox", "_slots", "_checked", "_shared", "_pid"))
+_OF_CONNECTION = frozenset(
+    ("_lock", "_client", "_cluster", "_mailbox", "_slots", "_pythons", "_checked", "_shared", "_pid")
+)
 
 
 def _is_client(client: object) -> bool:
@@ -445,6 +436,11 @@ def _label(channel: Channel) -> str:
     """Return what the dashboard shows for a job: the names of its nodes."""
     names = "·".join(channel.node_names) or "job"
     return names if len(names) <= 60 else f"{names[:59]}…"
+
+
+def _minor(facts: Mapping[str, Any]) -> str:
+    """Return the minor version of Python in what a worker says of itself."""
+    return ".".join(str(facts["host"]["python"]).split(".")[:2])
 
 
 def _own_version(name: str) -> str:

@@ -31,10 +31,7 @@ class FinishedRows:
         self._sent_at = perf_counter()
 
     def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
-        self._indexes.append(index)
-        self._rows.append(outputs)
-        if self._outbox is not None and perf_counter() - self._sent_at > _EVERY_S:
-            self.send()
+        self.extend((index,), (outputs,))
 
     def extend(self, indexes: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
         """Take the outputs of several items."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
+from functools import cached_property
 from typing import Any
 
 from hypernodes.engine.cancellation import current_registry
@@ -253,13 +254,17 @@ class SentJob:
             self._problem = self._problem or self._unloadable(error)
             self._problem.__cause__ = error
             return
-        expected = set(self.part.indexes) if isinstance(self.part, MapPart) else set()
-        if problem := _problem_of_rows(result, expected, self._sender.plan):
+        if problem := _problem_of_rows(result, self._indexes, self._sender.plan):
             self._problem = self._problem or self._wrong(problem)
         elif self._deliver is not None:
             new = self._new_of(result)
             self.arrived.update(new.indexes)
             self._deliver(new)
+
+    @cached_property
+    def _indexes(self) -> frozenset[int]:
+        """Indexes of the items that the job has; none of a run."""
+        return frozenset(self.part.indexes if isinstance(self.part, MapPart) else ())
 
     def _new_of(self, result: MapResult) -> MapResult:
         """Return results without those that arrived before: a backend may give a job to another worker."""
@@ -277,7 +282,7 @@ class SentJob:
                 problem = f"outputs {_names_of(result)} instead of {_names_of(plan.outputs)}"
         elif not isinstance(result, MapResult):
             problem = f"a {type(result).__name__} instead of items"
-        elif not (problem := _problem_of_rows(result, set(part.indexes), plan)):
+        elif not (problem := _problem_of_rows(result, self._indexes, plan)):
             result = self._new_of(result)
             came = len(result.indexes) + len(self.arrived)
             if came < len(part.indexes):
@@ -320,7 +325,7 @@ def _advise_loading(error: Exception) -> str:
     return "Something in it can be pickled and not unpickled; let the node return what it can be made from."
 
 
-def _problem_of_rows(result: MapResult, expected: set[int], plan: Plan) -> str:
+def _problem_of_rows(result: MapResult, expected: frozenset[int], plan: Plan) -> str:
     """Return what is wrong with results of items; nothing if all is well, also when some of the items are missing.
 
     Args:
