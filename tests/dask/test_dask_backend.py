@@ -309,6 +309,21 @@ def test_a_lost_scheduler_is_a_clear_error_and_what_was_computed_stays(tmp_path:
     assert len(observed.of("node_start")) <= 40
 
 
+def test_a_scheduler_that_is_lost_while_new_workers_are_checked_is_a_clear_error(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import CommClosedError
+
+    from hypernodes_dask import DaskBackend
+
+    def lose(backend: DaskBackend, client: Client) -> None:
+        raise CommClosedError("connection reset by peer")
+
+    monkeypatch.setattr(DaskBackend, "_check_workers", lose)
+    with pytest.raises(RemoteError, match="the connection to the Dask scheduler was lost"):
+        Pipeline([double], backend=DaskBackend(client)).run({"x": 1})
+
+
 def test_a_worker_with_other_versions_is_named_before_anything_runs(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 
+from hypernodes.engine.workers import process_link
 from tests.worker_processes.conftest import Scripts, finish
 from tests.worker_processes.observe import members_of_session, wait_until
 
@@ -86,3 +88,12 @@ def test_workers_end_silently_when_the_process_that_started_them_has_ended_durin
     assert wait_until(lambda: not members_of_session(process.pid)), members_of_session(process.pid)
     printed, complaints = process.communicate()
     assert (process.returncode, printed, complaints) == (3, "", "")
+
+
+def test_a_worker_ends_silently_when_the_process_that_started_it_has_ended_before_it_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_link, "_own", None)  # which is set while one serves, and is none in this process
+    own, callers = Pipe()
+    callers.close()
+    process_link.serve(own)

@@ -298,6 +298,12 @@ class DaskBackend(RemoteBackend):
             return found
 
     def submit(self, job: bytes, channel: Channel) -> bytes:
+        try:
+            return self._submit(job, channel)
+        except (TimeoutError, OSError) as error:
+            raise self._lost_scheduler(error) from error
+
+    def _submit(self, job: bytes, channel: Channel) -> bytes:
         client = self.client
         with self._lock:
             self._check_workers(client)
@@ -328,8 +334,6 @@ class DaskBackend(RemoteBackend):
                 raise self._lost_worker(f"the Dask worker that executed a job was lost: {error}") from error
             except FutureCancelledError as error:
                 raise self._lost_job(error, channel) from error
-            except (TimeoutError, OSError) as error:
-                raise self._lost_scheduler(error) from error
             finally:
                 self._release(client, future, line.begun)
             if (outcome, sent) == BEGUN_BEFORE:

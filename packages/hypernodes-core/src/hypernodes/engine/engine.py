@@ -165,16 +165,16 @@ class PipelineExecutionEngine:
     ) -> dict[str, Any]:
         """Run a pipeline once; see `run`. Without a request, for runs that take a few microseconds."""
         plan = pipeline.plan_for(inputs, output_name)
-        if plan.inputs_read_often:
+        if plan.inputs_read_often and ctx is None:
             check_inputs(plan, inputs, f"pipeline {pipeline.id!r}")
         if plan.is_silent and current_registry.get() is None:
             if not plan.maps and self.node_execution == "sequential":
                 values = run_silent(plan, (inputs.values(),), plan.rest, None, ctx, self.backend_name)
                 return {name: values[slot] for name, slot in plan.outputs.items()}
             if self.runs_in_order(plan):
-                values = run_silent(plan, (_values(plan, inputs),), (), None, ctx, self.backend_name)
+                values = run_silent(plan, (_values(plan, inputs, ctx),), (), None, ctx, self.backend_name)
                 return {name: values[slot] for name, slot in plan.outputs.items()}
-        values = _values(plan, inputs)
+        values = _values(plan, inputs, ctx)
         context = ctx or CallbackContext((pipeline.id,))
         return _execution_type()(self, plan, context, ctx is not None).run(values, inputs)
 
@@ -185,9 +185,9 @@ class PipelineExecutionEngine:
         """
         check_request(request, RunRequest)
         plan = request.plan()
-        if plan.inputs_read_often:
+        if plan.inputs_read_often and request.ctx is None:
             check_inputs(plan, request.inputs, f"pipeline {request.pipeline.id!r}")
-        values = _values(plan, request.inputs)
+        values = _values(plan, request.inputs, request.ctx)
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -306,9 +306,12 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
     else:
         columns = {name: as_column(name, values, where) for name, values in columns.items()}
     check_lengths({n: column for n, column in columns.items() if isinstance(column, Sequence)}, mode, where)
-    check_items(plan, columns, mode, where)
-    shared = _checked_shared(plan, request.inputs)
-    check_shared(plan, shared, where)
+    is_nested = request.ctx is not None  # else this has been checked
+    if not is_nested:
+        check_items(plan, columns, mode, where)
+    shared = _checked_shared(plan, request.inputs, is_nested)
+    if not is_nested:
+        check_shared(plan, shared, where)
     return plan, MapInputs(columns, mode, shared, {}, {})
 
 
@@ -320,22 +323,22 @@ def _execution_type() -> type[Execution]:
     return Execution
 
 
-def _values(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
+def _values(plan: Plan, inputs: Mapping[str, Any], ctx: CallbackContext | None) -> list[Any]:
     """Return the initial value of every slot; checks the inputs that nested mapped pipelines map over."""
     values = [*inputs.values(), *plan.rest]
     if plan.maps:
-        check_given_columns(plan, values)
+        check_given_columns(plan, values, is_nested=ctx is not None)
     return values
 
 
-def _checked_shared(plan: Plan, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_shared(plan: Plan, inputs: Mapping[str, Any], is_nested: bool) -> Mapping[str, Any]:
     """Return the inputs that items share; checks those that nested mapped pipelines map over."""
     if not plan.maps:
         return inputs
     values = list(plan.template)
     for name, value in inputs.items():
         values[plan.inputs[name]] = value
-    check_given_columns(plan, values)
+    check_given_columns(plan, values, is_nested=is_nested)
     return {name: values[plan.inputs[name]] for name in inputs}
 
 

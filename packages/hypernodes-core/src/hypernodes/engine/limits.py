@@ -143,8 +143,8 @@ def check_limits_of(plan: Plan, limits: Sequence[Limit], backend_name: str) -> N
     known = {limit.name for limit in limits}
     for step in plan.steps:
         if isinstance(step, NestedStep):
-            own = getattr(step.node.pipeline, "backend", None)  # which has the limits around it besides its own
-            check_limits_of(step.inner, [*limits, *getattr(own, "limits", ())], backend_name)
+            own = getattr(step.backend, "limits", ())  # a delegated one has the limits around it besides these
+            check_limits_of(step.inner, [*limits, *own], backend_name)
             continue
         limiting = step.node.limiting
         for name, _ in limiting.weights if limiting is not None else ():

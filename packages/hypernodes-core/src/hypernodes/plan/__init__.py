@@ -1,6 +1,7 @@
 """Plans: pipelines compiled for given inputs and requested outputs."""
 
 from hypernodes.plan.compiler import compile_plan
+from hypernodes.plan.parts import PlanPart
 from hypernodes.plan.plan import UNSET, CallStep, MapMode, NestedStep, OnError, Plan, Release, Scope, Settings, Step
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "NestedStep",
     "OnError",
     "Plan",
+    "PlanPart",
     "Release",
     "Scope",
     "Settings",

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hypernodes.conditions import Condition, cover_everything
 from hypernodes.graph import Graph
 from hypernodes.nodes import Node
-from hypernodes.plan.plan import Guard, Plan
-
-
-class DraftConditions(Protocol):
-    """What has to hold so that a step runs."""
-
-    @property
-    def found(self) -> tuple[tuple[Condition, int], ...]: ...
-
-    @property
-    def slots(self) -> tuple[int, ...]: ...
-
-
-class DraftStep(Protocol):
-    """The part of a step, before it is one, that says what it reads and makes, and whether it may be skipped."""
-
-    @property
-    def node(self) -> Any: ...
-
-    @property
-    def arguments(self) -> Mapping[str, int]: ...
-
-    @property
-    def slots(self) -> tuple[int, ...]: ...
-
-    @property
-    def conditions(self) -> DraftConditions: ...
-
-    @property
-    def nested(self) -> tuple[Plan, tuple[int, ...]] | None: ...
+from hypernodes.plan.drafts import DraftStep
+from hypernodes.plan.plan import Guard
 
 
 class Branches:
@@ -134,7 +106,8 @@ def _slots_that_may_be_empty(step: DraftStep) -> list[int]:
     if step.nested is None:  # not compiled yet
         return list(step.slots) if _has_conditions(node.pipeline.graph) else []
     inner, slots = step.nested
-    return [slot for own, slot in zip(inner.outputs.values(), slots, strict=True) if own in inner.skippable]
+    pairs = zip(inner.outputs.values(), slots, strict=True)
+    return [slot for own, slot in pairs if slot is not None and own in inner.skippable]
 
 
 def _has_conditions(graph: Graph) -> bool:

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from itertools import chain
-from operator import itemgetter
-from types import FunctionType
 from typing import Any, NamedTuple
 
-from hypernodes.callbacks import PipelineCallback
 from hypernodes.conditions import Condition
 from hypernodes.errors import MissingInputError
 from hypernodes.graph import Graph, GraphNode
 from hypernodes.nodes import Node
-from hypernodes.plan.batched_steps import batched_nodes_of, maps_batched_maps, what_follows
-from hypernodes.plan.branches import Branches, find_skippable
-from hypernodes.plan.lifetimes import lifetimes_of, with_releases
+from hypernodes.plan.assembly import assemble
+from hypernodes.plan.branches import find_skippable
+from hypernodes.plan.drafts import PlanDraft
 from hypernodes.plan.output_paths import enter, shortest
-from hypernodes.plan.plan import (
-    UNSET,
-    CallStep,
-    Guard,
-    NestedNode,
-    NestedStep,
-    Plan,
-    PlannedPipeline,
-    Record,
-    Scope,
-    Settings,
-    Step,
-)
-from hypernodes.plan.readers import readers_of
-from hypernodes.plan.streams import has_streams, streams_of
+from hypernodes.plan.plan import UNSET, NestedNode, Plan, PlannedPipeline, Record, Scope, Settings
 from hypernodes.resources import Resource
-
-LOOKED_AT = 4
-"""Added to the number of arguments of a function in `Plan.program` whose results are looked at."""
 
 
 def compile_plan(
@@ -103,7 +81,7 @@ class _DraftStep(NamedTuple):
     missing: dict[str, str]  # inputs without a value, with the names that the outermost pipeline has for them
     by_path: dict[str, int]  # outputs of a nested pipeline that are requested by their path in it, with slots
     conditions: _Conditions
-    nested: tuple[Plan, tuple[int, ...]] | None = None  # of a nested pipeline: its plan, the slots of its results
+    nested: tuple[Plan, tuple[int | None, ...]] | None = None  # of a nested pipeline: plan, and slots of its results
 
     @property
     def overridden(self) -> frozenset[str]:
@@ -114,6 +92,19 @@ class _DraftStep(NamedTuple):
     def slots(self) -> tuple[int, ...]:
         """The slots of all its results."""
         return (*self.outputs.values(), *self.by_path.values())
+
+    @property
+    def made(self) -> tuple[int | None, ...]:
+        """Slot of each output; None for one that a given value replaces."""
+        if self.nested is not None:
+            return self.nested[1]
+        return tuple([slot if self.read_as[name] == slot else None for name, slot in self.outputs.items()])
+
+    @property
+    def backend(self) -> Any:
+        """The backend of its own of a nested pipeline."""
+        is_call = isinstance(self.node, Node)
+        return self.node.pipeline.backend if not is_call and self.node.pipeline.has_own_backend else None
 
 
 class _Level(NamedTuple):
@@ -159,7 +150,6 @@ class _Draft:
         self.pipeline = pipeline
         self.scopes = [scope]
         self.template: list[Any] = []
-        self.read_often: Mapping[int, tuple[str, ...]] = {}  # the results that are read more than once
         self.steps: list[_DraftStep] = []
         self.inputs = {name: self._new_slot() for name in given}
         self.resources = {self.inputs[name] for name in resources}  # the slots that may hold resources
@@ -309,7 +299,18 @@ class _Draft:
                     reads.setdefault(slot, []).append(step.node.name)
         needed_steps.reverse()
         self._check_missing(needed_steps)
-        return self._assemble(needed_steps, outputs, from_outside, is_requested=requested is not None)
+        draft = PlanDraft(
+            scopes=self.scopes,
+            inputs=self.inputs,
+            outputs=outputs,
+            template=self.template,
+            steps=needed_steps,
+            outside=from_outside,
+            resources=self.resources,
+            skippable=self.skippable,
+            is_requested=requested is not None,
+        )
+        return assemble(draft)
 
     def _compile_nested(self, step: _DraftStep, needed_slots: set[int], reads: Mapping[int, list[str]]) -> _DraftStep:
         """Compile a nested pipeline that is not inlined; removes the inputs that only unrequested outputs need."""
@@ -470,224 +471,7 @@ class _Draft:
             meant={name: found.name for name, found in meant.items()},
         )
 
-    def _assemble(
-        self,
-        needed_steps: list[_DraftStep],
-        outputs: dict[str, int],
-        outside: Mapping[int, Sequence[str]],
-        is_requested: bool,
-    ) -> Plan:
-        readers = readers_of(needed_steps, outside)
-        slots_of = [draft.slots for draft in needed_steps]
-        self.read_often = readers.several(chain.from_iterable(slots_of), is_input=False)
-        producers = [-1] * len(self.template)
-        branches = Branches(needed_steps, self.skippable)
-        steps: list[Step] = []
-        consumers: list[list[int]] = []
-        for index, draft in enumerate(needed_steps):
-            needs = branches.needs(draft)
-            for source in needs:
-                consumers[source].append(index)
-            consumers.append([])
-            for slot in slots_of[index]:
-                producers[slot] = index
-            make = self._call_step if isinstance(draft.node, Node) else self._nested_step
-            steps.append(make(index, draft, needs, branches.add(index, draft)))
-        calls = tuple([step for step in steps if isinstance(step, CallStep)])
-        nested = [step for step in steps if isinstance(step, NestedStep)]
-        is_cached = any(_is_cached(step, self.scopes) for step in steps)
-        callbacks = {id(own): own for own in _callbacks(self.scopes, nested)}
-        needs_only_calls = all(map(_needs_only_calls, steps))
-        has_branches = bool(branches.guarded) or any(step.inner.has_branches for step in nested)
-        batched_calls = tuple([step for step in calls if step.node.batching is not None])
-        callers: list[Step] = [*batched_calls, *nested]
-        batched_nodes = frozenset[Node[..., Any]]().union(*map(batched_nodes_of, callers))
-        lifetimes = lifetimes_of(needed_steps, slots_of, outputs.values())
-        program = tuple(map(_instruction, steps))
-        streams = streams_of(steps, nested, producers)
-        may_stream = bool(streams) or any(map(has_streams, nested))
-        has_own_order = has_branches or bool(batched_nodes) or may_stream
-        return Plan(
-            scopes=tuple(self.scopes),
-            inputs=self.inputs,
-            outputs=outputs,
-            template=tuple(self.template),
-            rest=tuple(self.template[len(self.inputs) :]),
-            steps=tuple(steps),
-            calls=calls,
-            batched_calls=batched_calls,
-            batched_nodes=batched_nodes,
-            leads_to=what_follows(steps, consumers) if batched_nodes else (),
-            streams=streams,
-            has_streams=may_stream,
-            is_limited=any(map(_is_limited, steps)),
-            gathers_across_maps=any(map(maps_batched_maps, nested)),
-            maps=tuple([step for step in nested if step.mapped]),
-            producers=tuple(producers),
-            alternatives=branches.alternatives,
-            guarded=branches.guarded,
-            skippable=frozenset(branches.skippable),
-            condition_slots=frozenset(branches.condition_slots),
-            deciders=branches.deciders(),
-            runs_on_demand=is_cached or bool(branches.guarded),
-            has_branches=has_branches,
-            is_requested=is_requested,
-            consumers=tuple(map(tuple, consumers)),
-            is_cached=is_cached,
-            callbacks=tuple(callbacks.values()),
-            is_local=all(map(_is_local, nested)),
-            needs_only_calls=needs_only_calls,
-            is_silent=needs_only_calls and not (is_cached or callbacks or has_own_order),
-            is_chain=all(step.index == 0 or step.index - 1 in step.needs for step in steps),
-            readers=readers,
-            inputs_read_often=readers.several(self.inputs.values(), is_input=True),
-            program=program,
-            released=lifetimes.released,
-            releasing_program=tuple(with_releases(steps, program, lifetimes.released))
-            if lifetimes.released
-            else program,
-            reads=lifetimes.reads,
-            unread=lifetimes.unread,
-            resources=tuple(_resources(self.template, nested)),
-            pick=itemgetter(*outputs.values()) if outputs else _nothing,
-        )
-
-    def _call_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], guard: Guard | None) -> Step:
-        node: Node[..., Any] = draft.node
-        named = tuple([(name, draft.arguments[name]) for name in node.inputs])
-        arguments = tuple([slot for _, slot in named])
-        positional: tuple[int, ...] = arguments
-        by_keyword: tuple[tuple[str, int], ...] = ()
-        if node.keyword_only:
-            positional = tuple([slot for name, slot in named if name not in node.keyword_only])
-            by_keyword = tuple([(name, slot) for name, slot in named if name in node.keyword_only])
-        resources: frozenset[str] = frozenset()
-        if self.resources:
-            resources = frozenset([name for name, slot in named if slot in self.resources])
-        read_often: tuple[tuple[int, tuple[str, ...]], ...] = ()
-        if often := self.read_often:
-            made = enumerate(draft.outputs.values())
-            read_often = tuple([(position, often[slot]) for position, slot in made if slot in often])
-        read_as, batching = draft.read_as, node.batching
-        return CallStep(
-            index=index,
-            scope=draft.scope,
-            node=node,
-            arguments=arguments,
-            named=named,
-            outputs=tuple([slot if read_as[name] == slot else None for name, slot in draft.outputs.items()]),
-            needs=needs,
-            positional=positional,
-            by_keyword=by_keyword,
-            resources=resources,
-            shared_by_batch=tuple([slot for name, slot in named if name not in batching.over]) if batching else (),
-            batch_kind=(node, tuple(map(arguments.index, arguments)), resources, read_often) if batching else None,
-            is_prepared=bool(node.keyword_only or node.skip_failures or resources or batching),
-            is_special=bool(
-                node.is_async or node.wraps_async or node.retries or node.timeout is not None or node.limiting
-            ),
-            read_often=read_often,
-            guard=guard,
-        )
-
-    def _nested_step(self, index: int, draft: _DraftStep, needs: tuple[int, ...], guard: Guard | None) -> Step:
-        node: NestedNode = draft.node
-        assert draft.nested is not None
-        inner, outputs = draft.nested
-        mapped = len(node.map_over)
-        inner_inputs = tuple([node.inner_name(name) for name in draft.arguments])
-        slots = tuple(draft.arguments.values())
-        return NestedStep(
-            index=index,
-            scope=draft.scope,
-            node=node,
-            inner=inner,
-            arguments=slots,
-            inner_inputs=inner_inputs,
-            mapped=inner_inputs[:mapped],
-            shared=tuple(zip(inner_inputs[mapped:], slots[mapped:], strict=True)),
-            outputs=outputs,
-            needs=needs,
-            guard=guard,
-        )
-
 
 def _runs_once(node: Any) -> bool:
     """Whether a node is a nested pipeline that is not mapped; as a step it has a backend of its own."""
     return not isinstance(node, Node) and not node.map_over
-
-
-def _needs_only_calls(step: Step) -> bool:
-    if isinstance(step, NestedStep):
-        return _is_local(step) and step.inner.needs_only_calls
-    return not step.is_special
-
-
-def _is_local(step: NestedStep) -> bool:
-    return not step.node.pipeline.has_own_backend and step.inner.is_local
-
-
-def _is_limited(step: Step) -> bool:
-    if isinstance(step, NestedStep):
-        return step.inner.is_limited
-    return step.node.limiting is not None
-
-
-def _callbacks(scopes: list[Scope], nested: list[NestedStep]) -> Iterator[PipelineCallback]:
-    for scope in scopes:
-        yield from scope.callbacks
-    for step in nested:
-        yield from step.inner.callbacks
-
-
-def _resources(template: Iterable[Any], nested: Iterable[NestedStep]) -> Iterator[Resource[Any]]:
-    yield from (value for value in template if isinstance(value, Resource))
-    for step in nested:
-        yield from step.inner.resources
-
-
-def _is_cached(step: Step, scopes: list[Scope]) -> bool:
-    if isinstance(step, NestedStep):
-        return step.inner.is_cached
-    return step.node.cache and scopes[step.scope].cache is not None
-
-
-def _nothing(values: Sequence[Any]) -> tuple[()]:
-    return ()
-
-
-def _instruction(step: Step) -> tuple[Any, ...]:
-    """Return the form of a step that the silent loop reads: number of arguments, function, their slots, result slot.
-
-    `LOOKED_AT` is added to the number where the result may have to be awaited. It is -1 for a step that the loop
-    handles as an object: one with keyword-only parameters, several outputs, a result that is read more than once and
-    may be an iterator, retries and the like, a generator function, or a nested pipeline.
-    """
-    if isinstance(step, NestedStep) or step.is_special or step.node.is_generator:
-        return (-1, step, 0, 0, 0, 0)
-    function = step.node.func
-    is_looked_at = not _only_computes(function)
-    if step.is_prepared or len(step.outputs) > 1 or len(step.positional) > 3 or (step.read_often and is_looked_at):
-        return (-1, step, 0, 0, 0, 0)
-    first, second, third = (*step.positional, 0, 0, 0)[:3]
-    count = len(step.positional) + (LOOKED_AT if is_looked_at else 0)
-    return (count, function, first, second, third, step.outputs[0])
-
-
-def _only_computes(function: Any) -> bool:
-    """Whether a function only computes with its arguments, so that it makes neither a coroutine nor an iterator."""
-    return isinstance(function, FunctionType) and _computing().issuperset(function.__code__.co_code[::2])
-
-
-@cache
-def _computing() -> frozenset[int]:
-    """Return instructions that call nothing and read no attribute: those of a function that has most of them."""
-
-    def compute(a: Any, b: Any, k: Any) -> Any:
-        values = (a, [b, a], {a: b}, {a}, a + b, a[k], -a, not a, a < b, a is b, a in b, "x", f"{a}{b!r}")
-        first, second = a, b
-        if (a and b) or k:
-            return first if second is None else values
-        return LOOKED_AT
-
-    return frozenset(compute.__code__.co_code[::2])

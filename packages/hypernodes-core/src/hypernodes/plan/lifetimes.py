@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hypernodes.plan.branches import DraftStep
+from hypernodes.plan.drafts import DraftStep
 from hypernodes.plan.plan import Record, Release, Step
 
 

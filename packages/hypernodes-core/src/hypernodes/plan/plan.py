@@ -63,6 +63,9 @@ class PlannedPipeline(Protocol):
     def has_own_backend(self) -> bool: ...
 
     @property
+    def backend(self) -> Any: ...
+
+    @property
     def outputs(self) -> tuple[str, ...]: ...
 
     @property
@@ -206,6 +209,7 @@ class NestedStep(Record):
         scope: Position of the scope it belongs to, which is the enclosing pipeline.
         node: The nested pipeline with its mappings.
         inner: The plan of the nested pipeline for the outputs that are needed.
+        names: The enclosing pipeline's name of each input.
         arguments: Slot of each input.
         inner_inputs: The nested pipeline's own name of each input.
         mapped: The nested pipeline's own names of the inputs that vary from item to item, which come first among the
@@ -214,12 +218,14 @@ class NestedStep(Record):
         outputs: Slot of each output of `inner`; None for one that no step may read.
         needs: Positions of the steps whose results it reads.
         guard: What decides whether it runs; None if it always does.
+        backend: The backend that runs it; None if it runs where the plan does.
     """
 
     index: int
     scope: int
     node: NestedNode
     inner: Plan
+    names: tuple[str, ...]
     arguments: tuple[int, ...]
     inner_inputs: tuple[str, ...]
     mapped: tuple[str, ...]
@@ -227,6 +233,12 @@ class NestedStep(Record):
     outputs: tuple[int | None, ...]
     needs: tuple[int, ...]
     guard: Guard | None
+    backend: Any
+
+    @property
+    def is_delegated(self) -> bool:
+        """Whether another backend runs it than the one that runs the plan."""
+        return self.backend is not None
 
 
 Step: TypeAlias = CallStep | NestedStep
@@ -281,7 +293,7 @@ class Plan(Record):
         consumers: For each step, positions of the steps that read one of its results.
         is_cached: Whether any step may take its result from a cache.
         callbacks: All callbacks of its scopes, and of the mapped pipelines in it, each once.
-        is_local: Whether no nested pipeline in it has a backend of its own.
+        is_local: Whether no step in it, also of nested pipelines, runs on another backend.
         needs_only_calls: Whether all steps, also those of mapped pipelines, are calls of ordinary functions in this
             process, without retries and limits.
         is_silent: Whether it needs only calls, of nodes that are not batched, and there is neither a cache nor a
@@ -294,6 +306,12 @@ class Plan(Record):
         releasing_program: The program, with what can be released between its steps.
         reads: For each value of a step that is read and that nobody asked for, how many steps read it, by slot.
         unread: The slots of a step's values that nobody reads or asked for, by its position.
+        outside: For the slots of outputs, the names of their readers outside the plan.
+        places: The backends that run steps together with their neighbours, by the position of the step; none for the
+            steps that run where the plan does, and for nested pipelines that are delegated by themselves.
+        parts: Parts of it that were executed elsewhere (`PlanPart`), kept for further executions.
+        open_scopes: Of a part of a plan: the scopes whose start and end the rest of that plan reports, which also
+            reports the items; None if it is a plan of its own.
         resources: The resources in it that are preset or defaults, also in nested pipelines.
         pick: Returns the requested outputs from the slots: a single value, else a tuple.
     """
@@ -336,6 +354,10 @@ class Plan(Record):
     releasing_program: tuple[tuple[Any, ...], ...]
     reads: Mapping[int, int]
     unread: Mapping[int, tuple[int, ...]]
+    outside: Mapping[int, Sequence[str]]
+    places: Mapping[int, Any]
+    parts: dict[Any, Any]
+    open_scopes: frozenset[int] | None
     resources: tuple[Resource[Any], ...]
     pick: Callable[[Sequence[Any]], Any]
 
@@ -353,7 +375,8 @@ class Plan(Record):
     @property
     def has_batched_maps(self) -> bool:
         """Whether a mapped pipeline in it, executed here, has batched nodes."""
-        return any(step.inner.batched_nodes for step in self.maps if not step.node.pipeline.has_own_backend)
+        here = [step for step in self.maps if not step.is_delegated and step.index not in self.places]
+        return any(step.inner.batched_nodes for step in here)
 
     def makers(self, slot: int) -> tuple[int, ...]:
         """Return the positions of the steps that may fill a slot."""

@@ -21,7 +21,7 @@ def streams_of(
     """
     found: dict[int, tuple[int, ...]] = {}
     for step in nested:
-        if len(step.mapped) != 1 or step.node.pipeline.has_own_backend:
+        if len(step.mapped) != 1 or step.is_delegated:
             continue
         source = producers[step.arguments[0]]
         if source < 0 or step.guard is not None:
@@ -35,4 +35,4 @@ def streams_of(
 
 def has_streams(step: NestedStep) -> bool:
     """Whether a nested pipeline runs here and has streams in it."""
-    return not step.node.pipeline.has_own_backend and step.inner.has_streams
+    return not step.is_delegated and step.inner.has_streams

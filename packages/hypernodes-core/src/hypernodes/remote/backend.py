@@ -26,6 +26,7 @@ from hypernodes.errors import ConfigurationError, is_positive
 from hypernodes.plan import MapMode, OnError, Plan
 from hypernodes.remote.chunks import LARGEST_CHUNK, ItemChunks, growing_chunks
 from hypernodes.remote.job import EngineSettings
+from hypernodes.remote.job_shares import JobShares
 from hypernodes.request import (
     MapRequest,
     OutputNames,
@@ -114,6 +115,7 @@ class RemoteBackend(Backend):
         self.limits = checked.limits
         self.max_in_flight = max_in_flight
         self.chunk_size = chunk_size
+        self._shares = JobShares()
 
     @abstractmethod
     def submit(self, job: bytes, channel: Channel) -> bytes:
@@ -167,7 +169,9 @@ class RemoteBackend(Backend):
         check_request(request, RunRequest)
         inputs, ctx = request.inputs, request.ctx
         plan = request.plan()
-        values = _fill(plan, inputs)
+        values = _fill(plan, inputs, is_nested=ctx is not None)
+        if self._is_driven_here(plan):
+            return self._driven(plan, request).run(values, inputs)
         call = self._remote_call(plan, request.context)
         part, needs_call = call.pruning.run(values, prior_results_of_run(plan, ctx, inputs))
         if not needs_call:
@@ -179,7 +183,8 @@ class RemoteBackend(Backend):
         started_at = perf_counter()
         outputs: dict[str, Any] = {}
         try:
-            computed = call.submit(part, call.pruning.known_of_run())
+            with self._shares.of_run():
+                computed = call.submit(part, call.pruning.known_of_run(), is_repeated_when_lost=self._divides_maps)
             for name, slot in plan.outputs.items():
                 is_here = part.known.holds(plan, slot)
                 outputs[name] = values[slot] if is_here else computed[name]
@@ -199,10 +204,36 @@ class RemoteBackend(Backend):
         state: RunState = call.state
         return Execution(engine, call.plan, state.root, is_nested, state=state).run(values, inputs, known)
 
+    # --- maps inside runs -----------------------------------------------------------------------------------------
+
+    def _is_driven_here(self, plan: Plan, executions: int | None = 1) -> bool:
+        """Whether this process executes a plan, so that the maps in it are divided like one that was asked for itself.
+
+        Args:
+            plan: The plan.
+            executions: How many times it is executed; None when that is not known. Where each of the jobs at once can
+                have one, a job executes the maps in it.
+        """
+        if executions is None or executions >= self.jobs_at_once or (self.sends_caches and plan.is_cached):
+            return False
+        from hypernodes.remote.divided_steps import has_divided_maps
+
+        return has_divided_maps(plan, self)
+
+    def _driven(self, plan: Plan, request: RunRequest | MapRequest) -> Execution:
+        """Return the execution of a plan whose steps are jobs."""
+        from hypernodes.remote.divided_steps import divide_steps
+
+        engine = PipelineExecutionEngine("threaded", "threaded", max_workers=self.jobs_at_once)
+        engine.backend_name = self.backend_name
+        return Execution(engine, divide_steps(plan, self), request.context, request.ctx is not None)
+
     # --- once per item --------------------------------------------------------------------------------------------
 
     def map(self, request: MapRequest) -> dict[str, list[Any]]:
         plan, given = map_plan(request)
+        if self._is_driven_here(plan, given.total()):
+            return self._driven(plan, request).map(given, request.on_error)
         given = with_prior_signatures(given, request.ctx)
         call = self._remote_call(plan, request.context)
         root = call.state.root
@@ -217,8 +248,9 @@ class RemoteBackend(Backend):
     def _map_rows(self, call: RemoteCall, given: MapInputs, on_error: OnError) -> list[tuple[Any, ...]]:
         found: dict[int, tuple[Any, ...]] = {}
         if self._divides_maps:
-            for rows in self._distributed(call, given, on_error).results():
-                found.update(rows)
+            with self._shares.of_map() as share:
+                for rows in self._distributed(call, given, on_error, share).results():
+                    found.update(rows)
         else:
             found |= self._rows_of_one_job(call, given, on_error)
         return [found[index] for index in sorted(found)]
@@ -235,7 +267,13 @@ class RemoteBackend(Backend):
         return self.chunk_size is not None or self.jobs_at_once > 1
 
     def _distributed(
-        self, call: RemoteCall, given: MapInputs, on_error: OnError, *, is_stream: bool = False
+        self,
+        call: RemoteCall,
+        given: MapInputs,
+        on_error: OnError,
+        share: Callable[[int], int],
+        *,
+        is_stream: bool = False,
     ) -> DistributedMap:
         from hypernodes.remote.distributed_map import DistributedMap  # needs cloudpickle
         from hypernodes.remote.job_sizes import JobSizes
@@ -244,7 +282,7 @@ class RemoteBackend(Backend):
         fixed = self.chunk_size if isinstance(self.chunk_size, int) else None
         sizes = JobSizes(fixed, grain, LARGEST_CHUNK) if is_stream else JobSizes(fixed, grain)
         items = ItemChunks(call.plan, given)
-        return DistributedMap(call, lambda: self.jobs_at_once, sizes, items, on_error, given.total())
+        return DistributedMap(call, lambda: share(self.jobs_at_once), sizes, items, on_error, given.total())
 
     def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
         """Run a pipeline once per item and yield index and outputs of each; see `Backend.map_iter`.
@@ -256,6 +294,8 @@ class RemoteBackend(Backend):
         request says otherwise.
         """
         plan, given = map_plan(request, is_stream=True)
+        if self._is_driven_here(plan, given.total()):
+            return self._driven(plan, request).stream(given, request.on_error, request.in_order)
         return self._stream(plan, given, request)
 
     def _stream(self, plan: Plan, given: MapInputs, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -279,7 +319,13 @@ class RemoteBackend(Backend):
     def _rows_as_they_come(
         self, call: RemoteCall, given: MapInputs, request: MapRequest
     ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        distributed = self._distributed(call, given, request.on_error, is_stream=True)
+        with self._shares.of_map() as share:
+            distributed = self._distributed(call, given, request.on_error, share, is_stream=True)
+            yield from self._in_requested_order(distributed, request)
+
+    def _in_requested_order(
+        self, distributed: DistributedMap, request: MapRequest
+    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
         early: dict[int, tuple[Any, ...]] = {}
         taken = 0  # by the caller
 
@@ -400,9 +446,9 @@ async def _call_in_thread(function: Callable[..., _T], *arguments: Any) -> _T:
     return await call_in_thread(runs.cancel, call)
 
 
-def _fill(plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
+def _fill(plan: Plan, inputs: Mapping[str, Any], *, is_nested: bool = False) -> list[Any]:
     values = list(plan.template)
     for name, slot in plan.inputs.items():
         values[slot] = inputs[name]
-    check_given_columns(plan, values)
+    check_given_columns(plan, values, is_nested=is_nested)
     return values

@@ -201,7 +201,7 @@ class Pruning:
         self._record_inside(frame, taken, found)
         for step, items in self._open_maps(frame, remaining):
             done, elements = self._items(items, self._outputs_sent(step, taken))
-            if step.node.pipeline.has_own_backend:
+            if step.is_delegated:
                 continue  # which gets values of all items, and may look at them
             if step.node.map_mode == "product" or len(items.mapped_slots) != len(step.mapped):
                 continue

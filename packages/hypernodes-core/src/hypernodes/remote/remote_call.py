@@ -12,7 +12,7 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import sign_item
 from hypernodes.engine.state import RunState
-from hypernodes.errors import SerializationError
+from hypernodes.errors import SerializationError, WorkerLostError
 from hypernodes.plan import CallStep, Plan
 from hypernodes.remote.job import ABSENT, EngineSettings, MapPart, MapResult, RunPart
 from hypernodes.remote.job_packing import JobPacker
@@ -59,8 +59,13 @@ class RemoteCall:
         self._packer = JobPacker(plan, engine, self.state, references, backend.share if backend.shares_data else None)
         self._sender = Sender(backend, engine.backend_name, plan, self._packer, references, self.receiver)
 
-    def submit(self, part: RunPart | MapPart, known: Known) -> Any:
+    def submit(self, part: RunPart | MapPart, known: Known, *, is_repeated_when_lost: bool = False) -> Any:
         """Have a part of the plan executed remotely, in one job; return the outputs by name, or a `MapResult`.
+
+        Args:
+            part: The part.
+            known: What is known of the caches.
+            is_repeated_when_lost: Whether another worker gets the job if the first one is lost.
 
         Raises:
             SerializationError: Something cannot be sent; nothing was.
@@ -71,13 +76,21 @@ class RemoteCall:
         """
         self.check_python()
         try:
-            result = SentJob(self._sender, part, known).submit()
+            result = self._submit(part, known, is_repeated_when_lost)
         except BaseException as error:
             is_interrupt = not isinstance(error, Exception)
             self.receiver.close_open(CancelledError("the run was cancelled") if is_interrupt else error)
             raise
         self.receiver.close_open()
         return result
+
+    def _submit(self, part: RunPart | MapPart, known: Known, is_repeated_when_lost: bool) -> Any:
+        try:
+            return SentJob(self._sender, part, known).submit()
+        except WorkerLostError:
+            if not is_repeated_when_lost:
+                raise
+        return SentJob(self._sender, part, _without_misses(known), is_repeated=True).submit()
 
     def job_of_many(
         self, part: MapPart, known: Known, deliver: Callable[[MapResult], None], is_repeated: bool
@@ -87,9 +100,8 @@ class RemoteCall:
         Raises:
             SerializationError: Something cannot be sent.
         """
-        if is_repeated:  # what was a miss may have been stored since
-            results = {number: own._replace(misses=frozenset()) for number, own in known.results.items()}
-            known = known._replace(results=results)
+        if is_repeated:
+            known = _without_misses(known)
         return SentJob(self._sender, part, known, deliver, is_repeated)
 
     def check_python(self) -> None:
@@ -177,3 +189,8 @@ class RemoteCall:
                 except Exception as error:
                     problems.append(f"{name!r} cannot be sent: {type(error).__name__}: {error}")
         return Preflight(True, size, (), (), sizes, tuple(modules), tuple(problems), python=python)
+
+
+def _without_misses(known: Known) -> Known:
+    """Return what is known of the caches but for the misses: some of these may have been stored since."""
+    return known._replace(results={number: own._replace(misses=frozenset()) for number, own in known.results.items()})

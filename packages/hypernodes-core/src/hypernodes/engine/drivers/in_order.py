@@ -20,7 +20,7 @@ from hypernodes.engine.drivers.batched_items import BatchedItems
 from hypernodes.engine.drivers.elements import YieldedElements
 from hypernodes.engine.drivers.straight import columns_of, run_observed, run_rows
 from hypernodes.engine.frames.columns import MapInputs, has_failure, has_stand_in
-from hypernodes.engine.frames.delegated import prepare_delegation
+from hypernodes.engine.frames.delegated import delegate
 from hypernodes.engine.frames.events import end_map, start_map
 from hypernodes.engine.frames.frame import Frame, MapResults
 from hypernodes.engine.frames.items import ItemFrames, checked_rows
@@ -66,11 +66,12 @@ def run_in_order(frame: Frame, driver: Driver, thread: CallingThread) -> None:
 
 
 def _run_started(frame: Frame, thread: CallingThread) -> None:
+    places = frame.plan.places
     try:
         while (step := frame.next_step()) is not None:
             if thread.is_cancelled:
                 thread.check()
-            if isinstance(step, CallStep):
+            if isinstance(step, CallStep) and not places:
                 _call(frame, step, thread)
             else:
                 _run_step(frame, step, thread)
@@ -83,10 +84,10 @@ def _run_started(frame: Frame, thread: CallingThread) -> None:
 
 
 def _run_step(frame: Frame, step: Step, thread: CallingThread) -> None:
-    if isinstance(step, CallStep):
-        _call(frame, step, thread)
-    elif step.node.pipeline.has_own_backend:
+    if step.index in frame.plan.places or (isinstance(step, NestedStep) and step.is_delegated):
         _delegate(frame, step, thread)
+    elif isinstance(step, CallStep):
+        _call(frame, step, thread)
     else:
         _run_map(frame, step, thread)
 
@@ -158,24 +159,23 @@ def _run_streaming(frame: Frame, step: CallStep, consumer: NestedStep, thread: C
         frame.end_nested(consumer, perf_counter() - started_at)
 
 
-def _delegate(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
-    """Run a nested pipeline on its own backend."""
-    context = frame.begin_nested(step)
-    frame.run.flush_store()  # the other backend may read the cache, and may take long
-    started_at = perf_counter()
+def _delegate(frame: Frame, step: Step, thread: CallingThread) -> None:
+    """Run a step on another backend, with its neighbours there."""
+    delegated = delegate(frame, step)
     try:
-        delegation = prepare_delegation(frame, step, context)
+        run = delegated.begin()
     except Exception as error:
-        thread.failed_at = frame.fail_nested(step, error, perf_counter() - started_at)
+        thread.failed_at = delegated.refuse(error)
         raise
     call_context = contextvars.copy_context()
     call_context.run(current_registry.set, thread.registry)
     try:
-        thread.failed_at = frame.path_to(step)  # the note of the error says where inside it was raised
-        outputs = call_context.run(delegation.run)
-        frame.complete_delegated(step, outputs, delegation.elements)
+        delegated.complete(call_context.run(run))
+    except BaseException as error:
+        thread.failed_at = delegated.failed_path(error)
+        raise
     finally:
-        frame.end_nested(step, perf_counter() - started_at)
+        delegated.end()
 
 
 def map_in_order(

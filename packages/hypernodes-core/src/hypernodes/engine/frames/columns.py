@@ -202,13 +202,27 @@ def is_mapped_inside(plan: Plan, slot: int) -> bool:
     return False
 
 
-def check_given_columns(plan: Plan, values: list[Any]) -> None:
-    """Check the mapped-over inputs of nested pipelines that are known before any step runs."""
+def check_given_columns(plan: Plan, values: list[Any], *, is_nested: bool = False) -> None:
+    """Check the mapped-over inputs of nested pipelines that are known before any step runs.
+
+    Args:
+        plan: The plan.
+        values: Value of every slot; iterators that are mapped over are replaced by lists.
+        is_nested: Whether it is part of another run: then these pipelines fail when they are about to run.
+    """
     for step in plan.maps:
-        where = f"node {step.node.name!r}"
-        columns: dict[str, Sequence[Any]] = {}
-        for outer_name, slot in zip(step.node.map_over, step.arguments, strict=False):
-            if plan.producers[slot] < 0 and values[slot] is not UNSET and values[slot] is not SKIPPED:
-                columns[outer_name] = column_in(values, slot, outer_name, where)
-        materialize_shared_iterators(step, values)
-        check_lengths(columns, step.node.map_mode, where)
+        try:
+            _check_columns_of(step, plan, values)
+        except DependencyError:
+            if not is_nested:
+                raise
+
+
+def _check_columns_of(step: NestedStep, plan: Plan, values: list[Any]) -> None:
+    where = f"node {step.node.name!r}"
+    columns: dict[str, Sequence[Any]] = {}
+    for outer_name, slot in zip(step.node.map_over, step.arguments, strict=False):
+        if plan.producers[slot] < 0 and values[slot] is not UNSET and values[slot] is not SKIPPED:
+            columns[outer_name] = column_in(values, slot, outer_name, where)
+    materialize_shared_iterators(step, values)
+    check_lengths(columns, step.node.map_mode, where)

@@ -1,9 +1,10 @@
-"""Prepares nested pipelines that have a backend of their own: the request for that backend, and the call."""
+"""Runs steps on other backends: nested pipelines with a backend of their own, and neighbouring steps together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any, Protocol, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.demand import DemandFrame
@@ -11,86 +12,187 @@ from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
 from hypernodes.engine.limits import delegated_with
-from hypernodes.plan import UNSET, NestedStep
+from hypernodes.failure import FAILED_CALL
+from hypernodes.plan import UNSET, NestedStep, Plan, PlanPart, Step
 from hypernodes.request import MapRequest, RunRequest
 from hypernodes.results import checked_map, checked_run
 
+Run: TypeAlias = Callable[[], list[Any]]  # runs something on another backend; returns its outputs
 
-class Delegation(NamedTuple):
-    """A nested pipeline that is ready to run on its own backend.
 
-    Attributes:
-        run: Runs it there and returns its outputs.
-        elements: For each output of a mapped one, the signature of each result; empty ones where there are none.
+class Delegated(Protocol):
+    """Something that another backend runs; made when it can run, and begun when there is room for it."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The steps that it does."""
+
+    def begin(self) -> Run:
+        """Record that it is about to run; return what runs it.
+
+        Raises:
+            DependencyError: A value cannot be mapped over, or lengths differ.
+        """
+
+    def refuse(self, error: Exception) -> tuple[str, ...]:
+        """Record that it could not begin; return the path of the step."""
+
+    def complete(self, outputs: Sequence[Any]) -> None:
+        """Record its outputs."""
+
+    def end(self) -> None:
+        """Record that it ended, successfully or not."""
+
+    def failed_path(self, error: BaseException) -> tuple[str, ...]:
+        """Return the path of what failed (`Failure.node_path`), as far as it is known."""
+
+
+def delegate(frame: Frame, step: Step) -> Delegated:
+    """Prepare for running a step on another backend, and its neighbours, if it is not a nested pipeline by itself."""
+    if step.index in frame.plan.places:
+        return _Neighbours(frame, step)
+    assert isinstance(step, NestedStep)
+    return _Nested(frame, step)
+
+
+class _Nested:
+    """A nested pipeline with a backend of its own."""
+
+    def __init__(self, frame: Frame, step: NestedStep) -> None:
+        self._frame = frame
+        self._step = step
+        self._started_at = 0.0
+        self._elements: list[list[bytes]] = []  # for each output of a map, the signature of each result, if known
+        self.steps = [step]
+
+    def begin(self) -> Run:
+        frame, step = self._frame, self._step
+        context = frame.begin_nested(step)
+        frame.run.flush_store()  # the other backend may read the cache, and may take long
+        self._started_at = perf_counter()
+        pipeline: Any = step.node.pipeline  # with the settings that it inherits here:
+        pipeline = pipeline.with_settings(step.inner.scopes[0].settings)
+        prepare = self._prepare_map if step.mapped else self._prepare_run
+        return _with_limits(frame, prepare(pipeline, list(step.inner.outputs), context))
+
+    def _prepare_run(self, pipeline: Any, names: list[str], context: CallbackContext) -> Run:
+        step = self._step
+        slots = dict(zip(step.inner_inputs, step.arguments, strict=True))
+        return _run_on(step.backend, self._frame, pipeline, step.inner, slots, names, context)
+
+    def _prepare_map(self, pipeline: Any, names: list[str], context: CallbackContext) -> Run:
+        frame, step = self._frame, self._step
+        inputs = frame.map_inputs(step)
+        if isinstance(frame, DemandFrame):
+            if any(frame.run.codes.of(frame.plan).nested[step.index]):  # some results of items have signatures
+                inputs = sign_elements(step.inner, frame.run, inputs)
+                self._elements = sign_items(step.inner, frame.run, inputs)
+            known = {name: own for name, own in inputs.signatures.items() if own}
+            context = DelegatedContext(context, {**inputs.shared, **inputs.columns}, known, inputs.elements)
+
+        def run() -> list[Any]:
+            request = MapRequest(
+                pipeline,
+                inputs.columns,
+                inputs.shared,
+                map_mode=inputs.mode,
+                output_name=names,
+                on_error=step.node.on_error,
+                ctx=context,
+            )
+            columns = checked_map(step.backend, request, step.backend.map(request))
+            return [columns[name] for name in names]
+
+        return run
+
+    def refuse(self, error: Exception) -> tuple[str, ...]:
+        return self._frame.fail_nested(self._step, error, perf_counter() - self._started_at)
+
+    def complete(self, outputs: Sequence[Any]) -> None:
+        self._frame.complete_delegated(self._step, outputs, self._elements)
+
+    def end(self) -> None:
+        self._frame.end_nested(self._step, perf_counter() - self._started_at)
+
+    def failed_path(self, error: BaseException) -> tuple[str, ...]:
+        return self._frame.path_to(self._step)  # the note of the error says where inside it was raised
+
+
+class _Neighbours:
+    """Steps of the plan itself that run at one place together, as a plan of their own."""
+
+    def __init__(self, frame: Frame, step: Step) -> None:
+        self._frame = frame
+        self._backend = frame.plan.places[step.index]
+        self._part: PlanPart
+        self.steps = frame.take_neighbours(step)
+
+    def begin(self) -> Run:
+        frame, plan, steps = self._frame, self._frame.plan, self.steps
+        open_scopes, leaving = frame.begin_together(steps), frame.needed_after(steps)
+        frame.run.flush_store()
+        key = (tuple([step.index for step in steps]), *leaving, None, *open_scopes)
+        if key not in plan.parts:
+            plan.parts[key] = PlanPart(plan, steps, leaving, open_scopes)
+        self._part = part = plan.parts[key]
+        inner = part.plan
+        slots = dict(zip(inner.inputs, part.entering, strict=True))
+        run = _run_on(self._backend, frame, part, inner, slots, list(inner.outputs), frame.context(0))
+        return _with_limits(frame, run)
+
+    def refuse(self, error: Exception) -> tuple[str, ...]:
+        return self._frame.fail(self.steps[0], error)
+
+    def complete(self, outputs: Sequence[Any]) -> None:
+        self._frame.complete_together(self._part, self.steps, outputs)
+
+    def end(self) -> None:
+        pass  # the ends of the single steps were reported
+
+    def failed_path(self, error: BaseException) -> tuple[str, ...]:
+        call = getattr(error, FAILED_CALL, None)
+        name = None if call is None else call.node.name
+        return self._frame.path_to(next((step for step in self.steps if step.node.name == name), self.steps[0]))
+
+
+def _run_on(
+    backend: Any,
+    frame: Frame,
+    pipeline: Any,
+    plan: Plan,
+    slots: Mapping[str, int],
+    names: list[str],
+    context: CallbackContext,
+) -> Run:
+    """Return what runs a pipeline, or a part of one, on another backend.
+
+    Args:
+        backend: The backend.
+        frame: The execution that it is a part of.
+        pipeline: The pipeline.
+        plan: Its plan for what is needed.
+        slots: For each of its inputs, the slot of the frame that holds the value.
+        names: Its outputs.
+        context: Its context.
     """
-
-    run: Callable[[], list[Any]]
-    elements: list[list[bytes]]
-
-
-def prepare_delegation(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:
-    """Prepare a nested pipeline for its own backend, with the settings that it inherits here.
-
-    Raises:
-        DependencyError: A value cannot be mapped over, or lengths differ.
-    """
-    prepared = _prepare_map(frame, step, context) if step.mapped else _prepare_run(frame, step, context)
-    if not frame.run.limits:
-        return prepared
-    limits = tuple(frame.run.limits.values())
-    return prepared._replace(run=lambda: delegated_with(limits, prepared.run))
-
-
-def _prepare_run(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:
-    pipeline, names = _with_settings(step)
-    inner = step.inner
-    given = {
-        name: frame.values[slot] if inner.readers.reads(inner.inputs[name]) else UNSET  # given, so as not to be made
-        for name, slot in zip(step.inner_inputs, step.arguments, strict=True)
+    given = {  # what nothing reads is given so that it is not made
+        name: frame.values[slot] if plan.readers.reads(plan.inputs[name]) else UNSET for name, slot in slots.items()
     }
     if isinstance(frame, DemandFrame):
-        slots = dict(zip(step.inner_inputs, step.arguments, strict=True))
         signatures = {name: own for name, slot in slots.items() if (own := frame.signatures[slot])}
         elements = {name: frame.elements[slot] for name, slot in slots.items() if slot in frame.elements}
         context = DelegatedContext(context, given, signatures, elements)
 
     def run() -> list[Any]:
-        backend, request = pipeline.effective_backend, RunRequest(pipeline, given, names, context)
+        request = RunRequest(pipeline, given, names, context)
         outputs = checked_run(backend, request, backend.run(request))
         return [outputs[name] for name in names]
 
-    return Delegation(run, [])
+    return run
 
 
-def _prepare_map(frame: Frame, step: NestedStep, context: CallbackContext) -> Delegation:
-    pipeline, names = _with_settings(step)
-    inputs = frame.map_inputs(step)
-    elements: list[list[bytes]] = []
-    if isinstance(frame, DemandFrame):
-        if any(frame.run.codes.of(frame.plan).nested[step.index]):  # some results of items have signatures
-            inputs = sign_elements(step.inner, frame.run, inputs)
-            elements = sign_items(step.inner, frame.run, inputs)
-        known = {name: own for name, own in inputs.signatures.items() if own}
-        context = DelegatedContext(context, {**inputs.shared, **inputs.columns}, known, inputs.elements)
-
-    def run() -> list[Any]:
-        request = MapRequest(
-            pipeline,
-            inputs.columns,
-            inputs.shared,
-            map_mode=inputs.mode,
-            output_name=names,
-            on_error=step.node.on_error,
-            ctx=context,
-        )
-        backend = pipeline.effective_backend
-        columns = checked_map(backend, request, backend.map(request))
-        return [columns[name] for name in names]
-
-    return Delegation(run, elements)
-
-
-def _with_settings(step: NestedStep) -> tuple[Any, list[str]]:
-    """Return a nested pipeline with the settings that it inherits, and the names of its requested outputs."""
-    pipeline: Any = step.node.pipeline
-    return pipeline.with_settings(step.inner.scopes[0].settings), list(step.inner.outputs)
+def _with_limits(frame: Frame, run: Run) -> Run:
+    if not frame.run.limits:
+        return run
+    limits = tuple(frame.run.limits.values())
+    return lambda: delegated_with(limits, run)

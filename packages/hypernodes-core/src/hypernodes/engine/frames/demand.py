@@ -32,7 +32,7 @@ from hypernodes.engine.store.manifests import is_stored, read_elements, skipped_
 from hypernodes.engine.store.run_store import manifest_key, read_manifest
 from hypernodes.errors import ExecutionError
 from hypernodes.failure import contains_failure
-from hypernodes.plan import CallStep, NestedStep, Plan, Step
+from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, PlanPart, Step
 
 _IDLE, _QUERIED, _DEFERRED, _UNDECIDED, _WANTED, _DONE, _SKIPPED = range(7)
 
@@ -187,7 +187,12 @@ class DemandFrame(StoringFrame):
         """Return the steps of which it is known that they are skipped."""
         return [step for step in self.plan.steps if self._status[step.index] == _SKIPPED]
 
+    def _may_run(self, position: int) -> bool:
+        return self._status[position] < _DONE
+
     def remaining_calls(self) -> list[CallStep] | None:
+        if self.plan.places:
+            return None
         if _DEFERRED in self._status or _UNDECIDED in self._status or self.refusal is not None:
             return None
         if self.dated is not None and self.dated.unqueried:
@@ -439,7 +444,7 @@ class DemandFrame(StoringFrame):
         # their values only: made from a failure, not storable, or from a backend that does not run our engine.
         signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
         if not elements:
-            if not is_stored(self.run.store, step, signatures):
+            if not is_stored(self.run.store, step.inner, signatures):
                 self._take_unverified(step, outputs, ())
         else:
             stored = stored_elements(self.run.store, step, outputs, elements)
@@ -454,14 +459,28 @@ class DemandFrame(StoringFrame):
         if self._unread is not None:
             self.release(step)
 
-    def _take_unverified(self, step: NestedStep, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
+    def complete_together(self, part: PlanPart, steps: Sequence[Step], outputs: Sequence[Any]) -> None:
+        signatures = [self.signatures[slot] for slot in part.leaving]
+        if not is_stored(self.run.store, part.plan, signatures):
+            values = dict(zip(part.leaving, outputs, strict=True))
+            for step in steps:
+                self._take_unverified(step, [values.get(slot, UNSET) for slot in step.outputs if slot is not None], ())
+        for step in steps:
+            key = self.key_of(step) if isinstance(step, CallStep) else None
+            if key is not None:
+                self.run.record_computed(key)  # for other items, which find it in the cache
+            if self.dated is not None:
+                self.dated.unqueried.pop(step.index, None)
+        super().complete_together(part, steps, outputs)
+
+    def _take_unverified(self, step: Step, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
         """Prepare for results that are not those that their signatures stand for, such as those of failed items.
 
         They are identified by what is in them: results of items by their signatures, and what has none (a `Failure`)
         by its value. Look-ups that depend on them are repeated when they are there.
 
         Args:
-            step: The nested pipeline.
+            step: The step.
             outputs: Its outputs.
             elements: For each output of a mapped one, the signature of each result; empty ones where there are none.
         """
@@ -612,7 +631,7 @@ class DemandFrame(StoringFrame):
         Whether elements have signatures depends on what else is computed from them, so other lists are not signed by
         theirs: they would be called one thing in one run and another in the next.
         """
-        if self.signatures[slot] is not UNKNOWN:
+        if self.signatures[slot] is not UNKNOWN or self.values[slot] is UNSET:
             return
         known = self.elements.get(slot) if self._is_from_unverified(slot) else None
         if known is None:

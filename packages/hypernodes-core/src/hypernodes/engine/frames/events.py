@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -27,10 +28,11 @@ class ReportingFrame(Protocol):
 class ScopeEvents:
     """Reports nested pipelines that were inlined: a start before the first of their steps, an end after the last."""
 
-    __slots__ = ("_frame", "_is_held", "_remaining", "_started_at")
+    __slots__ = ("_frame", "_is_held", "_open", "_remaining", "_started_at")
 
     def __init__(self, frame: ReportingFrame) -> None:
         self._frame = frame
+        self._open = frame.plan.open_scopes or ()
         self._remaining = [0] * len(frame.plan.scopes)
         self._started_at: dict[int, float] = {}
         self._is_held = False
@@ -38,29 +40,52 @@ class ScopeEvents:
     def expect(self, steps: Iterable[Step], is_held: bool = False) -> None:
         """Count the remaining steps; while held, no scope ends, because more of its steps may turn out to be needed."""
         self._is_held = is_held
-        scopes = self._frame.plan.scopes
         for step in steps:
-            scope = step.scope
-            while scope > 0:
+            for scope in self._reported(step.scope):
                 self._remaining[scope] += 1
-                scope = scopes[scope].parent
+
+    def _reported(self, scope: int) -> Iterator[int]:
+        """Yield a scope and those that contain it, as far as they are reported here."""
+        scopes = self._frame.plan.scopes
+        while scope > 0 and scope not in self._open:
+            yield scope
+            scope = scopes[scope].parent
 
     def enter(self, scope: int) -> None:
         unreported: list[int] = []
-        while scope > 0 and scope not in self._started_at:
-            unreported.append(scope)
-            scope = self._frame.plan.scopes[scope].parent
+        for outer in self._reported(scope):
+            if outer in self._started_at:
+                break
+            unreported.append(outer)
         for inner in reversed(unreported):
             self._notify("on_nested_pipeline_start", inner)
             self._started_at[inner] = perf_counter()
 
     def leave(self, scope: int) -> None:
-        scopes = self._frame.plan.scopes
-        while scope > 0:
-            self._remaining[scope] -= 1
-            if self._remaining[scope] == 0 and not self._is_held:
-                self._end(scope)
-            scope = scopes[scope].parent
+        for outer in self._reported(scope):
+            self._remaining[outer] -= 1
+            if self._remaining[outer] == 0 and not self._is_held:
+                self._end(outer)
+
+    def enter_shared(self, steps: Sequence[Step]) -> list[int]:
+        """Enter the scopes of some steps that run elsewhere together, but those that contain nothing else.
+
+        Their start and end is reported there.
+
+        Returns:
+            The scopes that were entered here, or before.
+        """
+        own: Counter[int] = Counter()
+        for step in steps:
+            own.update(self._reported(step.scope))
+        shared = [
+            scope
+            for scope in sorted(own)
+            if self._is_held or scope in self._started_at or self._remaining[scope] > own[scope]
+        ]
+        for scope in shared:
+            self.enter(scope)
+        return [*shared, *self._open]
 
     def close_all(self) -> None:
         for scope in sorted(self._started_at, reverse=True):  # inner scopes have higher numbers

@@ -16,11 +16,12 @@ from hypernodes.callbacks import CallbackContext
 from hypernodes.conditions import Skipped
 from hypernodes.engine.frames.columns import MapInputs, materialize_shared_iterators, nested_columns
 from hypernodes.engine.frames.events import ScopeEvents, end_nested, start_nested
+from hypernodes.engine.frames.neighbours import connected_with
 from hypernodes.engine.state import RunState
 from hypernodes.engine.step import locate, path_of
 from hypernodes.errors import ExecutionError
 from hypernodes.failure import Failure
-from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, Step
+from hypernodes.plan import UNSET, CallStep, NestedStep, Plan, PlanPart, Step
 
 _TAKEN = 1 << 30  # for how many results a step waits that has been started already
 
@@ -173,6 +174,48 @@ class Frame:
         """Remove a step from those that `next_step` will return: it starts before what it needs is complete."""
         assert self._waiting is not None
         self._waiting[step.index] = _TAKEN
+
+    def take_neighbours(self, step: Step) -> list[Step]:
+        """Return the steps that can run together with one that can run now, on the backend that runs it.
+
+        These are connected with it by values, and need nothing that is not there or made by one of them.
+
+        Returns:
+            The steps, itself included, in the plan's order; `next_step` will not return them.
+        """
+        if self._waiting is None:
+            self._count_needs()
+        waiting, places = self._waiting, self.plan.places
+        assert waiting is not None
+        ready = set(self._ready)
+        together = {step.index}
+        for other in self.plan.steps:
+            index = other.index
+            if places.get(index) is not places[step.index] or not self._is_wanted(index):
+                continue
+            if index in ready or 0 < waiting[index] == len(together.intersection(other.needs)):
+                together.add(index)
+        found = connected_with(step, [self.plan.steps[index] for index in sorted(together)], self.plan)
+        for other in found:
+            waiting[other.index] = _TAKEN
+        taken = {other.index for other in found}
+        self._ready = [index for index in self._ready if index not in taken]
+        heapify(self._ready)
+        return found
+
+    def needed_after(self, steps: Sequence[Step]) -> list[int]:
+        """Return the slots of those results of some steps that were asked for, or that others may read later."""
+        plan, inside = self.plan, {step.index for step in steps}
+        needed = {*plan.outputs.values(), *plan.condition_slots}
+        for step in steps:
+            for consumer in plan.consumers[step.index]:
+                if consumer not in inside and self._may_run(consumer):
+                    needed.update(plan.steps[consumer].arguments)
+        return [slot for step in steps for slot in step.outputs if slot is not None and slot in needed]
+
+    def _may_run(self, position: int) -> bool:
+        """Whether a step is not done yet, and may have to run."""
+        return True
 
     def remaining_calls(self) -> Sequence[CallStep] | None:
         """Return all remaining steps, in order, if they are calls and known now; else None."""
@@ -345,6 +388,33 @@ class Frame:
         """Record that a nested pipeline ended, successfully or not."""
         end_nested(self, step, duration_s)
         self.leave(step)
+
+    # --- the accounting of steps that run elsewhere together ------------------------------------------------------
+
+    def begin_together(self, steps: Sequence[Step]) -> list[int]:
+        """Record that steps are about to run together on another backend, which reports their events.
+
+        Returns:
+            The inlined pipelines that contain other steps too, whose events are reported here.
+        """
+        if self._started_at is None:
+            self.begin_item()
+        return [] if self._scopes is None else self._scopes.enter_shared(steps)
+
+    def complete_together(self, part: PlanPart, steps: Sequence[Step], outputs: Sequence[Any]) -> None:
+        """Record the results of steps that ran together, and determine which steps can run now.
+
+        Args:
+            part: The steps as a plan of their own.
+            steps: The steps.
+            outputs: Its outputs.
+        """
+        values = dict(zip(part.leaving, outputs, strict=True))
+        for step in steps:
+            self._put(step, [UNSET if slot is None else values.get(slot, UNSET) for slot in step.outputs])
+            if self._unread is not None:
+                self.release(step)
+            self.leave(step)
 
     # --- signatures of results ------------------------------------------------------------------------------------
 

@@ -243,7 +243,7 @@ def frame_of_run(
 
 def identified_calls(plan: Plan, run: RunState, is_item: bool) -> IdentifiedCalls | None:
     """Return the calls of a plan with what is needed to sign them, if `IdentifiedFrame` can execute it; else None."""
-    if not plan.is_cached:
+    if not plan.is_cached or plan.places:
         return None
     if run.observes(plan) and (len(plan.scopes) > 1 or not is_item):
         return None  # events of nested pipelines depend on the hits; see `DemandFrame`

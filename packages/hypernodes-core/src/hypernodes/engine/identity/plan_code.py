@@ -241,7 +241,7 @@ def _nested_code(step: NestedStep, codes: PlanCodes) -> tuple[NestedOutput | Non
     names = plan.inputs.items()
     inputs = {slot: NestedOutput(signature.atom(b"input " + name.encode()), frozenset([name])) for name, slot in names}
     # Another backend does not say which steps ran, so that its results are known by their values only.
-    covers_branches = bool(step.mapped) and not step.node.pipeline.has_own_backend
+    covers_branches = bool(step.mapped) and not step.is_delegated
     outputs = trace(plan, codes, inputs, covers_branches=covers_branches)
     is_collected = bool(step.mapped) and step.node.on_error == "collect" and len(outputs) > 1
     return _collected_together(outputs) if is_collected else outputs

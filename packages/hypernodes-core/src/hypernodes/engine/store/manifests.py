@@ -71,19 +71,19 @@ def _read_lists(store: RunStore, plan: Plan, slot: int, names: list[str]) -> lis
     return lists
 
 
-def is_stored(store: RunStore, step: NestedStep, signatures: Sequence[bytes | None]) -> bool:
-    """Return whether caches hold the results of an unmapped nested pipeline under the signatures that they should have.
+def is_stored(store: RunStore, plan: Plan, signatures: Sequence[bytes | None]) -> bool:
+    """Return whether caches hold the outputs of a plan that ran once under the signatures that they should have.
 
     Args:
         store: Queries caches.
-        step: The nested pipeline.
+        plan: The plan.
         signatures: The signature of each output; empty or None where it has none, or no step reads it.
     """
     keys: dict[int, tuple[Cache, list[str]]] = {}
-    for inner_slot, own in zip(step.inner.outputs.values(), signatures, strict=True):
+    for inner_slot, own in zip(plan.outputs.values(), signatures, strict=True):
         if not own:
             continue
-        held_in, key_of = _place_of(step.inner, inner_slot)
+        held_in, key_of = _place_of(plan, inner_slot)
         if held_in is None:
             return False
         keys.setdefault(id(held_in), (held_in, []))[1].append(key_of(own.hex()))

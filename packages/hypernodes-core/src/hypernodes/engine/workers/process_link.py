@@ -43,7 +43,10 @@ class _WorkerEnd:
     def serve(self) -> None:
         """Make calls, one after the other, until there are no more."""
         connection = self._connection
-        connection.send_bytes(READY)
+        try:
+            connection.send_bytes(READY)
+        except (BrokenPipeError, ConnectionResetError):  # the caller has ended meanwhile
+            return
         while True:
             try:
                 message = connection.recv_bytes()
@@ -55,7 +58,7 @@ class _WorkerEnd:
             del message
             try:
                 self.send(content)
-            except (BrokenPipeError, ConnectionResetError):  # the caller has ended meanwhile
+            except (BrokenPipeError, ConnectionResetError):
                 return
             del content  # an idle worker must not keep it
 

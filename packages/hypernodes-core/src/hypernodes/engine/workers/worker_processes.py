@@ -60,6 +60,8 @@ class WorkerProcesses:
             SerializationError: A node cannot be sent; the message names it.
         """
         for step in plan.steps:
+            if step.index in plan.places:
+                continue
             if isinstance(step, CallStep):
                 where = f" ({step.node.location})" if step.node.location else ""
                 name = f"node {step.node.name!r}{where}"
@@ -69,7 +71,7 @@ class WorkerProcesses:
                     raise blame(error, step.node, name, self._is_by_value) from error.__cause__
                 if self._pool is not None and not self._is_by_value:
                     check_importable(step.node, name)
-            elif not step.node.pipeline.has_own_backend:
+            elif not step.is_delegated:
                 self.check(step.inner)
 
     def submit(

@@ -308,10 +308,10 @@ class Scheduler:
     # --- steps ----------------------------------------------------------------------------------------------------
 
     def start_step(self, activity: PlanActivity, step: Step) -> None:
-        if isinstance(step, CallStep):
-            self._start_call(activity, step)
-        elif step.node.pipeline.has_own_backend:
+        if step.index in activity.frame.plan.places or (isinstance(step, NestedStep) and step.is_delegated):
             self._delegated.start(activity, step)
+        elif isinstance(step, CallStep):
+            self._start_call(activity, step)
         else:
             self._start_map(activity, step)
 
