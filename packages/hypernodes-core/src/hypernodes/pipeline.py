@@ -472,9 +472,39 @@ class Pipeline:
 
     # --- configuration --------------------------------------------------------------------------------------------
 
-    def with_backend(self, backend: Backend | None) -> Pipeline:
-        """Return the same pipeline, running on `backend`; None to inherit."""
-        return self._copy(backend, self._settings, self._name)
+    def with_backend(self, backend: Backend | None, *, nodes: Mapping[str, Backend] | None = None) -> Pipeline:
+        """Return the same pipeline, running on another backend.
+
+        Args:
+            backend: The backend; None to inherit.
+            nodes: Other backends for some nodes, by name: `{"encode": ModalBackend(gpu="A10G")}`. A node of a nested
+                pipeline has the path "name of the node/name of the node in it"; the name of a nested pipeline stands
+                for all nodes in it; patterns are allowed ("*/encode"). The run is driven from here, and neighbouring
+                nodes on one backend are one job. See `PlacedBackend`.
+
+        Raises:
+            ConfigurationError: Something is no backend, or a name is that of no node.
+
+        Example:
+            >>> from hypernodes import LocalBackend, Pipeline, node
+            >>> @node(output_name="pages")
+            ... def load(count):
+            ...     return ["page"] * count
+            >>> @node(output_name="length")
+            ... def measure(pages):
+            ...     return sum(map(len, pages))
+            >>> threaded = LocalBackend(node_execution="threaded")
+            >>> placed = Pipeline(nodes=[load, measure]).with_backend(LocalBackend(), nodes={"measure": threaded})
+            >>> placed.run({"count": 3})
+            {'pages': ['page', 'page', 'page'], 'length': 12}
+        """
+        if nodes is None:
+            return self._copy(backend, self._settings, self._name)
+        from hypernodes.backend.placed import PlacedBackend
+
+        placed = PlacedBackend(self._effective_backend if backend is None else backend, nodes)
+        placed.check(self)
+        return self._copy(placed, self._settings, self._name)
 
     def with_cache(self, cache: Cache | Literal[False] | None) -> Pipeline:
         """Return the same pipeline with its results stored in `cache`; False for no cache, None to inherit."""

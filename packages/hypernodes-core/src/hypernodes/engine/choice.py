@@ -53,6 +53,8 @@ def choose(plan: Plan, run: RunState, *, is_sequential: bool, is_map: bool) -> C
     `drivers/batched_rows`). Where batches are formed of items of several maps, the concurrent driver executes the
     plan, also if all modes are "sequential": it makes the calls in this thread then.
 
+    Where steps run on other backends with their neighbours, it executes the plan as well, so that these run meanwhile.
+
     Steps whose elements are taken one by one (`Plan.streams`) need frames, and are executed `in_order` or `concurrent`.
 
     A single item may get a more general frame than the others, because of its values (`items.ItemFrames`). How the
@@ -71,7 +73,8 @@ def choose(plan: Plan, run: RunState, *, is_sequential: bool, is_map: bool) -> C
         has_own_order = plan.has_streams or (is_map and not plan.batches_alike)
         needs_frames = is_observed or not plan.is_local or plan.has_branches or has_own_order
         frames = Frames.PLAIN if needs_frames else Frames.NONE
-    if not is_sequential or plan.gathers_across_maps or (is_map and plan.has_batched_maps):
+    gathers = plan.gathers_across_maps or (is_map and plan.has_batched_maps)
+    if not is_sequential or gathers or plan.has_places:
         return Choice(Driver.CONCURRENT, frames)
     has_one_thread = run.is_single_threaded and plan.is_local
     is_straight = frames is Frames.NONE or (frames is Frames.PLAIN and has_one_thread and not plan.streams)

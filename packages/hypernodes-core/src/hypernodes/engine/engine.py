@@ -185,9 +185,7 @@ class PipelineExecutionEngine:
         """
         check_request(request, RunRequest)
         plan = request.plan()
-        if plan.inputs_read_often and request.ctx is None:
-            check_inputs(plan, request.inputs, f"pipeline {request.pipeline.id!r}")
-        values = _values(plan, request.inputs, request.ctx)
+        values = values_of_run(plan, request)
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -313,6 +311,17 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
     if not is_nested:
         check_shared(plan, shared, where)
     return plan, MapInputs(columns, mode, shared, {}, {})
+
+
+def values_of_run(plan: Plan, request: RunRequest) -> list[Any]:
+    """Return the initial value of every slot for a run.
+
+    Raises:
+        DependencyError: An input can be read only once, or not be mapped over, though that is needed.
+    """
+    if plan.inputs_read_often and request.ctx is None:
+        check_inputs(plan, request.inputs, f"pipeline {request.pipeline.id!r}")
+    return _values(plan, request.inputs, request.ctx)
 
 
 @cache

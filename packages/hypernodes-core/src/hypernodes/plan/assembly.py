@@ -103,6 +103,7 @@ def assemble(draft: PlanDraft) -> Plan:
         unread=lifetimes.unread,
         outside=draft.outside,
         places=draft.places,
+        has_places=bool(draft.places) or any(step.inner.has_places for step in nested if not step.is_delegated),
         parts={},
         open_scopes=draft.open_scopes,
         resources=tuple(_resources(draft.template, nested)),

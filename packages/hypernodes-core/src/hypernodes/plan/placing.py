@@ -17,10 +17,12 @@ class Place(NamedTuple):
     Attributes:
         backend: The backend; None for where the plan runs, or for the own backend of a nested pipeline.
         is_apart: Whether the step, a nested pipeline, is sent by itself rather than together with its neighbours.
+        inner: The plan of a nested pipeline that is mapped here, with its own steps placed; None for as it is.
     """
 
     backend: Any = None
     is_apart: bool = False
+    inner: Plan | None = None
 
 
 def place_steps(plan: Plan, place_of: Callable[[Step], Place]) -> Plan:
@@ -38,6 +40,8 @@ def place_steps(plan: Plan, place_of: Callable[[Step], Place]) -> Plan:
             draft = draft._replace(backend=place.backend)
         elif place.backend is not None:
             places[step.index] = place.backend
+        elif place.inner is not None:
+            draft = draft._replace(nested=(place.inner, draft.made))
         drafts.append(draft)
     return assemble(
         PlanDraft(

@@ -309,6 +309,7 @@ class Plan(Record):
         outside: For the slots of outputs, the names of their readers outside the plan.
         places: The backends that run steps together with their neighbours, by the position of the step; none for the
             steps that run where the plan does, and for nested pipelines that are delegated by themselves.
+        has_places: Whether there are any, also in mapped pipelines that run where the plan does.
         parts: Parts of it that were executed elsewhere (`PlanPart`), kept for further executions.
         open_scopes: Of a part of a plan: the scopes whose start and end the rest of that plan reports, which also
             reports the items; None if it is a plan of its own.
@@ -356,6 +357,7 @@ class Plan(Record):
     unread: Mapping[int, tuple[int, ...]]
     outside: Mapping[int, Sequence[str]]
     places: Mapping[int, Any]
+    has_places: bool
     parts: dict[Any, Any]
     open_scopes: frozenset[int] | None
     resources: tuple[Resource[Any], ...]

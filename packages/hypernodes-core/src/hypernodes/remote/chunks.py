@@ -30,6 +30,7 @@ class ItemChunks:
         self._plan = plan
         self._given = given
         self._rows = given.rows()
+        self._signatures = given.signature_rows()
         self._problem: Exception | None = None
         self.count = 0
 
@@ -59,9 +60,13 @@ class ItemChunks:
             return None
         given = self._given
         columns = dict(zip(given.columns, map(list, zip(*chunk, strict=True)), strict=True))
+        elements: dict[str, list[bytes]] = {}
+        if self._signatures is not None:
+            known = islice(self._signatures, len(chunk))
+            elements = dict(zip(given.columns, map(list, zip(*known, strict=True)), strict=True))
         indexes = range(self.count, self.count + len(chunk))
         self.count += len(chunk)
-        return MapInputs(columns, "zip", given.shared, given.signatures, {}, indexes)
+        return MapInputs(columns, "zip", given.shared, given.signatures, elements, indexes)
 
 
 def growing_chunks(plan: Plan, given: MapInputs) -> Iterator[MapInputs]:

@@ -328,7 +328,10 @@ class Pruning:
         if not self._looks:
             columns = given.values_of_items()
             every = given.indexes or range(len(columns[0]))
-            part = MapPart(names, columns, every, {}, shared, dict(given.signatures), on_error)
+            known_rows = given.signature_rows() if self._plan.is_cached else None
+            known_columns = [] if known_rows is None else [list(own) for own in zip(*known_rows, strict=True)]
+            known_elements = dict(zip(names, known_columns, strict=False))
+            part = MapPart(names, columns, every, known_elements, shared, dict(given.signatures), on_error)
             return OpenItems(part, {}, {}, self._know)
         items = ItemFrames(self._plan, self.state, self._root, given, asks_for_complete=True)
         open_columns: list[list[Any]] = [[] for _ in names]

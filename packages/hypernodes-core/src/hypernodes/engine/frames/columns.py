@@ -48,6 +48,14 @@ class MapInputs(NamedTuple):
         """Return one tuple of values per item."""
         return rows_of(self.columns.values(), self.mode)
 
+    def signature_rows(self) -> Iterator[tuple[bytes, ...]] | None:
+        """Return one tuple of signatures per item, empty ones where unknown; None if none are known."""
+        if not self.elements:
+            return None
+        unknown = {name: [b""] * len(column) for name, column in self.columns.items() if isinstance(column, Sequence)}
+        known = {**unknown, **self.elements}
+        return rows_of([known[name] for name in self.columns], self.mode)
+
     def rest(self, plan: Plan) -> tuple[Any, ...]:
         """Return the initial values of all slots after the ones that vary."""
         return (*self.shared.values(), *plan.rest)

@@ -23,6 +23,9 @@ Run: TypeAlias = Callable[[], list[Any]]  # runs something on another backend; r
 class Delegated(Protocol):
     """Something that another backend runs; made when it can run, and begun when there is room for it."""
 
+    counts_as_call: bool
+    """Whether it counts among the calls that the run may make at a time."""
+
     @property
     def steps(self) -> Sequence[Step]:
         """The steps that it does."""
@@ -57,6 +60,8 @@ def delegate(frame: Frame, step: Step) -> Delegated:
 
 class _Nested:
     """A nested pipeline with a backend of its own."""
+
+    counts_as_call = True
 
     def __init__(self, frame: Frame, step: NestedStep) -> None:
         self._frame = frame
@@ -120,6 +125,8 @@ class _Nested:
 
 class _Neighbours:
     """Steps of the plan itself that run at one place together, as a plan of their own."""
+
+    counts_as_call = False
 
     def __init__(self, frame: Frame, step: Step) -> None:
         self._frame = frame

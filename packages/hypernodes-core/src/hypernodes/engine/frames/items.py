@@ -18,7 +18,6 @@ from hypernodes.engine.identity.slot_signatures import SlotSignatures, identify
 from hypernodes.engine.state import RunState
 from hypernodes.errors import MapLengthError
 from hypernodes.plan import Plan
-from hypernodes.request import rows_of
 
 _QUICK_LOOKUP_S = 0.0005  # items with faster look-ups are small, so that more of them are looked up together
 _MAX_WINDOW = 512
@@ -60,10 +59,7 @@ class ItemReader:
             self.shared_signatures = SlotSignatures(plan, run.codes, self.template, known).of_inputs(
                 except_slots=self.mapped_slots
             )
-            if inputs.elements:
-                unknown = {name: [b""] * len(c) for name, c in inputs.columns.items() if isinstance(c, Sequence)}
-                known_elements = {**unknown, **inputs.elements}
-                self._elements = rows_of([known_elements[name] for name in inputs.columns], inputs.mode)
+            self._elements = inputs.signature_rows()
 
     def read(self) -> ItemInputs | None:
         """Return the inputs of the next item; None after the last."""

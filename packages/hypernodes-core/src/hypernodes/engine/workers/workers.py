@@ -39,6 +39,9 @@ class Outcome(Protocol):
     def result(self) -> Any: ...
 
 
+_MOST_ELSEWHERE = 16
+
+
 class CallRunner(Protocol):
     """Makes calls in this process, but not in the calling thread."""
 
@@ -76,6 +79,7 @@ class Workers:
         is_cancelled: Whether the run was cancelled, so that no new call may begin.
         registry: Runs that were started by the calls; cancelled when the run is aborted.
         loop_runner: Awaits coroutines.
+        most_elsewhere: The largest number of other backends' jobs that steps of the run are at a time.
         open_items: The largest number of items of one map that are open at a time.
         must_help: Whether the calling thread is itself a worker of the caller's executor, so that it has to make calls
             rather than wait for a worker that may never be free.
@@ -96,6 +100,7 @@ class Workers:
         self.map_execution = map_execution
         modes = {node_execution, map_execution}
         self.max_workers = max_workers or default_workers(modes)
+        self.most_elsewhere = max_workers or _MOST_ELSEWHERE
         self.capacity = processes.prefetch(self.max_workers) if processes else self.max_workers
         self._max_in_flight = max_in_flight
         self.open_items = self._limited(1 if map_execution == "sequential" else 2 * self.capacity + 2)

@@ -57,10 +57,10 @@ class DelegatedTask(Task):
 
 
 class DelegatedCalls:
-    """Runs steps on other backends: no more at a time than the run may have calls.
+    """Runs steps on other backends.
 
-    Each waits in a thread of its own, which makes no calls of the run; what it waits for counts as one, for its backend
-    may run it in this process.
+    Each waits in a thread of its own, which makes no calls of the run. A nested pipeline counts as a call of the run,
+    for its backend may run it in this process. Steps that were placed do not.
 
     Args:
         host: The loop.
@@ -75,6 +75,11 @@ class DelegatedCalls:
         return len(self._tasks)
 
     @property
+    def calls(self) -> int:
+        """How many of those in flight count as calls of the run."""
+        return sum(task.delegated.counts_as_call for task in self._tasks)
+
+    @property
     def tasks(self) -> Iterable[DelegatedTask]:
         """Those in flight."""
         return self._tasks
@@ -86,13 +91,22 @@ class DelegatedCalls:
 
     def start_waiting(self) -> None:
         """Start what there is room for."""
-        while self._waiting and len(self._tasks) < self._host.workers.max_workers:
-            task = self._waiting.popleft()
+        waiting, self._waiting = self._waiting, deque()
+        while waiting:
+            task = waiting.popleft()
             if task.activity.is_stopped:
                 task.activity.pending -= 1
                 self._host.wake(task.activity)
-            else:
+            elif self._has_room_for(task):
                 self._start(task)
+            else:
+                self._waiting.append(task)
+
+    def _has_room_for(self, task: DelegatedTask) -> bool:
+        workers = self._host.workers
+        if task.delegated.counts_as_call:
+            return self.calls < workers.max_workers
+        return len(self._tasks) - self.calls < workers.most_elsewhere
 
     def _start(self, task: DelegatedTask) -> None:
         host, activity = self._host, task.activity

@@ -246,7 +246,7 @@ class Scheduler:
     @property
     def _has_room(self) -> bool:
         """Whether another call may be started."""
-        return len(self._in_flight) + len(self._delegated) < self.workers.capacity
+        return len(self._in_flight) + self._delegated.calls < self.workers.capacity
 
     def _wait(self) -> None:
         if self.workers.must_help and self._help():
