@@ -91,6 +91,8 @@ class MapRequest:
         on_error: "raise" ends the map with the first failing item; "collect" puts a `Failure` in place of its outputs.
         ctx: Context of the run that this one is part of; see `RunRequest`.
         in_order: Whether `map_iter` yields results in item order, rather than in the order of completion.
+        indexes: Index of each item, in increasing order, when these are some items of a map of the run that this one is
+            part of (`ctx`), which reports the items; None for all items of a map.
 
     Attributes:
         pipeline: The same.
@@ -101,9 +103,10 @@ class MapRequest:
         on_error: The same.
         ctx: The same.
         in_order: The same.
+        indexes: The same.
     """
 
-    __slots__ = ("columns", "ctx", "in_order", "inputs", "map_mode", "on_error", "output_name", "pipeline")
+    __slots__ = ("columns", "ctx", "in_order", "indexes", "inputs", "map_mode", "on_error", "output_name", "pipeline")
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class MapRequest:
         on_error: OnError = "raise",
         ctx: CallbackContext | None = None,
         in_order: bool = True,
+        indexes: Sequence[int] | None = None,
     ) -> None:
         check_pipeline(pipeline, "pipeline")
         _check_values("columns", columns)
@@ -129,6 +133,7 @@ class MapRequest:
         self.on_error: OnError = check_on_error(on_error)
         self.ctx = ctx
         self.in_order = in_order
+        self.indexes = indexes
 
     @classmethod
     def of_items(

@@ -208,6 +208,8 @@ class PipelineExecutionEngine:
             Exception: The error of a node, with a note that says where and for which item it was raised.
         """
         plan, given = map_plan(request)
+        if request.indexes is not None:
+            return self._map_part(plan, given, request)
         if plan.is_silent and self.runs_in_order(plan, is_map=True) and current_registry.get() is None:
             results: list[Any] = []
             rest, name = given.rest(plan), self.backend_name
@@ -216,6 +218,13 @@ class PipelineExecutionEngine:
             return dict(zip(plan.outputs, columns_of(plan, results), strict=True))
         execution = _execution_type()(self, plan, request.context, request.ctx is not None)
         return execution.map(given, request.on_error)
+
+    def _map_part(self, plan: Plan, given: MapInputs, request: MapRequest) -> dict[str, list[Any]]:
+        execution = _execution_type()(self, plan, request.context, request.ctx is not None)
+        found = _RowsByIndex()
+        execution.map_part(given, request.on_error, found)
+        rows = [found[index] for index in given.indexes or ()]
+        return {name: [row[position] for row in rows] for position, name in enumerate(plan.outputs)}
 
     async def amap(self, request: MapRequest) -> dict[str, list[Any]]:
         """Run a pipeline once per item, from `async` code; see `arun`."""
@@ -284,6 +293,18 @@ class PipelineExecutionEngine:
         )
 
 
+class _RowsByIndex(dict[int, tuple[Any, ...]]):
+    """The outputs of items, by index."""
+
+    is_full = False
+
+    def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
+        self[index] = outputs
+
+    def extend(self, indexes: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
+        self.update(zip(indexes, rows, strict=True))
+
+
 def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInputs]:
     """Return the plan of one item of a map, and the inputs of the items.
 
@@ -310,7 +331,7 @@ def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInp
     shared = _checked_shared(plan, request.inputs, is_nested)
     if not is_nested:
         check_shared(plan, shared, where)
-    return plan, MapInputs(columns, mode, shared, {}, {})
+    return plan, MapInputs(columns, mode, shared, {}, {}, request.indexes)
 
 
 def values_of_run(plan: Plan, request: RunRequest) -> list[Any]:

@@ -170,6 +170,7 @@ class Execution:
             on_error: "raise" or "collect".
             deliver: Gets the index and the outputs of each item, soon after it is done.
         """
+        given = with_prior_signatures(given, self._root)
         self._begin_records(given)
         plan, state, root = self._plan, self._state, self._root
         if self._choose(is_map=True).driver is not Driver.CONCURRENT:
@@ -190,7 +191,9 @@ class Execution:
                     yield index, dict(zip(plan.outputs, outputs, strict=True))
             return
         with self._concurrent(is_dedicated=False) as (workers, scheduler):
-            stream = ItemStream(scheduler, is_ordered, limit=workers.open_items)
+            stream = ItemStream(
+                scheduler, is_ordered, limit=workers.open_items_of(plan) if plan.has_places else workers.open_items
+            )
             activity = scheduler.map_activity(PlannedMap(plan, state, root, given, on_error, deliver=stream))
             for index, outputs in stream.results(activity):
                 if workers.processes is not None:

@@ -33,7 +33,10 @@ class PlanPart:
         made = dict.fromkeys(slot for step in steps for slot in step.outputs if slot is not None)
         taken = dict.fromkeys(slot for step in steps for slot in step.arguments if slot not in made)
         given = frozenset(whole.inputs.values())
-        entering = [slot for slot in taken if slot in given or whole.producers[slot] >= 0]
+        # What may differ between the items of a map comes first, as in any plan of an item: results, then the inputs in
+        # their order, of which those that are mapped over come first.
+        entering = sorted([slot for slot in taken if slot not in given and whole.producers[slot] >= 0])
+        entering += sorted(given.intersection(taken))
         constants = [slot for slot in taken if slot not in given and whole.producers[slot] < 0]
         order = (*entering, *constants, *made)
         slots = {slot: number for number, slot in enumerate(order)}

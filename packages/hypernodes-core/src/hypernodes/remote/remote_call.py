@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.frames.demand import DemandFrame
+from hypernodes.engine.frames.hit_events import report_hits
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import sign_item
 from hypernodes.engine.state import RunState
@@ -117,7 +119,9 @@ class RemoteCall:
         plan, index = self.plan, frame.item_index
         assert index is not None
         listeners = self.state.listeners(plan)[0]
-        if listeners.on_map_item_cached:
+        if plan.open_scopes is not None and isinstance(frame, DemandFrame):
+            report_hits(frame)
+        elif listeners.on_map_item_cached:
             own = sign_item(plan, frame.signatures)
             listeners.notify(listeners.on_map_item_cached, index, own, self.state.root.item(index))
         return index, tuple([frame.values[slot] for slot in plan.outputs.values()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
 
@@ -12,8 +12,8 @@ from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
 from hypernodes.engine.limits import delegated_with
-from hypernodes.failure import FAILED_CALL
-from hypernodes.plan import UNSET, NestedStep, Plan, PlanPart, Step
+from hypernodes.failure import FAILED_CALL, Failure
+from hypernodes.plan import UNSET, NestedStep, OnError, Plan, PlanPart, Step
 from hypernodes.request import MapRequest, RunRequest
 from hypernodes.results import checked_map, checked_run
 
@@ -53,7 +53,7 @@ class Delegated(Protocol):
 def delegate(frame: Frame, step: Step) -> Delegated:
     """Prepare for running a step on another backend, and its neighbours, if it is not a nested pipeline by itself."""
     if step.index in frame.plan.places:
-        return _Neighbours(frame, step)
+        return Neighbours(frame, step)
     assert isinstance(step, NestedStep)
     return _Nested(frame, step)
 
@@ -123,35 +123,40 @@ class _Nested:
         return self._frame.path_to(self._step)  # the note of the error says where inside it was raised
 
 
-class _Neighbours:
+class Neighbours:
     """Steps of the plan itself that run at one place together, as a plan of their own."""
 
     counts_as_call = False
 
     def __init__(self, frame: Frame, step: Step) -> None:
-        self._frame = frame
-        self._backend = frame.plan.places[step.index]
-        self._part: PlanPart
-        self.steps = frame.take_neighbours(step)
-
-    def begin(self) -> Run:
-        frame, plan, steps = self._frame, self._frame.plan, self.steps
-        open_scopes, leaving = frame.begin_together(steps), frame.needed_after(steps)
-        frame.run.flush_store()
+        plan = frame.plan
+        self.frame = frame
+        self.backend = plan.places[step.index]
+        self.steps = steps = frame.take_neighbours(step)
+        open_scopes, leaving = frame.shared_scopes(steps), frame.needed_after(steps)
+        self._open_scopes = open_scopes
         key = (tuple([step.index for step in steps]), *leaving, None, *open_scopes)
         if key not in plan.parts:
             plan.parts[key] = PlanPart(plan, steps, leaving, open_scopes)
-        self._part = part = plan.parts[key]
-        inner = part.plan
-        slots = dict(zip(inner.inputs, part.entering, strict=True))
-        run = _run_on(self._backend, frame, part, inner, slots, list(inner.outputs), frame.context(0))
+        self.part: PlanPart = plan.parts[key]
+
+    def announce(self) -> None:
+        """Record that they are about to run."""
+        self.frame.begin_together(self._open_scopes)
+
+    def begin(self) -> Run:
+        frame, part = self.frame, self.part
+        self.announce()
+        frame.run.flush_store()
+        slots = dict(zip(part.plan.inputs, part.entering, strict=True))
+        run = _run_on(self.backend, frame, part, part.plan, slots, list(part.plan.outputs), frame.context(0))
         return _with_limits(frame, run)
 
     def refuse(self, error: Exception) -> tuple[str, ...]:
-        return self._frame.fail(self.steps[0], error)
+        return self.frame.fail(self.steps[0], error)
 
     def complete(self, outputs: Sequence[Any]) -> None:
-        self._frame.complete_together(self._part, self.steps, outputs)
+        self.frame.complete_together(self.part, self.steps, outputs)
 
     def end(self) -> None:
         pass  # the ends of the single steps were reported
@@ -159,7 +164,64 @@ class _Neighbours:
     def failed_path(self, error: BaseException) -> tuple[str, ...]:
         call = getattr(error, FAILED_CALL, None)
         name = None if call is None else call.node.name
-        return self._frame.path_to(next((step for step in self.steps if step.node.name == name), self.steps[0]))
+        return self.frame.path_to(next((step for step in self.steps if step.node.name == name), self.steps[0]))
+
+    def varying(self, mapped: Collection[str]) -> list[int]:
+        """Return the slots of the values that they take and that may differ between the items of a map.
+
+        Args:
+            mapped: The names of the inputs that vary from item to item.
+        """
+        inputs = self.frame.plan.inputs
+        shared = {slot for name, slot in inputs.items() if name not in mapped}
+        return [slot for slot in self.part.entering if slot not in shared]
+
+    def can_be_gathered(self, mapped: Collection[str]) -> bool:
+        """Whether those of several items can be sent as a map; see `varying`."""
+        frame = self.frame
+        has_elements = isinstance(frame, DemandFrame) and not frame.elements.keys().isdisjoint(self.part.entering)
+        return not has_elements and bool(self.varying(mapped))
+
+
+def run_gathered(members: Sequence[Neighbours], mapped: Collection[str], on_error: OnError) -> Run:
+    """Return what runs the same steps of several items of a map, as a map; for each item it returns a row of outputs.
+
+    Args:
+        members: These steps, of items in increasing order.
+        mapped: The names of the inputs that vary from item to item.
+        on_error: "raise", or "collect" to return a `Failure` in place of the row of an item that fails.
+    """
+    first = members[0]
+    frame, part, backend = first.frame, first.part, first.backend
+    for member in members:
+        member.announce()
+    frame.run.flush_store()
+    slots = dict(zip(part.plan.inputs, part.entering, strict=True))
+    varying = set(first.varying(mapped))
+    columns = {
+        name: [member.frame.values[slot] for member in members] for name, slot in slots.items() if slot in varying
+    }
+    shared = {name: frame.values[slot] for name, slot in slots.items() if slot not in varying}
+    context = frame.base
+    if isinstance(frame, DemandFrame):
+        signatures = {name: own for name in shared if (own := frame.signatures[slots[name]])}
+        elements = {name: [_signature(member.frame, slots[name]) for member in members] for name in columns}
+        context = DelegatedContext(context, {**shared, **columns}, signatures, elements)
+    names = list(part.plan.outputs)
+    indexes = [index for member in members if (index := member.frame.item_index) is not None]
+
+    def run() -> list[Any]:
+        request = MapRequest(part, columns, shared, output_name=names, on_error=on_error, ctx=context, indexes=indexes)
+        found = checked_map(backend, request, backend.map(request))
+        rows = zip(*[found[name] for name in names], strict=True) if names else ((),) * len(members)
+        return [next((value for value in row if isinstance(value, Failure)), row) for row in rows]
+
+    return _with_limits(frame, run)
+
+
+def _signature(frame: Frame, slot: int) -> bytes:
+    assert isinstance(frame, DemandFrame)
+    return frame.signatures[slot] or b""
 
 
 def _run_on(

@@ -28,7 +28,13 @@ from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import NEVER, UNKNOWN, SlotSignatures
 from hypernodes.engine.state import RunState
-from hypernodes.engine.store.manifests import is_stored, read_elements, skipped_signature, stored_elements
+from hypernodes.engine.store.manifests import (
+    is_stored,
+    listed_elements,
+    read_elements,
+    skipped_signature,
+    stored_elements,
+)
 from hypernodes.engine.store.run_store import manifest_key, read_manifest
 from hypernodes.errors import ExecutionError
 from hypernodes.failure import contains_failure
@@ -444,7 +450,12 @@ class DemandFrame(StoringFrame):
         # their values only: made from a failure, not storable, or from a backend that does not run our engine.
         signatures = [UNKNOWN if slot is None else self.signatures[slot] for slot in step.outputs]
         if not elements:
-            if not is_stored(self.run.store, step.inner, signatures):
+            if is_stored(self.run.store, step.inner, signatures):
+                for position, own in listed_elements(self.run.store, step.inner, signatures).items():
+                    slot = step.outputs[position]
+                    if slot is not None and len(own) == len(outputs[position]):
+                        self.elements[slot] = own
+            else:
                 self._take_unverified(step, outputs, ())
         else:
             stored = stored_elements(self.run.store, step, outputs, elements)
@@ -465,6 +476,9 @@ class DemandFrame(StoringFrame):
             values = dict(zip(part.leaving, outputs, strict=True))
             for step in steps:
                 self._take_unverified(step, [values.get(slot, UNSET) for slot in step.outputs if slot is not None], ())
+        else:
+            for position, elements in listed_elements(self.run.store, part.plan, signatures).items():
+                self.elements[part.leaving[position]] = elements
         for step in steps:
             key = self.key_of(step) if isinstance(step, CallStep) else None
             if key is not None:
@@ -665,7 +679,9 @@ class DemandFrame(StoringFrame):
 
     def _close_untouched(self, item_index: int) -> None:
         listeners = self.listeners[0]
-        if listeners.on_map_item_cached:
+        if self.plan.open_scopes is not None:
+            report_hits(self)
+        elif listeners.on_map_item_cached:
             own = self.identities.of_outputs()
             listeners.notify(listeners.on_map_item_cached, item_index, own, self.context(0))
 

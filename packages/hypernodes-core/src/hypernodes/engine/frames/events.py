@@ -67,14 +67,8 @@ class ScopeEvents:
             if self._remaining[outer] == 0 and not self._is_held:
                 self._end(outer)
 
-    def enter_shared(self, steps: Sequence[Step]) -> list[int]:
-        """Enter the scopes of some steps that run elsewhere together, but those that contain nothing else.
-
-        Their start and end is reported there.
-
-        Returns:
-            The scopes that were entered here, or before.
-        """
+    def shared_by(self, steps: Sequence[Step]) -> list[int]:
+        """Return the scopes of some steps that contain others too, or that were entered already."""
         own: Counter[int] = Counter()
         for step in steps:
             own.update(self._reported(step.scope))
@@ -83,8 +77,6 @@ class ScopeEvents:
             for scope in sorted(own)
             if self._is_held or scope in self._started_at or self._remaining[scope] > own[scope]
         ]
-        for scope in shared:
-            self.enter(scope)
         return [*shared, *self._open]
 
     def close_all(self) -> None:
@@ -141,12 +133,16 @@ def _notify_about(frame: ReportingFrame, hook: str, step: NestedStep, *arguments
 
 
 def start_map(plan: Plan, run: RunState, base: CallbackContext, total: int | None) -> None:
-    """Report the start of a map over `total` items."""
+    """Report the start of a map over `total` items; not of some items, which are part of a map that is reported."""
+    if plan.open_scopes is not None:
+        return
     listeners = run.listeners(plan)[0]
     listeners.notify(listeners.on_map_start, -1 if total is None else total, base)
 
 
 def end_map(plan: Plan, run: RunState, base: CallbackContext, duration_s: float) -> None:
-    """Report the end of a map."""
+    """Report the end of a map; see `start_map`."""
+    if plan.open_scopes is not None:
+        return
     listeners = run.listeners(plan)[0]
     listeners.notify(listeners.on_map_end, duration_s, base)

@@ -391,15 +391,24 @@ class Frame:
 
     # --- the accounting of steps that run elsewhere together ------------------------------------------------------
 
-    def begin_together(self, steps: Sequence[Step]) -> list[int]:
+    def shared_scopes(self, steps: Sequence[Step]) -> list[int]:
+        """Return the inlined pipelines of some steps that contain others too, so that their events are reported here.
+
+        The events of the others are reported where the steps run together.
+        """
+        return [] if self._scopes is None else self._scopes.shared_by(steps)
+
+    def begin_together(self, scopes: Iterable[int]) -> None:
         """Record that steps are about to run together on another backend, which reports their events.
 
-        Returns:
-            The inlined pipelines that contain other steps too, whose events are reported here.
+        Args:
+            scopes: Their `shared_scopes`.
         """
         if self._started_at is None:
             self.begin_item()
-        return [] if self._scopes is None else self._scopes.enter_shared(steps)
+        if self._scopes is not None:
+            for scope in scopes:
+                self._scopes.enter(scope)
 
     def complete_together(self, part: PlanPart, steps: Sequence[Step], outputs: Sequence[Any]) -> None:
         """Record the results of steps that ran together, and determine which steps can run now.
@@ -460,7 +469,7 @@ class Frame:
             self._started_at = perf_counter()
             if self.item_index is not None:
                 listeners = self.listeners[0]
-                if listeners.on_map_item_start:
+                if listeners.on_map_item_start and self.plan.open_scopes is None:
                     listeners.notify(listeners.on_map_item_start, self.item_index, self.context(0))
 
     def close(self) -> None:
@@ -482,7 +491,7 @@ class Frame:
 
     def _end_item(self, item_index: int, started_at: float) -> None:
         listeners = self.listeners[0]
-        if listeners.on_map_item_end:
+        if listeners.on_map_item_end and self.plan.open_scopes is None:
             duration = perf_counter() - started_at
             listeners.notify(listeners.on_map_item_end, item_index, duration, self.context(0))
 

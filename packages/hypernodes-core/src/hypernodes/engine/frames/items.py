@@ -241,7 +241,7 @@ def identified_calls(plan: Plan, run: RunState, is_item: bool) -> IdentifiedCall
     """Return the calls of a plan with what is needed to sign them, if `IdentifiedFrame` can execute it; else None."""
     if not plan.is_cached or plan.places:
         return None
-    if run.observes(plan) and (len(plan.scopes) > 1 or not is_item):
+    if run.observes(plan) and (len(plan.scopes) > 1 or not is_item or plan.open_scopes is not None):
         return None  # events of nested pipelines depend on the hits; see `DemandFrame`
     return run.codes.of(plan).identified
 

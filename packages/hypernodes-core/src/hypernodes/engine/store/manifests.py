@@ -90,6 +90,30 @@ def is_stored(store: RunStore, plan: Plan, signatures: Sequence[bytes | None]) -
     return all(store.holds(held_in, wanted) for held_in, wanted in keys.values())
 
 
+def listed_elements(store: RunStore, plan: Plan, signatures: Sequence[bytes | None]) -> dict[int, list[bytes]]:
+    """Return the signatures of the elements of those outputs of a plan that are lists made by mapped pipelines.
+
+    Args:
+        store: Queries caches.
+        plan: The plan, which ran once.
+        signatures: The signature of each output; empty or None where it has none.
+
+    Returns:
+        For each such list that caches hold, by position among the outputs.
+    """
+    found: dict[int, list[bytes]] = {}
+    for position, (slot, own) in enumerate(zip(plan.outputs.values(), signatures, strict=True)):
+        if not own or plan.producers[slot] < 0 or not isinstance(origin_of(plan, slot)[1], NestedStep):
+            continue
+        held_in, key_of = _place_of(plan, slot)
+        if held_in is not None:
+            key = key_of(own.hex())
+            elements = read_manifest(store.get_many(held_in, [key]).get(key))
+            if elements is not None:
+                found[position] = elements
+    return found
+
+
 def stored_elements(
     store: RunStore, step: NestedStep, columns: Sequence[Sequence[Any]], elements: Sequence[list[bytes]]
 ) -> list[list[bytes]]:

@@ -40,6 +40,7 @@ class Outcome(Protocol):
 
 
 _MOST_ELSEWHERE = 16
+_MOST_GATHERED = 1024  # items whose steps are sent to another backend together
 
 
 class CallRunner(Protocol):
@@ -146,6 +147,8 @@ class Workers:
 
     def open_items_of(self, plan: Plan) -> int:
         """Return the largest number of items of a map that are open at a time: more where batches gather them."""
+        if plan.has_places:
+            return self._limited(max(self.open_items, _MOST_GATHERED))
         if not plan.batched_nodes:
             return self.open_items
         batched = [node.batching for node in plan.batched_nodes]

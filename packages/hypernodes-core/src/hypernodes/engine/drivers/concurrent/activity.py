@@ -161,9 +161,19 @@ class PlanActivity(Activity):
         super().__init__(owner)
         self.frame = frame
         self.owner = owner
+        self._placed = 0  # steps among the pending ones that were placed elsewhere
+
+    def begin_delegated(self, counts_as_call: bool) -> None:
+        """Record that a step that was started is for another backend."""
+        self._placed += not counts_as_call
+
+    def end_delegated(self, counts_as_call: bool) -> None:
+        """Record that such a step ended."""
+        self._placed -= not counts_as_call
+        self.pending -= 1
 
     def start_next(self, host: Host) -> bool:
-        if self.pending and host.workers.runs_nodes_in_order:
+        if self.pending > self._placed and host.workers.runs_nodes_in_order:
             return False
         step = self.frame.next_step()
         if step is None:

@@ -4,63 +4,124 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from time import monotonic
+from typing import Any, TypeAlias
 
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.drivers.concurrent.activity import Activity, Host, PlanActivity, Task
-from hypernodes.engine.frames.delegated import Delegated, delegate
+from hypernodes.engine.drivers.concurrent.maps import MapActivity
+from hypernodes.engine.frames.delegated import Delegated, Neighbours, Run, delegate, run_gathered
 from hypernodes.engine.workers.workers import Outcome
-from hypernodes.plan import Step
+from hypernodes.failure import Failure
+from hypernodes.plan import PlanPart, Step
+
+_Group: TypeAlias = tuple[MapActivity, PlanPart]
+
+_GATHERS_S = 0.25  # for so long items are gathered while others can begin
 
 
 class DelegatedTask(Task):
-    """Something that another backend runs.
+    """Something that another backend runs: steps of one plan, or the same steps of several items of a map.
 
     Args:
         calls: The set of delegated calls that it belongs to.
         activity: The plan of which it does steps.
         delegated: What it runs.
+        group: The map and the steps, if those of several items can run together.
 
     Attributes:
-        delegated: The same.
+        members: The plans, with what it does of each.
+        group: The same.
         registry: The runs that the backend starts for it, so that they can be cancelled.
+        since_s: Since when it waits, on the monotonic clock.
     """
 
-    __slots__ = ("_calls", "delegated", "registry")
+    __slots__ = ("_calls", "group", "members", "registry", "since_s")
 
     activity: PlanActivity
 
-    def __init__(self, calls: DelegatedCalls, activity: PlanActivity, delegated: Delegated) -> None:
+    def __init__(
+        self, calls: DelegatedCalls, activity: PlanActivity, delegated: Delegated, group: _Group | None
+    ) -> None:
         super().__init__(activity)
         self._calls = calls
-        self.delegated = delegated
+        self.members: list[tuple[PlanActivity, Delegated]] = [(activity, delegated)]
+        self.group = group
         self.registry = RunRegistry()
+        self.since_s = monotonic()
+
+    @property
+    def counts_as_call(self) -> bool:
+        """Whether it counts among the calls that the run may make at a time."""
+        return self.members[0][1].counts_as_call
+
+    @property
+    def is_stopped(self) -> bool:
+        return all(activity.is_stopped for activity, _ in self.members)
+
+    def is_within(self, outer: Activity) -> bool:
+        return all(activity.is_within(outer) for activity, _ in self.members)
 
     def activities(self) -> Iterable[tuple[Activity, int | None]]:
-        return [(self.activity, step.index) for step in self.delegated.steps]
+        return [(activity, step.index) for activity, delegated in self.members for step in delegated.steps]
+
+    def begin(self) -> Run:
+        """Record that it is about to run; return what runs it."""
+        _, delegated = self.members[0]
+        if self.group is None or len(self.members) == 1:
+            return delegated.begin()
+        self.members.sort(key=_index_of)
+        owner, _ = self.group
+        members = [each for _, each in self.members if isinstance(each, Neighbours)]
+        return run_gathered(members, owner.request.inputs.columns, owner.request.on_error)
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         self._calls.discard(self)
-        self.delegated.complete(outcome.result())
-        self._end(host)
+        outputs = outcome.result()
+        for (activity, delegated), row in zip(
+            self.members, [outputs] if len(self.members) == 1 else outputs, strict=True
+        ):
+            if isinstance(row, Failure):
+                self._end(host, activity, delegated)
+                host.fail(activity, row.error, row.node_path)
+                host.wake(activity)
+                continue
+            delegated.complete(row)
+            self._end(host, activity, delegated)
 
     def fail(self, host: Host, error: BaseException) -> None:
         self._calls.discard(self)
-        path = self.delegated.failed_path(error)
-        self._end(host)
-        host.fail(self.activity, error, path)
-        host.wake(self.activity)
+        if len(self.members) > 1 and isinstance(error, Exception) and self.group is not None:
+            owner, _ = self.group
+            if owner.collects and not self.is_stopped:
+                self._calls.start_one_by_one(self.members)  # to find out which of them it is about
+                return
+        for position, (activity, delegated) in enumerate(self.members):
+            path = delegated.failed_path(error)
+            self._end(host, activity, delegated)
+            if position == 0:  # it fails the map, if there are others
+                host.fail(activity, error, path)
+            host.wake(activity)
 
-    def _end(self, host: Host) -> None:
-        self.delegated.end()
-        self.activity.pending -= 1
-        host.wake(self.activity)
+    def _end(self, host: Host, activity: PlanActivity, delegated: Delegated) -> None:
+        delegated.end()
+        activity.end_delegated(delegated.counts_as_call)
+        host.wake(activity)
+
+    def drop(self, host: Host) -> None:
+        """End it before it began, because its results are not wanted any more."""
+        for activity, delegated in self.members:
+            activity.end_delegated(delegated.counts_as_call)
+            host.wake(activity)
 
 
 class DelegatedCalls:
     """Runs steps on other backends.
 
     Each waits in a thread of its own, which makes no calls of the run. A nested pipeline counts as a call of the run,
-    for its backend may run it in this process. Steps that were placed do not.
+    for its backend may run it in this process. Steps that were placed do not; those of the items of a map are gathered,
+    and sent as a map: the first ones when nothing else can begin, or after a short time, the next ones when these are
+    done.
 
     Args:
         host: The loop.
@@ -70,14 +131,20 @@ class DelegatedCalls:
         self._host = host
         self._tasks: set[DelegatedTask] = set()
         self._waiting: deque[DelegatedTask] = deque()
+        self._gathering: dict[_Group, DelegatedTask] = {}  # waiting ones, to which others are added
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     @property
+    def are_waiting(self) -> bool:
+        """Whether any wait for others, or for room."""
+        return bool(self._waiting)
+
+    @property
     def calls(self) -> int:
         """How many of those in flight count as calls of the run."""
-        return sum(task.delegated.counts_as_call for task in self._tasks)
+        return sum(task.counts_as_call for task in self._tasks)
 
     @property
     def tasks(self) -> Iterable[DelegatedTask]:
@@ -86,35 +153,71 @@ class DelegatedCalls:
 
     def start(self, activity: PlanActivity, step: Step) -> None:
         """Run a step on another backend, with its neighbours there, as soon as there is room for it."""
-        self._waiting.append(DelegatedTask(self, activity, delegate(activity.frame, step)))
+        delegated = delegate(activity.frame, step)
+        activity.begin_delegated(delegated.counts_as_call)
+        group = _group_of(activity, delegated)
+        if group is not None and group in self._gathering:
+            self._gathering[group].members.append((activity, delegated))
+        else:
+            self._add(DelegatedTask(self, activity, delegated, group))
         self.start_waiting()
 
-    def start_waiting(self) -> None:
-        """Start what there is room for."""
+    def start_one_by_one(self, members: Iterable[tuple[PlanActivity, Delegated]]) -> None:
+        """Run the steps of several items again, those of each item by themselves."""
+        for activity, delegated in members:
+            self._waiting.append(DelegatedTask(self, activity, delegated, None))
+        self.start_waiting()
+
+    def _add(self, task: DelegatedTask) -> None:
+        self._waiting.append(task)
+        if task.group is not None:
+            self._gathering[task.group] = task
+
+    def start_waiting(self, *, is_idle: bool = False) -> bool:
+        """Start what there is room for, and what need not be gathered further; return whether anything was started.
+
+        Args:
+            is_idle: Whether nothing else can begin now.
+        """
         waiting, self._waiting = self._waiting, deque()
+        is_started = False
         while waiting:
             task = waiting.popleft()
-            if task.activity.is_stopped:
-                task.activity.pending -= 1
-                self._host.wake(task.activity)
-            elif self._has_room_for(task):
+            if task.is_stopped:
+                self._forget(task)
+                task.drop(self._host)
+            elif self._has_room_for(task) and (is_idle or self._is_gathered(task)):
+                self._forget(task)
                 self._start(task)
+                is_started = True
             else:
                 self._waiting.append(task)
+        return is_started
 
     def _has_room_for(self, task: DelegatedTask) -> bool:
         workers = self._host.workers
-        if task.delegated.counts_as_call:
+        if task.counts_as_call:
             return self.calls < workers.max_workers
+        if task.group is not None and any(task.group == other.group for other in self._tasks):
+            return False
         return len(self._tasks) - self.calls < workers.most_elsewhere
+
+    @staticmethod
+    def _is_gathered(task: DelegatedTask) -> bool:
+        return task.group is None or monotonic() - task.since_s >= _GATHERS_S
+
+    def _forget(self, task: DelegatedTask) -> None:
+        if task.group is not None:
+            self._gathering.pop(task.group, None)
 
     def _start(self, task: DelegatedTask) -> None:
         host, activity = self._host, task.activity
         try:
-            run = task.delegated.begin()
+            run = task.begin()
         except Exception as error:
-            activity.pending -= 1
-            host.fail(activity, error, task.delegated.refuse(error))
+            path = task.members[0][1].refuse(error)
+            task.drop(host)
+            host.fail(activity, error, path)
             host.wake(activity)
             return
         self._tasks.add(task)
@@ -124,24 +227,38 @@ class DelegatedCalls:
     def discard(self, task: DelegatedTask) -> None:
         """Remove a task that is over; another one may take its place."""
         self._tasks.discard(task)
-        self.start_waiting()
+        self.start_waiting(is_idle=True)
 
     def abandon(self) -> None:
         """Cancel all runs in flight, and report their ends without waiting for them."""
         self.cancel()
         for task in self._tasks:
             task.future = None
-            task.delegated.end()
+            for _, delegated in task.members:
+                delegated.end()
         self._tasks.clear()
         self._waiting.clear()
+        self._gathering.clear()
 
     def cancel(self, within: Activity | None = None) -> None:
         """Cancel the runs in flight, and let none begin: those within an activity, or all."""
         for task in list(self._waiting):
-            if within is None or task.activity.is_within(within):
+            if within is None or task.is_within(within):
                 self._waiting.remove(task)
-                task.activity.pending -= 1
-                self._host.wake(task.activity)
+                self._forget(task)
+                task.drop(self._host)
         for task in self._tasks:
-            if within is None or task.activity.is_within(within):
+            if within is None or task.is_within(within):
                 task.registry.cancel()
+
+
+def _group_of(activity: PlanActivity, delegated: Delegated) -> _Group | None:
+    owner = activity.owner
+    if not isinstance(delegated, Neighbours) or not isinstance(owner, MapActivity):
+        return None
+    return (owner, delegated.part) if delegated.can_be_gathered(owner.request.inputs.columns) else None
+
+
+def _index_of(member: tuple[PlanActivity, Any]) -> int:
+    index = member[0].frame.item_index
+    return -1 if index is None else index

@@ -195,6 +195,8 @@ class Scheduler:
             if not self._in_flight:
                 self._lost_workers.start_next()
             return
+        if self._delegated.are_waiting and not self.is_paused():
+            self._delegated.start_waiting()
         stack, batched, limited, streamed = self._stack, self._batched, self._limited, self._streamed
         while not self.is_paused() and self._has_room:
             if self._is_cancelled:
@@ -208,6 +210,8 @@ class Scheduler:
                 batched.start_next()
                 continue
             if not stack:
+                if self._delegated.start_waiting(is_idle=True):
+                    continue
                 if batched.are_waiting and batched.end_waiting(self._nodes_to_come()):
                     continue
                 return
