@@ -17,6 +17,7 @@ from hypernodes.request import MapRequest, RunRequest, check_request
 
 if TYPE_CHECKING:
     from hypernodes.engine.execution import Execution
+    from hypernodes.engine.limits import Limit
     from hypernodes.graph import Graph
     from hypernodes.plan import NestedStep, Plan, Step
     from hypernodes.plan.placing import Place
@@ -139,6 +140,11 @@ class PlacedBackend(Backend):
         if isinstance(self.default, LocalBackend):
             return self.default.engine
         return PipelineExecutionEngine()
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits that nodes may name at some place."""
+        return tuple([limit for backend in self._backends for limit in getattr(backend, "limits", ())])
 
     # --- placing --------------------------------------------------------------------------------------------------
 

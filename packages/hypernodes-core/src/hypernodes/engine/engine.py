@@ -208,9 +208,8 @@ class PipelineExecutionEngine:
             Exception: The error of a node, with a note that says where and for which item it was raised.
         """
         plan, given = map_plan(request)
-        if request.indexes is not None:
-            return self._map_part(plan, given, request)
-        if plan.is_silent and self.runs_in_order(plan, is_map=True) and current_registry.get() is None:
+        is_simple = plan.is_silent and self.runs_in_order(plan, is_map=True) and request.indexes is None
+        if is_simple and current_registry.get() is None:
             results: list[Any] = []
             rest, name = given.rest(plan), self.backend_name
             may_stand_in = any(map(has_stand_in, given.columns.values()))
@@ -218,13 +217,6 @@ class PipelineExecutionEngine:
             return dict(zip(plan.outputs, columns_of(plan, results), strict=True))
         execution = _execution_type()(self, plan, request.context, request.ctx is not None)
         return execution.map(given, request.on_error)
-
-    def _map_part(self, plan: Plan, given: MapInputs, request: MapRequest) -> dict[str, list[Any]]:
-        execution = _execution_type()(self, plan, request.context, request.ctx is not None)
-        found = _RowsByIndex()
-        execution.map_part(given, request.on_error, found)
-        rows = [found[index] for index in given.indexes or ()]
-        return {name: [row[position] for row in rows] for position, name in enumerate(plan.outputs)}
 
     async def amap(self, request: MapRequest) -> dict[str, list[Any]]:
         """Run a pipeline once per item, from `async` code; see `arun`."""
@@ -291,18 +283,6 @@ class PipelineExecutionEngine:
             f"PipelineExecutionEngine(node_execution={self.node_execution!r}, "
             f"map_execution={self.map_execution!r}{workers}{limits})"
         )
-
-
-class _RowsByIndex(dict[int, tuple[Any, ...]]):
-    """The outputs of items, by index."""
-
-    is_full = False
-
-    def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
-        self[index] = outputs
-
-    def extend(self, indexes: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
-        self.update(zip(indexes, rows, strict=True))
 
 
 def map_plan(request: MapRequest, is_stream: bool = False) -> tuple[Plan, MapInputs]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from time import perf_counter
@@ -149,7 +149,12 @@ class Execution:
         return outputs
 
     def map(self, given: MapInputs, on_error: OnError) -> dict[str, list[Any]]:
-        """Run the plan once per item; return one column per output."""
+        """Run the plan once per item, or for some items of a map; return one column per output."""
+        if given.indexes is not None:
+            found = _RowsByIndex()
+            self.map_part(given, on_error, found)
+            rows = [found[index] for index in given.indexes]
+            return {name: [row[position] for row in rows] for position, name in enumerate(self._plan.outputs)}
         given = with_prior_signatures(given, self._root)
         self._begin_records(given)
         if self._choose(is_map=True).driver is not Driver.CONCURRENT:
@@ -279,6 +284,18 @@ class Execution:
                 if outer is not None:
                     outer.remove(self)
                 workers.close()
+
+
+class _RowsByIndex(dict[int, tuple[Any, ...]]):
+    """The outputs of items, by index."""
+
+    is_full = False
+
+    def __call__(self, index: int, outputs: tuple[Any, ...]) -> None:
+        self[index] = outputs
+
+    def extend(self, indexes: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
+        self.update(zip(indexes, rows, strict=True))
 
 
 class _InOrder:

@@ -140,19 +140,20 @@ def check_limits_of(plan: Plan, limits: Sequence[Limit], backend_name: str) -> N
     Raises:
         ConfigurationError: There is such a node.
     """
-    known = {limit.name for limit in limits}
     for step in plan.steps:
+        place = plan.places.get(step.index)  # which has the limits around it besides its own
+        where = backend_name if place is None else getattr(place, "backend_name", type(place).__name__)
+        here = [*limits, *getattr(place, "limits", ())]
         if isinstance(step, NestedStep):
-            own = getattr(step.backend, "limits", ())  # a delegated one has the limits around it besides these
-            check_limits_of(step.inner, [*limits, *own], backend_name)
+            check_limits_of(step.inner, [*here, *getattr(step.backend, "limits", ())], where)
             continue
-        limiting = step.node.limiting
+        limiting, known = step.node.limiting, {limit.name for limit in here}
         for name, _ in limiting.weights if limiting is not None else ():
             if name not in known:
                 hint = suggest(name, known) if len(known) > 1 else ""
                 names = f"{', '.join(map(repr, sorted(known)))}{hint}" if known else "none"
                 raise ConfigurationError(
-                    f"node {step.node.name!r} names limit {name!r}, which the backend {backend_name!r} does not have: "
+                    f"node {step.node.name!r} names limit {name!r}, which the backend {where!r} does not have: "
                     f"it has {names}. Give it to the backend or engine: limits=[Limit({name!r}, concurrency=...)]"
                 )
 

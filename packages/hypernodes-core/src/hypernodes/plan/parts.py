@@ -58,7 +58,7 @@ class PlanPart:
                 resources={slots[slot] for slot in resource_slots(whole) if slot in slots},
                 skippable={slots[slot] for slot in entering if slot in whole.skippable},
                 is_requested=True,
-                open_scopes=frozenset([numbers[scope] for scope in open_scopes]),
+                open_scopes=frozenset([numbers[scope] for scope in open_scopes if scope in numbers]),
             )
         )
 

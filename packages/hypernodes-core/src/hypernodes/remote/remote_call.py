@@ -10,7 +10,7 @@ from typing import Any
 
 from hypernodes.callbacks import CallbackContext
 from hypernodes.engine.frames.demand import DemandFrame
-from hypernodes.engine.frames.hit_events import report_hits
+from hypernodes.engine.frames.prior_results import PriorResults
 from hypernodes.engine.frames.storing import StoringFrame
 from hypernodes.engine.identity.slot_signatures import sign_item
 from hypernodes.engine.state import RunState
@@ -119,12 +119,24 @@ class RemoteCall:
         plan, index = self.plan, frame.item_index
         assert index is not None
         listeners = self.state.listeners(plan)[0]
-        if plan.open_scopes is not None and isinstance(frame, DemandFrame):
-            report_hits(frame)
+        if plan.open_scopes is not None:
+            self._report_steps(frame)
         elif listeners.on_map_item_cached:
             own = sign_item(plan, frame.signatures)
             listeners.notify(listeners.on_map_item_cached, index, own, self.state.root.item(index))
         return index, tuple([frame.values[slot] for slot in plan.outputs.values()])
+
+    def _report_steps(self, frame: StoringFrame) -> None:
+        """Let callbacks observe the steps of an item that was found whole: of a part of a plan, which reports it."""
+        plan = self.plan
+        if not plan.callbacks:
+            return
+        elements = frame.elements if isinstance(frame, DemandFrame) else {}
+        every = frozenset(range(len(plan.steps)))
+        known = PriorResults([own or None for own in frame.signatures], elements, every)
+        observed = DemandFrame(plan, self.state, frame.values, self.state.root, frame.item_index, known=known)
+        observed.start()
+        observed.close()
 
     def _output_names(self, path: tuple[str, ...], node_name: str) -> tuple[str, ...]:
         """Return the names of the outputs of a node, by the path of its pipeline; none when a node ran it itself."""
