@@ -12,6 +12,7 @@ from hypernodes.backend.local import LocalBackend
 from hypernodes.engine import PipelineExecutionEngine
 
 if TYPE_CHECKING:
+    from hypernodes.backend.placed import PlacedBackend as PlacedBackend
     from hypernodes.remote.subprocess_backend import SubprocessBackend as SubprocessBackend
     from hypernodes_dask import DaskBackend as DaskBackend
     from hypernodes_modal import ModalBackend as ModalBackend
@@ -22,6 +23,10 @@ __all__ = ["Backend", "LocalBackend", "PipelineExecutionEngine"]
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    if name == "PlacedBackend":
+        from hypernodes.backend.placed import PlacedBackend
+
+        return PlacedBackend
     return plugins.find_class(name, [plugins.BACKENDS], __name__)
 
 
