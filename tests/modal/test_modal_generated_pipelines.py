@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import modal
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import booleans, sampled_from
+from hypothesis.strategies import booleans, integers, sampled_from
 
 from hypernodes import Backend, MemoryCache
 from hypernodes_modal import ModalBackend
@@ -59,6 +59,16 @@ def test_generated_pipelines_do_in_a_container_what_the_reference_says(
     backends: Callable[[Modes], Backend], calls: CallsOverNetwork, scenario: Scenario, modes: Modes
 ) -> None:
     check_scenario(scenario, backends(modes), calls)
+
+
+@settings(max_examples=EXAMPLES // 3, suppress_health_check=list(HealthCheck))
+@given(scenario=scenarios(), chunk_size=integers(1, 3))
+def test_generated_pipelines_mean_the_same_divided_among_containers(
+    backends: Callable[[Modes], Backend], calls: CallsOverNetwork, scenario: Scenario, chunk_size: int
+) -> None:
+    backends(("sequential", "sequential"))  # which has deployed the function
+    distributed = ModalBackend.deployed("generated", mode="distributed", max_concurrent=2, chunk_size=chunk_size)
+    check_scenario(scenario, distributed, calls)
 
 
 @settings(max_examples=EXAMPLES // 3, suppress_health_check=list(HealthCheck))

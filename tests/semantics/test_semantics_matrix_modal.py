@@ -35,3 +35,20 @@ class TestModalBackend(BackendConformance):
     @pytest.fixture
     def backend(self, shared_backend: Backend) -> Backend:
         return shared_backend
+
+
+@pytest.fixture(scope="module")
+def distributed_backend(modal_loopback_session: ModalLoopback) -> Iterator[Backend]:
+    import modal
+
+    from hypernodes_modal import ModalBackend
+
+    image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2])).uv_pip_install("cloudpickle")
+    with ModalBackend(image, mode="distributed", max_concurrent=2, chunk_size=1) as backend:
+        yield backend
+
+
+class TestDistributedModalBackend(BackendConformance):
+    @pytest.fixture
+    def backend(self, distributed_backend: Backend) -> Backend:
+        return distributed_backend

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+import weakref
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
 import modal
 
+from hypernodes.extension import reset_after_fork
 from hypernodes_modal.container import run_job
 from hypernodes_modal.container_logs import containers_print_here
 from hypernodes_modal.error_translation import TRANSIENT
+from hypernodes_modal.shared_data import SharedData
 
 FUNCTION_NAME = "run_job"
 _ADDED_PACKAGES = ("hypernodes", "hypernodes_modal", "cloudpickle")
@@ -34,6 +38,57 @@ def make_app(
     # Not serialized, so that the versions in the job are compared before anything is unpickled.
     function = app.function(image=complete, include_source=False, name=FUNCTION_NAME, **options)(run_job)
     return app, function
+
+
+class SharedApp:
+    """The app of a backend, and of those made from it by `with_options`: at most one is open.
+
+    Args:
+        environment_name: Modal environment; None for the default one.
+
+    Attributes:
+        lock: Held while the app is opened or closed, or data shared.
+        times_entered: How many `with` blocks of these backends are open.
+        data: What is shared with jobs.
+    """
+
+    def __init__(self, environment_name: str | None) -> None:
+        self.lock = reset_after_fork(threading.RLock())
+        self.times_entered = 0
+        self._environment_name = environment_name
+        self.data = SharedData(environment_name)
+        self._apps: list[OpenApp] = []  # at most one; in a list, so that it can be closed after this object is deleted
+        weakref.finalize(self, _close_all, self._apps, self.data)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an app is open."""
+        return bool(self._apps)
+
+    def function(self, make: Callable[[], OpenApp]) -> Any:
+        """Return the function that runs jobs, of the open app, or of a new one.
+
+        Args:
+            make: Opens an app.
+        """
+        with self.lock:
+            if self._apps and not self._apps[0].is_usable:  # it belongs to the process that forked this one
+                self._apps.clear()
+                self.data = SharedData(self._environment_name)
+            if not self._apps:
+                self._apps.append(make())
+            return self._apps[0].function
+
+    def close(self) -> None:
+        """Stop the app."""
+        with self.lock:
+            _close_all(self._apps, self.data)
+
+
+def _close_all(apps: list[OpenApp], data: SharedData) -> None:
+    data.close()
+    while apps:
+        apps.pop().close()
 
 
 class OpenApp:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from time import monotonic, sleep
@@ -15,9 +13,9 @@ import modal.exception as modal_errors
 from packaging.utils import canonicalize_name
 
 from hypernodes import Backend, ConfigurationError, Limit, RemoteBackend, RemoteError
-from hypernodes.extension import Channel, ExecutionMode, Package, reset_after_fork
+from hypernodes.extension import Channel, ExecutionMode, Package
 from hypernodes_modal import error_translation
-from hypernodes_modal.app import FUNCTION_NAME, OpenApp, make_app
+from hypernodes_modal.app import FUNCTION_NAME, OpenApp, SharedApp, make_app
 from hypernodes_modal.call import CallContext, JobCall
 from hypernodes_modal.callable_backends import CallableBackendSpec
 from hypernodes_modal.errors import ModalSetupError
@@ -31,15 +29,30 @@ _MAX_SUBMITS = 3
 _START_PATIENCE_S = 10.0  # how long to retry when the connection fails before a call was started
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
+_MAX_CONCURRENT = 10  # jobs, if nothing else is said
+_ENGINE_SETTINGS = (
+    "node_execution",
+    "map_execution",
+    "max_workers",
+    "limits",
+    "max_in_flight",
+    "mode",
+    "chunk_size",
+    "max_concurrent",
+)
 
 
 class ModalBackend(RemoteBackend):
-    """Runs whole pipelines in one Modal container, with one remote call for each `run` or `map`.
+    """Runs whole pipelines in one Modal container, with one remote call for each `run` or `map`; or maps in many.
 
     The pipeline, its inputs and the user's own modules are sent with the call; `hypernodes`, `hypernodes_modal` and
     cloudpickle are added to the image; everything else that nodes import must be in the image. The cache and the
     callbacks stay in this process and receive results and events as they happen. The app stays open, and its container
     warm, until `close`, the end of a `with` block, or the end of the program.
+
+    With `mode="distributed"` the items of a map, also of one inside a run, are divided among containers: each job is a
+    spawned call of the same function, known by its id, so that Modal starts as many containers as there is work for.
+    This process drives the map, and must stay until it is done.
 
     A nested pipeline with a `ModalBackend` of its own runs in the same container if both have the same image and
     settings, otherwise in another container, which is called from the first one.
@@ -49,7 +62,7 @@ class ModalBackend(RemoteBackend):
         gpu: Kind of GPU, such as "A10G" or "H100:2", or a list of kinds in order of preference.
         memory: "32GB", "512MiB", an int in MiB, or a pair (request, limit) of these.
         cpu: Number of cores, or a pair (request, limit).
-        timeout: Time limit of one `run` or `map`, in seconds, from 1 second to 24 hours.
+        timeout: Time limit of one job, in seconds, from 1 second to 24 hours: of a `run` or `map`, or of a part of it.
         volumes: Modal volumes by the absolute path at which they are mounted.
         secrets: Modal secrets.
         retries: How many times Modal restarts a lost container.
@@ -72,6 +85,11 @@ class ModalBackend(RemoteBackend):
         max_workers: Maximum number of concurrent calls in the container.
         limits: The limits that nodes may name (see `hypernodes.Limit`); they hold for what runs in one container.
         max_in_flight: The largest number of items of a map that have begun and are not done.
+        mode: "single" for one container at a time, "distributed" to divide maps.
+        chunk_size: How many items of a map a job gets in mode "distributed"; "auto" for as many as take about four
+            seconds, fewer at first and at the end.
+        max_concurrent: The largest number of jobs at a time in mode "distributed"; `max_containers`, or 10, if nothing
+            is said.
 
     Attributes:
         patience_s: How long to poll a call while the connection is lost, in seconds.
@@ -118,6 +136,9 @@ class ModalBackend(RemoteBackend):
         max_workers: int | None = None,
         limits: Iterable[Limit] | None = None,
         max_in_flight: int | None = None,
+        mode: Literal["single", "distributed"] = "single",
+        chunk_size: int | Literal["auto"] | None = None,
+        max_concurrent: int | None = None,
     ) -> None:
         super().__init__(
             node_execution=node_execution,
@@ -125,7 +146,9 @@ class ModalBackend(RemoteBackend):
             max_workers=max_workers,
             limits=limits,
             max_in_flight=max_in_flight,
+            chunk_size=chunk_size,
         )
+        self._set_mode(mode, max_concurrent, check_whole("max_containers", max_containers, 1))
         if not isinstance(image, modal.Image):
             raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
         options: dict[str, Any] = {
@@ -148,6 +171,11 @@ class ModalBackend(RemoteBackend):
             raise ConfigurationError(
                 "cache_location='remote' needs the volume that holds the cache: volumes={path: volume}"
             )
+        if cache_location == "remote" and mode == "distributed":
+            raise ConfigurationError(
+                "cache_location='remote' does not go with mode='distributed': several containers would write to one "
+                "volume at a time, and Modal keeps what the last one wrote. Leave the cache here, or use mode='single'"
+            )
         if cache_location == "remote" and CACHE_KEY_VARIABLE in os.environ:
             key: dict[str, str | None] = {CACHE_KEY_VARIABLE: os.environ[CACHE_KEY_VARIABLE]}
             options["secrets"].append(modal.Secret.from_dict(key))
@@ -159,12 +187,13 @@ class ModalBackend(RemoteBackend):
         self.detach = detach
         self.show_logs = show_logs
         self.timeout: int | None = timeout
-        self.function_options = _merge(
+        self.function_options = self._base_options = _merge(
             {name: value for name, value in options.items() if value}, function_options or {}
         )
         self._deployed_name: str | None = None
         self._check_with_modal()
-        self._set_up()
+        self._shared_app = SharedApp(environment_name)
+        self._variant: dict[str, Any] = {}  # options that differ from those of the app's function
 
     @classmethod
     def deployed(
@@ -177,6 +206,9 @@ class ModalBackend(RemoteBackend):
         max_workers: int | None = None,
         limits: Iterable[Limit] | None = None,
         max_in_flight: int | None = None,
+        mode: Literal["single", "distributed"] = "single",
+        chunk_size: int | Literal["auto"] | None = None,
+        max_concurrent: int | None = None,
     ) -> Self:
         """Return a backend that uses an app deployed by `hypernodes-modal deploy`, instead of an app of its own.
 
@@ -190,6 +222,9 @@ class ModalBackend(RemoteBackend):
             max_workers: Maximum number of concurrent calls in the container.
             limits: The limits that nodes may name (see `hypernodes.Limit`).
             max_in_flight: The largest number of items of a map that have begun and are not done.
+            mode: "single" or "distributed".
+            chunk_size: How many items of a map a job gets in mode "distributed".
+            max_concurrent: The largest number of jobs at a time in mode "distributed".
         """
         backend = object.__new__(cls)
         RemoteBackend.__init__(
@@ -199,16 +234,114 @@ class ModalBackend(RemoteBackend):
             max_workers=max_workers,
             limits=limits,
             max_in_flight=max_in_flight,
+            chunk_size=chunk_size,
         )
+        backend._set_mode(mode, max_concurrent, None)
         backend.app_name = app_name
         backend.environment_name = environment_name
         backend.detach = backend.show_logs = False
         backend.cache_location = "local"
         backend.timeout = None
-        backend.function_options = {}
+        backend.function_options = backend._base_options = {}
         backend._deployed_name = app_name
-        backend._set_up()
+        backend._shared_app = SharedApp(environment_name)
+        backend._variant = {}
         return backend
+
+    def with_options(
+        self,
+        *,
+        gpu: str | None = None,
+        memory: str | int | tuple[str | int, str | int] | None = None,
+        cpu: float | tuple[float, float] | None = None,
+        timeout: int | None = None,
+        volumes: Mapping[str, modal.Volume] | None = None,
+        secrets: Sequence[modal.Secret] | None = None,
+        retries: int | modal.Retries | None = None,
+        region: str | Sequence[str] | None = None,
+        cloud: str | None = None,
+        max_containers: int | None = None,
+        scaledown_window: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Return a backend with other options for its containers, which shares app and image with this one.
+
+        Its containers are others, and their number is limited by itself. Both use the app until both are closed.
+
+        Args:
+            gpu: See `ModalBackend`; None leaves it as it is, as for all options.
+            memory: See there.
+            cpu: See there.
+            timeout: See there.
+            volumes: See there; they replace those of this backend.
+            secrets: See there; they replace those of this backend.
+            retries: See there.
+            region: See there.
+            cloud: See there.
+            max_containers: See there.
+            scaledown_window: See there.
+            settings: Other settings of how jobs are executed: `node_execution`, `map_execution`, `max_workers`,
+                `limits`, `max_in_flight`, `mode`, `chunk_size` and `max_concurrent`. Those that are not named stay.
+
+        Raises:
+            ConfigurationError: An option has an invalid value, or Modal cannot change it for an existing function.
+
+        Example:
+            ```python
+            cpu = ModalBackend(image=image)
+            gpu = cpu.with_options(gpu="H100", memory="64GB")
+            pipeline.with_backend(cpu, nodes={"encode": gpu})
+            ```
+        """
+        if self.sends_caches and volumes is not None:
+            raise ConfigurationError("with_options cannot replace the volumes, which hold the cache")
+        options: dict[str, Any] = {
+            "gpu": check_gpu(gpu),
+            "memory": parse_memory(memory),
+            "cpu": check_cpu(cpu),
+            "timeout": None if timeout is None else check_whole("timeout", timeout, 1, 24 * 3600),
+            "volumes": check_volumes(volumes or {}),
+            "secrets": _check_secrets(secrets),
+            "retries": retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10),
+            "region": region,
+            "cloud": cloud,
+            "max_containers": check_whole("max_containers", max_containers, 1),
+            "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
+        }
+        if isinstance(gpu, list):
+            raise ConfigurationError(f"with_options takes one kind of GPU, not a list: {gpu}")
+        known = {name: getattr(self, name) for name in _ENGINE_SETTINGS}
+        unknown = [name for name in settings if name not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"with_options cannot change {', '.join(unknown)}; it takes: {', '.join([*options, *known])}"
+            )
+        if settings.get("mode") == "single":
+            known |= {"chunk_size": None, "max_concurrent": None}
+        found = {**known, **settings}
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__)
+        mode, most = found.pop("mode"), found.pop("max_concurrent")
+        RemoteBackend.__init__(changed, **found)
+        changed._set_mode(mode, most, options["max_containers"])
+        given = {name: value for name, value in options.items() if value}
+        changed._variant = {**self._variant, **given}
+        changed.function_options = {**self.function_options, **given}
+        changed.timeout = self.timeout if timeout is None else timeout
+        return changed
+
+    def _set_mode(self, mode: Any, max_concurrent: Any, max_containers: int | None) -> None:
+        if mode not in ("single", "distributed"):
+            raise ConfigurationError(f"mode must be 'single' or 'distributed'; got {mode!r}")
+        check_whole("max_concurrent", max_concurrent, 1)
+        if mode == "single" and (max_concurrent is not None or self.chunk_size is not None):
+            setting = "chunk_size" if max_concurrent is None else "max_concurrent"
+            raise ConfigurationError(f"{setting} has no use in mode 'single': choose mode='distributed'")
+        self.mode: Literal["single", "distributed"] = mode
+        self.max_concurrent: int | None = max_concurrent
+        self.jobs_at_once = 1 if mode == "single" else max_concurrent or max_containers or _MAX_CONCURRENT
+        if mode == "distributed" and self.chunk_size is None:
+            self.chunk_size = "auto"
 
     def _check_with_modal(self) -> None:
         """Make an app that is never run, since Modal's client checks some settings only then."""
@@ -216,12 +349,6 @@ class ModalBackend(RemoteBackend):
             make_app(self.app_name, self.image, self.function_options)
         except (TypeError, ValueError, modal_errors.Error) as error:
             raise ConfigurationError(f"Modal does not accept the settings of ModalBackend: {error}") from error
-
-    def _set_up(self) -> None:
-        self._lock = reset_after_fork(threading.Lock())
-        self._apps: list[OpenApp] = []  # at most one; in a list, so that it can be closed after this object is deleted
-        self._times_entered = 0
-        weakref.finalize(self, _close_all, self._apps)
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -238,6 +365,20 @@ class ModalBackend(RemoteBackend):
             # It says what is wrong; the frames of two libraries would not. Modal's own is its context.
             raise error.with_traceback(None) from None
 
+    @property
+    def shares_data(self) -> bool:
+        """Whether jobs share data: where there are several for one map."""
+        return self.mode == "distributed"
+
+    def share(self, key: str, data: bytes) -> str:
+        shared = self._shared_app
+
+        def put() -> str:
+            with shared.lock:
+                return shared.data.put(key, data)
+
+        return outside_event_loop(put)
+
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can run in the same container as this one."""
         if not isinstance(other, ModalBackend):
@@ -245,7 +386,10 @@ class ModalBackend(RemoteBackend):
         if other is self:
             return True
         if self._deployed_name is not None or other._deployed_name is not None:
-            return self._deployed_name == other._deployed_name and self.environment_name == other.environment_name
+            is_same_app = (
+                self._deployed_name == other._deployed_name and self.environment_name == other.environment_name
+            )
+            return is_same_app and self._variant == other._variant
         return self.image is other.image and self.function_options == other.function_options
 
     def _submit(self, job: bytes, channel: Channel, calls: list[JobCall]) -> bytes:
@@ -278,7 +422,7 @@ class ModalBackend(RemoteBackend):
         is_closed = isinstance(error, modal_errors.ClientClosed)  # by other code in this process
         if not call_id:  # the app was stopped by somebody else, for instance on Modal's website
             is_closed |= isinstance(error, (modal_errors.NotFoundError, modal_errors.InvalidError))
-        if is_closed and self._apps:
+        if is_closed and self._shared_app.is_open:
             self.close()
             return True
         return False
@@ -328,28 +472,30 @@ class ModalBackend(RemoteBackend):
     def _context(self, channel: Channel) -> CallContext:
         specs = [other.callable_spec() for other in channel.callable_backends if isinstance(other, ModalBackend)]
         volumes = list(self.function_options["volumes"].values()) if self.sends_caches else []
-        return CallContext(specs, volumes, channel.has_caches)
+        shared = self._shared_app.data.dictionary if channel.shared else None
+        return CallContext(specs, volumes, channel.has_caches, self.mode == "distributed", shared)
 
     # --- the app --------------------------------------------------------------------------------------------------
 
     def _function(self) -> Any:
         if self._deployed_name is not None:
-            return modal.Function.from_name(self._deployed_name, FUNCTION_NAME, environment_name=self.environment_name)
-        with self._lock:
-            if self._apps and not self._apps[0].is_usable:  # it belongs to the process that forked this one
-                self._apps.clear()
-            if not self._apps:
-                app = OpenApp(
-                    name=self.app_name,
-                    image=self.image,
-                    options=self.function_options,
-                    detach=self.detach,
-                    environment_name=self.environment_name,
-                    show_logs=self.show_logs,
-                    has_cache=self.sends_caches,
-                )
-                self._apps.append(app)
-            return self._apps[0].function
+            function = modal.Function.from_name(
+                self._deployed_name, FUNCTION_NAME, environment_name=self.environment_name
+            )
+        else:
+            function = self._shared_app.function(self._open_app)
+        return function.with_options(**self._variant) if self._variant else function
+
+    def _open_app(self) -> OpenApp:
+        return OpenApp(
+            name=self.app_name,
+            image=self.image,
+            options=self._base_options,
+            detach=self.detach,
+            environment_name=self.environment_name,
+            show_logs=self.show_logs,
+            has_cache=self.sends_caches,
+        )
 
     def deploy(self, app_name: str) -> None:
         """Deploy the function that runs jobs as a persistent app; `deployed` finds it by the name of the app.
@@ -367,18 +513,19 @@ class ModalBackend(RemoteBackend):
 
     def close(self) -> None:
         """Stop the app and its containers; the next run starts them again."""
-        with self._lock:
-            outside_event_loop(lambda: _close_all(self._apps))
+        outside_event_loop(self._shared_app.close)
 
     def __enter__(self) -> Self:
-        with self._lock:
-            self._times_entered += 1
+        shared = self._shared_app
+        with shared.lock:
+            shared.times_entered += 1
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with self._lock:
-            self._times_entered -= 1
-            is_last = self._times_entered == 0
+        shared = self._shared_app
+        with shared.lock:
+            shared.times_entered -= 1
+            is_last = shared.times_entered == 0
         if is_last:
             self.close()
 
@@ -389,11 +536,6 @@ class ModalBackend(RemoteBackend):
             name: self.function_options[name] for name in ("gpu", "memory", "cpu") if name in self.function_options
         }
         return f"ModalBackend({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-
-def _close_all(apps: list[OpenApp]) -> None:
-    while apps:
-        apps.pop().close()
 
 
 def _check_secrets(secrets: Any) -> list[modal.Secret]:

@@ -12,7 +12,7 @@ import modal.exception as modal_errors
 
 from hypernodes.extension import Channel, start_thread
 from hypernodes_modal.error_translation import BACKEND_NAME, TRANSIENT
-from hypernodes_modal.errors import ModalConnectionError
+from hypernodes_modal.errors import ContainerLostError, ModalConnectionError
 from hypernodes_modal.event_loops import outside_event_loop
 from hypernodes_modal.message_relay import MessageRelay
 from hypernodes_modal.queue_transport import MessageBacklog
@@ -29,11 +29,20 @@ class CallContext(NamedTuple):
             `callable_backends.CallableBackendSpec`).
         volumes: Volumes that hold a cache, to be reloaded before and committed after the job.
         has_caches: Whether the caller stores results while the job runs.
+        begins_once: Whether a second container that gets the job, because the first was lost, does not begin it: the
+            caller gives out again what was not done.
+        shared: Holds what the job shares with others; None if it shares nothing.
     """
 
     callable_backends: list[Any]
     volumes: list[modal.Volume]
     has_caches: bool
+    begins_once: bool = False
+    shared: modal.Dict | None = None
+
+
+BEGUN_BEFORE = b""
+"""What is returned for a job that another container had begun."""
 
 
 class JobCall:
@@ -64,6 +73,7 @@ class JobCall:
 
         Raises:
             modal.exception.Error: The error that Modal reported.
+            ContainerLostError: Another container had begun it, and was lost.
             ModalConnectionError: It is not known whether the call was started.
         """
         with ExitStack() as stack:
@@ -76,6 +86,13 @@ class JobCall:
                 start_thread(relay)
             try:
                 outcome, backlog = self._wait()
+                if outcome == BEGUN_BEFORE:
+                    raise ContainerLostError(
+                        "the container that executed a job was lost: killed, preempted, or out of memory",
+                        backend_name=BACKEND_NAME,
+                        exit_code=None,
+                        log_tail="",
+                    )
                 return outcome
             except BaseException:
                 # Also when only this side gives up, on an interrupt or a lost connection: nobody would take the result.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 
 import modal
 
 from hypernodes.extension import execute
-from hypernodes_modal.call import CallContext
+from hypernodes_modal.call import BEGUN_BEFORE, CallContext
 from hypernodes_modal.callable_backends import CallableBackend
 from hypernodes_modal.queue_transport import MessageBacklog, QueueExchange
+from hypernodes_modal.shared_data import fetch
 
 # Jobs that end within this time send no messages, since one request takes longer than many jobs.
 _PATIENCE_S = 0.1
@@ -42,7 +44,9 @@ def run_job(job: bytes, queue: modal.Queue | None, context: CallContext) -> tupl
         if queue is None:
             return execute(job, backends=backends, is_dedicated=True), None
         # An earlier container of this call may have had results stored that the job does not know of.
-        exchange = QueueExchange(queue, may_be_repeated=context.has_caches)
+        exchange = QueueExchange(queue, may_be_repeated=context.has_caches or context.begins_once)
+        if context.begins_once and not exchange.begin():
+            return BEGUN_BEFORE, exchange.backlog()
         outcome = execute(
             job,
             exchange,
@@ -50,6 +54,7 @@ def run_job(job: bytes, queue: modal.Queue | None, context: CallContext) -> tupl
             is_repeated=exchange.is_repeated,
             patience_s=_PATIENCE_S,
             is_dedicated=True,
+            fetch=partial(fetch, context.shared),
         )
         return outcome, exchange.backlog()
     finally:

@@ -86,6 +86,17 @@ class QueueExchange:
         self.is_repeated = may_be_repeated and self._was_started()
         self._is_marked = self.is_repeated or not may_be_repeated
 
+    def begin(self) -> bool:
+        """Note that the job begins; return whether this is the first container that does."""
+        if self.is_repeated:
+            return False
+        self._mark()
+        return True
+
+    def _mark(self) -> None:
+        retry_transient(partial(self._queue.put, b"", partition=_STARTED))
+        self._is_marked = True
+
     def __call__(self, message: bytes) -> bytes | None:
         """Send a message; return the reply to a question.
 
@@ -94,8 +105,7 @@ class QueueExchange:
         """
         is_question = wants_reply(message)
         if not (is_question or self._is_marked):
-            retry_transient(partial(self._queue.put, b"", partition=_STARTED))
-            self._is_marked = True
+            self._mark()
         attempt, number = self._sent
         self._sent = SentMessages(attempt, number + 1)
         if not is_question:
