@@ -13,7 +13,7 @@ from .corpus import Corpus, CorpusNotInstalledError
 from .encoding import NGramEncoder
 from .evaluation import KnownItemTask
 from .pipeline import retrieval
-from .places import PLACES
+from .places import DISTRIBUTED, PLACES
 from .progress import StageProgress
 from .report import answer_lines, evaluation_lines, summary_lines
 
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache.clear()
     task = KnownItemTask(queries=options.known_items, drop=options.drop, seed=options.seed)
     progress = StageProgress()
-    with PLACES[options.backend]() as place:
+    places = DISTRIBUTED if options.mode == "distributed" else PLACES
+    with places[options.backend]() as place:
         print(f"Stages ({place.description}, cache {options.cache_dir}):", flush=True)
         outputs = (
             retrieval.with_backend(place.backend)
@@ -113,6 +114,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--backend", choices=sorted(PLACES), default="local", help="where the pipeline runs (%(default)s)"
     )
     parser.add_argument(
+        "--mode",
+        choices=["single", "distributed"],
+        default="single",
+        help="whether one worker of the backend does the job, or several share the items of its maps (%(default)s)",
+    )
+    parser.add_argument(
         "--cache-dir",
         type=Path,
         default=Path(".hypernodes-demo"),
@@ -123,6 +130,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if max(options.recall_at) > options.top_k:
         parser.error(f"--recall-at {max(options.recall_at)} needs a --top-k of at least as much, not {options.top_k}")
+    if options.mode == "distributed" and options.backend not in DISTRIBUTED:
+        parser.error(f"--mode distributed needs --backend {' or '.join(sorted(DISTRIBUTED))}, not {options.backend}")
     return options
 
 

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from hypernodes import Backend, LocalBackend
 
@@ -32,17 +34,29 @@ def in_this_process() -> Iterator[Place]:
 
 
 @contextmanager
-def in_a_subprocess() -> Iterator[Place]:
-    """In a fresh Python beside this one."""
+def in_a_subprocess(**settings: Any) -> Iterator[Place]:
+    """In a fresh Python beside this one, or in several."""
     from hypernodes.backend import SubprocessBackend
 
-    with SubprocessBackend() as backend:
-        yield Place(backend, "backend subprocess: a fresh Python beside this one")
+    with SubprocessBackend(**settings) as backend:
+        yield Place(backend, f"backend subprocess: {'two Pythons' if settings else 'a fresh Python'} beside this one")
 
 
 @contextmanager
-def in_a_modal_container() -> Iterator[Place]:
-    """In a container of Modal's, which here is a process of a control plane on this machine.
+def on_dask() -> Iterator[Place]:
+    """On two workers of a Dask cluster, which here are processes beside this one.
+
+    `DaskBackend("tcp://scheduler:8786")` would take another cluster.
+    """
+    from hypernodes.backend import DaskBackend
+
+    with DaskBackend("local", workers=2) as backend:
+        yield Place(backend, "backend dask: two workers of a Dask cluster on this machine")
+
+
+@contextmanager
+def on_modal(**settings: Any) -> Iterator[Place]:
+    """In containers of Modal's, which here are processes of a control plane on this machine.
 
     With an account, everything but the line with `ModalLoopback` would stay the same.
     """
@@ -53,17 +67,26 @@ def in_a_modal_container() -> Iterator[Place]:
 
     packages = [f"{name}=={version(name)}" for name in ("cloudpickle", "numpy", DISTRIBUTION)]
     image = modal.Image.debian_slim(python_version="{}.{}".format(*sys.version_info[:2])).uv_pip_install(*packages)
-    with ModalLoopback() as plane, ModalBackend(image=image) as backend:
+    with ModalLoopback() as plane, ModalBackend(image=image, **settings) as backend:
+        containers = "up to two containers" if settings else "a container"
         yield Place(
             backend,
-            "backend modal: a container on a Modal control plane on this machine",
+            f"backend modal: {containers} on a Modal control plane on this machine",
             lambda: plane.rpc_counts["FunctionMap"],
         )
 
 
 PLACES: dict[str, Callable[[], AbstractContextManager[Place]]] = {
+    "dask": on_dask,
     "local": in_this_process,
-    "modal": in_a_modal_container,
+    "modal": on_modal,
     "subprocess": in_a_subprocess,
 }
 """By the name that `--backend` takes."""
+
+DISTRIBUTED: dict[str, Callable[[], AbstractContextManager[Place]]] = {
+    "dask": on_dask,
+    "modal": partial(on_modal, mode="distributed", max_concurrent=2),
+    "subprocess": partial(in_a_subprocess, jobs_at_once=2),
+}
+"""The same with `--mode distributed`: the items of maps are divided among workers."""

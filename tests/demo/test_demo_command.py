@@ -76,6 +76,29 @@ def test_the_demo_on_modal_is_one_call_with_the_same_answers_and_none_for_what_i
     assert answers(second) == answers(first)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--backend", "dask"),
+        ("--backend", "modal", "--mode", "distributed"),
+        ("--backend", "subprocess", "--mode", "distributed"),
+    ],
+    ids=lambda arguments: "-".join(arguments[1::2]),
+)
+def test_the_demo_divided_among_workers_gives_the_same_answers_and_computes_nothing_again(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    def answers(printed: str) -> str:
+        return printed.partition("Answers")[2].rpartition("This run")[0]
+
+    first = demo(tmp_path / "divided", "--limit", "200", *arguments)
+    assert counts(first)["encode_all"] == (200, 0)
+    assert answers(first) == answers(demo(tmp_path / "local", "--limit", "200"))
+    second = demo(tmp_path / "divided", "--limit", "200", *arguments)
+    assert "Computed now     nothing" in second
+    assert answers(second) == answers(first)
+
+
 def test_the_demo_in_a_subprocess_gives_the_same_answers_from_the_same_cache(tmp_path: Path) -> None:
     assert counts(demo(tmp_path, "--limit", "200", "--backend", "subprocess"))["encode_all"] == (200, 0)
     assert "Computed now     nothing" in demo(tmp_path, "--limit", "200")
@@ -83,7 +106,13 @@ def test_the_demo_in_a_subprocess_gives_the_same_answers_from_the_same_cache(tmp
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--limit", "0"], ["--drop", "1"], ["--recall-at", "1", "20"], ["--backend", "nowhere"]],
+    [
+        ["--limit", "0"],
+        ["--drop", "1"],
+        ["--recall-at", "1", "20"],
+        ["--backend", "nowhere"],
+        ["--mode", "distributed"],
+    ],
     ids=" ".join,
 )
 def test_wrong_options_of_the_demo_are_refused_before_anything_runs(wrong: list[str], tmp_path: Path) -> None:
