@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -40,38 +40,39 @@ class ScopeEvents:
     def expect(self, steps: Iterable[Step], is_held: bool = False) -> None:
         """Count the remaining steps; while held, no scope ends, because more of its steps may turn out to be needed."""
         self._is_held = is_held
-        for step in steps:
-            for scope in self._reported(step.scope):
-                self._remaining[scope] += 1
-
-    def _reported(self, scope: int) -> Iterator[int]:
-        """Yield a scope and those that contain it, as far as they are reported here."""
         scopes = self._frame.plan.scopes
-        while scope > 0 and scope not in self._open:
-            yield scope
-            scope = scopes[scope].parent
+        for step in steps:
+            scope = step.scope
+            while scope > 0 and scope not in self._open:
+                self._remaining[scope] += 1
+                scope = scopes[scope].parent
 
     def enter(self, scope: int) -> None:
         unreported: list[int] = []
-        for outer in self._reported(scope):
-            if outer in self._started_at:
-                break
-            unreported.append(outer)
+        while scope > 0 and scope not in self._started_at and scope not in self._open:
+            unreported.append(scope)
+            scope = self._frame.plan.scopes[scope].parent
         for inner in reversed(unreported):
             self._notify("on_nested_pipeline_start", inner)
             self._started_at[inner] = perf_counter()
 
     def leave(self, scope: int) -> None:
-        for outer in self._reported(scope):
-            self._remaining[outer] -= 1
-            if self._remaining[outer] == 0 and not self._is_held:
-                self._end(outer)
+        scopes = self._frame.plan.scopes
+        while scope > 0 and scope not in self._open:
+            self._remaining[scope] -= 1
+            if self._remaining[scope] == 0 and not self._is_held:
+                self._end(scope)
+            scope = scopes[scope].parent
 
     def shared_by(self, steps: Sequence[Step]) -> list[int]:
         """Return the scopes of some steps that contain others too, or that were entered already."""
         own: Counter[int] = Counter()
+        scopes = self._frame.plan.scopes
         for step in steps:
-            own.update(self._reported(step.scope))
+            scope = step.scope
+            while scope > 0 and scope not in self._open:
+                own[scope] += 1
+                scope = scopes[scope].parent
         shared = [
             scope
             for scope in sorted(own)
