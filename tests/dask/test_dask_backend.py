@@ -312,7 +312,7 @@ def test_a_lost_scheduler_is_a_clear_error_and_what_was_computed_stays(tmp_path:
 def test_a_scheduler_that_is_lost_while_new_workers_are_checked_is_a_clear_error(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distributed import CommClosedError
+    from distributed.comm import CommClosedError
 
     from hypernodes_dask import DaskBackend
 
