@@ -73,6 +73,7 @@ class Node(Conditional, Generic[P, R]):
         max_concurrency: The largest number of calls at a time in this process.
         limit: What else limits its calls.
         each: Whether a mapped pipeline may take what it yields one by one (see `node`).
+        idempotent: Whether a call may be made twice (see `node`).
 
     Attributes:
         func: The wrapped callable.
@@ -96,6 +97,7 @@ class Node(Conditional, Generic[P, R]):
         batching: How the items of a batched node are gathered into calls; None if each is called on its own.
         limiting: What limits its calls; None if nothing does.
         each: Whether a mapped pipeline may take what a generator function yields one by one.
+        idempotent: Whether a call may be made twice; None for whether its result is cached.
         needs: Names of what has to be known before it runs: its inputs, and what its conditions are on.
         code_signature: Digest of the code, if the process that sent the node computed it; None for nodes made here.
 
@@ -130,6 +132,7 @@ class Node(Conditional, Generic[P, R]):
         max_concurrency: int | None = None,
         limit: str | Iterable[str] | Mapping[str, Callable[..., float] | None] | None = None,
         each: bool = False,
+        idempotent: bool | None = None,
     ) -> None:
         if isinstance(func, Node):
             raise InvalidNodeError(
@@ -190,6 +193,7 @@ class Node(Conditional, Generic[P, R]):
                 batch_options, self.name, self.inputs, self.defaults, self.skip_failures, self.is_generator
             )
         self.each = check_each(each, self.name, self.is_generator, self.outputs, func)
+        self.idempotent = None if idempotent is None else check_bool(f"idempotent of node {self.name!r}", idempotent)
         self.limiting: Limiting | None = None
         if max_concurrency is not None or limit is not None:
             from hypernodes.limiting import check_limiting
@@ -286,6 +290,7 @@ class Node(Conditional, Generic[P, R]):
             **(self.batching.options() if self.batching is not None else {}),
             **(self.limiting.options() if self.limiting is not None else {}),
             **({"each": True} if self.each else {}),
+            **({} if self.idempotent is None else {"idempotent": self.idempotent}),
         }
         code_signature = self.code_signature
         if carries_signature and code_signature is None:
@@ -338,6 +343,7 @@ def node(
     max_concurrency: int | None = None,
     limit: str | Iterable[str] | Mapping[str, Callable[..., float] | None] | None = None,
     each: bool = False,
+    idempotent: bool | None = None,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 
 
@@ -400,6 +406,9 @@ def node(output_name: Any = None, **options: Any) -> Any:
             that maps over its output starts with the first ones while it still yields, and no more are made than that
             can take. The list is there when it ends, for all others. (In a worker process the elements are collected
             first.)
+        idempotent: Whether a call may be made twice at the same time without harm. Where a map is divided among several
+            workers, the items of its last jobs are then given to idle ones too if these jobs take long, and the first
+            result counts. By default for nodes whose results are cached.
 
     Returns:
         The decorated function, as a `Node` that can be called like the function.

@@ -138,6 +138,12 @@ class Channel:
         if is_late:
             self._call(end)
 
+    def abandon(self) -> None:
+        """Take nothing more of the job, and end it: others have done its work."""
+        with self._receiver.lock:
+            self._is_over = True
+        self.cancel()
+
     def cancel(self) -> None:
         """End the job, if the backend can: nobody waits for it any more."""
         with self._ending:

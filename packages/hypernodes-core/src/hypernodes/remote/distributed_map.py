@@ -25,6 +25,7 @@ from hypernodes.remote.job_sizes import JobSizes
 from hypernodes.remote.pruning import OpenItems
 from hypernodes.remote.remote_call import RemoteCall
 from hypernodes.remote.sent_job import SentJob
+from hypernodes.remote.stragglers import Doubled, is_late, may_be_repeated
 
 Row: TypeAlias = tuple[int, tuple[Any, ...]]  # index and outputs of an item
 
@@ -49,6 +50,7 @@ class _Stretch(NamedTuple):
         losses: How many workers were lost that had them.
         is_job: Whether they are one job, so that the item that ends its workers is found.
         deaths: How many workers were lost that had nothing else; for one item.
+        is_second: Whether another job has the same items, and takes long.
     """
 
     items: OpenItems
@@ -56,6 +58,7 @@ class _Stretch(NamedTuple):
     losses: int = 0
     is_job: bool = False
     deaths: int = 0
+    is_second: bool = False
 
 
 class _Job(NamedTuple):
@@ -64,6 +67,7 @@ class _Job(NamedTuple):
     sent: SentJob
     stretch: _Stretch
     sent_at: float
+    is_doubled: bool
 
 
 class DistributedMap:
@@ -95,6 +99,8 @@ class DistributedMap:
         self._total = total
         self._waiting: deque[_Stretch] = deque()
         # Where items are cached: by what varies of one that is under way, those that equal it and wait; the reverse.
+        self._may_repeat = may_be_repeated(call.plan)
+        self._doubled = Doubled()
         self._equals: dict[tuple[bytes, ...], list[tuple[OpenItems, int]]] = {}
         self._begun: dict[int, tuple[bytes, ...]] = {}
         self._released: list[tuple[OpenItems, int]] = []  # of these, those that equal one that is done now
@@ -184,6 +190,8 @@ class DistributedMap:
             if stretch is None:
                 break
             self._start(stretch)
+        if self._may_repeat and 0 < len(self._under_way) < room:
+            self._double_late_jobs(room)
         if self._is_cancelled:
             raise CancelledError("the run was cancelled")
 
@@ -270,7 +278,24 @@ class DistributedMap:
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
-    def _start(self, stretch: _Stretch) -> None:
+    def _double_late_jobs(self, room: int) -> None:
+        """Give the items of jobs that take long to idle workers as well."""
+        now = perf_counter()
+        for number, job in list(self._under_way.items()):
+            if len(self._under_way) >= room:
+                return
+            items, positions = job.stretch.items, job.stretch.positions
+            if job.is_doubled or not is_late(now - job.sent_at, len(positions), self._sizes.seconds_per_item):
+                continue
+            indexes = items.part.indexes
+            rest = [position for position in positions if indexes[position] not in job.sent.arrived]
+            if rest:
+                self._under_way[number] = job._replace(is_doubled=True)
+                second = self._start(_Stretch(items, rest, losses=1, is_job=True, is_second=True))
+                self._doubled.add([indexes[position] for position in rest], number, second)
+
+    def _start(self, stretch: _Stretch) -> int:
+        """Send a job; return its number."""
         number = next(self._numbers)
 
         def deliver(result: MapResult) -> None:  # in another thread
@@ -279,11 +304,12 @@ class DistributedMap:
         began_at = perf_counter()
         part, known = stretch.items.some(stretch.positions)
         sent = self._call.job_of_many(part, known, deliver, is_repeated=stretch.losses > 0)
-        job = _Job(sent, stretch, perf_counter())
+        job = _Job(sent, stretch, perf_counter(), stretch.is_second)
         future = run_in_copied_context(self._threads, self._runs, sent.submit)
         self._under_way[number] = job
         future.add_done_callback(lambda done: self._news.put(lambda: self._settle(number, done)))
         self._sizes.learn_sending(len(stretch.positions), sent.own_bytes, perf_counter() - began_at)
+        return number
 
     def _wait(self) -> None:
         """Wait for news, and take all there are."""
@@ -304,13 +330,14 @@ class DistributedMap:
     def _take(self, result: MapResult) -> None:
         """Take results of a job."""
         if not self._is_cancelled:
-            self._rows.extend(result.by_index().items())
+            rows = list(result.by_index().items())
+            self._rows.extend([rows[position] for position in self._doubled.new([index for index, _ in rows])])
 
     def _settle(self, number: int, done: Future[MapResult]) -> None:
         """Handle the end of a job."""
-        job = self._under_way.pop(number)
+        job = self._under_way.pop(number, None)
         error = done.exception()
-        if self._is_cancelled:
+        if self._is_cancelled or job is None:
             return
         self._release_equals(job.sent.arrived)  # whose results are in the cache now
         if error is None:
@@ -319,19 +346,45 @@ class DistributedMap:
             self._release_equals(result.indexes)
             work_s, total_s = job.sent.work_s, perf_counter() - job.sent_at
             self._sizes.learn(len(job.stretch.positions), total_s if work_s is None else work_s, total_s)
+            self._end_overtaken_jobs()
+        elif job.is_doubled and not self._unheld(number, job):
+            pass  # it was ended, or lost, and another one has what it had not done
         elif isinstance(error, _LOST):
-            self._give_out_again(job, error)
+            self._give_out_again(job, error, self._unheld(number, job))
         else:
             self._end_with(error)
+
+    def _unheld(self, number: int, job: _Job) -> list[int]:
+        """Return the positions of the items that a job has not done, and that no other one has."""
+        indexes = job.stretch.items.part.indexes
+        rest = [position for position in job.stretch.positions if indexes[position] not in job.sent.arrived]
+        unheld = set(self._doubled.unheld(number, [indexes[position] for position in rest]))
+        return [position for position in rest if indexes[position] in unheld]
+
+    def _end_overtaken_jobs(self) -> None:
+        """End the jobs of whose items others have brought all results, without waiting for them."""
+        for number, job in list(self._under_way.items()):
+            indexes, arrived = job.stretch.items.part.indexes, job.sent.arrived
+            if job.is_doubled and all(
+                indexes[position] in arrived or self._doubled.is_done(indexes[position])
+                for position in job.stretch.positions
+            ):
+                del self._under_way[number]
+                job.sent.channel.abandon()
 
     def _end_with(self, error: BaseException) -> None:
         self._problem = self._problem or error
 
-    def _give_out_again(self, job: _Job, error: WorkerLostError | NodeTimeoutError) -> None:
-        """Let other workers compute what a lost one has not; find the item that ends all its workers."""
-        items, positions, losses, _, deaths = job.stretch
+    def _give_out_again(self, job: _Job, error: WorkerLostError | NodeTimeoutError, rest: list[int]) -> None:
+        """Let other workers compute what a lost one has not; find the item that ends all its workers.
+
+        Args:
+            job: The job that was lost.
+            error: Why.
+            rest: The positions of the items that it had not done.
+        """
+        items, positions, losses, _, deaths, _ = job.stretch
         indexes = items.part.indexes
-        rest = [position for position in positions if indexes[position] not in job.sent.arrived]
         if not rest:
             return
         losses += 1

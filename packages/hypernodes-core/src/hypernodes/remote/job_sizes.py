@@ -41,6 +41,11 @@ class JobSizes:
         self._bytes = 0.0  # for one item
         self._sending_s = 0.0  # for one job, at the caller
 
+    @property
+    def seconds_per_item(self) -> float | None:
+        """How long an item takes, where it is executed; None when that is not known yet."""
+        return self._seconds
+
     def choose(self, waiting: int | None, jobs_at_once: int) -> int:
         """Return how many items the next job gets.
 
