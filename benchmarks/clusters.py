@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.functions import add
 from benchmarks.measure import Case, Suite
+from benchmarks.peers import measured_by_peers
 from hypernodes import Node, Pipeline
 
 if TYPE_CHECKING:
@@ -36,14 +37,16 @@ def _cluster() -> Iterator[DaskBackend]:
 def _case(
     function: Callable[..., int], items: int, chunk: int, share_of_ideal: float = 1.0, **shared: Any
 ) -> Iterator[Case]:
-    with _cluster() as backend, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    seconds = shared.get("seconds", 0.0)
+    with _cluster() as backend, pool, measured_by_peers("map_on_cluster", size=items, seconds=seconds) as peers:
         pipeline = Pipeline([Node(function, "y")], backend=backend)
         work, client = partial(function, **shared), backend.client
         yield Case(
             lambda: pipeline.map({"x": range(items), **shared}, "x"),
             ideal=lambda: client.gather(client.map(work, range(int(items * share_of_ideal)), pure=False)),
             ideal_divisor=share_of_ideal,
-            peers={"ProcessPoolExecutor": lambda: list(pool.map(work, range(items), chunksize=chunk))},
+            peers={"ProcessPoolExecutor": lambda: list(pool.map(work, range(items), chunksize=chunk)), **peers},
             units=items,
         )
 

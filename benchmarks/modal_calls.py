@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from time import sleep
 from typing import Any, NamedTuple
 
 import modal
@@ -163,3 +164,47 @@ def _cold() -> Iterator[Case]:
 
     with ModalLoopback():
         yield Case(ours, by_hand)
+
+
+@SUITE.sized_workload(
+    "map() over 1,000 items × 10 ms asleep, divided among 2 containers",
+    budget=0.9,
+    ideal="bare .map() on 2 containers",
+    unit="item",
+    max_rounds=3,
+    is_large=True,
+)
+def _divided(is_small: bool) -> Iterator[Case]:
+    yield from _on_two_containers(6 if is_small else 1_000, seconds=0.01)
+
+
+@SUITE.sized_workload(
+    "map() over 20,000 trivial items, divided among 2 containers",
+    budget=10,
+    ideal="20 × bare .map() of 1,000 on 2 containers",
+    unit="item",
+    max_rounds=3,
+    is_large=True,
+)
+def _divided_trivial(is_small: bool) -> Iterator[Case]:
+    yield from _on_two_containers(20 if is_small else 20_000, seconds=0.0, share_of_ideal=0.05)
+
+
+def _on_two_containers(items: int, seconds: float, share_of_ideal: float = 1.0) -> Iterator[Case]:
+    @node(output_name="same")
+    def rest(x: int, seconds: float) -> int:
+        sleep(seconds)
+        return x
+
+    app = modal.App("bare map")
+    image = _image()
+    bare = app.function(name="rest", image=image, serialized=True, max_containers=2)(rest.func)
+    divided = ModalBackend(image, mode="distributed", max_containers=2)
+    with ModalLoopback(), app.run(), divided:
+        pipeline = Pipeline(nodes=[rest], backend=divided)
+        yield Case(
+            lambda: pipeline.map({"x": range(items), "seconds": seconds}, "x"),
+            ideal=lambda: list(bare.map(range(int(items * share_of_ideal)), kwargs={"seconds": seconds})),
+            ideal_divisor=share_of_ideal,
+            units=items,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import functions
@@ -29,3 +30,15 @@ def map_in_batches(size: int, threads: int) -> Any:
         return items.map(prepare).map_batches(encode, batch_size=functions.BATCH, compute=one).take_all()
 
     return run
+
+
+def map_on_cluster(size: int, seconds: float) -> Any:
+    folder = str(Path(functions.__file__).parent)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": folder}})
+
+    @ray.remote
+    def rest(x: int) -> int:
+        sleep(seconds)
+        return x
+
+    return lambda: ray.get([rest.remote(x) for x in range(size)])
