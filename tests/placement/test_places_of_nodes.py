@@ -489,3 +489,42 @@ def test_places_inside_places_are_refused() -> None:
     placed = steps().with_backend(LocalBackend(), nodes={"encode": InProcess()}).effective_backend
     with pytest.raises(ConfigurationError, match="cannot be one of the places"):
         steps().with_backend(placed, nodes={"load": InProcess()})
+
+
+# --- what would be sent -----------------------------------------------------------------------------------------------
+
+
+def test_preflight_says_which_node_runs_where() -> None:
+    here, place = LocalBackend(), Place()
+
+    @node(output_name="count")
+    def count(vectors: list[int]) -> int:
+        return len(vectors)
+
+    inner = Pipeline([split, encode], name="inner")
+    mapped = inner.as_node(
+        input_mapping={"texts": "text"}, output_mapping={"vector": "vectors"}, map_over="texts", name="all"
+    )
+    pipeline = Pipeline([load, mapped, count]).with_backend(here, nodes={"all/encode": place})
+    found = pipeline.effective_backend.preflight(  # type: ignore[attr-defined]
+        pipeline, {"path": 1, "texts": ["a"]}, output_name=["text", "count"]
+    )
+    assert {each.backend: set(each.nodes) for each in found.places} == {
+        here: {"load", "all/split", "count"},
+        place: {"all/encode"},
+    }
+    assert place.nodes == []
+
+
+def test_preflight_says_what_cannot_be_sent_to_a_place() -> None:
+    lock = threading.Lock()
+
+    @node(output_name="y")
+    def use(text: str) -> bool:
+        return lock.locked()
+
+    placed = Pipeline([load, use]).with_backend(LocalBackend(), nodes={"use": Place()})
+    found = placed.effective_backend.preflight(placed, {"path": 1})  # type: ignore[attr-defined]
+    (problem,) = found.problems
+    assert "use → closure 'lock'" in problem
+    assert f"PROBLEM: {problem}" in str(found)

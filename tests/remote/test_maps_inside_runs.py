@@ -270,3 +270,13 @@ def test_a_worker_that_is_lost_twice_fails_the_run() -> None:
 def test_real_processes_divide_a_map_inside_a_run() -> None:
     with SubprocessBackend(jobs_at_once=2, chunk_size=5) as place:
         assert nested.with_backend(place).run({"count": 12}, "index") == nested.run({"count": 12}, "index")
+
+
+def test_preflight_says_what_is_divided() -> None:
+    place = Watched()
+    found = place.preflight(flat, {"count": 10})
+    assert (found.divided, found.jobs_at_once) == (("all",), 3)
+    assert "divided among jobs: all; now up to 3 at a time" in str(found)
+    assert place.preflight(encode_all, {"word": [1, 2]}, map_over="word").divided == ("encode",)
+    assert InProcess().preflight(flat, {"count": 10}).divided == ()
+    assert place.nodes == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,10 +16,11 @@ from hypernodes.nodes import Node
 from hypernodes.request import MapRequest, RunRequest, check_request
 
 if TYPE_CHECKING:
+    from hypernodes.backend.placed_preflight import PlacedPreflight
     from hypernodes.engine.execution import Execution
     from hypernodes.engine.limits import Limit
     from hypernodes.graph import Graph
-    from hypernodes.plan import NestedStep, Plan, Step
+    from hypernodes.plan import MapMode, NestedStep, Plan, Step
     from hypernodes.plan.placing import Place
 
 _SEPARATOR = "/"
@@ -145,6 +146,41 @@ class PlacedBackend(Backend):
     def limits(self) -> tuple[Limit, ...]:
         """The limits that nodes may name at some place."""
         return tuple([limit for backend in self._backends for limit in getattr(backend, "limits", ())])
+
+    # --- what would be sent ----------------------------------------------------------------------------------------
+
+    def preflight(
+        self,
+        pipeline: Any,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_name: Any = None,
+        map_over: str | Sequence[str] | None = None,
+        map_mode: MapMode = "zip",
+    ) -> PlacedPreflight:
+        """Return which node would run where, and what would keep nodes from running there, without sending anything.
+
+        Args:
+            pipeline: The pipeline.
+            inputs: The inputs that `run` or `map` would get.
+            output_name: Outputs to compute; all that the pipeline shows when None.
+            map_over: Name, or names, of the inputs that vary from item to item; None for `run`.
+            map_mode: "zip" or "product"; see `Pipeline.map`.
+
+        Raises:
+            DependencyError: The inputs or outputs do not fit.
+        """
+        from hypernodes.backend.placed_preflight import PlacedPreflight, PlacesFound
+
+        given: Mapping[str, Any] = inputs or {}
+        if map_over is None:
+            plan = RunRequest(pipeline, given, output_name).plan()
+        else:
+            request = pipeline.map_request(given, map_over, map_mode, output_name)
+            plan, given = request.plan(), request.inputs
+        found = PlacesFound(self.default)
+        found.add(self.place(plan), given)
+        return PlacedPreflight(tuple(found.places()))
 
     # --- placing --------------------------------------------------------------------------------------------------
 

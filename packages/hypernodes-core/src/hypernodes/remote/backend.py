@@ -216,9 +216,9 @@ class RemoteBackend(Backend):
         """
         if executions is None or executions >= self.jobs_at_once or (self.sends_caches and plan.is_cached):
             return False
-        from hypernodes.remote.divided_steps import has_divided_maps
+        from hypernodes.remote.divided_steps import divided_maps
 
-        return has_divided_maps(plan, self)
+        return bool(divided_maps(plan, self))
 
     def _driven(self, plan: Plan, request: RunRequest | MapRequest) -> Execution:
         """Return the execution of a plan whose steps are jobs."""
@@ -388,7 +388,12 @@ class RemoteBackend(Backend):
         values = _fill(plan, request.inputs)
         call = self._remote_call(plan, request.context)
         part, needs_call = call.pruning.run(values)
-        return call.preflight(part, needs_call)
+        found = call.preflight(part, needs_call)
+        if needs_call and self._is_driven_here(plan):
+            from hypernodes.remote.divided_steps import divided_maps
+
+            found = found._replace(divided=divided_maps(plan, self), jobs_at_once=self.jobs_at_once)
+        return found
 
     def _preflight_map(self, request: MapRequest) -> Preflight:
         plan, given = map_plan(request)
@@ -396,7 +401,10 @@ class RemoteBackend(Backend):
         total = given.total()
         assert total is not None  # the columns have been read
         items = call.pruning.map(given, "raise", lambda frame: None)
-        return call.preflight_map(items, total)
+        found = call.preflight_map(items, total)
+        if found.needs_call and self._divides_maps:
+            found = found._replace(divided=(request.pipeline.id,), jobs_at_once=self.jobs_at_once)
+        return found
 
     def find_python_version(self) -> str | None:
         """Return the minor version of Python on the remote side ("3.12"); None when only a job can tell."""

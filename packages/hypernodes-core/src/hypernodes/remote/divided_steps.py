@@ -7,9 +7,10 @@ from hypernodes.plan.placing import Place, place_steps
 from hypernodes.remote.transport import Transport
 
 
-def has_divided_maps(plan: Plan, backend: Transport) -> bool:
-    """Whether a plan has maps that a backend divides."""
-    return any(step.mapped and _runs_on(step, backend) for step in plan.steps if isinstance(step, NestedStep))
+def divided_maps(plan: Plan, backend: Transport) -> tuple[str, ...]:
+    """Return the names of the maps in a plan that a backend divides."""
+    nested = [step for step in plan.steps if isinstance(step, NestedStep)]
+    return tuple([step.node.name for step in nested if step.mapped and _runs_on(step, backend)])
 
 
 def divide_steps(plan: Plan, backend: Transport) -> Plan:

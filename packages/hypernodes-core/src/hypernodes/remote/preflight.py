@@ -27,6 +27,9 @@ class Preflight(NamedTuple):
         items: Number of items of a map; None for a run.
         cached_items: How many of these the cache holds as a whole.
         python: Minor version of Python on the remote side ("3.12"); None when it is only compared as the job starts.
+        divided: What is divided among several jobs: the names of mapped pipelines in a run, or the map itself. The size
+            is then that of a single job for everything.
+        jobs_at_once: How many jobs the backend takes at a time now.
     """
 
     needs_call: bool
@@ -39,6 +42,8 @@ class Preflight(NamedTuple):
     items: int | None = None
     cached_items: int = 0
     python: str | None = None
+    divided: tuple[str, ...] = ()
+    jobs_at_once: int = 1
 
     def __str__(self) -> str:
         if not self.needs_call:
@@ -48,6 +53,8 @@ class Preflight(NamedTuple):
             f"  runs there: {', '.join(self.nodes)}",
             f"  from the cache: {self._found()}",
         ]
+        if self.divided:
+            lines.append(f"  divided among jobs: {', '.join(self.divided)}; now up to {self.jobs_at_once} at a time")
         for name, size in sorted(self.values.items(), key=lambda entry: -entry[1]):
             lines.append(f"  {name}: {_size(size)}")
         if self.modules:
