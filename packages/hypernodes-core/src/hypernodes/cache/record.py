@@ -5,6 +5,7 @@ A record is a plain dict, since the version that wrote it may be older or newer 
 - `format`: "1"; records of other formats are not read;
 - `node`: name of the node, and `version` its `@node(version=...)`, where it has one;
 - `computed_at`: time of the computation, in seconds since the epoch;
+- `duration_s`: how long that took, in seconds, where it is known;
 - `code_digest`: digest of its whole code;
 - `code`: for every component of that code its digest; empty where the code could not be inspected;
 - `after_failures`, where it depends on failed items: the mapped pipeline that they are of, and `is_uncached`, whether
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 import time
 from typing import Any, Final
+
+from hypernodes.durations import in_words
 
 RECORD_PREFIX: Final = "about-"
 FORMAT: Final = "1"
@@ -37,6 +40,7 @@ def checked_record(value: Any) -> dict[str, Any] | None:
         and isinstance(value.get("version", ""), str)
         and isinstance(value.get("after_failures", ""), str)
         and isinstance(value.get("computed_at"), float)
+        and isinstance(value.get("duration_s", 0.0), float)
         and isinstance(value.get("code_digest"), bytes)
         and isinstance(code, dict)
         and all(isinstance(label, str) and isinstance(own, bytes) for label, own in code.items())
@@ -73,7 +77,8 @@ def describe_record(value: Any) -> list[str]:
     record = checked_record(value)
     if record is None:
         return ["a record that this version cannot read"]
-    lines = [f"computed  {_date(record['computed_at'])}"]
+    took = f", in {in_words(record['duration_s'])}" if "duration_s" in record else ""
+    lines = [f"computed  {_date(record['computed_at'])}{took}"]
     if "version" in record:
         lines.append(f"version   {record['version']}")
     if "after_failures" in record:

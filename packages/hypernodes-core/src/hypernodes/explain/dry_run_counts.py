@@ -382,6 +382,7 @@ class _DryRunCounter:
                 tally.has_unknown_items,
                 tuple(dict.fromkeys(why)),
                 skipped=tally.skipped,
+                seconds_per_run=reasons.seconds_of(plan, step) if tally.runs else None,
             )
 
     def _open_maps(self, plan: Plan) -> set[str]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from hypernodes.checks import shown
+from hypernodes.durations import in_words
 from hypernodes.nearest import suggest
 
 Status: TypeAlias = Literal["hit", "run", "partly", "unknown", "not needed", "overridden", "skipped"]
 
+_MOMENT_S = 0.1
 _STATUS_WORDS: dict[Status, str] = {
     "hit": "hit",
     "run": "would run",
@@ -35,6 +37,7 @@ class NodeExplanation(NamedTuple):
         reasons: Why it would run, or why that is not known yet; the most specific first.
         is_overridden: Whether a given value replaces it.
         skipped: How often it would be skipped, because a condition does not hold.
+        seconds_per_run: How long it took when it was computed last; None when that is not known, or it would not run.
     """
 
     name: str
@@ -47,6 +50,12 @@ class NodeExplanation(NamedTuple):
     reasons: tuple[str, ...]
     is_overridden: bool = False
     skipped: int = 0
+    seconds_per_run: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it would run in all, going by the last time; None when that is not known."""
+        return None if self.seconds_per_run is None else self.runs * self.seconds_per_run
 
     @property
     def status(self) -> Status:
@@ -80,6 +89,12 @@ class NodeExplanation(NamedTuple):
         if self.has_unknown_items:
             words.append("unknown number of items" if not words else "more items not known yet")
         return ", ".join(words)
+
+    @property
+    def counts_and_time(self) -> str:
+        """The counts in words, with the time that running would take if it is more than a moment."""
+        long = self.seconds is not None and self.seconds >= _MOMENT_S
+        return f"{self.counts}, about {in_words(self.seconds or 0.0)}" if long else self.counts
 
     @property
     def title(self) -> str:
@@ -123,6 +138,11 @@ class Explanation:
         return sum(node.runs for node in self.nodes)
 
     @property
+    def seconds(self) -> float:
+        """How long the nodes would run in all, one after the other, as far as caches say how long they took before."""
+        return sum(node.seconds or 0.0 for node in self.nodes)
+
+    @property
     def unknown(self) -> int:
         """Number of needed results for which it is not known yet whether they are in a cache."""
         return sum(node.unknown for node in self.nodes)
@@ -162,11 +182,13 @@ class Explanation:
         counts = ", ".join(f"{number} {word}" for number, word in pairs if number) or "nothing to compute"
         if any(node.has_unknown_items for node in self.nodes):
             counts += ", and an unknown number of items"
+        if self.seconds >= _MOMENT_S:
+            counts += f", about {in_words(self.seconds)} of work"
         over = "" if self.items is None else f", map over {self.items} items ({self.items_found} fully cached)"
         return f"pipeline {self.pipeline_id!r}{over}: {counts}"
 
     def __repr__(self) -> str:
-        rows = [(node.title, node.counts, "; ".join(node.reasons)) for node in self.nodes]
+        rows = [(node.title, node.counts_and_time, "; ".join(node.reasons)) for node in self.nodes]
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
         lines = [
             f"  {title:<{widths[0]}}  {counts:<{widths[1]}}  {reasons}".rstrip() for title, counts, reasons in rows
@@ -180,7 +202,7 @@ class Explanation:
             "<tr>"
             + "".join(
                 f'<td style="text-align: left">{escape(text)}</td>'
-                for text in (node.title, node.counts, "; ".join(node.reasons))
+                for text in (node.title, node.counts_and_time, "; ".join(node.reasons))
             )
             + "</tr>"
             for node in self.nodes

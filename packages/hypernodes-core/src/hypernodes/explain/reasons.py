@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hypernodes.cache.base import MISS
+from hypernodes.cache.base import MISS, Cache
 from hypernodes.cache.record import checked_record
 from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.identity.records import Computed, Outline, components_of, inputs_of
@@ -33,6 +33,7 @@ class Reasons:
         self._outline = outline
         self._warnings = warnings
         self._state = state
+        self._records: dict[CallStep, Any] = {}  # that were read
 
     def of(self, plan: Plan, step: CallStep, frame: DemandFrame | None, has_hits: bool) -> list[str]:
         """Return why a node would run, at least one reason.
@@ -60,7 +61,7 @@ class Reasons:
         now: dict[str, Any] = {"code_digest": digest, "code": {}, "inputs": inputs_of(seen, step, varying)}
         if has_hits:
             return [_new_items(now["inputs"], {})]
-        stored = self._store.record(cache, self._outline.keys[step])
+        stored = self._record(cache, step)
         if stored is MISS:
             return ["never computed"]
         then = checked_record(stored)
@@ -75,6 +76,19 @@ class Reasons:
             now["version"] = repr(step.node.version)
         return changes(step.node, then, now) or [_new_items(now["inputs"], then["inputs"])]
 
+    def seconds_of(self, plan: Plan, step: CallStep) -> float | None:
+        """Return how long a node took when it was computed last, in seconds; None when that is not known."""
+        cache = plan.scopes[step.scope].cache
+        if cache is None or not step.node.cache:
+            return None
+        then = checked_record(self._record(cache, step))
+        return None if then is None else then.get("duration_s")
+
+    def _record(self, cache: Cache, step: CallStep) -> Any:
+        if step not in self._records:
+            self._records[step] = self._store.record(cache, self._outline.keys[step])
+        return self._records[step]
+
     def failed_before(self, plan: Plan, step: CallStep, frame: DemandFrame | None) -> str | None:
         """Return the mapped pipeline whose failed items a node's result was last computed from, or None.
 
@@ -84,7 +98,7 @@ class Reasons:
         digest = self._state.codes.of(plan).calls[step.index]
         if frame is None or cache is None or digest is None or not frame.identities.can_be_identified(step):
             return None
-        then = checked_record(self._store.record(cache, self._outline.keys[step]))
+        then = checked_record(self._record(cache, step))
         if then is None or then["code_digest"] != digest or then.get("is_uncached"):
             return None
         seen = Computed(plan, frame.values, frame.signatures)

@@ -381,10 +381,10 @@ class DemandFrame(StoringFrame):
         """Return the results that count for some time only, if those of a step are among them."""
         return self.dated if self.dated is not None and self.dated.include(step) else None
 
-    def _store(self, step: CallStep, outputs: Sequence[Any]) -> None:
+    def _store(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
         dated = self._dated_with(step)
         if dated is None:
-            super()._store(step, outputs)
+            super()._store(step, outputs, duration_s)
             return
         cache = self.plan.scopes[step.scope].cache
         assert cache is not None
@@ -398,7 +398,8 @@ class DemandFrame(StoringFrame):
             return
         unread, self._unread = self._unread, None
         super().complete(step, outputs, duration_s)
-        self._record(step)  # also of a result that is not stored, since `explain` says why; it needs the arguments
+        # Also of a result that is not stored, since `explain` says why; it needs the arguments.
+        self._record(step, duration_s)
         self._unread = unread
         if unread is not None:
             self.release(step)

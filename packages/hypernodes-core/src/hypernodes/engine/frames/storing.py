@@ -45,7 +45,7 @@ class StoringFrame(Frame):
             run.note_duration(step, duration_s)
         key = self.key_of(step)
         if key:
-            self._store(step, outputs)
+            self._store(step, outputs, duration_s)
         self._put(step, outputs)
         if duration_s > LONGEST_WAIT_S:
             run.store.flush()  # such a result is worth the time that writing takes
@@ -71,7 +71,7 @@ class StoringFrame(Frame):
         signatures = self.signatures
         return [signatures[slot] or b"" for slot in slots]
 
-    def _store(self, step: CallStep, outputs: Sequence[Any]) -> None:
+    def _store(self, step: CallStep, outputs: Sequence[Any], duration_s: float) -> None:
         """Store the results of a call that have signatures; write a record for the first such call in the run."""
         cache = self._cache if self._cache is not None else self.plan.scopes[step.scope].cache
         if cache is None:
@@ -90,7 +90,7 @@ class StoringFrame(Frame):
             self._note_origins(cache, step)
         run.store.put(cache, entries, step.node.name)
         if step not in run.records.recorded:
-            self._record(step)
+            self._record(step, duration_s)
 
     def _note_origins(self, cache: Cache, step: CallStep) -> None:
         """Tell a cache what the keys of a call's results are made of."""
@@ -101,9 +101,10 @@ class StoringFrame(Frame):
         pairs = zip(step.outputs, origins, strict=True)
         cache.note_origins({signatures[slot].hex(): origin for slot, origin in pairs if slot is not None})
 
-    def _record(self, step: CallStep) -> None:
+    def _record(self, step: CallStep, duration_s: float) -> None:
         """Write a record of a call that was made, if it is the first in the run."""
         records = self.run.records
         if step not in records.recorded:
             is_known = bool(self.key_of(step))
-            records.add(Computed(self.plan, self.values, self.signatures, self.failed_before, is_known), step)
+            seen = Computed(self.plan, self.values, self.signatures, self.failed_before, is_known)
+            records.add(seen, step, duration_s)

@@ -112,8 +112,14 @@ class RunRecords:
             self._known_outline = Outline(self._plan, self._varying)
         return self._known_outline
 
-    def add(self, frame: Computed, step: CallStep) -> None:
-        """Write a record of a node that has just been computed, next to its results."""
+    def add(self, frame: Computed, step: CallStep, duration_s: float) -> None:
+        """Write a record of a node that has just been computed, next to its results.
+
+        Args:
+            frame: The execution.
+            step: The node's step.
+            duration_s: How long the call took, in seconds; of a batch, the share of one item.
+        """
         self.recorded.add(step)
         cache = frame.plan.scopes[step.scope].cache
         digest = self._codes.of(frame.plan).calls[step.index]
@@ -128,6 +134,7 @@ class RunRecords:
             record["version"] = repr(step.node.version)[:_LONGEST_SHOWN]
         record |= {
             "computed_at": time.time(),
+            "duration_s": duration_s,
             "code_digest": digest,
             "code": dict(components),
             "inputs": inputs_of(frame, step, self._outline.varying[frame.plan]),
