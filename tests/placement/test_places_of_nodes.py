@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from hypernodes import (
+    SKIPPED,
     Backend,
     ConfigurationError,
     Failure,
@@ -279,6 +280,121 @@ def test_an_item_that_cannot_be_sent_fails_alone() -> None:
     found = pipeline.map({"x": [1, 2, 3]}, "x", output_name="y", on_error="collect")["y"]
     assert [found[0], found[2]] == [1, 3]
     assert "cannot be" in str(found[1].error)
+
+
+def test_a_node_that_takes_skipped_values_is_called_for_every_item() -> None:
+    @node(output_name="caption", when="wanted")
+    def describe(x: int, wanted: bool) -> str:
+        return str(x)
+
+    @node(output_name="y", optional="caption")
+    def use(x: int, caption: Any) -> str:
+        return f"{x}: {'nothing' if caption is SKIPPED else caption}"
+
+    pipeline = Pipeline([describe, use]).with_backend(LocalBackend(), nodes={"use": Place()})
+    found = pipeline.map({"x": [1, 2, 3], "wanted": [True, False, True]}, ["x", "wanted"], output_name="y")
+    assert found == {"y": ["1: 1", "2: nothing", "3: 3"]}
+
+
+@pytest.mark.parametrize("on_error", ["raise", "collect"])
+def test_a_failure_that_a_node_returns_or_takes_is_a_value(on_error: Any) -> None:
+    @node(output_name="first")
+    def take_first(norms: list[Any]) -> Any:
+        return norms[0]
+
+    @node(output_name="kind")
+    def name_kind(first: Any) -> str:
+        return type(first).__name__
+
+    inner = Pipeline([normalize], name="inner").as_node(
+        input_mapping={"vectors": "vector"}, output_mapping={"norm": "norms"}, map_over="vectors", on_error="collect"
+    )
+    whole = Pipeline([inner, take_first, name_kind], name="whole")
+    items = {"vectors": [[6, 2], [2, 6], [4]]}
+    expected = whole.map(items, "vectors", on_error=on_error)
+    for nodes in ({"take_first": Place()}, {"name_kind": Place()}, {"*": Place()}):
+        found = whole.with_backend(LocalBackend(), nodes=nodes).map(items, "vectors", on_error=on_error)
+        assert found["kind"] == expected["kind"] == ["Failure", "float", "float"]
+        assert repr(found["first"]) == repr(expected["first"])
+
+
+def test_nothing_is_computed_twice_when_the_cache_keeps_nothing() -> None:
+    class Forgetful(MemoryCache):
+        def put(self, key: str, value: Any) -> None:
+            pass
+
+    recorder = Recorder()
+    pipeline = steps().with_cache(Forgetful()).with_callbacks([recorder])
+    placed = pipeline.with_backend(LocalBackend(), nodes={"split": Place(), "encode": Place()})
+    assert placed.map({"path": [1, 2, 4, 5]}, "path")["norm"] == [1.0, 2.0, 4.0, 5.0]
+    assert Counter(recorder.computed) == {"load": 4, "split": 4, "encode": 4, "normalize": 4}
+
+
+@pytest.mark.parametrize("map_execution", ["sequential", "threaded"])
+def test_a_place_gets_no_more_jobs_than_it_takes(map_execution: Any) -> None:
+    class Single(InProcess):
+        now = most = 0
+        lock = threading.Lock()
+
+        def submit(self, job: bytes, channel: Channel) -> bytes:
+            with self.lock:
+                Single.now += 1
+                Single.most = max(Single.most, Single.now)
+            try:
+                return super().submit(job, channel)
+            finally:
+                with self.lock:
+                    Single.now -= 1
+
+    @node(output_name="model")
+    def load_model() -> str:
+        return "model"
+
+    pipeline = Pipeline([load_model, load]).with_backend(
+        LocalBackend(map_execution=map_execution), nodes={"*": Single()}
+    )
+    assert pipeline.map({"path": range(40)}, "path", output_name="model") == {"model": ["model"] * 40}
+    assert Single.most == 1
+
+
+@pytest.mark.parametrize("map_execution", ["sequential", "threaded"])
+def test_what_all_items_need_alike_is_computed_once_where_there_is_a_cache(map_execution: Any) -> None:
+    @node(output_name="model")
+    def load_model(name: str) -> str:
+        return name.upper()
+
+    @node(output_name="answer")
+    def apply(model: str, path: int) -> str:
+        return f"{model} {path}"
+
+    recorder, place = Recorder(), Place()
+    pipeline = Pipeline([load_model, apply], cache=MemoryCache(), callbacks=[recorder])
+    placed = pipeline.with_backend(LocalBackend(map_execution=map_execution), nodes={"load_model": place})
+    found = placed.map({"name": "m", "path": range(20)}, "path", output_name="answer")
+    assert found == {"answer": [f"M {path}" for path in range(20)]}
+    assert Counter(recorder.computed) == {"load_model": 1, "apply": 20}
+
+
+def test_items_go_on_in_their_order_after_a_job() -> None:
+    recorder = Recorder()
+    placed = steps().with_callbacks([recorder]).with_backend(LocalBackend(), nodes={"encode": Place()})
+    placed.map({"path": [1, 2, 4, 5, 7, 8]}, "path")
+    normalized = [context.item_path for event, context, _ in recorder.of("node_start") if event[1] == "normalize"]
+    assert normalized == sorted(normalized)
+
+
+def test_the_path_of_a_failure_is_that_of_its_node() -> None:
+    inner = Pipeline([normalize], name="inner").as_node(
+        input_mapping={"vectors": "vector"}, output_mapping={"norm": "norms"}, map_over="vectors", name="each"
+    )
+    other = node(output_name="other")(normalize.func)  # of the same name
+    twice = Pipeline([inner, Pipeline([other], name="last")], name="twice")
+    for nodes in ({"each": Place()}, {"*": Place()}):
+        placed = twice.with_backend(LocalBackend(), nodes=nodes)
+        for items in ([[6]], [[2], [6]]):
+            inputs = {"vectors": items, "vector": 2}
+            (failure, *_) = failures(placed.map(inputs, "vectors", on_error="collect"))
+            assert failure.node_path == ("twice", "each", "normalize")
 
 
 # --- what it means for the rest ---------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ class PlacedBackend(Backend):
         paths: dict[str, Any] = {}
         _collect_paths(pipeline.graph, "", paths)
         for name in self.nodes:
-            found = [path for path in paths if fnmatchcase(path, name)] if _is_pattern(name) else [name]
+            is_pattern = _is_pattern(name) and name not in paths
+            found = [path for path in paths if fnmatchcase(path, name)] if is_pattern else [name]
             if not found or found[0] not in paths:
                 raise ConfigurationError(_unknown(name, paths, pipeline))
             for path in found:
@@ -214,7 +215,10 @@ class PlacedBackend(Backend):
         places = self._places_inside(nested.inner, path)
         if len(places) == 1:
             (only,) = places.values()
-            return Place(None if only is self.default and isinstance(only, LocalBackend) else only)
+            if only is self.default and isinstance(only, LocalBackend):
+                return Place()
+            # What depends on failed items is identified by the signatures of the others, which are known of a map.
+            return Place(only, is_apart=nested.node.on_error == "collect" and nested.inner.is_cached)
         return Place(inner=self._placed(nested.inner, path))
 
     def _places_inside(self, plan: Plan, above: str) -> dict[int, Backend]:

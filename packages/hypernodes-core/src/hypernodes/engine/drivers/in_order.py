@@ -66,12 +66,11 @@ def run_in_order(frame: Frame, driver: Driver, thread: CallingThread) -> None:
 
 
 def _run_started(frame: Frame, thread: CallingThread) -> None:
-    places = frame.plan.places
     try:
         while (step := frame.next_step()) is not None:
             if thread.is_cancelled:
                 thread.check()
-            if isinstance(step, CallStep) and not places:
+            if isinstance(step, CallStep):
                 _call(frame, step, thread)
             else:
                 _run_step(frame, step, thread)
@@ -84,10 +83,10 @@ def _run_started(frame: Frame, thread: CallingThread) -> None:
 
 
 def _run_step(frame: Frame, step: Step, thread: CallingThread) -> None:
-    if step.index in frame.plan.places or (isinstance(step, NestedStep) and step.is_delegated):
-        _delegate(frame, step, thread)
-    elif isinstance(step, CallStep):
+    if isinstance(step, CallStep):
         _call(frame, step, thread)
+    elif step.is_delegated:
+        _delegate(frame, step, thread)
     else:
         _run_map(frame, step, thread)
 
@@ -159,8 +158,8 @@ def _run_streaming(frame: Frame, step: CallStep, consumer: NestedStep, thread: C
         frame.end_nested(consumer, perf_counter() - started_at)
 
 
-def _delegate(frame: Frame, step: Step, thread: CallingThread) -> None:
-    """Run a step on another backend, with its neighbours there."""
+def _delegate(frame: Frame, step: NestedStep, thread: CallingThread) -> None:
+    """Run a nested pipeline on its own backend."""
     delegated = delegate(frame, step)
     try:
         run = delegated.begin()

@@ -7,13 +7,15 @@ from time import perf_counter
 from typing import Any, Protocol, TypeAlias
 
 from hypernodes.callbacks import CallbackContext
+from hypernodes.engine.failed_items import STAND_INS
 from hypernodes.engine.frames.demand import DemandFrame
 from hypernodes.engine.frames.frame import Frame
 from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
 from hypernodes.engine.limits import delegated_with
+from hypernodes.engine.step import path_of
 from hypernodes.failure import FAILED_CALL, Failure
-from hypernodes.plan import UNSET, NestedStep, OnError, Plan, PlanPart, Step
+from hypernodes.plan import UNSET, CallStep, NestedStep, OnError, Plan, PlanPart, Step
 from hypernodes.request import MapRequest, RunRequest
 from hypernodes.results import checked_map, checked_run
 
@@ -25,6 +27,10 @@ class Delegated(Protocol):
 
     counts_as_call: bool
     """Whether it counts among the calls that the run may make at a time."""
+
+    @property
+    def backend(self) -> Any:
+        """The backend that runs it."""
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -68,6 +74,7 @@ class _Nested:
         self._step = step
         self._started_at = 0.0
         self._elements: list[list[bytes]] = []  # for each output of a map, the signature of each result, if known
+        self.backend = step.backend
         self.steps = [step]
 
     def begin(self) -> Run:
@@ -163,8 +170,12 @@ class Neighbours:
 
     def failed_path(self, error: BaseException) -> tuple[str, ...]:
         call = getattr(error, FAILED_CALL, None)
-        name = None if call is None else call.node.name
-        return self.frame.path_to(next((step for step in self.steps if step.node.name == name), self.steps[0]))
+        if call is not None:
+            for step in self.steps:
+                inside = _names_to(call.node.name, step)
+                if inside:
+                    return (*self.frame.path_to(step)[:-1], *inside)
+        return self.frame.path_to(self.steps[0])
 
     def varying(self, mapped: Collection[str]) -> list[int]:
         """Return the slots of the values that they take and that may differ between the items of a map.
@@ -177,10 +188,37 @@ class Neighbours:
         return [slot for slot in self.part.entering if slot not in shared]
 
     def can_be_gathered(self, mapped: Collection[str]) -> bool:
-        """Whether those of several items can be sent as a map; see `varying`."""
-        frame = self.frame
+        """Whether those of several items can be sent as a map; see `varying`.
+
+        Not if a value stands for a result that was not made, since an item of a map with such a value is not computed;
+        nor if the elements of a list have signatures that a map in it needs.
+        """
+        frame, varying = self.frame, self.varying(mapped)
+        if not varying or not self.part.plan.outputs:
+            return False
+        if not STAND_INS.isdisjoint([type(frame.values[slot]) for slot in varying]):
+            return False
         has_elements = isinstance(frame, DemandFrame) and not frame.elements.keys().isdisjoint(self.part.entering)
-        return not has_elements and bool(self.varying(mapped))
+        return not has_elements or all(isinstance(step, CallStep) for step in self.steps)
+
+    def may_fail_at(self, path: tuple[str, ...]) -> bool:
+        """Whether an item may fail with this path (`Failure.node_path`): else it is a value that nodes returned."""
+        return any(path[: len(own)] == own and not collects for own, collects in map(self._path_and_kind, self.steps))
+
+    def _path_and_kind(self, step: Step) -> tuple[tuple[str, ...], bool]:
+        collects = isinstance(step, NestedStep) and step.node.on_error == "collect"
+        return self.frame.path_to(step), collects
+
+
+def _names_to(name: str, step: Step) -> tuple[str, ...]:
+    """Return the names from a step to a node in it, that of the step first; nothing if the node is not in it."""
+    if isinstance(step, CallStep):
+        return (name,) if step.node.name == name else ()
+    for inner in step.inner.steps:
+        found = _names_to(name, inner)
+        if found:
+            return (*path_of(step.inner, inner, CallbackContext((), (step.node.name,))), *found)
+    return ()
 
 
 def run_gathered(members: Sequence[Neighbours], mapped: Collection[str], on_error: OnError) -> Run:
@@ -213,10 +251,20 @@ def run_gathered(members: Sequence[Neighbours], mapped: Collection[str], on_erro
     def run() -> list[Any]:
         request = MapRequest(part, columns, shared, output_name=names, on_error=on_error, ctx=context, indexes=indexes)
         found = checked_map(backend, request, backend.map(request))
-        rows = zip(*[found[name] for name in names], strict=True) if names else ((),) * len(members)
-        return [next((value for value in row if isinstance(value, Failure)), row) for row in rows]
+        rows = zip(*[found[name] for name in names], strict=True)
+        if on_error == "raise":
+            return list(rows)
+        return [_failure_of(member, row) or row for member, row in zip(members, rows, strict=True)]
 
     return _with_limits(frame, run)
+
+
+def _failure_of(member: Neighbours, row: tuple[Any, ...]) -> Failure | None:
+    """Return the failure that stands for all results of an item; None if a node returned it, or there is none."""
+    found = row[0]
+    if not isinstance(found, Failure) or found.item_index != member.frame.item_index:
+        return None
+    return found if member.may_fail_at(found.node_path) else None
 
 
 def _signature(frame: Frame, slot: int) -> bytes:

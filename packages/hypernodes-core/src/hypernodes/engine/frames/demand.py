@@ -472,21 +472,35 @@ class DemandFrame(StoringFrame):
             self.release(step)
 
     def complete_together(self, part: PlanPart, steps: Sequence[Step], outputs: Sequence[Any]) -> None:
-        signatures = [self.signatures[slot] for slot in part.leaving]
-        if not is_stored(self.run.store, part.plan, signatures):
-            values = dict(zip(part.leaving, outputs, strict=True))
-            for step in steps:
-                self._take_unverified(step, [values.get(slot, UNSET) for slot in step.outputs if slot is not None], ())
-        else:
-            for position, elements in listed_elements(self.run.store, part.plan, signatures).items():
-                self.elements[part.leaving[position]] = elements
+        values = dict(zip(part.leaving, outputs, strict=True))
+        made = {
+            step.index: [UNSET if slot is None else values.get(slot, UNSET) for slot in step.outputs] for step in steps
+        }
+        if not all(isinstance(step, CallStep) for step in steps):  # else all results are those of calls
+            signatures = [self.signatures[slot] for slot in part.leaving]
+            if is_stored(self.run.store, part.plan, signatures):
+                for position, elements in listed_elements(self.run.store, part.plan, signatures).items():
+                    self.elements[part.leaving[position]] = elements
+            else:
+                for step in steps:
+                    self._take_unverified(step, made[step.index], ())
         for step in steps:
             key = self.key_of(step) if isinstance(step, CallStep) else None
             if key is not None:
                 self.run.record_computed(key)  # for other items, which find it in the cache
             if self.dated is not None:
                 self.dated.unqueried.pop(step.index, None)
-        super().complete_together(part, steps, outputs)
+            for slot, value in zip(step.outputs, made[step.index], strict=True):
+                if slot is not None:
+                    self.values[slot] = value
+        for step in steps:  # before anything is looked up: none of them has to run again
+            self._done(step)
+        for step in steps:
+            if step.index in self._unverified or not self.identities.can_be_identified(step):
+                self._identify_results(step)
+        if self.queries:
+            look_up([self])
+        self._leave_together(steps)
 
     def _take_unverified(self, step: Step, outputs: Sequence[Any], elements: Sequence[list[bytes]]) -> None:
         """Prepare for results that are not those that their signatures stand for, such as those of failed items.

@@ -421,6 +421,10 @@ class Frame:
         values = dict(zip(part.leaving, outputs, strict=True))
         for step in steps:
             self._put(step, [UNSET if slot is None else values.get(slot, UNSET) for slot in step.outputs])
+        self._leave_together(steps)
+
+    def _leave_together(self, steps: Sequence[Step]) -> None:
+        for step in steps:
             if self._unread is not None:
                 self.release(step)
             self.leave(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from hypernodes.engine.cancellation import RunRegistry
 from hypernodes.engine.drivers.concurrent.activity import Activity, Host, PlanActivity, Task
@@ -20,17 +20,48 @@ _Group: TypeAlias = tuple[MapActivity, PlanPart]
 _GATHERS_S = 0.25  # for so long items are gathered while others can begin
 
 
+class _Member(NamedTuple):
+    """What is delegated of one plan.
+
+    Attributes:
+        activity: The plan.
+        delegated: What is delegated.
+        key: Signature of its first result, for which others may wait; None if there is none.
+    """
+
+    activity: PlanActivity
+    delegated: Delegated
+    key: bytes | None
+
+    @property
+    def item_index(self) -> int:
+        """Index of the item that the plan computes; -1 if it computes none."""
+        index = self.activity.frame.item_index
+        return -1 if index is None else index
+
+    def end(self, host: Host) -> None:
+        """Record that it ended, successfully or not."""
+        self.delegated.end()
+        self.leave(host)
+
+    def leave(self, host: Host) -> None:
+        """Let the plan, and those that wait for its result, go on."""
+        self.activity.end_delegated(self.delegated.counts_as_call)
+        host.wake(self.activity)
+        if self.key is not None:
+            host.release(self.key)
+
+
 class DelegatedTask(Task):
     """Something that another backend runs: steps of one plan, or the same steps of several items of a map.
 
     Args:
         calls: The set of delegated calls that it belongs to.
-        activity: The plan of which it does steps.
-        delegated: What it runs.
+        member: What it does, at first of one plan.
         group: The map and the steps, if those of several items can run together.
 
     Attributes:
-        members: The plans, with what it does of each.
+        members: What it does, of each plan.
         group: The same.
         registry: The runs that the backend starts for it, so that they can be cancelled.
         since_s: Since when it waits, on the monotonic clock.
@@ -40,12 +71,10 @@ class DelegatedTask(Task):
 
     activity: PlanActivity
 
-    def __init__(
-        self, calls: DelegatedCalls, activity: PlanActivity, delegated: Delegated, group: _Group | None
-    ) -> None:
-        super().__init__(activity)
+    def __init__(self, calls: DelegatedCalls, member: _Member, group: _Group | None) -> None:
+        super().__init__(member.activity)
         self._calls = calls
-        self.members: list[tuple[PlanActivity, Delegated]] = [(activity, delegated)]
+        self.members = [member]
         self.group = group
         self.registry = RunRegistry()
         self.since_s = monotonic()
@@ -53,41 +82,44 @@ class DelegatedTask(Task):
     @property
     def counts_as_call(self) -> bool:
         """Whether it counts among the calls that the run may make at a time."""
-        return self.members[0][1].counts_as_call
+        return self.members[0].delegated.counts_as_call
+
+    @property
+    def backend(self) -> Any:
+        """The backend that runs it."""
+        return self.members[0].delegated.backend
 
     @property
     def is_stopped(self) -> bool:
-        return all(activity.is_stopped for activity, _ in self.members)
+        return all(member.activity.is_stopped for member in self.members)
 
     def is_within(self, outer: Activity) -> bool:
-        return all(activity.is_within(outer) for activity, _ in self.members)
+        return all(member.activity.is_within(outer) for member in self.members)
 
     def activities(self) -> Iterable[tuple[Activity, int | None]]:
-        return [(activity, step.index) for activity, delegated in self.members for step in delegated.steps]
+        return [(member.activity, step.index) for member in self.members for step in member.delegated.steps]
 
     def begin(self) -> Run:
-        """Record that it is about to run; return what runs it."""
-        _, delegated = self.members[0]
-        if self.group is None or len(self.members) == 1:
-            return delegated.begin()
-        self.members.sort(key=_index_of)
+        """Record that it is about to run; return what runs it, and returns the outputs of each member."""
+        if self.group is None:
+            run = self.members[0].delegated.begin()
+            return lambda: [run()]
+        self.members.sort(key=lambda member: member.item_index)
         owner, _ = self.group
-        members = [each for _, each in self.members if isinstance(each, Neighbours)]
-        return run_gathered(members, owner.request.inputs.columns, owner.request.on_error)
+        steps = [member.delegated for member in self.members if isinstance(member.delegated, Neighbours)]
+        return run_gathered(steps, owner.request.inputs.columns, owner.request.on_error)
 
     def settle(self, host: Host, outcome: Outcome) -> None:
         self._calls.discard(self)
-        outputs = outcome.result()
-        for (activity, delegated), row in zip(
-            self.members, [outputs] if len(self.members) == 1 else outputs, strict=True
-        ):
-            if isinstance(row, Failure):
-                self._end(host, activity, delegated)
-                host.fail(activity, row.error, row.node_path)
-                host.wake(activity)
-                continue
-            delegated.complete(row)
-            self._end(host, activity, delegated)
+        results = zip(self.members, outcome.result(), strict=True)
+        for member, outputs in reversed(list(results)):  # what is woken last goes on first
+            if isinstance(outputs, Failure):
+                member.end(host)
+                host.fail(member.activity, outputs.error, outputs.node_path)
+                host.wake(member.activity)
+            else:
+                member.delegated.complete(outputs)
+                member.end(host)
 
     def fail(self, host: Host, error: BaseException) -> None:
         self._calls.discard(self)
@@ -96,23 +128,17 @@ class DelegatedTask(Task):
             if owner.collects and not self.is_stopped:
                 self._calls.start_one_by_one(self.members)  # to find out which of them it is about
                 return
-        for position, (activity, delegated) in enumerate(self.members):
-            path = delegated.failed_path(error)
-            self._end(host, activity, delegated)
+        for position, member in enumerate(self.members):
+            path = member.delegated.failed_path(error)
+            member.end(host)
             if position == 0:  # it fails the map, if there are others
-                host.fail(activity, error, path)
-            host.wake(activity)
-
-    def _end(self, host: Host, activity: PlanActivity, delegated: Delegated) -> None:
-        delegated.end()
-        activity.end_delegated(delegated.counts_as_call)
-        host.wake(activity)
+                host.fail(member.activity, error, path)
+            host.wake(member.activity)
 
     def drop(self, host: Host) -> None:
         """End it before it began, because its results are not wanted any more."""
-        for activity, delegated in self.members:
-            activity.end_delegated(delegated.counts_as_call)
-            host.wake(activity)
+        for member in self.members:
+            member.leave(host)
 
 
 class DelegatedCalls:
@@ -151,21 +177,26 @@ class DelegatedCalls:
         """Those in flight."""
         return self._tasks
 
-    def start(self, activity: PlanActivity, step: Step) -> None:
-        """Run a step on another backend, with its neighbours there, as soon as there is room for it."""
-        delegated = delegate(activity.frame, step)
-        activity.begin_delegated(delegated.counts_as_call)
-        group = _group_of(activity, delegated)
+    def start(self, activity: PlanActivity, step: Step, key: bytes | None = None) -> None:
+        """Run a step on another backend, with its neighbours there, as soon as there is room for it.
+
+        Args:
+            activity: The plan.
+            step: The step.
+            key: Signature of its result, which is to be released when it ends; None if there is none.
+        """
+        member = _Member(activity, delegate(activity.frame, step), key)
+        activity.begin_delegated(member.delegated.counts_as_call)
+        group = _group_of(member)
         if group is not None and group in self._gathering:
-            self._gathering[group].members.append((activity, delegated))
+            self._gathering[group].members.append(member)
         else:
-            self._add(DelegatedTask(self, activity, delegated, group))
+            self._add(DelegatedTask(self, member, group))
         self.start_waiting()
 
-    def start_one_by_one(self, members: Iterable[tuple[PlanActivity, Delegated]]) -> None:
+    def start_one_by_one(self, members: Iterable[_Member]) -> None:
         """Run the steps of several items again, those of each item by themselves."""
-        for activity, delegated in members:
-            self._waiting.append(DelegatedTask(self, activity, delegated, None))
+        self._waiting.extend([DelegatedTask(self, member, None) for member in members])
         self.start_waiting()
 
     def _add(self, task: DelegatedTask) -> None:
@@ -200,7 +231,9 @@ class DelegatedCalls:
             return self.calls < workers.max_workers
         if task.group is not None and any(task.group == other.group for other in self._tasks):
             return False
-        return len(self._tasks) - self.calls < workers.most_elsewhere
+        there = sum(other.backend is task.backend for other in self._tasks)
+        most_there = getattr(task.backend, "jobs_at_once", workers.most_elsewhere)  # of remote backends
+        return there < most_there and len(self._tasks) - self.calls < workers.most_elsewhere
 
     @staticmethod
     def _is_gathered(task: DelegatedTask) -> bool:
@@ -215,7 +248,7 @@ class DelegatedCalls:
         try:
             run = task.begin()
         except Exception as error:
-            path = task.members[0][1].refuse(error)
+            path = task.members[0].delegated.refuse(error)
             task.drop(host)
             host.fail(activity, error, path)
             host.wake(activity)
@@ -234,8 +267,8 @@ class DelegatedCalls:
         self.cancel()
         for task in self._tasks:
             task.future = None
-            for _, delegated in task.members:
-                delegated.end()
+            for member in task.members:
+                member.delegated.end()
         self._tasks.clear()
         self._waiting.clear()
         self._gathering.clear()
@@ -252,13 +285,9 @@ class DelegatedCalls:
                 task.registry.cancel()
 
 
-def _group_of(activity: PlanActivity, delegated: Delegated) -> _Group | None:
-    owner = activity.owner
+def _group_of(member: _Member) -> _Group | None:
+    """Return the map, and the steps, if those of other items of the map can run together with them."""
+    owner, delegated = member.activity.owner, member.delegated
     if not isinstance(delegated, Neighbours) or not isinstance(owner, MapActivity):
         return None
     return (owner, delegated.part) if delegated.can_be_gathered(owner.request.inputs.columns) else None
-
-
-def _index_of(member: tuple[PlanActivity, Any]) -> int:
-    index = member[0].frame.item_index
-    return -1 if index is None else index

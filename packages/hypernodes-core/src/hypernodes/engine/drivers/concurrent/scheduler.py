@@ -201,6 +201,9 @@ class Scheduler:
         while not self.is_paused() and self._has_room:
             if self._is_cancelled:
                 raise CancelledError("the run was cancelled")
+            if self._delegated and not self._inbox.empty():  # other backends may be waiting for more to do
+                self._take(self._inbox.get_nowait())
+                continue
             if limited.are_waiting and limited.start_granted():
                 continue
             if streamed.ready:
@@ -312,10 +315,12 @@ class Scheduler:
     # --- steps ----------------------------------------------------------------------------------------------------
 
     def start_step(self, activity: PlanActivity, step: Step) -> None:
-        if step.index in activity.frame.plan.places or (isinstance(step, NestedStep) and step.is_delegated):
-            self._delegated.start(activity, step)
+        if step.index in activity.frame.plan.places:
+            self._start_placed(activity, step)
         elif isinstance(step, CallStep):
             self._start_call(activity, step)
+        elif step.is_delegated:
+            self._delegated.start(activity, step)
         else:
             self._start_map(activity, step)
 
@@ -351,21 +356,33 @@ class Scheduler:
         """Return a map to be opened, with the item starter that suits it best."""
         return MapActivity(request, lambda owner: item_starter(owner, self.workers))
 
+    def _start_placed(self, activity: PlanActivity, step: Step) -> None:
+        """Run a step at its place, unless its result is being computed right now, or just was."""
+        key = activity.frame.key_of(step) if isinstance(step, CallStep) else None
+        if isinstance(step, CallStep) and key is not None and not self._has_to_compute(activity, step, key):
+            return
+        self._delegated.start(activity, step, key)
+
     # --- calls ----------------------------------------------------------------------------------------------------
+
+    def _has_to_compute(self, activity: PlanActivity, step: CallStep, key: bytes) -> bool:
+        """Return whether a result has to be computed, and note that it is; else it is there, or will be waited for."""
+        if key in self._computing:
+            self._computing[key].append((activity, step))
+            return False
+        if activity.frame.recall(step):
+            activity.pending -= 1
+            self.wake(activity)
+            return False
+        self._computing[key] = []
+        return True
 
     def _start_call(self, activity: PlanActivity, step: CallStep) -> None:
         """Start a call, unless its result is being computed right now, or just was."""
         frame = activity.frame
         key = frame.key_of(step)
-        if key is not None:
-            if key in self._computing:
-                self._computing[key].append((activity, step))
-                return
-            if frame.recall(step):
-                activity.pending -= 1
-                self.wake(activity)
-                return
-            self._computing[key] = []
+        if key is not None and not self._has_to_compute(activity, step, key):
+            return
         if step.index in frame.plan.streams and not self.workers.is_in_process(activity.owner is not None):
             frame.begin(step)
             self._streamed.start(activity, step, key)
@@ -492,7 +509,7 @@ class Scheduler:
                 activity.pending -= 1
                 self.wake(activity)
                 continue
-            self._start_call(activity, step)  # finds it in the cache, or computes it itself after a failure
+            self.start_step(activity, step)  # finds it in the cache, or computes it itself after a failure
             if key in self._computing:
                 self._computing[key] += waiting[number:]
                 return
