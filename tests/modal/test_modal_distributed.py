@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -13,8 +14,19 @@ from contextlib import suppress
 import modal
 import pytest
 
-from hypernodes import ConfigurationError, Failure, LocalBackend, MemoryCache, Pipeline, WorkerDiedError, node
-from hypernodes_modal import ModalBackend
+from hypernodes import (
+    ConfigurationError,
+    Failure,
+    LocalBackend,
+    MemoryCache,
+    Pipeline,
+    RemoteError,
+    WorkerDiedError,
+    node,
+)
+from hypernodes_modal import ModalBackend, ModalSetupError
+from hypernodes_modal.call import CallContext, JobCall
+from hypernodes_modal.shared_data import SharedData
 from tests.support import Recorder
 
 
@@ -62,7 +74,7 @@ class Referee:
         self.most = 1
         self.calls: Counter[int] = Counter()
         self.processes: set[int] = set()
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -74,11 +86,11 @@ class Referee:
     def _answer(self, connection: socket.socket) -> None:
         with connection, connection.makefile() as file:
             process, x = map(int, file.readline().split())
-            with self._changed:
+            with self.changed:
                 self.calls[x] += 1
                 self.processes.add(process)
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: len(self.processes) >= self.most, timeout=240)
+                self.changed.notify_all()
+                self.changed.wait_for(lambda: len(self.processes) >= self.most, timeout=240)
                 is_fatal = self.kills[x] > 0
                 self.kills[x] -= is_fatal
             connection.sendall(b"k" if is_fatal else b".")
@@ -208,6 +220,85 @@ def test_nodes_with_places_in_one_app(make_backend, plane):
     assert plane.rpc_counts["AppCreate"] == 1
 
 
+def test_a_nested_pipeline_with_other_options_is_called_from_the_container(make_backend, plane):
+    cpu = make_backend()
+    inner = Pipeline([see], name="inner", backend=cpu.with_options(gpu="A10G"))
+    found = Pipeline([add, inner], backend=cpu).run({"vectors": [(1, 2)]})
+    assert found["total"] == 1
+    assert len(plane.containers) == 2
+
+
+def test_an_app_that_somebody_else_stopped_is_opened_again_with_what_is_shared(make_backend, plane):
+    backend = make_backend(mode="distributed", max_concurrent=2, chunk_size=5)
+    pipeline = Pipeline([encode], backend=backend)
+    weights = os.urandom(2_000_000)
+    for _ in range(3):
+        found = pipeline.map({"document": range(10), "weights": weights}, "document")["vector"]
+        assert [vector for vector, _ in found] == [2_000_000 + document for document in range(10)]
+        plane.stop_apps()
+
+
+def test_a_backend_that_is_closed_during_a_map_ends_it_and_opens_nothing_again(make_backend, plane, referee):
+    referee.most = 99
+    backend = make_backend(mode="distributed", max_concurrent=2, chunk_size=5)
+
+    def close() -> None:
+        with referee.changed:
+            referee.changed.wait_for(lambda: referee.processes, timeout=240)
+        backend.close()
+        referee.most = 0
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(RemoteError, match="the backend was closed while it executed a job"):
+        Pipeline([double], backend=backend).map({"x": range(20), "referee": referee.address}, "x")
+    closing.join()
+    assert plane.rpc_counts["AppCreate"] == 1
+
+
+def test_data_that_cannot_be_shared_is_a_problem_of_modal(make_backend, plane, monkeypatch):
+    backend = make_backend(mode="distributed", max_concurrent=2)
+
+    def refuse(*arguments: object) -> str:
+        raise modal.exception.AuthError("Token missing")
+
+    monkeypatch.setattr(SharedData, "put", refuse)
+    with pytest.raises(ModalSetupError, match="Modal does not accept the credentials"):
+        Pipeline([encode], backend=backend).map({"document": range(20), "weights": bytes(2_000_000)}, "document")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_shares_data_of_its_own(make_backend, plane):
+    shared = make_backend(mode="distributed")._shared_app
+    shared.share("key", b"data")
+    before = shared.shared
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        shared._forget_those_of_parent()
+        os.write(writing, b"yes" if shared.shared is None else b"no")
+        os._exit(0)
+    assert os.read(reading, 3) == b"yes"
+    assert shared.shared is before
+
+
+def test_nobody_waits_for_a_cancelled_call_while_the_connection_is_lost():
+    class Lost:
+        object_id = "fc-1"
+
+        def get(self, timeout: float) -> None:
+            raise modal.exception.ConnectionError("lost")
+
+        def cancel(self, terminate_containers: bool) -> None:
+            raise modal.exception.ConnectionError("lost")
+
+    call = JobCall(None, 1e9, CallContext([], [], False))
+    call._call = Lost()  # type: ignore[assignment]
+    call.cancel()
+    with pytest.raises(modal.exception.ConnectionError):
+        call._wait()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -233,6 +324,9 @@ def test_wrong_settings_are_refused_when_the_backend_is_made(plane, image, setti
         ({"image": 3}, "with_options cannot change image; it takes: gpu, memory,"),
         ({"memory": "lots"}, "memory"),
         ({"gpu": ["A10G", "T4"]}, "one kind of GPU, not a list"),
+        ({"volumes": {}}, "cannot remove volumes"),
+        ({"region": 3}, "Modal does not accept the settings"),
+        ({"cloud": 3}, "cloud must be"),
     ],
 )
 def test_wrong_options_are_refused(plane, image, options, message):
@@ -248,3 +342,32 @@ def test_max_concurrent_is_the_number_of_containers_if_nothing_else_is_said(plan
     assert (changed.mode, changed.jobs_at_once, changed.chunk_size) == ("distributed", 7, 50)
     single = changed.with_options(mode="single")
     assert (single.jobs_at_once, single.chunk_size) == (1, None)
+    assert ModalBackend(image, max_containers=4).with_options(gpu="A10G", mode="distributed").jobs_at_once == 4
+
+
+def test_options_that_are_empty_or_zero_replace_those_there_are(plane, image):
+    backend = ModalBackend(image, retries=3, secrets=[modal.Secret.from_dict({"A": "b"})])
+    changed = backend.with_options(retries=0, secrets=[])
+    assert changed.function_options["retries"] == 0
+    assert changed.function_options["secrets"] == []
+
+
+def test_a_cache_in_a_volume_stays_safe(plane, image, monkeypatch):
+    monkeypatch.setenv("HYPERNODES_CACHE_KEY", "5e" * 32)
+    volumes = {"/v": modal.Volume.from_name("v", create_if_missing=True)}
+    backend = ModalBackend(image, cache_location="remote", volumes=volumes)
+    with pytest.raises(ConfigurationError, match="does not go with mode='distributed'"):
+        backend.with_options(mode="distributed")
+    with pytest.raises(ConfigurationError, match="which hold the cache"):
+        backend.with_options(volumes=volumes)
+    assert len(backend.with_options(secrets=[]).function_options["secrets"]) == 1  # the key of the cache
+
+
+def test_a_kind_of_gpu_that_does_not_exist_is_refused(make_backend, plane):
+    with pytest.raises(ModalSetupError, match="NOSUCH"):
+        Pipeline([see], backend=make_backend().with_options(gpu="NOSUCH")).run({"total": 1})
+
+
+def test_a_backend_says_why_it_cannot_be_pickled(plane, image):
+    with pytest.raises(TypeError, match="belongs to the process that made it"):
+        pickle.dumps(ModalBackend(image))

@@ -1,6 +1,14 @@
 """How many containers there are, and how long they stay."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
 import modal
+
+from hypernodes_modal.loopback.environments import Environment, Environments
+from hypernodes_modal.loopback.recipes import Recipe
 
 
 def pid():
@@ -117,3 +125,21 @@ def test_with_options_opens_another_pool(modal_loopback, image):
     assert plain[1] is None
     assert other[1] == "yes"
     assert plain[0] != other[0]
+
+
+def test_containers_that_start_together_make_one_environment(tmp_path, monkeypatch):
+    made: list[Path] = []
+    together = threading.Barrier(2, timeout=0.5)
+
+    def make(environments, directory, recipe, log):
+        made.append(directory)
+        with suppress(threading.BrokenBarrierError):  # the other one waits outside
+            together.wait()
+        return Environment(directory / "python", directory, ())
+
+    monkeypatch.setattr(Environments, "_make", make)
+    environments = Environments(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(environments.get, [Recipe(), Recipe()])
+    assert first is second
+    assert len(made) == 1

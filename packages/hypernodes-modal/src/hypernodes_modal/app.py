@@ -49,44 +49,67 @@ class SharedApp:
     Attributes:
         lock: Held while the app is opened or closed, or data shared.
         times_entered: How many `with` blocks of these backends are open.
-        data: What is shared with jobs.
+        times_closed: How often it was closed by these backends, rather than by somebody else.
     """
 
     def __init__(self, environment_name: str | None) -> None:
         self.lock = reset_after_fork(threading.RLock())
-        self.times_entered = 0
+        self.times_entered = self.times_closed = 0
         self._environment_name = environment_name
-        self.data = SharedData(environment_name)
-        self._apps: list[OpenApp] = []  # at most one; in a list, so that it can be closed after this object is deleted
-        weakref.finalize(self, _close_all, self._apps, self.data)
+        # At most one of each; in lists, so that they can be closed after this object is deleted.
+        self._apps: list[OpenApp] = []
+        self._data: list[SharedData] = []
+        weakref.finalize(self, _close_all, self._apps, self._data)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether an app is open."""
-        return bool(self._apps)
-
-    def function(self, make: Callable[[], OpenApp]) -> Any:
-        """Return the function that runs jobs, of the open app, or of a new one.
+    def open(self, make: Callable[[], OpenApp]) -> OpenApp:
+        """Return the open app, or a new one.
 
         Args:
             make: Opens an app.
         """
         with self.lock:
-            if self._apps and not self._apps[0].is_usable:  # it belongs to the process that forked this one
-                self._apps.clear()
-                self.data = SharedData(self._environment_name)
+            self._forget_those_of_parent()
             if not self._apps:
                 self._apps.append(make())
-            return self._apps[0].function
+            return self._apps[0]
+
+    def share(self, key: str, data: bytes) -> str:
+        """Share data with jobs; return where they find it."""
+        with self.lock:
+            self._forget_those_of_parent()
+            if not self._data:
+                self._data.append(SharedData(self._environment_name))
+            return self._data[0].put(key, data)
+
+    @property
+    def shared(self) -> modal.Dict | None:
+        """What holds the data that is shared with jobs; None if there is none."""
+        return self._data[0].dictionary if self._data else None
+
+    def _forget_those_of_parent(self) -> None:
+        """Forget what belongs to the process that forked this one."""
+        known: list[OpenApp | SharedData] = [*self._apps, *self._data]
+        if not all(each.is_usable for each in known):
+            self._apps.clear()
+            self._data.clear()
+
+    def drop(self, app: OpenApp) -> None:
+        """Close an app that somebody else has stopped, unless that has happened; what is shared stays."""
+        with self.lock:
+            if app in self._apps:
+                self._apps.remove(app)
+                app.close()
 
     def close(self) -> None:
-        """Stop the app."""
+        """Stop the app, and forget what is shared."""
         with self.lock:
-            _close_all(self._apps, self.data)
+            self.times_closed += 1
+            _close_all(self._apps, self._data)
 
 
-def _close_all(apps: list[OpenApp], data: SharedData) -> None:
-    data.close()
+def _close_all(apps: list[OpenApp], data: list[SharedData]) -> None:
+    while data:
+        data.pop().close()
     while apps:
         apps.pop().close()
 

@@ -148,7 +148,6 @@ class ModalBackend(RemoteBackend):
             max_in_flight=max_in_flight,
             chunk_size=chunk_size,
         )
-        self._set_mode(mode, max_concurrent, check_whole("max_containers", max_containers, 1))
         if not isinstance(image, modal.Image):
             raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
         options: dict[str, Any] = {
@@ -160,7 +159,7 @@ class ModalBackend(RemoteBackend):
             "secrets": _check_secrets(secrets),
             "retries": retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10),
             "region": region,
-            "cloud": cloud,
+            "cloud": check_name("cloud", cloud),
             "max_containers": check_whole("max_containers", max_containers, 1),
             "min_containers": check_whole("min_containers", min_containers, 0),
             "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
@@ -171,17 +170,10 @@ class ModalBackend(RemoteBackend):
             raise ConfigurationError(
                 "cache_location='remote' needs the volume that holds the cache: volumes={path: volume}"
             )
-        if cache_location == "remote" and mode == "distributed":
-            raise ConfigurationError(
-                "cache_location='remote' does not go with mode='distributed': several containers would write to one "
-                "volume at a time, and Modal keeps what the last one wrote. Leave the cache here, or use mode='single'"
-            )
-        if cache_location == "remote" and CACHE_KEY_VARIABLE in os.environ:
-            key: dict[str, str | None] = {CACHE_KEY_VARIABLE: os.environ[CACHE_KEY_VARIABLE]}
-            options["secrets"].append(modal.Secret.from_dict(key))
         self.image = image
         self.cache_location = cache_location
         self.sends_caches = cache_location == "remote"
+        options["secrets"] = self._with_cache_key(options["secrets"])
         self.app_name = check_name("app_name", app_name)
         self.environment_name = environment_name
         self.detach = detach
@@ -191,6 +183,7 @@ class ModalBackend(RemoteBackend):
             {name: value for name, value in options.items() if value}, function_options or {}
         )
         self._deployed_name: str | None = None
+        self._set_mode(mode, max_concurrent)
         self._check_with_modal()
         self._shared_app = SharedApp(environment_name)
         self._variant: dict[str, Any] = {}  # options that differ from those of the app's function
@@ -236,13 +229,13 @@ class ModalBackend(RemoteBackend):
             max_in_flight=max_in_flight,
             chunk_size=chunk_size,
         )
-        backend._set_mode(mode, max_concurrent, None)
         backend.app_name = app_name
         backend.environment_name = environment_name
         backend.detach = backend.show_logs = False
         backend.cache_location = "local"
         backend.timeout = None
         backend.function_options = backend._base_options = {}
+        backend._set_mode(mode, max_concurrent)
         backend._deployed_name = app_name
         backend._shared_app = SharedApp(environment_name)
         backend._variant = {}
@@ -300,16 +293,18 @@ class ModalBackend(RemoteBackend):
             "memory": parse_memory(memory),
             "cpu": check_cpu(cpu),
             "timeout": None if timeout is None else check_whole("timeout", timeout, 1, 24 * 3600),
-            "volumes": check_volumes(volumes or {}),
-            "secrets": _check_secrets(secrets),
+            "volumes": None if volumes is None else check_volumes(volumes),
+            "secrets": None if secrets is None else self._with_cache_key(_check_secrets(secrets)),
             "retries": retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10),
             "region": region,
-            "cloud": cloud,
+            "cloud": check_name("cloud", cloud),
             "max_containers": check_whole("max_containers", max_containers, 1),
             "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
         }
         if isinstance(gpu, list):
             raise ConfigurationError(f"with_options takes one kind of GPU, not a list: {gpu}")
+        if volumes is not None and not volumes:
+            raise ConfigurationError("with_options cannot remove volumes, since Modal cannot")
         known = {name: getattr(self, name) for name in _ENGINE_SETTINGS}
         unknown = [name for name in settings if name not in known]
         if unknown:
@@ -323,14 +318,28 @@ class ModalBackend(RemoteBackend):
         changed.__dict__.update(self.__dict__)
         mode, most = found.pop("mode"), found.pop("max_concurrent")
         RemoteBackend.__init__(changed, **found)
-        changed._set_mode(mode, most, options["max_containers"])
-        given = {name: value for name, value in options.items() if value}
+        given = {name: value for name, value in options.items() if value is not None}
         changed._variant = {**self._variant, **given}
         changed.function_options = {**self.function_options, **given}
+        changed._set_mode(mode, most)
         changed.timeout = self.timeout if timeout is None else timeout
+        if changed._deployed_name is None:
+            changed._check_with_modal()
         return changed
 
-    def _set_mode(self, mode: Any, max_concurrent: Any, max_containers: int | None) -> None:
+    def _with_cache_key(self, secrets: list[modal.Secret]) -> list[modal.Secret]:
+        """Return secrets with that of the cache, if it is used in the container and its key is set here."""
+        if not self.sends_caches or CACHE_KEY_VARIABLE not in os.environ:
+            return secrets
+        key: dict[str, str | None] = {CACHE_KEY_VARIABLE: os.environ[CACHE_KEY_VARIABLE]}
+        return [*secrets, modal.Secret.from_dict(key)]
+
+    def _set_mode(self, mode: Any, max_concurrent: Any) -> None:
+        if self.sends_caches and mode == "distributed":
+            raise ConfigurationError(
+                "cache_location='remote' does not go with mode='distributed': several containers would write to one "
+                "volume at a time, and Modal keeps what the last one wrote. Leave the cache here, or use mode='single'"
+            )
         if mode not in ("single", "distributed"):
             raise ConfigurationError(f"mode must be 'single' or 'distributed'; got {mode!r}")
         check_whole("max_concurrent", max_concurrent, 1)
@@ -339,7 +348,8 @@ class ModalBackend(RemoteBackend):
             raise ConfigurationError(f"{setting} has no use in mode 'single': choose mode='distributed'")
         self.mode: Literal["single", "distributed"] = mode
         self.max_concurrent: int | None = max_concurrent
-        self.jobs_at_once = 1 if mode == "single" else max_concurrent or max_containers or _MAX_CONCURRENT
+        most = max_concurrent or self.function_options.get("max_containers") or _MAX_CONCURRENT
+        self.jobs_at_once = 1 if mode == "single" else most
         if mode == "distributed" and self.chunk_size is None:
             self.chunk_size = "auto"
 
@@ -371,13 +381,10 @@ class ModalBackend(RemoteBackend):
         return self.mode == "distributed"
 
     def share(self, key: str, data: bytes) -> str:
-        shared = self._shared_app
-
-        def put() -> str:
-            with shared.lock:
-                return shared.data.put(key, data)
-
-        return outside_event_loop(put)
+        try:
+            return outside_event_loop(lambda: self._shared_app.share(key, data))
+        except (modal_errors.Error, *error_translation.TRANSIENT) as error:
+            raise self._translate(error) from error
 
     def runs_here(self, other: Backend) -> bool:
         """Whether a nested pipeline with another backend can run in the same container as this one."""
@@ -394,12 +401,14 @@ class ModalBackend(RemoteBackend):
 
     def _submit(self, job: bytes, channel: Channel, calls: list[JobCall]) -> bytes:
         began_at = monotonic()
+        times_closed = self._shared_app.times_closed
         submits = 0
         pause_s = _FIRST_PAUSE_S
         while True:
-            call_id = ""
+            call_id, app = "", None
             try:
-                call = JobCall(self._function(), self.patience_s, self._context(channel))
+                app = self._app()
+                call = JobCall(self._function_of(app), self.patience_s, self._context(channel))
                 calls[:] = [call]
                 try:
                     return call.run(job, channel)
@@ -412,18 +421,23 @@ class ModalBackend(RemoteBackend):
                 sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except modal_errors.Error as error:
+                if self._shared_app.times_closed != times_closed:
+                    raise RemoteError(
+                        "the backend was closed while it executed a job", backend_name=self.backend_name
+                    ) from error
                 submits += 1
-                if submits == _MAX_SUBMITS or not self._can_resubmit(error, call_id):
+                if submits == _MAX_SUBMITS or not self._can_resubmit(error, call_id, app):
                     raise self._translate(error, call_id) from error
 
-    def _can_resubmit(self, error: modal_errors.Error, call_id: str) -> bool:
+    def _can_resubmit(self, error: modal_errors.Error, call_id: str, app: OpenApp | None) -> bool:
         if isinstance(error, modal_errors.InternalFailure):
             return True
         is_closed = isinstance(error, modal_errors.ClientClosed)  # by other code in this process
         if not call_id:  # the app was stopped by somebody else, for instance on Modal's website
-            is_closed |= isinstance(error, (modal_errors.NotFoundError, modal_errors.InvalidError))
-        if is_closed and self._shared_app.is_open:
-            self.close()
+            stopped = (modal_errors.NotFoundError, modal_errors.InvalidError, modal_errors.ExecutionError)
+            is_closed |= isinstance(error, stopped)
+        if is_closed and app is not None:
+            self._shared_app.drop(app)
             return True
         return False
 
@@ -459,8 +473,10 @@ class ModalBackend(RemoteBackend):
 
     def callable_spec(self) -> CallableBackendSpec:
         """Return what a container needs to call this backend's function."""
+        function = self._function_of(self._app())
+        function.hydrate()  # so that it can be sent
         return CallableBackendSpec(
-            self._function(),
+            function,
             self.timeout,
             self.node_execution,
             self.map_execution,
@@ -472,18 +488,23 @@ class ModalBackend(RemoteBackend):
     def _context(self, channel: Channel) -> CallContext:
         specs = [other.callable_spec() for other in channel.callable_backends if isinstance(other, ModalBackend)]
         volumes = list(self.function_options["volumes"].values()) if self.sends_caches else []
-        shared = self._shared_app.data.dictionary if channel.shared else None
+        shared = self._shared_app.shared if channel.shared else None
         return CallContext(specs, volumes, channel.has_caches, self.mode == "distributed", shared)
 
     # --- the app --------------------------------------------------------------------------------------------------
 
-    def _function(self) -> Any:
-        if self._deployed_name is not None:
-            function = modal.Function.from_name(
-                self._deployed_name, FUNCTION_NAME, environment_name=self.environment_name
-            )
-        else:
-            function = self._shared_app.function(self._open_app)
+    def _app(self) -> OpenApp | None:
+        """Return the open app; None for a deployed one."""
+        return None if self._deployed_name is not None else self._shared_app.open(self._open_app)
+
+    def _function_of(self, app: OpenApp | None) -> Any:
+        """Return the function that runs jobs in an app."""
+        function: Any = None
+        if app is not None:
+            function = app.function
+        elif self._deployed_name is not None:
+            name, environment_name = self._deployed_name, self.environment_name
+            function = modal.Function.from_name(name, FUNCTION_NAME, environment_name=environment_name)
         return function.with_options(**self._variant) if self._variant else function
 
     def _open_app(self) -> OpenApp:
@@ -528,6 +549,12 @@ class ModalBackend(RemoteBackend):
             is_last = shared.times_entered == 0
         if is_last:
             self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a ModalBackend belongs to the process that made it, with its app, and cannot be pickled: make it where it "
+            "is needed, or use ModalBackend.deployed(...) there"
+        )
 
     def __repr__(self) -> str:
         if self._deployed_name is not None:

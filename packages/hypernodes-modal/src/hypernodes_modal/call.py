@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack, suppress
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, NamedTuple
 
 import modal
@@ -137,7 +137,7 @@ class JobCall:
             except (*TRANSIENT, modal_errors.ResourceExhaustedError, modal_errors.TimeoutError):
                 now = monotonic()
                 lost_since = now if lost_since is None else lost_since
-                if now - lost_since > self._patience_s:
+                # Nobody waits any more for what was cancelled: Modal will hear of it, or stop the app by itself.
+                if self._is_cancelled.wait(pause_s) or now - lost_since > self._patience_s:
                     raise
-                sleep(pause_s)
                 pause_s = min(2 * pause_s, _PAUSES_S[1])

@@ -14,6 +14,10 @@ from hypernodes_modal.queue_transport import retry_transient
 
 _PIECE_BYTES = 8 * 1024**2
 _MAX_PUT_BYTES = 4 * 1024**3  # in the dictionary; the least recently used goes
+_GONE = (
+    "what the jobs of this map share is not there any more: the connection to Modal, or the backend, was closed "
+    "meanwhile. Run it again"
+)
 _MAX_KEPT_BYTES = 1024**3  # in a container, likewise
 
 
@@ -37,8 +41,7 @@ class SharedData:
     def put(self, key: str, data: bytes) -> str:
         """Share data, unless it is shared already; return where the containers find it."""
         if self.dictionary is None:
-            opened = modal.Dict.ephemeral(environment_name=self._environment_name)
-            self.dictionary = self._stack.enter_context(opened)
+            self.dictionary = retry_transient(self._open)
         starts = range(0, len(data), _PIECE_BYTES)
         if key not in self._sizes:
             for number, start in enumerate(starts):
@@ -48,6 +51,14 @@ class SharedData:
         self._sizes.move_to_end(key)
         self._make_room()
         return f"{key} {len(starts)}"
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it belongs to this process, rather than to the process that forked it."""
+        return self._process == os.getpid()
+
+    def _open(self) -> modal.Dict:
+        return self._stack.enter_context(modal.Dict.ephemeral(environment_name=self._environment_name))
 
     def _make_room(self) -> None:
         while len(self._sizes) > 1 and sum(self._sizes.values()) > _MAX_PUT_BYTES:
@@ -61,7 +72,7 @@ class SharedData:
         """Forget the data."""
         self._sizes.clear()
         self.dictionary = None
-        if self._process == os.getpid():  # else it belongs to the process that forked this one
+        if self.is_usable:
             with suppress(*TRANSIENT, modal.exception.Error):
                 self._stack.close()
 
@@ -82,10 +93,10 @@ def fetch(dictionary: modal.Dict | None, locator: str) -> bytes:
     if locator not in _kept:
         key, _, count = locator.partition(" ")
         if dictionary is None:
-            raise LookupError(f"nothing was shared under {key}")
+            raise LookupError(_GONE)
         pieces = [retry_transient(partial(dictionary.get, f"{key}-{number}")) for number in range(int(count))]
         if None in pieces:
-            raise LookupError(f"what was shared under {key} is not there any more")
+            raise LookupError(_GONE)
         _kept[locator] = b"".join(pieces)
     _kept.move_to_end(locator)
     while len(_kept) > 1 and sum(map(len, _kept.values())) > _MAX_KEPT_BYTES:

@@ -17,7 +17,7 @@ from hypernodes.engine.frames.dry_run import plans_in
 from hypernodes.engine.state import RunState
 from hypernodes.engine.workers.caller_settings import settings_of_caller
 from hypernodes.engine.workers.culprits import Parts, find_culprit
-from hypernodes.errors import SerializationError
+from hypernodes.errors import RemoteError, SerializationError
 from hypernodes.plan import Plan
 from hypernodes.remote import wire
 from hypernodes.remote.job import (
@@ -139,6 +139,8 @@ class JobPacker:
         for _ in range(_MAX_LEFT_OUT):
             try:
                 return self._pack(header, part, known_results, is_one_of_many)
+            except RemoteError:  # of the backend, while it shared data
+                raise
             except Exception as error:
                 self._common = None
                 self._leave_out(part, error)
@@ -210,7 +212,14 @@ class JobPacker:
     def _locate(self, data: bytes, least: int) -> str | None:
         if self._share is None or len(data) < least:
             return None
-        return self._share(hashlib.sha256(data).hexdigest(), data)
+        try:
+            return self._share(hashlib.sha256(data).hexdigest(), data)
+        except RemoteError:
+            raise
+        except Exception as error:
+            name = self._engine.backend_name
+            text = f"backend {name!r} could not share data with its jobs: {type(error).__name__}: {error}"
+            raise RemoteError(text, backend_name=name) from error
 
     def _setup(self) -> JobSetup:
         for plan in plans_in(self._plan):

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
@@ -51,6 +53,7 @@ class Environments:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._made: dict[str, Environment] = {}
+        self._making: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # containers may start together
 
     def get(self, recipe: Recipe, log: Callable[[str], None] = lambda line: None) -> Environment:
         """Return the environment of an image, made if need be. Blocks; may use the network.
@@ -64,13 +67,14 @@ class Environments:
         """
         wanted = json.dumps([recipe.python_version, recipe.requirements, recipe.pip_options])
         key = hashlib.sha256(wanted.encode()).hexdigest()[:16]
-        if key not in self._made:
-            directory = self._directory / key
-            try:
-                self._made[key] = self._make(directory, recipe, log)
-            except BaseException:
-                shutil.rmtree(directory, ignore_errors=True)  # so that it can be tried again
-                raise
+        with self._making[key]:
+            if key not in self._made:
+                directory = self._directory / key
+                try:
+                    self._made[key] = self._make(directory, recipe, log)
+                except BaseException:
+                    shutil.rmtree(directory, ignore_errors=True)  # so that it can be tried again
+                    raise
         return self._made[key]
 
     def _make(self, directory: Path, recipe: Recipe, log: Callable[[str], None]) -> Environment:

@@ -186,6 +186,7 @@ class Functions:
         if variant is None:
             definition = with_options(base.definition, options)
             self._check(definition)
+            _check_gpu(definition)
             metadata = api_pb2.FunctionHandleMetadata()
             metadata.CopyFrom(base.metadata)
             metadata.base_function_id = base.base_id
@@ -257,10 +258,14 @@ def _check_gpus(request: api_pb2.FunctionCreateRequest) -> None:
     """Refuse GPUs that do not exist: the client takes any name."""
     choices = [each.function for each in request.function_data.ranked_functions] or [request.function]
     for definition in choices:
-        kind = definition.resources.gpu_config.gpu_type
-        if kind and kind not in _GPUS:
-            raise GRPCError(
-                Status.INVALID_ARGUMENT,
-                f"Function {definition.function_name!r} asks for a GPU of an unknown type, {kind!r}. "
-                f"There are: {', '.join(_GPUS)}.",
-            )
+        _check_gpu(definition)
+
+
+def _check_gpu(definition: api_pb2.Function) -> None:
+    kind = definition.resources.gpu_config.gpu_type
+    if kind and kind not in _GPUS:
+        raise GRPCError(
+            Status.INVALID_ARGUMENT,
+            f"Function {definition.function_name!r} asks for a GPU of an unknown type, {kind!r}. "
+            f"There are: {', '.join(_GPUS)}.",
+        )
