@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import py_compile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # its tests are skipped where it is not installed
 
 
 running: list[ModalLoopback] = []
+
+_compiling = threading.Lock()  # a file that is replaced while it is linked to is, for the link, not there
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +66,8 @@ def end_containers() -> None:
 def compiled(mounts: Mounts, sha256_hex: str, name: str) -> Path:
     """Return where a file that has been uploaded is compiled, for as long as it has this content."""
     path = mounts.content(f"{sha256_hex}.pyc")
-    if not path.exists():
-        mode = py_compile.PycInvalidationMode.CHECKED_HASH
-        py_compile.compile(str(mounts.content(sha256_hex)), str(path), name, doraise=True, invalidation_mode=mode)
+    with _compiling:
+        if not path.exists():
+            mode = py_compile.PycInvalidationMode.CHECKED_HASH
+            py_compile.compile(str(mounts.content(sha256_hex)), str(path), name, doraise=True, invalidation_mode=mode)
     return path
