@@ -27,7 +27,7 @@ from hypernodes import (
     failures,
     node,
 )
-from hypernodes.backend import SubprocessBackend
+from hypernodes.backend import PlacedBackend, SubprocessBackend
 from hypernodes.remote.channel import Channel
 from tests.remote.transports import InProcess, SeveralAtOnce
 from tests.support import Recorder, notes_of
@@ -528,8 +528,13 @@ def test_a_lost_worker_fails_the_run_with_the_names_of_its_nodes() -> None:
         def submit(self, job: bytes, channel: Channel) -> bytes:
             raise WorkerLostError("gone", backend_name="lost", exit_code=None, log_tail="")
 
-    with pytest.raises(WorkerLostError, match="gone"):
-        steps().with_backend(LocalBackend(), nodes={"encode": Lost()}).run({"path": 4})
+    pipeline = steps().with_backend(LocalBackend(), nodes={"encode": Lost()})
+    with pytest.raises(WorkerLostError, match="gone") as one:
+        pipeline.run({"path": 4})
+    with pytest.raises(WorkerLostError, match="gone") as of_items:
+        pipeline.map({"path": [4, 5]}, map_over="path")
+    note = f"when node 'encode' of pipeline {pipeline.name} was to run; backend: {Lost.backend_name}"
+    assert one.value.__notes__ == of_items.value.__notes__ == [note]
 
 
 def test_a_pipeline_with_places_can_be_pickled() -> None:
@@ -592,6 +597,21 @@ def test_wrong_places_are_refused_when_they_are_given(nodes: Any, message: str) 
     outer = Pipeline([load, Pipeline([split, encode], name="inner"), normalize], name="outer")
     with pytest.raises(ConfigurationError, match=message):
         outer.with_backend(LocalBackend(), nodes=nodes)
+
+
+def test_wrong_places_of_a_backend_made_by_itself_are_refused_before_anything_runs() -> None:
+    recorder = Recorder()
+    placed = PlacedBackend(LocalBackend(), {"encod": InProcess()})
+    pipeline = Pipeline([load, split, encode, normalize], name="alone", backend=placed, callbacks=[recorder])
+    for attempt in (
+        lambda: pipeline.run({"path": 4}),
+        lambda: pipeline.map({"path": [4]}, map_over="path"),
+        lambda: placed.preflight(pipeline, {"path": 4}),
+        lambda: Pipeline([pipeline], name="outer", callbacks=[recorder]).run({"path": 4}, "vector"),
+    ):
+        with pytest.raises(ConfigurationError, match=r"'encod', which is no node .* \(did you mean 'encode'\?\)"):
+            attempt()
+    assert not recorder.computed
 
 
 def test_a_node_inside_a_pipeline_with_a_backend_of_its_own_is_refused() -> None:

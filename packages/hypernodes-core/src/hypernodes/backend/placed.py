@@ -135,7 +135,9 @@ class PlacedBackend(Backend):
             import asyncio
 
             loop = asyncio.get_running_loop()
-        return Execution(self._engine, self.place(plan), request.context, request.ctx is not None, loop)
+        return Execution(
+            self._engine, self.place(plan, request.pipeline), request.context, request.ctx is not None, loop
+        )
 
     @property
     def _engine(self) -> PipelineExecutionEngine:
@@ -180,17 +182,22 @@ class PlacedBackend(Backend):
             request = pipeline.map_request(given, map_over, map_mode, output_name)
             plan, given = request.plan(), request.inputs
         found = PlacesFound(self.default)
-        found.add(self.place(plan), given)
+        found.add(self.place(plan, pipeline), given)
         return PlacedPreflight(tuple(found.places()))
 
     # --- placing --------------------------------------------------------------------------------------------------
 
-    def place(self, plan: Plan) -> Plan:
-        """Return a plan with its steps placed."""
+    def place(self, plan: Plan, pipeline: Any) -> Plan:
+        """Return the plan of a pipeline with its steps placed.
+
+        Raises:
+            ConfigurationError: A name is not that of a node; see `check`.
+        """
         known = self._plans.get(id(plan))
         if known is None or known[0] is not plan:
             while len(self._plans) >= _MAX_PLANS:
                 self._plans.pop(next(iter(self._plans)), None)
+            self.check(pipeline)
             known = self._plans[id(plan)] = (plan, self._placed(plan, ""))
         return known[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import CancelledError
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
 
@@ -14,6 +15,7 @@ from hypernodes.engine.frames.items import sign_elements, sign_items
 from hypernodes.engine.frames.prior_results import DelegatedContext
 from hypernodes.engine.limits import delegated_with
 from hypernodes.engine.step import path_of
+from hypernodes.errors import add_note
 from hypernodes.failure import FAILED_CALL, Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, OnError, Plan, PlanPart, Step
 from hypernodes.request import MapRequest, RunRequest
@@ -53,7 +55,7 @@ class Delegated(Protocol):
         """Record that it ended, successfully or not."""
 
     def failed_path(self, error: BaseException) -> tuple[str, ...]:
-        """Return the path of what failed (`Failure.node_path`), as far as it is known."""
+        """Return the path of what failed (`Failure.node_path`), as far as it is known; note it in the error."""
 
 
 def delegate(frame: Frame, step: Step) -> Delegated:
@@ -127,6 +129,7 @@ class _Nested:
         self._frame.end_nested(self._step, perf_counter() - self._started_at)
 
     def failed_path(self, error: BaseException) -> tuple[str, ...]:
+        _note_steps(error, self._frame, self.steps, self.backend)
         return self._frame.path_to(self._step)  # the note of the error says where inside it was raised
 
 
@@ -175,6 +178,7 @@ class Neighbours:
                 inside = _names_to(call.node.name, step)
                 if inside:
                     return (*self.frame.path_to(step)[:-1], *inside)
+        _note_steps(error, self.frame, self.steps, self.backend)
         return self.frame.path_to(self.steps[0])
 
     def varying(self, mapped: Collection[str]) -> list[int]:
@@ -208,6 +212,19 @@ class Neighbours:
     def _path_and_kind(self, step: Step) -> tuple[tuple[str, ...], bool]:
         collects = isinstance(step, NestedStep) and step.node.on_error == "collect"
         return self.frame.path_to(step), collects
+
+
+def _note_steps(error: BaseException, frame: Frame, steps: Sequence[Step], backend: Any) -> None:
+    """Say which nodes an error is about if it names none, as when the worker was lost or an input could not be sent."""
+    if not isinstance(error, Exception) or isinstance(error, CancelledError):
+        return
+    if any("in node " in note for note in getattr(error, "__notes__", ())):
+        return
+    names = ", ".join([repr(step.node.name) for step in steps])
+    path = " → ".join(path_of(frame.plan, steps[0], frame.base))
+    place = getattr(backend, "backend_name", type(backend).__name__)
+    were = "node {} of pipeline {} was" if len(steps) == 1 else "nodes {} of pipeline {} were"
+    add_note(error, f"when {were.format(names, path)} to run; backend: {place}")
 
 
 def _names_to(name: str, step: Step) -> tuple[str, ...]:

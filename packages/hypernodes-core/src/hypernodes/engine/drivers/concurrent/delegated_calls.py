@@ -128,8 +128,8 @@ class DelegatedTask(Task):
             if owner.collects and not self.is_stopped:
                 self._calls.start_one_by_one(self.members)  # to find out which of them it is about
                 return
+        path = self.members[0].delegated.failed_path(error)
         for position, member in enumerate(self.members):
-            path = member.delegated.failed_path(error)
             member.end(host)
             if position == 0:  # it fails the map, if there are others
                 host.fail(member.activity, error, path)
