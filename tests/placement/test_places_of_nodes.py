@@ -614,6 +614,14 @@ def test_wrong_places_of_a_backend_made_by_itself_are_refused_before_anything_ru
     assert not recorder.computed
 
 
+def test_preflight_refuses_what_is_no_pipeline_and_an_unknown_mode() -> None:
+    placed: Any = steps().with_backend(LocalBackend(), nodes={"encode": InProcess()}).effective_backend
+    with pytest.raises(ConfigurationError, match="pipeline must be a Pipeline; got 'steps'"):
+        placed.preflight("steps", {"path": 4})
+    with pytest.raises(ConfigurationError, match="map_mode"):
+        placed.preflight(steps(), {"path": 4}, map_mode="zap")
+
+
 def test_a_node_inside_a_pipeline_with_a_backend_of_its_own_is_refused() -> None:
     inner = Pipeline([split, encode], name="inner", backend=InProcess())
     outer = Pipeline([load, inner, normalize], name="outer")

@@ -29,7 +29,7 @@ from hypernodes.nearest import suggest
 from hypernodes.nodes import Node, When
 from hypernodes.pipeline_node import PipelineNode
 from hypernodes.plan import MapMode, OnError, Plan, Settings, compile_plan
-from hypernodes.request import MapRequest, OutputNames, RunRequest, check_map_mode
+from hypernodes.request import MapRequest, OutputNames, RunRequest, request_of
 from hypernodes.results import checked_awaitable, checked_items, checked_map, checked_run
 
 if TYPE_CHECKING:
@@ -349,12 +349,10 @@ class Pipeline:
         """
         from hypernodes.explain import explain_map, explain_run
 
-        if map_over is None:
-            check_map_mode(map_mode)
-            if inputs is not None and not isinstance(inputs, Mapping):
-                _refuse_inputs(inputs)
-            return explain_run(self, RunRequest(self, inputs or {}, output_name))
-        return explain_map(self, self.map_request(inputs or {}, map_over, map_mode, output_name))
+        request = request_of(self, inputs, output_name, map_over, map_mode)
+        if isinstance(request, MapRequest):
+            return explain_map(self, request)
+        return explain_run(self, request)
 
     # --- requests and nodes ---------------------------------------------------------------------------------------
 

@@ -217,6 +217,28 @@ class MapRequest:
         return f"MapRequest({self.pipeline!r}, map over: {', '.join(self.columns)}, {self.map_mode})"
 
 
+def request_of(
+    pipeline: Any,
+    inputs: Mapping[str, Any] | None,
+    output_name: OutputNames,
+    map_over: str | Sequence[str] | None,
+    map_mode: MapMode,
+) -> RunRequest | MapRequest:
+    """Return the request that `run`, or `map` where `map_over` is given, would make, for what only looks at it.
+
+    Raises:
+        ConfigurationError: The pipeline is none, or the mode unknown.
+        DependencyError: The inputs do not fit.
+    """
+    check_pipeline(pipeline, "pipeline")
+    check_map_mode(map_mode)
+    given: Mapping[str, Any] = {} if inputs is None else inputs
+    if map_over is None:
+        return RunRequest(pipeline, given, output_name)
+    request: MapRequest = pipeline.map_request(given, map_over, map_mode, output_name)
+    return request
+
+
 def check_pipeline(pipeline: object, parameter: str) -> None:
     """Check that an argument is a pipeline.
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 from hypernodes.backend.base import Backend, check_backend
 from hypernodes.backend.local import LocalBackend
 from hypernodes.checks import as_mapping, shown
-from hypernodes.engine.engine import PipelineExecutionEngine, map_plan
+from hypernodes.engine.engine import PipelineExecutionEngine, map_plan, values_of_run
 from hypernodes.errors import ConfigurationError
 from hypernodes.nearest import suggest
 from hypernodes.nodes import Node
-from hypernodes.request import MapRequest, RunRequest, check_request
+from hypernodes.request import MapRequest, RunRequest, check_request, request_of
 
 if TYPE_CHECKING:
     from hypernodes.backend.placed_preflight import PlacedPreflight
@@ -121,23 +121,12 @@ class PlacedBackend(Backend):
         return self._execution(plan, request).stream(given, request.on_error, request.in_order)
 
     def _execution_of_run(self, request: RunRequest, *, is_async: bool = False) -> tuple[Execution, list[Any]]:
-        from hypernodes.engine.engine import values_of_run
-
         plan = request.plan()
         values = values_of_run(plan, request)
         return self._execution(plan, request, is_async=is_async), values
 
     def _execution(self, plan: Plan, request: RunRequest | MapRequest, *, is_async: bool = False) -> Execution:
-        from hypernodes.engine.execution import Execution
-
-        loop = None
-        if is_async:
-            import asyncio
-
-            loop = asyncio.get_running_loop()
-        return Execution(
-            self._engine, self.place(plan, request.pipeline), request.context, request.ctx is not None, loop
-        )
+        return self._engine.execution(self.place(plan, request.pipeline), request, is_async=is_async)
 
     @property
     def _engine(self) -> PipelineExecutionEngine:
@@ -175,14 +164,9 @@ class PlacedBackend(Backend):
         """
         from hypernodes.backend.placed_preflight import PlacedPreflight, PlacesFound
 
-        given: Mapping[str, Any] = inputs or {}
-        if map_over is None:
-            plan = RunRequest(pipeline, given, output_name).plan()
-        else:
-            request = pipeline.map_request(given, map_over, map_mode, output_name)
-            plan, given = request.plan(), request.inputs
+        request = request_of(pipeline, inputs, output_name, map_over, map_mode)
         found = PlacesFound(self.default)
-        found.add(self.place(plan, pipeline), given)
+        found.add(self.place(request.plan(), pipeline), request.inputs)
         return PlacedPreflight(tuple(found.places()))
 
     # --- placing --------------------------------------------------------------------------------------------------
@@ -238,7 +222,10 @@ class PlacedBackend(Backend):
                 found[id(backend)] = backend
             else:
                 found |= self._places_inside(step.inner, path)
-        return found or {id(self._backend_of(above)): self._backend_of(above)}
+        if not found:
+            backend = self._backend_of(above)
+            found[id(backend)] = backend
+        return found
 
     def _backend_of(self, path: str) -> Backend:
         for prefix in _prefixes(path):

@@ -186,10 +186,7 @@ class PipelineExecutionEngine:
         check_request(request, RunRequest)
         plan = request.plan()
         values = values_of_run(plan, request)
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        execution = _execution_type()(self, plan, request.context, request.ctx is not None, loop)
+        execution = self.execution(plan, request, is_async=True)
         return await execution.in_thread(execution.run, values, request.inputs)
 
     # --- maps -----------------------------------------------------------------------------------------------------
@@ -215,16 +212,12 @@ class PipelineExecutionEngine:
             may_stand_in = any(map(has_stand_in, given.columns.values()))
             run_rows(plan, given.rows(), rest, results, request.ctx, name, request.on_error, None, may_stand_in)
             return dict(zip(plan.outputs, columns_of(plan, results), strict=True))
-        execution = _execution_type()(self, plan, request.context, request.ctx is not None)
-        return execution.map(given, request.on_error)
+        return self.execution(plan, request).map(given, request.on_error)
 
     async def amap(self, request: MapRequest) -> dict[str, list[Any]]:
         """Run a pipeline once per item, from `async` code; see `arun`."""
         plan, given = map_plan(request)
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        execution = _execution_type()(self, plan, request.context, request.ctx is not None, loop)
+        execution = self.execution(plan, request, is_async=True)
         return await execution.in_thread(execution.map, given, request.on_error)
 
     def map_iter(self, request: MapRequest) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -237,8 +230,22 @@ class PipelineExecutionEngine:
             The index of the item, and its requested outputs by name.
         """
         plan, given = map_plan(request, is_stream=True)
-        execution = _execution_type()(self, plan, request.context, request.ctx is not None)
-        return execution.stream(given, request.on_error, request.in_order)
+        return self.execution(plan, request).stream(given, request.on_error, request.in_order)
+
+    def execution(self, plan: Plan, request: RunRequest | MapRequest, *, is_async: bool = False) -> Execution:
+        """Return an execution of a plan, which runs it, or maps it.
+
+        Args:
+            plan: The plan; that of the request, or one made from it, as with places for its steps.
+            request: What was asked for.
+            is_async: Whether `async def` nodes run in the event loop that runs now.
+        """
+        loop = None
+        if is_async:
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+        return _execution_type()(self, plan, request.context, request.ctx is not None, loop)
 
     def runs_in_order(self, plan: Plan, is_map: bool = False) -> bool:
         """Whether the steps of a plan, and the items of the maps in it, are executed one after the other."""

@@ -31,9 +31,8 @@ from hypernodes.request import (
     MapRequest,
     OutputNames,
     RunRequest,
-    check_map_mode,
-    check_pipeline,
     check_request,
+    request_of,
 )
 
 if TYPE_CHECKING:
@@ -226,7 +225,7 @@ class RemoteBackend(Backend):
 
         engine = PipelineExecutionEngine("threaded", "threaded", max_workers=self.jobs_at_once)
         engine.backend_name = self.backend_name
-        return Execution(engine, divide_steps(plan, self), request.context, request.ctx is not None)
+        return engine.execution(divide_steps(plan, self), request)
 
     # --- once per item --------------------------------------------------------------------------------------------
 
@@ -379,11 +378,9 @@ class RemoteBackend(Backend):
         Raises:
             DependencyError: The inputs or outputs do not fit.
         """
-        check_pipeline(pipeline, "pipeline")
-        check_map_mode(map_mode)
-        if map_over is not None:
-            return self._preflight_map(pipeline.map_request(inputs or {}, map_over, map_mode, output_name))
-        request = RunRequest(pipeline, inputs or {}, output_name)
+        request = request_of(pipeline, inputs, output_name, map_over, map_mode)
+        if isinstance(request, MapRequest):
+            return self._preflight_map(request)
         plan = request.plan()
         values = _fill(plan, request.inputs)
         call = self._remote_call(plan, request.context)

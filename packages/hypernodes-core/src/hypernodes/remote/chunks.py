@@ -64,9 +64,9 @@ class ItemChunks:
         if self._signatures is not None:
             known = islice(self._signatures, len(chunk))
             elements = dict(zip(given.columns, map(list, zip(*known, strict=True)), strict=True))
-        indexes = (range(self.count + len(chunk)) if given.indexes is None else given.indexes)[self.count :]
-        indexes = indexes[: len(chunk)]
-        self.count += len(chunk)
+        start, stop = self.count, self.count + len(chunk)
+        indexes = range(start, stop) if given.indexes is None else given.indexes[start:stop]
+        self.count = stop
         return MapInputs(columns, "zip", given.shared, given.signatures, elements, indexes)
 
 

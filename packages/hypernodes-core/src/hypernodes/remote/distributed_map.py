@@ -69,6 +69,12 @@ class _Job(NamedTuple):
     sent_at: float
     is_doubled: bool
 
+    @property
+    def rest(self) -> list[int]:
+        """The positions of the items of which it has brought no results."""
+        indexes, arrived = self.stretch.items.part.indexes, self.sent.arrived
+        return [position for position in self.stretch.positions if indexes[position] not in arrived]
+
 
 class DistributedMap:
     """Divides the items of a map among jobs, gives out again what a lost worker has not done, and gathers results.
@@ -284,12 +290,12 @@ class DistributedMap:
         for number, job in list(self._under_way.items()):
             if len(self._under_way) >= room:
                 return
-            items, positions = job.stretch.items, job.stretch.positions
-            if job.is_doubled or not is_late(now - job.sent_at, len(positions), self._sizes.seconds_per_item):
+            items, count = job.stretch.items, len(job.stretch.positions)
+            if job.is_doubled or not is_late(now - job.sent_at, count, self._sizes.seconds_per_item):
                 continue
-            indexes = items.part.indexes
-            rest = [position for position in positions if indexes[position] not in job.sent.arrived]
+            rest = job.rest
             if rest:
+                indexes = items.part.indexes
                 self._under_way[number] = job._replace(is_doubled=True)
                 second = self._start(_Stretch(items, rest, losses=1, is_job=True, is_second=True))
                 self._doubled.add([indexes[position] for position in rest], number, second)
@@ -347,28 +353,26 @@ class DistributedMap:
             work_s, total_s = job.sent.work_s, perf_counter() - job.sent_at
             self._sizes.learn(len(job.stretch.positions), total_s if work_s is None else work_s, total_s)
             self._end_overtaken_jobs()
-        elif job.is_doubled and not self._unheld(number, job):
-            pass  # it was ended, or lost, and another one has what it had not done
-        elif isinstance(error, _LOST):
-            self._give_out_again(job, error, self._unheld(number, job))
+            return
+        rest = self._unheld(number, job)
+        if job.is_doubled and not rest:
+            return  # it was ended, or lost, and another one has what it had not done
+        if isinstance(error, _LOST):
+            self._give_out_again(job, error, rest)
         else:
             self._end_with(error)
 
     def _unheld(self, number: int, job: _Job) -> list[int]:
         """Return the positions of the items that a job has not done, and that no other one has."""
-        indexes = job.stretch.items.part.indexes
-        rest = [position for position in job.stretch.positions if indexes[position] not in job.sent.arrived]
+        indexes, rest = job.stretch.items.part.indexes, job.rest
         unheld = set(self._doubled.unheld(number, [indexes[position] for position in rest]))
         return [position for position in rest if indexes[position] in unheld]
 
     def _end_overtaken_jobs(self) -> None:
         """End the jobs of whose items others have brought all results, without waiting for them."""
         for number, job in list(self._under_way.items()):
-            indexes, arrived = job.stretch.items.part.indexes, job.sent.arrived
-            if job.is_doubled and all(
-                indexes[position] in arrived or self._doubled.is_done(indexes[position])
-                for position in job.stretch.positions
-            ):
+            indexes = job.stretch.items.part.indexes
+            if job.is_doubled and all(self._doubled.is_done(indexes[position]) for position in job.rest):
                 del self._under_way[number]
                 job.sent.channel.abandon()
 
