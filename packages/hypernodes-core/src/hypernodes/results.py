@@ -113,6 +113,12 @@ def _outputs(found: Any) -> str:
     return f"outputs {', '.join(map(repr, found)) or '(none)'}"
 
 
+def name_of(backend: Any) -> str:
+    """Return the name of a backend, for messages: that of its class if it has none of its own."""
+    name: str = getattr(backend, "backend_name", type(backend).__name__)
+    return name
+
+
 def _wrong(backend: Any, what: str) -> RemoteError:
-    name = getattr(backend, "backend_name", type(backend).__name__)
+    name = name_of(backend)
     return RemoteError(f"backend {name!r} returned {what}: nothing of it is used", backend_name=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from time import monotonic, sleep
 from typing import Any, Literal, Self
@@ -150,20 +150,22 @@ class ModalBackend(RemoteBackend):
         )
         if not isinstance(image, modal.Image):
             raise TypeError(f"image must be a modal.Image, e.g. modal.Image.debian_slim(); got {image!r}")
-        options: dict[str, Any] = {
-            "gpu": check_gpu(gpu),
-            "memory": parse_memory(memory),
-            "cpu": check_cpu(cpu),
-            "timeout": check_whole("timeout", timeout, 1, 24 * 3600),
-            "volumes": check_volumes(volumes or {}),
-            "secrets": _check_secrets(secrets),
-            "retries": retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10),
-            "region": region,
-            "cloud": check_name("cloud", cloud),
-            "max_containers": check_whole("max_containers", max_containers, 1),
-            "min_containers": check_whole("min_containers", min_containers, 0),
-            "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
-        }
+        options = _checked(
+            {
+                "gpu": gpu,
+                "memory": memory,
+                "cpu": cpu,
+                "timeout": timeout,
+                "volumes": volumes or {},
+                "secrets": secrets,
+                "retries": retries,
+                "region": region,
+                "cloud": cloud,
+                "max_containers": max_containers,
+                "min_containers": min_containers,
+                "scaledown_window": scaledown_window,
+            }
+        )
         if cache_location not in ("local", "remote"):
             raise ConfigurationError(f"cache_location must be 'local' or 'remote'; got {cache_location!r}")
         if cache_location == "remote" and not options["volumes"]:
@@ -288,19 +290,22 @@ class ModalBackend(RemoteBackend):
         """
         if self.sends_caches and volumes is not None:
             raise ConfigurationError("with_options cannot replace the volumes, which hold the cache")
-        options: dict[str, Any] = {
-            "gpu": check_gpu(gpu),
-            "memory": parse_memory(memory),
-            "cpu": check_cpu(cpu),
-            "timeout": None if timeout is None else check_whole("timeout", timeout, 1, 24 * 3600),
-            "volumes": None if volumes is None else check_volumes(volumes),
-            "secrets": None if secrets is None else self._with_cache_key(_check_secrets(secrets)),
-            "retries": retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10),
+        options = {
+            "gpu": gpu,
+            "memory": memory,
+            "cpu": cpu,
+            "timeout": timeout,
+            "volumes": volumes,
+            "secrets": secrets,
+            "retries": retries,
             "region": region,
-            "cloud": check_name("cloud", cloud),
-            "max_containers": check_whole("max_containers", max_containers, 1),
-            "scaledown_window": check_whole("scaledown_window", scaledown_window, 2, 3600),
+            "cloud": cloud,
+            "max_containers": max_containers,
+            "scaledown_window": scaledown_window,
         }
+        given = _checked({name: value for name, value in options.items() if value is not None})
+        if "secrets" in given:
+            given["secrets"] = self._with_cache_key(given["secrets"])
         if isinstance(gpu, list):
             raise ConfigurationError(f"with_options takes one kind of GPU, not a list: {gpu}")
         if volumes is not None and not volumes:
@@ -318,7 +323,6 @@ class ModalBackend(RemoteBackend):
         changed.__dict__.update(self.__dict__)
         mode, most = found.pop("mode"), found.pop("max_concurrent")
         RemoteBackend.__init__(changed, **found)
-        given = {name: value for name, value in options.items() if value is not None}
         changed._variant = {**self._variant, **given}
         changed.function_options = {**self.function_options, **given}
         changed._set_mode(mode, most)
@@ -565,6 +569,19 @@ class ModalBackend(RemoteBackend):
         return f"ModalBackend({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of containers in the form that Modal takes.
+
+    Raises:
+        ConfigurationError: One has an invalid value.
+    """
+    return {name: _CHECKS[name](value) if name in _CHECKS else value for name, value in options.items()}
+
+
+def _check_retries(retries: Any) -> Any:
+    return retries if isinstance(retries, modal.Retries) else check_whole("retries", retries, 0, 10)
+
+
 def _check_secrets(secrets: Any) -> list[modal.Secret]:
     found = [secrets] if isinstance(secrets, modal.Secret) else list(secrets or ())
     for secret in found:
@@ -572,6 +589,21 @@ def _check_secrets(secrets: Any) -> list[modal.Secret]:
             # The value is not shown: a string here is probably the secret itself.
             raise ConfigurationError(f"secrets must be modal.Secret objects; one is a {type(secret).__name__}")
     return found
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "gpu": check_gpu,
+    "memory": parse_memory,
+    "cpu": check_cpu,
+    "timeout": lambda value: check_whole("timeout", value, 1, 24 * 3600),
+    "volumes": check_volumes,
+    "secrets": _check_secrets,
+    "retries": _check_retries,
+    "cloud": lambda value: check_name("cloud", value),
+    "max_containers": lambda value: check_whole("max_containers", value, 1),
+    "min_containers": lambda value: check_whole("min_containers", value, 0),
+    "scaledown_window": lambda value: check_whole("scaledown_window", value, 2, 3600),
+}
 
 
 def _merge(options: dict[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hypernodes.locks import reset_after_fork
 from hypernodes.nearest import suggest
 from hypernodes.nodes import Node
 from hypernodes.plan import CallStep, NestedStep, Plan
+from hypernodes.results import name_of
 
 _MINUTE_S = 60.0
 
@@ -142,7 +143,7 @@ def check_limits_of(plan: Plan, limits: Sequence[Limit], backend_name: str) -> N
     """
     for step in plan.steps:
         place = plan.places.get(step.index)  # which has the limits around it besides its own
-        where = backend_name if place is None else getattr(place, "backend_name", type(place).__name__)
+        where = backend_name if place is None else name_of(place)
         here = [*limits, *getattr(place, "limits", ())]
         if isinstance(step, NestedStep):
             check_limits_of(step.inner, [*here, *getattr(step.backend, "limits", ())], where)

@@ -19,7 +19,7 @@ from hypernodes.errors import add_note
 from hypernodes.failure import FAILED_CALL, Failure
 from hypernodes.plan import UNSET, CallStep, NestedStep, OnError, Plan, PlanPart, Step
 from hypernodes.request import MapRequest, RunRequest
-from hypernodes.results import checked_map, checked_run
+from hypernodes.results import checked_map, checked_run, name_of
 
 Run: TypeAlias = Callable[[], list[Any]]  # runs something on another backend; returns its outputs
 
@@ -222,9 +222,8 @@ def _note_steps(error: BaseException, frame: Frame, steps: Sequence[Step], backe
         return
     names = ", ".join([repr(step.node.name) for step in steps])
     path = " → ".join(path_of(frame.plan, steps[0], frame.base))
-    place = getattr(backend, "backend_name", type(backend).__name__)
     were = "node {} of pipeline {} was" if len(steps) == 1 else "nodes {} of pipeline {} were"
-    add_note(error, f"when {were.format(names, path)} to run; backend: {place}")
+    add_note(error, f"when {were.format(names, path)} to run; backend: {name_of(backend)}")
 
 
 def _names_to(name: str, step: Step) -> tuple[str, ...]:
