@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -175,6 +177,39 @@ def test_the_jobs_of_a_place_are_shared_by_the_runs_and_maps_that_use_it() -> No
             assert (first(6), second(6)) == (3, 2)
             assert (first(1), second(1)) == (1, 1)
         assert first(5) == 5
+
+
+class Job:
+    """What the shares of a place ask of a channel."""
+
+    is_cancelled = False
+
+
+def test_a_job_waits_while_others_have_all_places_unless_there_are_more_runs_and_maps_than_these() -> None:
+    shares, begun, other = JobShares(), threading.Event(), Job()
+
+    def job(of: object) -> AbstractContextManager[None]:
+        channel: Any = of
+        return shares.of_job(channel, lambda: 2)
+
+    def wait() -> None:
+        with job(Job()):
+            begun.set()
+
+    with shares.of_map(), shares.of_map(), job(Job()), job(other):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not begun.wait(0.3)
+        with shares.of_run():
+            assert begun.wait(60)
+        thread.join()
+        cancelled = Job()
+        cancelled.is_cancelled = True
+        with pytest.raises(CancelledError), job(cancelled):
+            pass
+        other.is_cancelled = True  # nobody waits for it
+        with job(Job()):
+            pass
 
 
 @pytest.mark.parametrize("pipeline", [flat, nested])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from importlib.util import find_spec
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -202,6 +202,10 @@ class RemoteBackend(Backend):
         engine.backend_name = self.backend_name
         state: RunState = call.state
         return Execution(engine, call.plan, state.root, is_nested, state=state).run(values, inputs, known)
+
+    def turn_of(self, channel: Channel) -> AbstractContextManager[None]:
+        """Return what a job enters while it is executed: it waits for others if the backend takes no more at a time."""
+        return self._shares.of_job(channel, lambda: self.jobs_at_once) if self._divides_maps else nullcontext()
 
     # --- maps inside runs -----------------------------------------------------------------------------------------
 

@@ -148,7 +148,8 @@ class SentJob:
         if around is not None:
             around.add(channel)
         try:
-            result = self._open(self._transport())
+            with self._sender.backend.turn_of(channel):
+                result = self._open(self._transport())
             if self._problem is not None:
                 raise self._problem
             result = self._checked(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from hypernodes.backend.base import Backend
@@ -19,6 +20,8 @@ class Transport(Protocol):
     def sends_caches(self) -> bool: ...
 
     def submit(self, job: bytes, channel: Channel) -> bytes: ...
+
+    def turn_of(self, channel: Channel) -> AbstractContextManager[None]: ...
 
     @property
     def shares_data(self) -> bool: ...
